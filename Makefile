@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := .ci/constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(PINS)
+
+.DELETE_ON_ERROR:
+.PHONY: lab test lint clean
+
+lab: $(VENV)/.lab
+	$(BIN)/mixlab lab
+
+test: $(VENV)/.dev chromium lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "mixlab needs Python 3.11 or newer, and '$(PYTHON)' is not on PATH; install it, or run: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"mixlab needs Python 3.11 or newer, and $(PYTHON) is {v}; run: make PYTHON=/path/to/a/newer/python3")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# torch goes first and alone: its pin decides which build is taken before anything else can ask for another.
+$(VENV)/.torch: $(VENV)/.created $(PINS)
+	$(PIP_INSTALL) torch
+	touch $@
+
+$(VENV)/.lab: $(VENV)/.torch pyproject.toml
+	$(PIP_INSTALL) -e '.[lab]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(PIP_INSTALL) -e '.[dev]'
+	touch $@ $(VENV)/.lab
+
+# The browser tests drive Debian's chromium, or a Chrome that is there already.
+.PHONY: chromium
+chromium:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || .ci/install-chromium

@@ -1,0 +1,55 @@
+"""mixlab: an interactive lab on mixed-precision training.
+
+>>> import torch
+>>> from mixlab import round_to
+>>> gradient = torch.tensor([3e-5, 1e-8])
+>>> round_to(gradient, "fp16", overflow="inf")[1]
+tensor(0.)
+>>> round_to(gradient * 1024, "fp16", overflow="inf")[1] / 1024
+tensor(9.9972e-09)
+"""
+
+from mixlab.emulation import arithmetic, autocast
+from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Format
+from mixlab.probes import Fractions, Histogram, TensorStats, measure, track, usable_window
+from mixlab.recipes import PRESETS, Recipe
+from mixlab.rounding import round_to
+from mixlab.runs import Run, RunInfo, outcome
+from mixlab.scalers import DynamicScaler, NoScaler, StaticScaler
+from mixlab.tasks import TASKS, Task, load_task
+from mixlab.trainer import StepRecord, Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BF16",
+    "E4M3FN",
+    "E5M2",
+    "FORMATS",
+    "FP16",
+    "FP32",
+    "PRESETS",
+    "TASKS",
+    "TF32",
+    "DynamicScaler",
+    "Format",
+    "Fractions",
+    "Histogram",
+    "NoScaler",
+    "Recipe",
+    "Run",
+    "RunInfo",
+    "StaticScaler",
+    "StepRecord",
+    "Task",
+    "TensorStats",
+    "Trainer",
+    "arithmetic",
+    "autocast",
+    "load_task",
+    "measure",
+    "outcome",
+    "round_to",
+    "track",
+    "usable_window",
+]

@@ -1,0 +1,147 @@
+"""The command `mixlab`: reads arguments, calls the package, prints; no logic of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from mixlab import machine, notebooks
+
+app = typer.Typer(
+    name="mixlab",
+    help="A lab on mixed-precision training: turn the knobs, watch gradients underflow, train, see the NaN.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class _PairsCommand(TyperCommand):
+    """Reads `-p NAME VALUE`, two words an option, which typer's lists do not offer; `-p NAME=VALUE` works too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_joined_pairs(args)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    ctx: typer.Context,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: 8888, or the next free one.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+) -> None:
+    """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
+    labs = _labs_folder()
+    missing = [package for package in machine.widget_stack() if package.version is None]
+    if missing:
+        _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
+    os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
+
+
+@app.command(cls=_PairsCommand)
+def run(
+    lab: Annotated[str, typer.Argument(help="A lab's name, the start of one such as 02, or a path to an .ipynb.")],
+    parameters: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="May be given several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the executed notebook in this folder.")] = None,
+) -> None:
+    """Run a lab headless; the exit code is 0 when every cell ran, 1 when one failed, 2 for a wrong argument."""
+    try:
+        notebook = notebooks.find_lab(lab)
+        notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
+    except notebooks.LabError as error:
+        _fail(str(error), 2)
+    except notebooks.CellError as error:
+        if out is not None:
+            _print_error(f"executed up to the error: {out / notebook.name}")
+        _fail(f"{notebook.stem}, cell {error.cell}: {error}", 1)
+    if out is not None:
+        Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and the notebooks' packages; the exit code is 1 when something needed is missing."""
+    here = machine.describe()
+    packages = machine.widget_stack()
+    table = Table.grid(padding=(0, 2))
+    for name, value in [
+        ("python", here.python),
+        ("torch", here.torch),
+        ("numpy", here.numpy),
+        ("mixlab", here.mixlab),
+        ("cpu", f"{here.cpu}, {here.cores} usable cores"),
+        *[("gpu", str(gpu)) for gpu in here.gpus or ("none that torch can use; everything runs on the CPU",)],
+        *[(package.name, package.version or "missing") for package in packages],
+        ("labs", _labs_status()),
+    ]:
+        table.add_row(name, Text(value, style="red" if value == "missing" else "", overflow="fold"))
+    Console().print(table)
+    missing = [package for package in packages if package.version is None]
+    if missing:
+        _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _joined_pairs(args: Iterable[str]) -> Iterator[str]:
+    """Yields the arguments with each `-p NAME VALUE` as `-p NAME=VALUE`."""
+    words = iter(args)
+    for word in words:
+        yield word
+        if word in ("-p", "--parameter"):
+            name = next(words, None)
+            value = None if name is None or "=" in name else next(words, None)
+            if name is not None:
+                yield name if value is None else f"{name}={value}"
+
+
+def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
+    parameters = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise notebooks.LabError(f"parameter {name!r} has no value; write -p {name} VALUE")
+        parameters[name] = notebooks.parse_value(text)
+    return parameters
+
+
+def _labs_folder() -> Path:
+    try:
+        return notebooks.find_labs_folder()
+    except notebooks.LabError as error:
+        _fail(str(error), 2)
+
+
+def _labs_status() -> str:
+    try:
+        return str(notebooks.find_labs_folder())
+    except notebooks.LabError as error:
+        return str(error)
+
+
+def _names(packages: Iterable[machine.Package]) -> str:
+    return ", ".join(package.name for package in packages)
+
+
+def _print_error(message: str) -> None:
+    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _print_error(message)
+    sys.exit(code)

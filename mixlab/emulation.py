@@ -1,0 +1,181 @@
+"""A GPU's mixed precision on a CPU: CUDA's autocast lists, and 16-bit matrix products accumulated in float32.
+
+Two contexts, because they end at different places of a training step:
+
+    with arithmetic(device):                    # forward and backward
+        with autocast(FP16, device):            # forward
+            loss = criterion(model(inputs), targets)
+        scaler.scale(loss).backward()
+
+On CUDA the first does nothing and the second is `torch.autocast`. On a CPU, tensors really are stored in the 16-bit
+format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those of a GPU. What
+a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in float32 run in
+float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as a tensor core
+does it (and some ten times faster than a CPU's own float16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from mixlab.formats import BF16, FP16, FP32, Format
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# CUDA's lists, by the names under which Python calls the ops (PyTorch, "CUDA Op-Specific Behavior" in the docs of
+# torch.amp, and AT_FORALL_* in ATen/autocast_mode.h). The 16-bit ops that are not listed here are on the CPU's own
+# 16-bit list.
+COMPUTE_OPS = _names("mv addmv addr prelu chain_matmul linalg_multi_dot lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+FLOAT32_OPS = _names("""
+    __pow__ __rpow__ acos arccos asin arcsin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal rsqrt sinh tan
+    softplus softmax softmin log_softmax logsumexp layer_norm native_layer_norm rms_norm group_norm
+    sum prod cumsum cumprod norm frobenius_norm nuclear_norm normalize renorm
+    linalg_norm linalg_vector_norm linalg_matrix_norm
+    cosine_similarity dist pdist cdist cross_entropy nll_loss hinge_embedding_loss kl_div l1_loss smooth_l1_loss
+    huber_loss mse_loss margin_ranking_loss multilabel_margin_loss multi_margin_loss soft_margin_loss
+    triplet_margin_loss poisson_nll_loss cosine_embedding_loss binary_cross_entropy_with_logits
+    interpolate upsample upsample_nearest upsample_bilinear
+""")
+WIDEST_OPS = _names("""
+    addcdiv addcmul atan2 arctan2 bilinear cross dot vdot grid_sample grid_sampler index_put index_put_ tensordot
+    scatter_add
+""")
+
+_SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+
+
+def autocast(compute: Format, device: torch.device | str) -> AbstractContextManager[object]:
+    """The context of a forward pass with float32 weights and 16-bit compute: CUDA's rules, whatever the device.
+
+    Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
+    on CUDA. On a CPU, a softmax inside `nn.MultiheadAttention(need_weights=True)` escapes the lists and stays in 16
+    bits.
+
+    Args:
+        compute: fp16 or bf16; fp32 switches autocast off.
+        device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
+
+    Raises:
+        ValueError: Another format.
+    """
+    if compute == FP32:
+        return nullcontext()
+    if compute not in (FP16, BF16):
+        raise ValueError(f"autocast: compute must be fp32, fp16 or bf16, got {compute}")
+    device_type = torch.device(device).type
+    assert compute.dtype is not None
+    if device_type != "cpu":
+        return torch.autocast(device_type, dtype=compute.dtype)
+    return _cpu_autocast(compute.dtype)
+
+
+def arithmetic(device: torch.device | str) -> AbstractContextManager[object]:
+    """The context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
+
+    On other devices it does nothing.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    return _Float32Accumulation() if on_cpu else nullcontext()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _cpu_autocast(dtype: torch.dtype) -> Iterator[None]:
+    with torch.autocast("cpu", dtype=dtype), _CudaLists(dtype):
+        yield
+
+
+class _CudaLists(TorchFunctionMode):
+    """Adds to the CPU's autocast, which casts for products and convolutions, what CUDA's lists say of the other ops."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__
+        if not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        if name == "binary_cross_entropy":
+            raise RuntimeError(
+                "binary_cross_entropy is unsafe under autocast: its input is a 16-bit probability; "
+                "use binary_cross_entropy_with_logits on the logits, or leave autocast for this op"
+            )
+        if name in COMPUTE_OPS:
+            dtype = self.dtype
+        elif name in FLOAT32_OPS and kwargs.get("dtype") is None:
+            dtype = torch.float32
+        elif name in WIDEST_OPS:
+            dtype = _widest((args, kwargs))
+        else:
+            return func(*args, **kwargs)
+        args, kwargs = _cast((args, kwargs), dtype)
+        with torch.autocast("cpu", enabled=False):
+            return func(*args, **kwargs)
+
+
+class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes products, convolutions and attention of 16-bit CPU tensors in float32, and rounds the results."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        dtype = next((a.dtype for a in args if isinstance(a, Tensor)), None) if func in _ACCUMULATING_OPS else None
+        if dtype not in _SIXTEEN_BIT:
+            return func(*args, **kwargs)
+        args, kwargs = _cast((args, kwargs), torch.float32)
+        result = func(*args, **kwargs)
+        if func is _ATTENTION:  # its second result, the softmax statistics, is float32 on every device
+            return (_cast(result[0], dtype), *result[1:])
+        return _cast(result, dtype)
+
+
+_aten = torch.ops.aten
+_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+_ACCUMULATING_OPS = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten.bmm.default,
+        _aten.baddbmm.default,
+        _aten.addbmm.default,
+        _aten.mv.default,
+        _aten.addmv.default,
+        _aten.dot.default,
+        _aten.linear.default,
+        _aten.convolution.default,
+        _aten.convolution_backward.default,
+        _ATTENTION,
+        _aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+    }
+)
+
+
+def _cast(tree: Any, dtype: torch.dtype) -> Any:
+    """Casts the 16- and 32-bit floating tensors among arguments; float64 and integers stay, as in autocast."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.dtype in (torch.float32, *_SIXTEEN_BIT) else tensor
+
+    return tree_map_only(Tensor, cast, tree)
+
+
+def _widest(tree: Any) -> torch.dtype:
+    dtypes: set[torch.dtype] = set()
+    tree_map_only(Tensor, lambda tensor: dtypes.add(tensor.dtype), tree)
+    sixteen = dtypes & set(_SIXTEEN_BIT)
+    return sixteen.pop() if len(sixteen) == 1 and torch.float32 not in dtypes else torch.float32

@@ -1,0 +1,142 @@
+"""What this machine is: processor, GPUs, versions, and which packages of the notebooks are installed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+WIDGET_STACK = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly", "papermill")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA device."""
+
+    name: str
+    memory_bytes: int
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        major, minor = self.capability
+        return f"{self.name}, {self.memory_bytes / 2**30:.0f} GiB, capability {major}.{minor}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that belong beside every number measured here.
+
+    Attributes:
+        cpu: The processor's name, or its architecture where the system does not tell.
+        cores: Cores that this process may use, which can be fewer than the machine has.
+        gpus: The CUDA devices that torch sees, in torch's order.
+    """
+
+    cpu: str
+    cores: int
+    gpus: tuple[Gpu, ...]
+    python: str
+    torch: str
+    numpy: str
+    mixlab: str
+
+    @property
+    def summary(self) -> str:
+        """One line, such as "AMD EPYC 7B13, 2 cores, no GPU; Python 3.11.7, torch 2.13.0"."""
+        cores = f"{self.cores} core" + ("" if self.cores == 1 else "s")
+        gpus = " + ".join(gpu.name for gpu in self.gpus) or "no GPU"
+        return f"{self.cpu}, {cores}, {gpus}; Python {self.python}, torch {self.torch}"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that the notebooks need.
+
+    Attributes:
+        requirement: Name and version bound as mixlab's `lab` extra states them, such as "plotly>=6.1".
+        version: The installed version, or None when it is missing.
+    """
+
+    name: str
+    requirement: str
+    version: str | None
+
+    @property
+    def install_command(self) -> str:
+        """The shell command that installs it for the Python that runs now."""
+        return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(self.requirement)}"
+
+
+@lru_cache(maxsize=1)
+def describe() -> Machine:
+    """Returns the machine that this process runs on; asked once, then remembered."""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=_usable_cores(),
+        gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
+        python=platform.python_version(),
+        torch=torch.__version__.partition("+")[0],
+        numpy=metadata.version("numpy"),
+        mixlab=_installed_version("mixlab") or "not installed, run from its source",
+    )
+
+
+def widget_stack() -> tuple[Package, ...]:
+    """Returns the packages that the labs need in Jupyter, installed or not."""
+    requirements = _lab_requirements()
+    return tuple(Package(name, requirements.get(name, name), _installed_version(name)) for name in WIDGET_STACK)
+
+
+def parse_cpu_name(cpuinfo: str) -> str | None:
+    """Returns the first "model name" in the text of /proc/cpuinfo, or None when there is none, as on ARM."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return " ".join(value.split())
+    return None
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        return parse_cpu_name(cpuinfo.read_text()) or platform.machine()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.name, properties.total_memory, (properties.major, properties.minor))
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _lab_requirements() -> dict[str, str]:
+    """Maps the name of each package in the `lab` extra to its requirement, such as plotly to "plotly>=6.1"."""
+    try:
+        stated = metadata.requires("mixlab") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    requirements = [line.partition(";")[0].strip() for line in stated if "extra == 'lab'" in line.replace('"', "'")]
+    return {name: line for name in WIDGET_STACK for line in requirements if line.startswith(name)}

@@ -1,0 +1,225 @@
+"""A run on disk: what was trained, a record of every step, a checkpoint to go on from. Nothing is half written.
+
+runs/digits/
+  run.json         task, recipe, seed and machine; written once
+  steps.jsonl      one line a step, only ever appended
+  checkpoint.pt    the trainer's state; replaced as a whole
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from mixlab.machine import describe
+from mixlab.recipes import Recipe
+from mixlab.tasks import load_task
+from mixlab.trainer import StepRecord, Trainer
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What decides a run (task to probe_every), and where and when it was started."""
+
+    task: str
+    recipe: str
+    seed: int = 0
+    loss_weight: float = 1.0
+    probe_every: int = 0
+    machine: str = ""
+    started: str = ""
+
+    @property
+    def label(self) -> str:
+        """A line for a legend, e.g. "amp-fp16 on digits-mlp, seed 0"."""
+        weight = "" if self.loss_weight == 1 else f", loss weight {self.loss_weight:g}"
+        return f"{self.recipe} on {self.task}{weight}, seed {self.seed}"
+
+
+class Run:
+    """A folder that holds one training. It survives `kill -9` at any moment, and goes on bit for bit.
+
+    Args:
+        path: An existing run's folder; `Run.create` makes a new one.
+
+    Raises:
+        FileNotFoundError, ValueError: No run there, or a damaged one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "run.json").is_file():
+            raise FileNotFoundError(
+                f"{self.path} holds no run: there is no run.json in it; Run.create starts a new one"
+            )
+        try:
+            self.info = RunInfo(**json.loads((self.path / "run.json").read_text()))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise ValueError(f"{self.path / 'run.json'} does not describe a run: {error}") from None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        task: str,
+        recipe: Recipe,
+        seed: int = 0,
+        loss_weight: float = 1.0,
+        probe_every: int = 0,
+    ) -> Run:
+        """Starts a run in a folder that does not exist yet, or is empty.
+
+        Raises:
+            FileExistsError: Something is there.
+            ValueError: The task cannot be loaded so.
+        """
+        load_task(task, loss_weight=loss_weight)
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(f"{path} is not empty; choose another folder, or open the run in it with Run(path)")
+        path.mkdir(parents=True, exist_ok=True)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        info = RunInfo(task, str(recipe), seed, loss_weight, probe_every, describe().summary, started)
+        with _replacing(path / "run.json") as file:
+            file.write(json.dumps(asdict(info), indent=1).encode())
+        return cls(path)
+
+    def records(self) -> list[StepRecord]:
+        """Returns every whole record, in order; a last line that was cut off by a kill is left out."""
+        try:
+            lines = (self.path / "steps.jsonl").read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [_decode(line) for line in lines[:-1]]
+
+    def trainer(self, *, device: torch.device | str | None = None) -> Trainer:
+        """Returns a trainer at this run's last checkpoint, or at its beginning."""
+        task = load_task(self.info.task, loss_weight=self.info.loss_weight)
+        trainer = Trainer(
+            task,
+            Recipe.parse(self.info.recipe),
+            seed=self.info.seed,
+            device=device,
+            probe_every=self.info.probe_every,
+        )
+        checkpoint = self.path / "checkpoint.pt"
+        if checkpoint.exists():
+            trainer.load_state_dict(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+        return trainer
+
+    def train(self, steps: int, *, checkpoint_every: int = 100, device: str | None = None) -> Iterator[StepRecord]:
+        """Goes on until the run has `steps` steps, records and yields each, and saves checkpoints on the way.
+
+        Steps that were recorded after the last checkpoint are trained and recorded again, with the same result.
+
+        Args:
+            steps: How many steps the run has in the end, those already taken included.
+            checkpoint_every: Steps between two checkpoints, at least 1.
+            device: As for `Trainer`.
+        """
+        for name, value, low in (("steps", steps, 0), ("checkpoint_every", checkpoint_every, 1)):
+            if type(value) is not int or value < low:
+                raise ValueError(f"Run.train: {name} must be a whole number from {low} up, got {value!r}")
+        return self._train(steps, checkpoint_every, device)
+
+    def _train(self, steps: int, checkpoint_every: int, device: str | None) -> Iterator[StepRecord]:
+        trainer = self.trainer(device=device)
+        with self._appending(trainer.step) as file:
+            try:
+                for record in trainer.steps(max(0, steps - trainer.step)):
+                    file.write(_encode(record))
+                    if trainer.step % checkpoint_every == 0:
+                        self._save(trainer, file)
+                    yield record
+            except (
+                GeneratorExit
+            ):  # the caller stopped iterating, between two steps; an error may come in the middle of one
+                self._save(trainer, file)
+                raise
+            self._save(trainer, file)
+
+    def _save(self, trainer: Trainer, records: IO[bytes]) -> None:
+        """Saves a checkpoint, after making sure that the records up to it are on the disk."""
+        os.fsync(records.fileno())
+        with _replacing(self.path / "checkpoint.pt") as file:
+            torch.save(trainer.state_dict(), file)
+
+    @contextmanager
+    def _appending(self, step: int) -> Iterator[IO[bytes]]:
+        """Opens the records for appending, unbuffered, without those made after the checkpoint at `step`."""
+        with (self.path / "steps.jsonl").open("a+b", buffering=0) as file:
+            file.seek(0)
+            whole = file.read().split(b"\n")[:-1]
+            if len(whole) < step:
+                raise ValueError(
+                    f"{self.path}: the checkpoint is at step {step}, but only {len(whole)} steps are recorded"
+                )
+            file.truncate(sum(len(line) + 1 for line in whole[:step]))
+            yield file
+
+
+def outcome(records: Sequence[StepRecord]) -> str:
+    """Says in one line how a training went: its loss and accuracy at the end, skipped steps, and whether it diverged.
+
+    Loss and accuracy are means over the last tenth of the steps.
+    """
+    if not records:
+        return "no steps"
+    skipped = sum(record.skipped for record in records)
+    note = f", {skipped} of {len(records)} steps skipped" if skipped else ""
+    born = first_non_finite(records)
+    if born is not None:
+        return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
+    last = records[-max(1, len(records) // 10) :]
+    loss = sum(record.loss for record in last) / len(last)
+    accuracy = sum(record.accuracy for record in last) / len(last)
+    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {len(records)} steps{note}"
+
+
+def first_non_finite(records: Sequence[StepRecord]) -> int | None:
+    """Returns the index of the first record from which on no loss is finite; None if the last one is."""
+    born = None
+    for index in range(len(records) - 1, -1, -1):
+        if math.isfinite(records[index].loss):
+            break
+        born = index
+    return born
+
+
+def _encode(record: StepRecord) -> bytes:
+    """One line of strict JSON; floats that JSON does not know become the strings "nan", "inf" and "-inf"."""
+    values = asdict(record)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = str(value)
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
+
+
+def _decode(line: bytes) -> StepRecord:
+    values: dict[str, Any] = json.loads(line)
+    values.update({name: float(value) for name, value in values.items() if isinstance(value, str)})
+    return StepRecord(**values)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a draft that takes the place of `path` once it is on the disk, if the block ends without an error."""
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

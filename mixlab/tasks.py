@@ -1,0 +1,227 @@
+"""Small real tasks, seeded and offline: digits with an MLP and a CNN, and a character GPT on Python's manual."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+Batch = tuple[Tensor, Tensor]
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": lambda parameters, lr: SGD(parameters, lr, momentum=0.9),
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its data, its loss and its optimizer: everything about a training but the recipe.
+
+    Args:
+        name: What it is called on the command line and in a saved run.
+        make_model: Returns a new float32 model on the CPU; it may draw from torch's global generator.
+        draw: Returns one training batch (inputs, targets) drawn with the given generator: inputs (B, ...) floating or
+            integer, targets (B,) or (B, T) int64 class numbers.
+        held_out: One batch that is never trained on.
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw".
+        lr: Learning rate at loss_weight 1.
+        loss_weight: A constant factor of the loss, as of an auxiliary loss or a mean over very many terms. With SGD the
+            learning rate is divided by it, so that in exact arithmetic nothing changes; Adam does that by itself.
+
+    Raises:
+        ValueError: An unknown optimizer, or a learning rate or loss weight that is not positive and finite.
+    """
+
+    name: str
+    make_model: Callable[[], nn.Module]
+    draw: Callable[[torch.Generator], Batch]
+    held_out: Batch
+    optimizer: OptimizerName = "adam"
+    lr: float = 1e-3
+    loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in _OPTIMIZERS:
+            raise ValueError(f"Task: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}")
+        for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
+
+    def seeded_model(self, seed: int) -> nn.Module:
+        """Returns the model that this seed gives, and leaves torch's global generator as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.make_model()
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """Returns the batch of one step: a function of (seed, step) alone, so that a resumed run sees the same."""
+        return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
+
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
+        return _OPTIMIZERS[self.optimizer](model.parameters(), lr=lr)
+
+    def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
+        inputs, targets = batch
+        logits = model(inputs)  # (B, C) or (B, T, C)
+        logits, targets = logits.flatten(0, -2), targets.flatten()
+        accuracy = (logits.detach().argmax(-1) == targets).float().mean()
+        return F.cross_entropy(logits, targets), accuracy
+
+
+def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
+    """Returns one of the shipped tasks.
+
+    Raises:
+        ValueError: An unknown name, or a loss weight that is not positive and finite.
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}")
+    return _LOADERS[name](loss_weight)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Returns a seed of its own for each (seed, step), both non-negative."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _digits_mlp(loss_weight: float) -> Task:
+    def model() -> nn.Module:
+        layers: dict[str, nn.Module] = {}
+        for i in range(1, 8):
+            layers[f"hidden{i}"] = nn.Linear(64, 64)
+            layers[f"tanh{i}"] = nn.Tanh()
+        return nn.Sequential(OrderedDict(layers, output=nn.Linear(64, 10)))
+
+    train, held_out = _digits()
+    return Task("digits-mlp", model, _rows(train, 64), held_out, optimizer="sgd", lr=0.1, loss_weight=loss_weight)
+
+
+def _digits_cnn(loss_weight: float) -> Task:
+    def model() -> nn.Module:
+        return nn.Sequential(
+            OrderedDict(
+                image=nn.Unflatten(1, (1, 8, 8)),
+                conv1=nn.Conv2d(1, 16, 3, padding=1),
+                relu1=nn.ReLU(),
+                conv2=nn.Conv2d(16, 32, 3, padding=1),
+                relu2=nn.ReLU(),
+                pool=nn.MaxPool2d(2),  # (B, 32, 4, 4)
+                flat=nn.Flatten(),
+                output=nn.Linear(512, 10),
+            )
+        )
+
+    train, held_out = _digits()
+    return Task("digits-cnn", model, _rows(train, 64), held_out, optimizer="adam", lr=1e-3, loss_weight=loss_weight)
+
+
+def _chars_gpt(loss_weight: float) -> Task:
+    batch, context = 16, 64
+    text = _manual()
+    split = len(text) * 9 // 10
+
+    def windows(characters: Tensor, starts: Tensor) -> Batch:
+        rows = characters[starts[:, None] + torch.arange(context + 1)].long()  # (B, T + 1)
+        return rows[:, :-1], rows[:, 1:]
+
+    def draw(generator: torch.Generator) -> Batch:
+        return windows(text[:split], torch.randint(split - context, (batch,), generator=generator))
+
+    held_out = windows(text[split:], torch.linspace(0, len(text) - split - context - 1, batch).long())
+    return Task("chars-gpt", TinyGPT, draw, held_out, optimizer="adamw", lr=1e-3, loss_weight=loss_weight)
+
+
+_LOADERS: dict[str, Callable[[float], Task]] = {
+    "digits-mlp": _digits_mlp,
+    "digits-cnn": _digits_cnn,
+    "chars-gpt": _chars_gpt,
+}
+TASKS: tuple[str, ...] = tuple(_LOADERS)
+
+
+class TinyGPT(nn.Module):
+    """A decoder-only transformer of 0.83M parameters, after GPT-2.
+
+    Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
+    """
+
+    def __init__(
+        self, *, vocabulary: int = 128, context: int = 64, width: int = 128, heads: int = 4, layers: int = 4
+    ) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, vocabulary)
+        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One layer of `TinyGPT`: causal self-attention and a two-layer perceptron, each normalised first and added on."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_2 = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
+            for part in self.qkv(self.norm_1(x)).chunk(3, dim=-1)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.project(attended.transpose(1, 2).flatten(2))
+        return x + self.contract(F.gelu(self.expand(self.norm_2(x))))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[Batch, Batch]:
+    """Returns scikit-learn's 1797 digits as 1500 training and 297 held-out rows of 64 pixels in [0, 1]."""
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    data = load_digits()
+    pixels = torch.from_numpy(data.data).float() / 16
+    labels = torch.from_numpy(data.target).long()
+    return (pixels[:1500], labels[:1500]), (pixels[1500:], labels[1500:])
+
+
+def _rows(train: Batch, size: int) -> Callable[[torch.Generator], Batch]:
+    def draw(generator: torch.Generator) -> Batch:
+        rows = torch.randint(len(train[1]), (size,), generator=generator)
+        return train[0][rows], train[1][rows]
+
+    return draw
+
+
+@lru_cache(maxsize=1)
+def _manual() -> Tensor:
+    """Returns the text behind Python's `help()` as ASCII codes in uint8; it differs between Python versions."""
+    from pydoc_data.topics import topics  # a text that every Python installation has
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    return torch.frombuffer(bytearray(text.encode("ascii", errors="replace")), dtype=torch.uint8)

@@ -1,0 +1,192 @@
+"""The training loop: a task and a recipe go in, step records come out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from mixlab import emulation
+from mixlab.formats import FP32
+from mixlab.probes import underflow_by_layer
+from mixlab.recipes import Recipe
+from mixlab.tasks import Batch, Task, step_seed
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a training.
+
+    Attributes:
+        step: Counted from 0.
+        loss: The task's loss before the step, without loss weight and loss scale.
+        accuracy: On the training batch.
+        scale: The loss scale in force during the step.
+        found_inf: A gradient held inf or NaN.
+        skipped: The optimizer did not step, because of that.
+        grad_norm: Euclidean norm of all gradients as the optimizer sees them, unscaled.
+        underflow: By layer: the fraction of weight-gradient elements that are zero, of those that are non-zero in
+            float32 at the same weights and batch. Empty on steps that were not probed.
+        seconds: Wall time of the step, without probing.
+    """
+
+    step: int
+    loss: float
+    accuracy: float
+    scale: float
+    found_inf: bool
+    skipped: bool
+    grad_norm: float
+    seconds: float
+    underflow: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a task under a recipe. The same task, recipe and seed give the same weights, bit for bit, on one machine.
+
+        for record in Trainer(load_task("digits-mlp"), Recipe.parse("amp-fp16")).steps(300):
+            print(record.loss)
+
+    Batches and torch's random numbers are functions of (seed, step). So a trainer that loads another's state goes on
+    exactly as that one would have.
+
+    Args:
+        task: What to train.
+        recipe: How.
+        seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
+        device: Where; None takes CUDA if there is one. On a CPU 16-bit arithmetic is emulated (`mixlab.emulation`).
+        probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        probe_every: int = 0,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"Trainer: task must be a Task, got {task!r}; load_task(name) makes one")
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"Trainer: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
+        for name, value in (("seed", seed), ("probe_every", probe_every)):
+            if type(value) is not int or value < 0:
+                raise ValueError(f"Trainer: {name} must be a whole number from 0 up, got {value!r}")
+        self.task = task
+        self.recipe = recipe
+        self.seed = seed
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.probe_every = probe_every
+        self.model = task.seeded_model(seed).to(self.device, recipe.weights.dtype)
+        self.optimizer = task.make_optimizer(self.model)
+        self.scaler = recipe.make_scaler()
+        self.step = 0  # the next one
+
+    def steps(self, count: int) -> Iterator[StepRecord]:
+        """Trains up to `count` steps and yields a record of each; to stop, stop iterating.
+
+        Divergence is no error: the records then say NaN.
+        """
+        if type(count) is not int or count < 0:
+            raise ValueError(f"Trainer.steps: count must be a whole number from 0 up, got {count!r}")
+        for _ in range(count):
+            yield self._train_step()
+
+    def _train_step(self) -> StepRecord:
+        batch = self._batch()
+        probing = self.probe_every > 0 and self.step % self.probe_every == 0
+        references = self.reference_gradients(batch) if probing else {}
+        scale = self.scaler.get_scale()
+
+        started_s = time.perf_counter()
+        with self._random_numbers(), emulation.arithmetic(self.device):
+            with self._autocast():
+                loss, accuracy = self.task.loss(self.model, batch)
+            self.scaler.scale(loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+        # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
+        self.scaler.unscale_(self.optimizer, allow_fp16=True)
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        grad_norm = float(_norm(gradients.values()))
+        skipped = self.scaler.found_inf
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return StepRecord(
+            step=self.step - 1,
+            loss=float(loss.detach()),
+            accuracy=float(accuracy),
+            scale=scale,
+            found_inf=skipped or not math.isfinite(grad_norm),
+            skipped=skipped,
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - started_s,
+            underflow=underflow_by_layer(gradients, references),
+        )
+
+    def held_out(self) -> tuple[float, float]:
+        """Returns (loss, accuracy) on the task's held-out batch, computed as the recipe computes."""
+        with torch.no_grad(), emulation.arithmetic(self.device), self._autocast():
+            loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
+        return float(loss), float(accuracy)
+
+    def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one."""
+        model = self.model
+        parameters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
+        buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in model.named_buffers()}
+        inputs, targets = batch or self._batch()
+        inputs = inputs.float() if inputs.is_floating_point() else inputs
+        with self._random_numbers():
+            loss, _ = self.task.loss(lambda x: functional_call(model, (parameters, buffers), (x,)), (inputs, targets))
+            loss = loss * self.task.loss_weight
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        return {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that decides the steps to come; tensors are the live ones, not copies."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
+    def _batch(self) -> Batch:
+        return self._placed(self.task.batch(self.seed, self.step))
+
+    def _placed(self, batch: Batch) -> Batch:
+        inputs, targets = (tensor.to(self.device) for tensor in batch)
+        return inputs.to(self.recipe.weights.dtype) if inputs.is_floating_point() else inputs, targets
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return emulation.autocast(self.recipe.compute if self.recipe.autocast else FP32, self.device)
+
+    @contextmanager
+    def _random_numbers(self) -> Iterator[None]:
+        """Seeds torch's global generators for this step, and puts them back afterwards."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(step_seed(self.seed, self.step))
+            yield
+
+
+def _norm(gradients: Iterable[Tensor]) -> Tensor:
+    """Returns the norm of all gradients together, in float32 whatever their dtype."""
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total

@@ -1,0 +1,56 @@
+"""The Binder folder, as far as it can be checked without docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BINDER = ROOT / "binder"
+
+
+def test_repo2docker_accepts_the_folder():
+    program = Path(sys.executable).with_name("jupyter-repo2docker")
+    command = [str(program), "--no-build", "--no-run", "--debug", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    assert "Building conda environment for python=3.12" in printed
+    assert '--file "binder/environment.yml"' in printed
+    assert "RUN ./binder/postBuild" in printed
+    assert 'ENV R2D_ENTRYPOINT="${REPO_DIR}/binder/start"' in printed
+
+
+@pytest.mark.parametrize("name", ["postBuild", "start"])
+def test_scripts_are_executable_and_stop_at_an_error(name: str):
+    script = BINDER / name
+    assert os.access(script, os.X_OK)
+    assert "\nset -euo pipefail\n" in script.read_text()
+
+
+def test_start_hands_over_to_the_command():
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [str(BINDER / "start"), "bash", "-c", 'echo "$1 with $OMP_NUM_THREADS"', "-", "two words"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "two words with 2\n"
+
+
+def test_post_build_keeps_torch_and_switches_the_news_off(tmp_path: Path):
+    """With stubs for python and pip: what would be installed, and what JupyterLab then reads."""
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    log = tmp_path / "log"
+    stub.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo 2.12.1 || echo "$@" >> {log}\n')
+    stub.chmod(0o755)
+    environment = {"PATH": f"{stub.parent}:{os.environ['PATH']}", "NB_PYTHON_PREFIX": str(tmp_path / "prefix")}
+    environment["TMPDIR"] = str(tmp_path)
+    subprocess.run([str(BINDER / "postBuild")], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert log.read_text() == f"-m pip install --no-cache-dir -c {tmp_path}/torch-pin.txt .[lab]\n"
+    assert (tmp_path / "torch-pin.txt").read_text() == "torch==2.12.1\n"
+    config = json.loads((tmp_path / "prefix/etc/jupyter/labconfig/page_config.json").read_text())
+    assert config["disabledExtensions"] == {"@jupyterlab/apputils-extension:announcements": True}

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mixlab import BF16, E5M2, FP16, FP32, arithmetic, autocast
+from mixlab.emulation import COMPUTE_OPS, FLOAT32_OPS, WIDEST_OPS
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def listed_in_aten(*macros: str) -> set[str]:
+    """Reads the names on CUDA's autocast lists from the header that torch ships."""
+    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text()
+    blocks = [re.search(rf"#define {macro}\(_\)((?:.*\\\n)*.*)", header)[1] for macro in macros]
+    return {name for block in blocks for name in re.findall(r"_\((?:ADD_NS\()?(\w+)", block)}
+
+
+# How Python spells what ATen calls otherwise; None where no public Python function exists.
+SPELLING = {
+    "_convolution": None,
+    "convolution": "conv2d",
+    "linalg_vecdot": "vecdot",
+    "_thnn_fused_lstm_cell": "lstm_cell",
+    "_thnn_fused_gru_cell": "gru_cell",
+    "_scaled_dot_product_flash_attention": None,
+    "nll_loss2d": "nll_loss",
+}
+
+
+def spelled(names: set[str]) -> set[str]:
+    return {SPELLING.get(name, name) for name in names} - {None}
+
+
+def test_the_float32_list_holds_everything_on_cudas():
+    names = spelled(
+        listed_in_aten("AT_FORALL_FP32", "AT_FORALL_FP32_SET_OPT_DTYPE", "AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE")
+    )
+    assert len(names) > 50
+    names = {"interpolate" if "upsample" in name else name for name in names}
+    assert names - FLOAT32_OPS == set()
+
+
+def test_the_widest_list_holds_everything_on_cudas():
+    assert spelled(listed_in_aten("AT_FORALL_PROMOTE")) - WIDEST_OPS == set()
+
+
+X, W, V, IMAGE = torch.randn(4, 4), torch.randn(4, 4), torch.randn(4), torch.randn(1, 2, 4, 4)
+HEADS = torch.randn(1, 2, 4, 4)
+COMPUTE_CALLS = {
+    "linear": lambda: F.linear(X, W, V),
+    "matmul": lambda: X @ W,
+    "mm": lambda: torch.mm(X, W),
+    "mv": lambda: torch.mv(X, V),
+    "bmm": lambda: torch.bmm(X[None], W[None]),
+    "addmm": lambda: torch.addmm(V, X, W),
+    "addmv": lambda: torch.addmv(V, X, V),
+    "addr": lambda: torch.addr(X, V, V),
+    "addbmm": lambda: torch.addbmm(X, X[None], W[None]),
+    "baddbmm": lambda: torch.baddbmm(X[None], X[None], W[None]),
+    "einsum": lambda: torch.einsum("ij,jk", X, W),
+    "chain_matmul": lambda: torch.linalg.multi_dot([X, W, X]),
+    "linalg_multi_dot": lambda: torch.linalg.multi_dot([X, W]),
+    "vecdot": lambda: torch.linalg.vecdot(X, W),
+    "prelu": lambda: F.prelu(X, V[:1]),
+    "conv1d": lambda: F.conv1d(IMAGE[:, :, 0], torch.randn(3, 2, 2)),
+    "conv2d": lambda: F.conv2d(IMAGE, torch.randn(3, 2, 2, 2)),
+    "conv3d": lambda: F.conv3d(IMAGE[None], torch.randn(3, 1, 1, 2, 2)),
+    "conv_tbc": lambda: torch.conv_tbc(IMAGE[0], torch.randn(1, 4, 3), V[:3]),
+    "conv_transpose1d": lambda: F.conv_transpose1d(IMAGE[:, :, 0], torch.randn(2, 3, 2)),
+    "conv_transpose2d": lambda: F.conv_transpose2d(IMAGE, torch.randn(2, 3, 2, 2)),
+    "conv_transpose3d": lambda: F.conv_transpose3d(IMAGE[None], torch.randn(1, 3, 1, 2, 2)),
+    "lstm_cell": lambda: nn.LSTMCell(4, 4)(X)[0],
+    "gru_cell": lambda: nn.GRUCell(4, 4)(X),
+    "rnn_tanh_cell": lambda: nn.RNNCell(4, 4)(X),
+    "rnn_relu_cell": lambda: nn.RNNCell(4, 4, nonlinearity="relu")(X),
+    "scaled_dot_product_attention": lambda: F.scaled_dot_product_attention(HEADS, HEADS, HEADS),
+}
+
+
+def test_every_16_bit_op_of_cudas_list_has_a_call_here():
+    assert spelled(listed_in_aten("AT_FORALL_LOWER_PRECISION_FP")) - COMPUTE_CALLS.keys() == set()
+    assert COMPUTE_OPS <= COMPUTE_CALLS.keys()
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("name", COMPUTE_CALLS)
+def test_float32_operands_of_16_bit_ops_give_16_bit_results(name, fmt):
+    with arithmetic("cpu"), autocast(fmt, "cpu"):
+        assert COMPUTE_CALLS[name]().dtype is fmt.dtype
+
+
+FLOAT32_CALLS = {
+    "softmax": lambda x: F.softmax(x, -1),
+    "Tensor.softmax": lambda x: x.softmax(-1),
+    "log_softmax": lambda x: x.log_softmax(-1),
+    "logsumexp": lambda x: x.logsumexp(-1),
+    "layer_norm": lambda x: F.layer_norm(x, (4,)),
+    "nn.LayerNorm": nn.LayerNorm(4),
+    "rms_norm": lambda x: F.rms_norm(x, (4,)),
+    "group_norm": lambda x: F.group_norm(x, 2),
+    "exp": torch.exp,
+    "log": lambda x: x.abs().log(),
+    "x ** 2": lambda x: x**2,
+    "2 ** x": lambda x: 2**x,
+    "pow": lambda x: x.pow(2),
+    "sum": lambda x: x.sum(),
+    "sum(dim)": lambda x: x.sum(0),
+    "prod": lambda x: x.prod(),
+    "cumsum": lambda x: x.cumsum(0),
+    "norm": lambda x: x.norm(),
+    "vector_norm": torch.linalg.vector_norm,
+    "cross_entropy": lambda x: F.cross_entropy(x, torch.zeros(4, dtype=torch.long)),
+    "mse_loss": lambda x: F.mse_loss(x, x),
+    "softplus": F.softplus,
+    "rsqrt": lambda x: x.abs().rsqrt(),
+}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", FLOAT32_CALLS)
+def test_16_bit_operands_of_float32_ops_are_computed_in_float32(name, dtype):
+    x = torch.randn(4, 4).to(dtype)
+    with autocast(FP16 if dtype is torch.float16 else BF16, "cpu"):
+        ours = FLOAT32_CALLS[name](x)
+    expected = FLOAT32_CALLS[name](x.float())
+    assert ours.dtype is torch.float32
+    assert torch.equal(ours, expected)
+
+
+def test_the_other_ops_follow_their_inputs():
+    x = torch.randn(4, 4).half()
+    with autocast(FP16, "cpu"):
+        for call in (F.relu, F.gelu, torch.tanh, lambda x: x + x, lambda x: x * 2, lambda x: F.max_pool1d(x, 2)):
+            assert call(x).dtype is torch.float16
+            assert call(x.float()).dtype is torch.float32
+        assert (x + x.float()).dtype is torch.float32
+        assert torch.addcmul(x.float(), x, x).dtype is torch.float32
+        assert torch.dot(x[0], x[0].float()).dtype is torch.float32
+        assert F.softmax(x, -1, dtype=torch.float16).dtype is torch.float16  # asked for
+        assert (X.double() @ W.double()).dtype is torch.float64
+
+
+def test_binary_cross_entropy_raises_as_on_cuda():
+    with autocast(FP16, "cpu"), pytest.raises(RuntimeError, match="use binary_cross_entropy_with_logits"):
+        F.binary_cross_entropy(torch.rand(3), torch.ones(3))
+
+
+def test_a_nested_switch_off_is_honoured():
+    with autocast(FP16, "cpu"), torch.autocast("cpu", enabled=False):
+        assert F.softmax(X.half(), -1).dtype is torch.float16
+        assert (X @ W).dtype is torch.float32
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_products_are_accumulated_in_float32_and_rounded_once(dtype):
+    a, b, bias = (torch.randn(*shape).to(dtype) for shape in ((64, 512), (512, 32), (32,)))
+    image, kernel = torch.randn(2, 3, 8, 8).to(dtype), torch.randn(4, 3, 3, 3).to(dtype)
+    with arithmetic("cpu"):
+        results = [a @ b, torch.addmm(bias, a, b), torch.bmm(a[None], b[None]), F.conv2d(image, kernel, padding=1)]
+    a, b, bias, image, kernel = (x.float() for x in (a, b, bias, image, kernel))
+    expected = [a @ b, torch.addmm(bias, a, b), torch.bmm(a[None], b[None]), F.conv2d(image, kernel, padding=1)]
+    for ours, theirs in zip(results, expected, strict=True):
+        assert torch.equal(ours, theirs.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_backward_products_are_accumulated_in_float32_too(dtype):
+    x, w = torch.randn(16, 256).to(dtype), torch.randn(8, 256).to(dtype).requires_grad_()
+    upstream = torch.randn(16, 8).to(dtype)
+    with arithmetic("cpu"):
+        F.linear(x, w).backward(upstream)
+    assert w.grad.dtype is dtype
+    assert torch.equal(w.grad, (upstream.float().T @ x.float()).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_convolution_gradients_are_rounded_once(dtype):
+    image, kernel, upstream = (torch.randn(*shape).to(dtype) for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (2, 4, 6, 6)))
+    ours, reference = kernel.clone().requires_grad_(), kernel.float().requires_grad_()
+    with arithmetic("cpu"):
+        F.conv2d(image, ours).backward(upstream)
+    F.conv2d(image.float(), reference).backward(upstream.float())
+    assert torch.equal(ours.grad, reference.grad.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_attention_is_rounded_at_its_borders(dtype):
+    """The output is exact; backward starts from the rounded output, as in a GPU's kernel: gradients are close."""
+    heads, upstream = torch.randn(3, 1, 2, 8, 16).to(dtype), torch.randn(1, 2, 8, 16).to(dtype)
+    ours = [x.clone().requires_grad_() for x in heads]
+    reference = [x.float().requires_grad_() for x in heads]
+    with arithmetic("cpu"):
+        output = F.scaled_dot_product_attention(*ours, is_causal=True)
+        output.backward(upstream)
+    expected = F.scaled_dot_product_attention(*reference, is_causal=True)
+    expected.backward(upstream.float())
+    assert torch.equal(output, expected.to(dtype))
+    for mine, theirs in zip(ours, reference, strict=True):
+        assert mine.grad.dtype is dtype
+        assert (mine.grad.float() - theirs.grad).norm() <= torch.finfo(dtype).eps * theirs.grad.norm()
+
+
+def test_autocast_is_the_rounding_of_operands_and_results():
+    """The whole of AMP on one layer: cast in, product in float32, round the result; the same in backward."""
+    x, weight, bias = torch.randn(8, 32), torch.randn(16, 32, requires_grad=True), torch.randn(16, requires_grad=True)
+    with arithmetic("cpu"):
+        with autocast(FP16, "cpu"):
+            y = F.linear(x, weight, bias)
+        y.float().square().sum().backward()
+    rounded = [t.detach().half().float() for t in (x, weight, bias)]
+    expected = torch.addmm(rounded[2], rounded[0], rounded[1].T).half()
+    assert torch.equal(y, expected)
+    upstream = (2 * expected.float()).half()  # the gradient enters the 16-bit part through the cast
+    assert torch.equal(weight.grad, (upstream.float().T @ rounded[0]).half().float())
+    assert torch.equal(bias.grad, upstream.float().sum(0).half().float())
+    assert weight.grad.dtype is torch.float32
+
+
+def test_weights_are_cast_once():
+    weight = torch.randn(4, 4, requires_grad=True)
+    with autocast(FP16, "cpu"):
+        first, second = X @ weight, X @ weight
+    assert first.grad_fn.next_functions[1][0] is second.grad_fn.next_functions[1][0]
+
+
+def test_multi_head_attention_runs_in_16_bits():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(2, 5, 8)
+    with arithmetic("cpu"), autocast(BF16, "cpu"):
+        out, _ = attention(x, x, x, need_weights=False)
+    assert out.dtype is torch.bfloat16
+
+
+def test_fp32_switches_autocast_off_and_other_formats_are_refused():
+    with autocast(FP32, "cpu"):
+        assert (X @ W).dtype is torch.float32
+    with pytest.raises(ValueError, match="compute must be fp32, fp16 or bf16, got e5m2"):
+        autocast(E5M2, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-cnn", "chars-gpt"])
+def test_emulation_agrees_with_native_amp_on_a_gpu(name, fmt):
+    """The same weights and batch: loss and gradients differ by what another order of summation explains."""
+    from mixlab import load_task
+
+    task = load_task(name)
+    batch = task.batch(0, 0)
+    results = []
+    for device in ("cpu", "cuda"):
+        model = task.seeded_model(0).to(device)
+        inputs, targets = (tensor.to(device) for tensor in batch)
+        with arithmetic(device):
+            with autocast(fmt, device):
+                logits = model(inputs)
+                loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+            (loss * 1024).backward()
+        assert logits.dtype is fmt.dtype
+        results.append((logits.float().cpu(), [p.grad.cpu() for p in model.parameters()]))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    scale = theirs.abs().max()
+    assert (ours - theirs).abs().max() <= 8 * fmt.eps * scale
+    for mine, native in zip(our_gradients, their_gradients, strict=True):
+        assert mine.dtype is native.dtype is torch.float32
+        assert (mine - native).norm() <= 16 * fmt.eps * native.norm()

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mixlab import BF16, E4M3FN, E5M2, FP16, FP32, Format, Histogram, measure, round_to, track, usable_window
+from mixlab.probes import largest_scale_exponent, underflow_by_layer
+
+
+def doing_it_for_real(x: torch.Tensor, fmt: Format, k: int) -> tuple[float, float, float]:
+    """Scales and rounds the values themselves, in float64, and counts."""
+    scaled = x.double()[(x != 0) & x.isfinite()] * 2.0**k
+    rounded = round_to(scaled, fmt, overflow="nan")
+    zero, subnormal = rounded == 0, (scaled.abs() < fmt.smallest_normal) & (rounded != 0)
+    return tuple(float(mask.double().mean()) for mask in (zero, subnormal, rounded.isnan()))
+
+
+def gradients(n: int = 20_000, *, quantised: bool, seed: int = 0) -> torch.Tensor:
+    """Magnitudes over 80 binades; quantised ones sit on powers of two and on ties much more often than by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, generator=generator) * torch.exp2(torch.randint(-60, 20, (n,), generator=generator).float())
+    x[::50] = 0
+    return round_to(x, "e8m2", overflow="saturate") if quantised else x
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("fmt", [E4M3FN, E5M2, Format.parse("e3m2"), Format.parse("e2m1")], ids=str)
+def test_fractions_of_8_bit_formats_equal_doing_it_for_real(fmt, quantised):
+    x = gradients(quantised=quantised)
+    histogram = Histogram.of(x)
+    for k in range(-30, 50):
+        found = histogram.fractions(fmt, k)
+        expected = doing_it_for_real(x, fmt, k)
+        assert (found.underflow, found.subnormal, found.overflow) == pytest.approx(expected, abs=1e-12)
+        assert found.standard_error == 0
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("fmt", [FP16, BF16, FP32, Format.parse("e6m9")], ids=str)
+def test_fractions_of_wider_formats_miss_only_the_top_of_the_highest_binade(fmt, quantised):
+    x = gradients(quantised=quantised)
+    histogram = Histogram.of(x)
+    for k in range(-30, 50):
+        found, expected = histogram.fractions(fmt, k), doing_it_for_real(x, fmt, k)
+        assert (found.underflow, found.subnormal) == pytest.approx(expected[:2], abs=1e-12)
+        scaled = x.double().abs() * 2.0**k
+        at_the_top = ((scaled > 1.9375 * 2.0**fmt.max_exponent) & (scaled < 2 * 2.0**fmt.max_exponent)).sum() / (
+            x != 0
+        ).sum()
+        assert expected[2] - float(at_the_top) - 1e-9 <= found.overflow <= expected[2] + 1e-12
+
+
+@given(st.lists(st.floats(width=32), max_size=30), st.integers(-40, 40))
+@settings(max_examples=200)
+def test_counts_are_exact_whatever_comes(values, k):
+    x = torch.tensor(values, dtype=torch.float32)
+    stats = measure(x)
+    finite = x[x.isfinite()].abs()
+    assert stats.numel == len(values)
+    assert stats.zeros == int((x == 0).sum())
+    assert stats.infs == int(x.isinf().sum())
+    assert stats.nans == int(x.isnan().sum())
+    assert stats.amax == (float(finite.max()) if len(finite) else 0.0)
+    assert stats.histogram.non_zero == stats.numel - stats.zeros - stats.infs - stats.nans
+    shares = stats.histogram.fractions(E5M2, k)
+    assert 0 <= shares.underflow + shares.subnormal + shares.overflow <= 1 + 1e-12
+
+
+def test_exponent_counts_equal_frexp():
+    x = gradients(quantised=False)
+    x = x[x != 0]
+    exponents = np.frexp(x.abs().numpy())[1] - 1
+    counts = Histogram.of(x).exponent_counts()
+    assert counts.shape == (256,)
+    assert {e - 127: n for e, n in enumerate(counts) if n} == dict(
+        zip(*np.unique(exponents, return_counts=True), strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_tensors_are_counted_as_they_are(dtype):
+    x = gradients(quantised=False).to(dtype)
+    assert measure(x).zeros == int((x == 0).sum())
+    assert np.array_equal(Histogram.of(x).counts, Histogram.of(x.float()).counts)
+
+
+def test_a_sample_is_right_within_its_error_bar():
+    """256 samples: the deviations, in units of the stated sigma, have mean 0 and spread 1, within 4 sigma of these."""
+    torch.manual_seed(0)
+    x = torch.randn(128, 256) * torch.linspace(-3, 3, 256).exp2()  # columns of very different sizes
+    exact = Histogram.of(x).fractions(FP16, -24).underflow
+    assert 0.05 < exact < 0.5
+    generator = torch.Generator().manual_seed(0)
+    deviations = []
+    for _ in range(256):
+        histogram = Histogram.of(x, sample=1024, generator=generator)
+        assert (histogram.sampled, histogram.numel, histogram.exact) == (1024, x.numel(), False)
+        found = histogram.fractions(FP16, -24)
+        deviations.append((found.underflow - exact) / histogram.standard_error(found.underflow))
+        assert found.standard_error >= histogram.standard_error(found.underflow)
+    assert abs(np.mean(deviations)) < 4 / 16
+    assert np.std(deviations) < 1 + 4 / math.sqrt(2 * 256)
+
+
+def test_a_sample_as_large_as_the_tensor_is_exact():
+    x = gradients(quantised=False)
+    assert Histogram.of(x, sample=10**9).exact
+    assert np.array_equal(Histogram.of(x, sample=x.numel()).counts, Histogram.of(x).counts)
+
+
+def test_shifting_by_hand_equals_shifting_the_bins():
+    x = gradients(quantised=True)
+    assert Histogram.of(x * 2.0**10).fractions(FP16) == Histogram.of(x).fractions(FP16, 10)
+
+
+@given(amax=st.floats(2.0**-120, 2.0**120, width=32), fmt=st.sampled_from([FP16, BF16, E4M3FN, E5M2]))
+def test_the_largest_scale_is_the_last_that_fits(amax, fmt):
+    k = largest_scale_exponent(amax, fmt)
+    x = torch.tensor(amax, dtype=torch.float64)
+    assert round_to(x * 2.0**k, fmt, overflow="nan").isfinite()
+    assert round_to(x * 2.0 ** (k + 1), fmt, overflow="nan").isnan()
+
+
+def test_the_usable_window_has_both_edges():
+    x = torch.tensor([2.0**-30, 1.0, 3.0])
+    assert usable_window(measure(x), FP16, tolerance=0) == (6, 14)  # 2^-30 * 2^6 = 2^-24; 3 * 2^14 < 65504 < 3 * 2^15
+    assert usable_window(measure(torch.tensor([2.0**-60, 1.0])), FP16) is None
+    assert usable_window(measure(torch.zeros(3)), FP16) is None
+    low, high = usable_window(measure(x), BF16)
+    assert (low < -60, high) == (True, 126)
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_track_sees_every_layer_and_kind():
+    model, x = small_model(), torch.randn(5, 4)
+    with track(model, sample=None) as probe:
+        model(x).square().sum().backward()
+    assert [(stats.layer, stats.kind) for stats in probe] == [
+        (layer, kind) for layer in ("0", "2") for kind in ("activation", "gradient", "weight_gradient")
+    ]
+    assert len(probe) == 6
+    assert probe["0", "activation"].amax == float(model[0](x).detach().abs().max())
+    weight_gradients = torch.cat([model[2].weight.grad.flatten(), model[2].bias.grad])
+    assert probe["2", "weight_gradient"].amax == float(weight_gradients.abs().max())
+    assert np.array_equal(probe["2", "weight_gradient"].histogram.counts, Histogram.of(weight_gradients).counts)
+    assert probe["2", "gradient"].numel == 15
+    assert probe.total("gradient").numel == 15 + 40
+    assert probe.total("gradient").amax == max(probe[layer, "gradient"].amax for layer in ("0", "2"))
+
+
+def test_track_leaves_no_hook_behind_even_after_an_error():
+    model = small_model()
+    with pytest.raises(RuntimeError, match="mat1"), track(model):
+        model(torch.randn(5, 99))
+    probe = track(model)
+    model(torch.randn(5, 4)).sum().backward()
+    assert len(probe) == 0
+    assert not model[0]._forward_hooks
+    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_track_adds_up_repeated_calls_of_one_layer():
+    layer = nn.Linear(4, 4)
+    with track(layer, kinds=("activation",)) as probe:
+        layer(layer(torch.randn(2, 4)))
+    assert [stats.numel for stats in probe] == [16]
+
+
+def test_track_changes_no_number():
+    results = []
+    for watched in (False, True):
+        model, x = small_model(), torch.ones(5, 4)
+        if watched:
+            with track(model):
+                model(x).sum().backward()
+        else:
+            model(x).sum().backward()
+        results.append(model[0].weight.grad)
+    assert torch.equal(*results)
+
+
+def test_track_errors_say_what_to_do():
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got int"):
+        track(3)
+    with pytest.raises(ValueError, match="unknown kinds grads; use activation, gradient, weight_gradient"):
+        track(small_model(), kinds=("grads",))
+    with pytest.raises(ValueError, match="sample must be a positive whole number, or None for all elements, got 0"):
+        track(small_model(), sample=0)
+    with pytest.raises(KeyError, match="nothing seen of"):
+        track(small_model())["0", "gradient"]
+    with pytest.raises(KeyError, match="run forward and backward inside the with block"):
+        track(small_model()).total("gradient")
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, dtype=torch.float64), torch.arange(3), [1.0]])
+def test_what_cannot_be_counted_is_refused(x):
+    with pytest.raises(TypeError, match="floating tensors of at most 32 bits, got"):
+        measure(x)
+
+
+def test_bad_numbers_are_refused():
+    histogram = Histogram.of(torch.ones(3))
+    with pytest.raises(ValueError, match=r"whole number from -512 to 512, got 0.5"):
+        histogram.fractions(FP16, 0.5)
+    with pytest.raises(ValueError, match="fraction from 0 to 1, got 2"):
+        usable_window(measure(torch.ones(3)), FP16, tolerance=2)
+    with pytest.raises(ValueError, match="positive and finite, got nan"):
+        largest_scale_exponent(math.nan, FP16)
+
+
+def test_underflow_by_layer_counts_only_what_was_alive():
+    references = {
+        "fc.weight": torch.tensor([1.0, 2.0, 0.0, 3.0]),
+        "fc.bias": torch.tensor([4.0]),
+        "out.bias": torch.zeros(2),
+    }
+    gradients = {
+        "fc.weight": torch.tensor([0.0, 2.0, 0.0, 3.0]),
+        "fc.bias": torch.tensor([4.0]),
+        "out.bias": torch.zeros(2),
+    }
+    assert underflow_by_layer(gradients, references) == {"fc": 0.25, "out": 0.0}

@@ -1,0 +1,156 @@
+"""The shape of the package: what imports what, what is public, what `import mixlab` costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mixlab
+
+PACKAGE = Path(mixlab.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import only what stands before it. Every module has a place here.
+ROOMS = (
+    "formats",
+    "scalers",
+    "rounding",
+    "emulation",
+    "recipes",
+    "probes",
+    "tasks",
+    "trainer",
+    "machine",
+    "runs",
+    "background",
+    "notebooks",
+    "figures",
+    "panels",
+    "cli",
+    "__main__",
+)
+
+HEAVY = ("plotly", "ipywidgets", "anywidget", "jupyter", "jupyterlab", "IPython", "ipykernel", "papermill", "nbformat")
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Yields every module that the source imports anywhere, `from package import name` as package.name too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_rooms(source: str) -> set[str]:
+    dotted = (name.split(".") for name in imported_modules(source))
+    return {parts[1] for parts in dotted if parts[0] == "mixlab" and len(parts) > 1 and is_room(parts[1])}
+
+
+def is_room(name: str) -> bool:
+    return name in ROOMS or (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
+
+
+def upward_imports(room: str, source: str) -> list[str]:
+    """Returns what a module of `room` imports from rooms that do not stand before it."""
+    below = ROOMS[: ROOMS.index(room)]
+    return sorted(name for name in imported_rooms(source) if name != room and name not in below)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules_in_fresh_python(statement: str, *, path: Path | None = None) -> set[str]:
+    """Returns the top-level names in sys.modules after running `statement` in a Python of its own."""
+    setup = f"import sys; sys.path.insert(0, {str(path or PACKAGE.parent)!r}); "
+    program = f"{setup}{statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_every_module_has_a_room():
+    rooms = {room_of(path) for path in SOURCES} - {"__init__"}
+    assert rooms <= set(ROOMS), f"give {rooms - set(ROOMS)} a place in ROOMS"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path: Path):
+    if room_of(path) == "__init__":
+        return
+    assert upward_imports(room_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from mixlab.trainer import Trainer",
+        "import mixlab.trainer",
+        "from mixlab import trainer",
+        "def later():\n    from mixlab.trainer import Trainer",
+        "if TYPE_CHECKING:\n    from mixlab.trainer import Trainer",
+    ],
+)
+def test_a_planted_upward_import_is_found(planted: str):
+    assert upward_imports("formats", planted) == ["trainer"]
+    assert upward_imports("runs", planted) == []
+
+
+def test_scalers_stand_alone():
+    source = (PACKAGE / "scalers.py").read_text()
+    outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
+    assert outside <= {"torch", "numpy"}
+
+
+def public_names(source: str) -> list[str]:
+    """Returns `__all__` as written; it must be a plain list of strings."""
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return list(ast.literal_eval(statement.value))
+    raise AssertionError("no __all__")
+
+
+def imported_names(source: str) -> set[str]:
+    froms = (node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom))
+    return {alias.asname or alias.name for node in froms if node.module != "__future__" for alias in node.names}
+
+
+def in_reading_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions, each by alphabet: the order that ruff's RUF022 keeps."""
+    if name.isupper():
+        return 0, name
+    return (1 if name[0].isupper() else 2), name
+
+
+def test_public_api_is_static_sorted_and_complete():
+    source = (PACKAGE / "__init__.py").read_text()
+    names = public_names(source)
+    assert names == mixlab.__all__
+    assert names == sorted(names, key=in_reading_order)
+    assert set(names) == imported_names(source)
+    assert all(hasattr(mixlab, name) for name in names)
+
+
+def test_a_computed_public_api_is_refused():
+    with pytest.raises(ValueError, match="malformed node"):
+        public_names("__all__ = [name for name in dir()]")
+
+
+@pytest.mark.parametrize("statement", ["import mixlab", "import mixlab.cli"])
+def test_import_loads_nothing_of_the_notebooks(statement: str):
+    modules = modules_in_fresh_python(statement)
+    assert "torch" in modules
+    assert modules.isdisjoint(HEAVY), modules & set(HEAVY)
+
+
+@pytest.mark.parametrize("heavy", ["plotly", "ipywidgets", "papermill"])
+def test_a_planted_heavy_import_is_found(heavy: str, tmp_path: Path):
+    (tmp_path / "planted.py").write_text(f"import {heavy}\n")
+    assert heavy in modules_in_fresh_python("import planted", path=tmp_path)

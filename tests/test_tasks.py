@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+
+from mixlab import TASKS, Task, load_task
+from mixlab.tasks import TinyGPT, step_seed
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_whole_and_seeded(name):
+    task = load_task(name)
+    assert task.name == name
+    state = torch.get_rng_state()
+    first, again, other = task.seeded_model(0), task.seeded_model(0), task.seeded_model(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    parameters = [torch.cat([p.flatten() for p in model.parameters()]) for model in (first, again, other)]
+    assert torch.equal(parameters[0], parameters[1])
+    assert not torch.equal(parameters[0], parameters[2])
+    for left, right in zip(task.batch(0, 5), task.batch(0, 5), strict=True):
+        assert torch.equal(left, right)
+    assert not torch.equal(task.batch(0, 5)[0], task.batch(0, 6)[0])
+    assert not torch.equal(task.batch(0, 5)[0], task.batch(1, 5)[0])
+    loss, accuracy = task.loss(first, task.held_out)
+    assert float(loss.detach()) == pytest.approx(
+        math.log(10 if "digits" in name else 128), rel=0.2
+    )  # knows nothing yet
+    assert 0 <= float(accuracy) <= 1
+
+
+def test_held_out_rows_are_not_trained_on():
+    task = load_task("digits-mlp")
+    held_out = {row.numpy().tobytes() for row in task.held_out[0]}
+    seen = {row.numpy().tobytes() for step in range(50) for row in task.batch(0, step)[0]}
+    assert len(seen) > 1000
+    assert not held_out & seen
+
+
+def test_the_gpt_predicts_the_next_character():
+    inputs, targets = load_task("chars-gpt").batch(0, 0)
+    assert inputs.shape == targets.shape == (16, 64)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert sum(p.numel() for p in TinyGPT().parameters()) == 834_304
+
+
+def test_the_gpt_is_causal():
+    model = load_task("chars-gpt").seeded_model(0)
+    tokens = torch.randint(128, (1, 64))
+    changed = tokens.clone()
+    changed[0, 40] = (changed[0, 40] + 1) % 128
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert not torch.equal(before[:, 40], after[:, 40])
+
+
+def test_sgd_undoes_the_loss_weight_and_adam_need_not():
+    sgd, adam = load_task("digits-mlp", loss_weight=1e-6), load_task("chars-gpt", loss_weight=1e-6)
+    optimizer = sgd.make_optimizer(sgd.seeded_model(0))
+    assert isinstance(optimizer, SGD)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e5)
+    optimizer = adam.make_optimizer(adam.seeded_model(0))
+    assert isinstance(optimizer, AdamW)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_step_seeds_differ():
+    assert len({step_seed(seed, step) for seed in range(30) for step in range(30)}) == 900
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
+        ({"lr": 0}, "lr must be a positive finite number, got 0"),
+        ({"lr": math.nan}, "lr must be a positive finite number, got nan"),
+        ({"loss_weight": -1.0}, "loss_weight must be a positive finite number, got -1.0"),
+        ({"loss_weight": "1"}, "loss_weight must be a positive finite number, got '1'"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    task = load_task("digits-mlp")
+    with pytest.raises(ValueError, match=message):
+        Task("mine", task.make_model, task.draw, task.held_out, **change)
+
+
+def test_an_unknown_task_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown task 'mnist': use one of digits-mlp, digits-cnn, chars-gpt"):
+        load_task("mnist")
