@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
 from mixlab import machine, notebooks
+from mixlab.recipes import PRESETS, Recipe
+from mixlab.runs import Run, outcome
+from mixlab.tasks import TASKS
 
 app = typer.Typer(
     name="mixlab",
@@ -65,9 +71,48 @@ def run(
     except notebooks.CellError as error:
         if out is not None:
             _print_error(f"executed up to the error: {out / notebook.name}")
-        _fail(f"{notebook.stem}, cell {error.cell}: {error}", 1)
+        place = notebook.stem if error.cell is None else f"{notebook.stem}, cell {error.cell}"
+        _fail(f"{place}: {error}", 1)
     if out is not None:
         Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
+    recipe: Annotated[
+        str, typer.Option(help=f"One of {', '.join(PRESETS)}; then fields, e.g. amp-fp16,scale=1024.")
+    ] = "amp-fp16",
+    steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run included.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the weights and the batches.")] = 0,
+    loss_weight: Annotated[float, typer.Option(help="A factor of the loss, as of an auxiliary loss.")] = 1.0,
+    probe_every: Annotated[int, typer.Option(help="Measure underflow in every n-th step; 0 never.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Keep the run in this folder, or go on with the one in it."),
+    ] = None,
+) -> None:
+    """Train a task under a recipe; Ctrl-C stops it, and the same command with --run goes on."""
+    try:
+        with ExitStack() as stack:
+            path = folder or Path(stack.enter_context(TemporaryDirectory(prefix="mixlab-"))) / "run"
+            run = Run.resume_or_create(
+                path,
+                task=task,
+                recipe=Recipe.parse(recipe),
+                seed=seed,
+                loss_weight=loss_weight,
+                probe_every=probe_every,
+            )
+            _print_training(run, steps, device)
+            held_out_loss, held_out_accuracy = run.trainer(device=device).held_out()
+            records = run.records()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        _fail(str(error), 2)
+    Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
+    Console().print(f"held out: loss {held_out_loss:.3g}, accuracy {held_out_accuracy:.1%}", highlight=False)
+    Console().print(f"on {run.info.machine}, started {run.info.started}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -91,6 +136,18 @@ def doctor() -> None:
     missing = [package for package in packages if package.version is None]
     if missing:
         _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+
+
+def _print_training(run: Run, steps: int, device: str | None) -> None:
+    training = run.train(steps, device=device)
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        skipped = sum(record.skipped for record in run.records())
+        bar = progress.add_task("", total=steps, state="")
+        for record in training:
+            skipped += record.skipped
+            state = f"loss {record.loss:.3g}  accuracy {record.accuracy:.0%}  scale {record.scale:g}  skipped {skipped}"
+            progress.update(bar, completed=record.step + 1, state=state)
 
 
 def main() -> None:

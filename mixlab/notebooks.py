@@ -47,7 +47,7 @@ def find_labs_folder(start: Path | None = None) -> Path:
     for folder in candidates:
         if any(folder.glob("*.ipynb")):
             return folder.resolve()
-    looked = " and ".join(str(folder) for folder in candidates)
+    looked = " and ".join(dict.fromkeys(str(folder) for folder in candidates))
     raise LabError(
         f"no labs found: looked for notebooks in {looked}. "
         "The labs are not part of the installed package: clone mixlab's repository and run this command inside it."
@@ -210,6 +210,7 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
                 kernel_name="python3",
                 cwd=str(notebook.parent),
                 progress_bar=progress,
+                extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would cut through the bar
             )
     except papermill.PapermillExecutionError as error:
         raise CellError(error.ename, error.evalue, error.exec_count, error.source) from None

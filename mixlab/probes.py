@@ -159,7 +159,7 @@ class TensorStats:
         )
 
 
-def measure(
+def tensor_stats(
     x: Tensor,
     *,
     layer: str = "",
@@ -314,7 +314,7 @@ class track:  # noqa: N801  a context manager, named as a verb
         return hook
 
     def _see(self, layer: str, kind: Kind, x: Tensor) -> None:
-        stats = measure(x, layer=layer, kind=kind, sample=self._sample, generator=self._generator)
+        stats = tensor_stats(x, layer=layer, kind=kind, sample=self._sample, generator=self._generator)
         earlier = self._stats.get((layer, kind))
         self._stats[layer, kind] = earlier + stats if earlier else stats
 

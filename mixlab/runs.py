@@ -81,18 +81,37 @@ class Run:
 
         Raises:
             FileExistsError: Something is there.
-            ValueError: The task cannot be loaded so.
+            TypeError, ValueError: No such training is possible.
         """
-        load_task(task, loss_weight=loss_weight)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        info = RunInfo(task, str(recipe), seed, loss_weight, probe_every, describe().summary, started)
+        _new_trainer(info, "cpu")
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is not empty; choose another folder, or open the run in it with Run(path)")
         path.mkdir(parents=True, exist_ok=True)
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        info = RunInfo(task, str(recipe), seed, loss_weight, probe_every, describe().summary, started)
         with _replacing(path / "run.json") as file:
             file.write(json.dumps(asdict(info), indent=1).encode())
         return cls(path)
+
+    @classmethod
+    def resume_or_create(cls, path: str | Path, **what: Any) -> Run:
+        """Returns the run in `path` if it is the one that `what` describes, or a new one; arguments as for `create`.
+
+        Raises:
+            ValueError: There is a run in `path`, and it is another one.
+        """
+        if not (Path(path) / "run.json").is_file():
+            return cls.create(path, **what)
+        run = cls(path)
+        for name, wanted in what.items():
+            there, wanted = getattr(run.info, name), str(wanted) if name == "recipe" else wanted
+            if there != wanted:
+                raise ValueError(
+                    f"{path} holds a run with {name}={there}, not {wanted}; "
+                    f"choose another folder, or go on with {name}={there}"
+                )
+        return run
 
     def records(self) -> list[StepRecord]:
         """Returns every whole record, in order; a last line that was cut off by a kill is left out."""
@@ -104,14 +123,7 @@ class Run:
 
     def trainer(self, *, device: torch.device | str | None = None) -> Trainer:
         """Returns a trainer at this run's last checkpoint, or at its beginning."""
-        task = load_task(self.info.task, loss_weight=self.info.loss_weight)
-        trainer = Trainer(
-            task,
-            Recipe.parse(self.info.recipe),
-            seed=self.info.seed,
-            device=device,
-            probe_every=self.info.probe_every,
-        )
+        trainer = _new_trainer(self.info, device)
         checkpoint = self.path / "checkpoint.pt"
         if checkpoint.exists():
             trainer.load_state_dict(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
@@ -194,6 +206,12 @@ def first_non_finite(records: Sequence[StepRecord]) -> int | None:
             break
         born = index
     return born
+
+
+def _new_trainer(info: RunInfo, device: torch.device | str | None) -> Trainer:
+    task = load_task(info.task, loss_weight=info.loss_weight)
+    recipe = Recipe.parse(info.recipe)
+    return Trainer(task, recipe, seed=info.seed, device=device, probe_every=info.probe_every)
 
 
 def _encode(record: StepRecord) -> bytes:

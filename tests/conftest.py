@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the tasks are small: a second thread gains nothing, and waits long where cores are shared
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what this machine cannot run, and what takes minutes unless it was asked for by its marker."""

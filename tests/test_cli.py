@@ -178,7 +178,7 @@ def test_a_dead_kernel_is_an_error(tmp_path: Path):
     lab = write_lab(tmp_path, "dies", "import os; os._exit(1)")
     result = mixlab("run", str(lab))
     assert result.exit_code == 1
-    assert "kernel died" in result.stderr
+    assert "dies: kernel died: it may have run out of memory" in result.stderr
 
 
 def test_out_appears_in_one_piece_and_without_widgets(labs: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mixlab import BF16, E4M3FN, E5M2, FP16, FP32, Format, Histogram, measure, round_to, track, usable_window
+from mixlab import BF16, E4M3FN, E5M2, FP16, FP32, Format, Histogram, round_to, tensor_stats, track, usable_window
 from mixlab.probes import largest_scale_exponent, underflow_by_layer
 
 
@@ -60,7 +60,7 @@ def test_fractions_of_wider_formats_miss_only_the_top_of_the_highest_binade(fmt,
 @settings(max_examples=200)
 def test_counts_are_exact_whatever_comes(values, k):
     x = torch.tensor(values, dtype=torch.float32)
-    stats = measure(x)
+    stats = tensor_stats(x)
     finite = x[x.isfinite()].abs()
     assert stats.numel == len(values)
     assert stats.zeros == int((x == 0).sum())
@@ -86,7 +86,7 @@ def test_exponent_counts_equal_frexp():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_16_bit_tensors_are_counted_as_they_are(dtype):
     x = gradients(quantised=False).to(dtype)
-    assert measure(x).zeros == int((x == 0).sum())
+    assert tensor_stats(x).zeros == int((x == 0).sum())
     assert np.array_equal(Histogram.of(x).counts, Histogram.of(x.float()).counts)
 
 
@@ -129,10 +129,13 @@ def test_the_largest_scale_is_the_last_that_fits(amax, fmt):
 
 def test_the_usable_window_has_both_edges():
     x = torch.tensor([2.0**-30, 1.0, 3.0])
-    assert usable_window(measure(x), FP16, tolerance=0) == (6, 14)  # 2^-30 * 2^6 = 2^-24; 3 * 2^14 < 65504 < 3 * 2^15
-    assert usable_window(measure(torch.tensor([2.0**-60, 1.0])), FP16) is None
-    assert usable_window(measure(torch.zeros(3)), FP16) is None
-    low, high = usable_window(measure(x), BF16)
+    assert usable_window(tensor_stats(x), FP16, tolerance=0) == (
+        6,
+        14,
+    )  # 2^-30 * 2^6 = 2^-24; 3 * 2^14 < 65504 < 3 * 2^15
+    assert usable_window(tensor_stats(torch.tensor([2.0**-60, 1.0])), FP16) is None
+    assert usable_window(tensor_stats(torch.zeros(3)), FP16) is None
+    low, high = usable_window(tensor_stats(x), BF16)
     assert (low < -60, high) == (True, 126)
 
 
@@ -205,7 +208,7 @@ def test_track_errors_say_what_to_do():
 @pytest.mark.parametrize("x", [torch.zeros(3, dtype=torch.float64), torch.arange(3), [1.0]])
 def test_what_cannot_be_counted_is_refused(x):
     with pytest.raises(TypeError, match="floating tensors of at most 32 bits, got"):
-        measure(x)
+        tensor_stats(x)
 
 
 def test_bad_numbers_are_refused():
@@ -213,7 +216,7 @@ def test_bad_numbers_are_refused():
     with pytest.raises(ValueError, match=r"whole number from -512 to 512, got 0.5"):
         histogram.fractions(FP16, 0.5)
     with pytest.raises(ValueError, match="fraction from 0 to 1, got 2"):
-        usable_window(measure(torch.ones(3)), FP16, tolerance=2)
+        usable_window(tensor_stats(torch.ones(3)), FP16, tolerance=2)
     with pytest.raises(ValueError, match="positive and finite, got nan"):
         largest_scale_exponent(math.nan, FP16)
 

@@ -179,10 +179,30 @@ def test_bad_numbers_are_named_at_once(tmp_path, arguments, message):
         new_run(tmp_path).train(**arguments)
 
 
-def test_a_bad_task_creates_nothing(tmp_path):
-    with pytest.raises(ValueError, match="unknown task 'mnist'"):
-        Run.create(tmp_path / "run", task="mnist", recipe=RECIPE)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "mnist"}, "unknown task 'mnist'"),
+        ({"recipe": "amp-fp17"}, "unknown recipe 'amp-fp17'"),
+        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        ({"loss_weight": math.nan}, "loss_weight must be a positive finite number, got nan"),
+        ({"probe_every": 0.5}, "probe_every must be a whole number from 0 up, got 0.5"),
+    ],
+)
+def test_a_bad_description_creates_nothing(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        Run.create(tmp_path / "run", **{"task": "digits-cnn", "recipe": RECIPE, **change})
     assert not (tmp_path / "run").exists()
+
+
+def test_resume_or_create_goes_on_only_with_the_same_run(tmp_path):
+    what = {"task": "digits-cnn", "recipe": RECIPE, "seed": 3}
+    list(Run.resume_or_create(tmp_path / "run", **what).train(2, device="cpu"))
+    assert len(Run.resume_or_create(tmp_path / "run", **what).records()) == 2
+    with pytest.raises(
+        ValueError, match=r"holds a run with seed=3, not 4; choose another folder, or go on with seed=3"
+    ):
+        Run.resume_or_create(tmp_path / "run", **what | {"seed": 4})
 
 
 def test_the_time_of_the_start_is_utc(tmp_path):

@@ -26,6 +26,7 @@ ROOMS = (
     "tasks",
     "trainer",
     "machine",
+    "measure",
     "runs",
     "background",
     "notebooks",

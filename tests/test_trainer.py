@@ -162,7 +162,8 @@ def test_a_pure_fp16_scaler_is_allowed_so_that_one_can_watch_it():
         ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
         ({"seed": 0.5}, "seed must be a whole number from 0 up, got 0.5"),
         ({"probe_every": -1}, "probe_every must be a whole number from 0 up, got -1"),
-        ({"device": "tpu9"}, "device"),
+        ({"device": "tpu9"}, "device must be cpu, cuda or cuda:<number>, got 'tpu9'"),
+        ({"device": ""}, "device must be cpu, cuda or cuda:<number>, got ''"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
