@@ -11,7 +11,8 @@ tensor(9.9972e-09)
 
 from mixlab.emulation import arithmetic, autocast
 from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Format
-from mixlab.probes import Fractions, Histogram, TensorStats, tensor_stats, track, usable_window
+from mixlab.histograms import Fractions, Histogram
+from mixlab.probes import TensorStats, tensor_stats, track, usable_window
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.rounding import round_to
 from mixlab.runs import Run, RunInfo, outcome

@@ -37,6 +37,11 @@ class CellError(RuntimeError):
         self.name, self.message, self.cell, self.source = name, message, cell, source
 
 
+def is_headless() -> bool:
+    """Whether this kernel runs a notebook with nobody there to press a button."""
+    return os.environ.get(HEADLESS_VARIABLE, "") not in ("", "0")
+
+
 def find_labs_folder(start: Path | None = None) -> Path:
     """Returns the folder of labs: `labs` in `start` (the current folder), else beside the package's source.
 

@@ -129,6 +129,11 @@ class Recipe:
             return self
         return replace(self, scaler="static" if self.scaler == "none" else self.scaler, scale=scale)
 
+    def with_scaler(self, scaler: ScalerName) -> Recipe:
+        """Returns this recipe with another kind of scaler; knobs that both kinds have are kept."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in _KNOBS.get(scaler, ())}
+        return Recipe(self.weights, self.compute, scaler, **kept)
+
 
 TRAINABLE = (FP32, FP16, BF16)
 

@@ -27,8 +27,8 @@ def round_to(x: Tensor, fmt: Format | str, *, overflow: Overflow) -> Tensor:
         A new tensor of values of `fmt`, of `x`'s shape: float64 for float64 input, float32 for all others.
 
     Raises:
-        TypeError: `x` is not a floating tensor.
-        ValueError: `x` needs a gradient, the overflow rule is unknown, or `fmt` has no infinity for "inf".
+        TypeError: `x` is not a floating tensor, or `fmt` no format.
+        ValueError: `x` needs a gradient, the format or overflow rule is unknown, or `fmt` has no infinity for "inf".
 
     >>> round_to(torch.tensor([957.0, 1e-8, 7e4]), "fp16", overflow="inf")
     tensor([957.,   0.,  inf])
@@ -36,6 +36,8 @@ def round_to(x: Tensor, fmt: Format | str, *, overflow: Overflow) -> Tensor:
     tensor(448.)
     """
     fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    if not isinstance(fmt, Format):
+        raise TypeError(f"round_to: fmt must be a Format or its name, got {fmt!r}")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"round_to: x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
     if x.requires_grad and torch.is_grad_enabled():

@@ -181,21 +181,22 @@ class Run:
 
 
 def outcome(records: Sequence[StepRecord]) -> str:
-    """Says in one line how a training went: its loss and accuracy at the end, skipped steps, and whether it diverged.
-
-    Loss and accuracy are means over the last tenth of the steps.
-    """
-    if not records:
+    """Says in one line how a training went: `final` loss and accuracy, skipped steps, and whether it diverged."""
+    if not len(records):
         return "no steps"
     skipped = sum(record.skipped for record in records)
     note = f", {skipped} of {len(records)} steps skipped" if skipped else ""
     born = first_non_finite(records)
     if born is not None:
         return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
-    last = records[-max(1, len(records) // 10) :]
-    loss = sum(record.loss for record in last) / len(last)
-    accuracy = sum(record.accuracy for record in last) / len(last)
+    loss, accuracy = final(records)
     return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {len(records)} steps{note}"
+
+
+def final(records: Sequence[StepRecord]) -> tuple[float, float]:
+    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps."""
+    last = records[-max(1, len(records) // 10) :]
+    return sum(record.loss for record in last) / len(last), sum(record.accuracy for record in last) / len(last)
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:

@@ -108,10 +108,7 @@ class Trainer:
         scale = self.scaler.get_scale()
 
         started_s = time.perf_counter()
-        with self._random_numbers(), emulation.arithmetic(self.device):
-            with self._autocast():
-                loss, accuracy = self.task.loss(self.model, batch)
-            self.scaler.scale(loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+        loss, accuracy = self.backward(batch)
         # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
         self.scaler.unscale_(self.optimizer, allow_fp16=True)
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
@@ -123,7 +120,7 @@ class Trainer:
         self.step += 1
         return StepRecord(
             step=self.step - 1,
-            loss=float(loss.detach()),
+            loss=float(loss),
             accuracy=float(accuracy),
             scale=scale,
             found_inf=skipped or not math.isfinite(grad_norm),
@@ -132,6 +129,20 @@ class Trainer:
             seconds=time.perf_counter() - started_s,
             underflow=underflow_by_layer(gradients, references),
         )
+
+    def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
+        """Runs forward and backward on `batch` or the next one, as the recipe computes, and takes no step.
+
+        The gradients stay in the parameters, with the loss scale in them.
+
+        Returns:
+            (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
+        """
+        with self._random_numbers(), emulation.arithmetic(self.device):
+            with self._autocast():
+                loss, accuracy = self.task.loss(self.model, batch or self._batch())
+            self.scaler.scale(loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), accuracy
 
     def held_out(self) -> tuple[float, float]:
         """Returns (loss, accuracy) on the task's held-out batch, computed as the recipe computes."""

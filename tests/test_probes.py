@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_fractions_of_8_bit_formats_equal_doing_it_for_real(fmt, quantised):
         found = histogram.fractions(fmt, k)
         expected = doing_it_for_real(x, fmt, k)
         assert (found.underflow, found.subnormal, found.overflow) == pytest.approx(expected, abs=1e-12)
-        assert found.standard_error == 0
+        assert (found.underflow_error, found.subnormal_error, found.overflow_error) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("quantised", [False, True])
@@ -96,16 +97,38 @@ def test_a_sample_is_right_within_its_error_bar():
     x = torch.randn(128, 256) * torch.linspace(-3, 3, 256).exp2()  # columns of very different sizes
     exact = Histogram.of(x).fractions(FP16, -24).underflow
     assert 0.05 < exact < 0.5
-    generator = torch.Generator().manual_seed(0)
+    random = Random(0)
     deviations = []
     for _ in range(256):
-        histogram = Histogram.of(x, sample=1024, generator=generator)
+        histogram = Histogram.of(x, sample=1024, random=random)
         assert (histogram.sampled, histogram.numel, histogram.exact) == (1024, x.numel(), False)
         found = histogram.fractions(FP16, -24)
-        deviations.append((found.underflow - exact) / histogram.standard_error(found.underflow))
-        assert found.standard_error >= histogram.standard_error(found.underflow)
+        deviations.append((found.underflow - exact) / found.underflow_error)
     assert abs(np.mean(deviations)) < 4 / 16
     assert np.std(deviations) < 1 + 4 / math.sqrt(2 * 256)
+
+
+def test_a_sum_of_samples_of_different_rates_is_right_within_its_error_bar():
+    """A small layer whose values all survive, seen whole, must not outweigh a large one seen through a sample."""
+    torch.manual_seed(0)
+    large, small = torch.randn(300, 301) * 2.0**-24, torch.ones(1000)
+    exact = (Histogram.of(large) + Histogram.of(small)).fractions(FP16)
+    assert exact.underflow > 0.3
+    assert exact == Histogram.of(torch.cat([large.flatten(), small])).fractions(FP16)
+    random, deviations = Random(0), []
+    for _ in range(256):
+        found = sum((Histogram.of(x, sample=1000, random=random) for x in (large, small)), start=Histogram(()))
+        assert found.numel == large.numel() + small.numel()
+        assert not found.exact
+        deviations.append((found.fractions(FP16).underflow - exact.underflow) / found.fractions(FP16).underflow_error)
+    assert abs(np.mean(deviations)) < 4 / 16
+    assert np.std(deviations) < 1 + 4 / math.sqrt(2 * 256)
+
+
+def test_a_sample_that_saw_nothing_does_not_claim_certainty():
+    found = Histogram.of(torch.ones(10_000), sample=100).fractions(FP16)
+    assert found.underflow == 0
+    assert found.underflow_error > 0
 
 
 def test_a_sample_as_large_as_the_tensor_is_exact():

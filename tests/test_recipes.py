@@ -106,6 +106,15 @@ def test_with_loss_scale():
             PRESETS["amp-fp16"].with_loss_scale(bad)
 
 
+def test_with_scaler_keeps_the_knobs_that_both_have():
+    recipe = Recipe.parse("amp-fp16,scale=8,growth_interval=7")
+    assert str(recipe.with_scaler("static")) == "amp-fp16,scaler=static,scale=8"
+    assert str(recipe.with_scaler("none")) == "amp-fp16,scaler=none"
+    assert recipe.with_scaler("dynamic") == recipe
+    with pytest.raises(ValueError, match="scaler='magic' is not allowed; use none, static, dynamic"):
+        recipe.with_scaler("magic")
+
+
 def test_make_scaler_hands_over_every_knob():
     recipe = Recipe.parse("amp-fp16,scale=8,growth_factor=3,backoff_factor=0.25,growth_interval=7")
     assert recipe.make_scaler().state_dict() == DynamicScaler(8, 3, 0.25, 7).state_dict()

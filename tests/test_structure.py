@@ -22,6 +22,7 @@ ROOMS = (
     "rounding",
     "emulation",
     "recipes",
+    "histograms",
     "probes",
     "tasks",
     "trainer",

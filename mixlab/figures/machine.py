@@ -1,0 +1,65 @@
+"""What a machine and its formats can do, as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mixlab.figures.theme import BLUE, GREEN, ORANGE, styled
+from mixlab.formats import Format
+from mixlab.measure import MatmulSpeed
+
+
+def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
+    """Draws the speed of matrix products by format on a logarithmic axis: medians, with quartiles as whiskers."""
+    figure = go.Figure(
+        go.Bar(
+            x=[speed.gflops for speed in speeds],
+            y=[speed.format for speed in speeds],
+            orientation="h",
+            marker_color=BLUE,
+            text=[f"{speed.gflops:,.3g} GFLOP/s" for speed in speeds],
+            textposition="inside",
+            insidetextanchor="start",
+            insidetextfont_color="white",
+            error_x={
+                "array": [speed.high - speed.gflops for speed in speeds],
+                "arrayminus": [speed.gflops - speed.low for speed in speeds],
+            },
+            hovertemplate="%{y}: %{x:.4g} GFLOP/s<extra></extra>",
+        )
+    )
+    size, device = speeds[0].size, speeds[0].device
+    figure = styled(
+        figure, title=f"Products of {size} x {size} matrices on {device}<br><sub>{machine}</sub>", height=280
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure.update_xaxes(type="log", title="GFLOP/s", dtick=1)
+
+
+def format_limits(formats: Iterable[Format]) -> go.Figure:
+    """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at their ends."""
+    figure = go.Figure()
+    formats = list(formats)
+    ends = [(fmt.smallest_subnormal, fmt.smallest_normal, fmt.max) for fmt in formats]
+    for name, colour, pattern, low, high in (("subnormal", ORANGE, "/", 0, 1), ("normal", GREEN, "", 1, 2)):
+        starts = np.log2([end[low] for end in ends])
+        figure.add_bar(
+            name=name,
+            y=[fmt.name for fmt in formats],
+            x=np.log2([end[high] for end in ends]) - starts,
+            base=starts,
+            orientation="h",
+            marker={"color": colour, "pattern_shape": pattern},
+            hovertemplate=f"%{{y}} {name}: 2^%{{base:.0f}} to 2^%{{x:.0f}}<extra></extra>",
+        )
+    for fmt, (smallest, _, largest) in zip(formats, ends, strict=True):
+        figure.add_annotation(x=np.log2(smallest), y=fmt.name, text=f"{smallest:.2g}", showarrow=False, xanchor="right")
+        figure.add_annotation(x=np.log2(largest), y=fmt.name, text=f"{largest:.3g}", showarrow=False, xanchor="left")
+    figure = styled(figure, title="What each format can hold", height=340)
+    figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
+    return figure.update_xaxes(
+        title="magnitude", range=[-185, 165], tickvals=list(range(-160, 161, 40)), tickprefix="2^"
+    )

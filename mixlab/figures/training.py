@@ -1,0 +1,195 @@
+"""Trainings side by side: their curves, what each lost layer by layer, and a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mixlab.figures.theme import DASHES, SERIES, VERMILLION, styled
+from mixlab.runs import final, first_non_finite
+from mixlab.trainer import StepRecord
+
+Runs = Mapping[str, Sequence[StepRecord]]
+
+
+def training_curves(runs: Runs) -> go.Figure:
+    """Draws loss, loss scale and largest underflow of each run over the steps; crosses mark skipped steps.
+
+    The loss is a running mean over a twentieth of the run. Where it is not finite the curve ends in a cross.
+    """
+    _require_runs(runs)
+    titles = ("loss, running mean", "loss scale", "largest underflow of a layer")
+    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
+    for index, (label, records) in enumerate(runs.items()):
+        line = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2}
+        steps = [record.step for record in records]
+        for row, values in enumerate((_running_mean(records), [record.scale for record in records]), start=1):
+            trace = go.Scatter(x=steps, y=values, name=label, legendgroup=label, showlegend=row == 1, line=line)
+            figure.add_trace(trace, row=row, col=1)
+        probed = [record for record in records if record.underflow]
+        figure.add_trace(
+            go.Scatter(
+                x=[record.step for record in probed],
+                y=[max(record.underflow.values()) for record in probed],
+                name=label,
+                legendgroup=label,
+                showlegend=False,
+                line=line,
+            ),
+            row=3,
+            col=1,
+        )
+        skipped = [record for record in records if record.skipped]
+        figure.add_trace(
+            _crosses(skipped, [record.scale for record in skipped], f"{label}: skipped", line), row=2, col=1
+        )
+        born = first_non_finite(records)
+        if born is not None:
+            last = max(born - 1, 0)
+            height = records[last].loss if math.isfinite(records[last].loss) else 1.0
+            figure.add_trace(
+                _crosses([records[last]], [height], f"{label}: then {records[born].loss}", line), row=1, col=1
+            )
+    figure = styled(figure, title="Trainings side by side", height=620)
+    figure.update_layout(legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
+    figure.update_yaxes(type="log", row=2, col=1, exponentformat="power")
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=3, col=1)
+    return figure.update_xaxes(title="step", row=3, col=1)
+
+
+def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
+    """Draws underflow by layer (rows) over the probed steps (columns), from 0 to 100 %."""
+    probed = [record for record in records if record.underflow]
+    if not probed:
+        raise ValueError("underflow_map: no step of this run was probed; train with Trainer(..., probe_every=10)")
+    layers = list(probed[0].underflow)
+    figure = go.Figure(
+        go.Heatmap(
+            x=[record.step for record in probed],
+            y=layers,
+            z=np.array([[record.underflow[layer] for record in probed] for layer in layers]),
+            zmin=0,
+            zmax=1,
+            colorscale="Cividis",
+            colorbar={"tickformat": ".0%"},
+            hovertemplate="%{y}, step %{x}: %{z:.2%}<extra></extra>",
+        )
+    )
+    figure = styled(figure, title=title, height=180 + 28 * len(layers)).update_layout(hovermode="closest")
+    return figure.update_yaxes(autorange="reversed").update_xaxes(title="step")
+
+
+def progress_line(records: Sequence[StepRecord], steps: int) -> str:
+    """Says where a training stands, e.g. "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s"."""
+    if not records:
+        return f"step 0 of {steps}"
+    last = records[-1]
+    skipped = sum(record.skipped for record in records)
+    recent = records[-20:]
+    rate = len(recent) / max(sum(record.seconds for record in recent), 1e-9)
+    scale = f", scale {power_of_two(last.scale)}" if last.scale != 1 else ""
+    plural = "step" if skipped == 1 else "steps"
+    lost = f", {skipped} {plural} skipped" if skipped else ""
+    return f"step {last.step + 1} of {steps}: loss {last.loss:.3g}{scale}{lost}, {rate:.0f} steps/s"
+
+
+def power_of_two(value: float) -> str:
+    """Returns "2^k" for a power of two, and the number itself for any other."""
+    mantissa, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:g}"
+
+
+def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Sequence[float | None]]:
+    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow of the worst layer.
+
+    Runs longer than `points` are cut into as many pieces; of each piece, loss and accuracy are means, scale and
+    underflow the last and the largest. What is not finite, or was not measured, is None. The column "skipped" lists the
+    skipped steps.
+    """
+    size = max(1, math.ceil(len(records) / points))
+    pieces = [records[start : start + size] for start in range(0, len(records), size)]
+    return {
+        "step": [piece[-1].step for piece in pieces],
+        "loss": [_mean([record.loss for record in piece]) for piece in pieces],
+        "accuracy": [_mean([record.accuracy for record in piece]) for piece in pieces],
+        "scale": [math.log2(piece[-1].scale) if piece[-1].scale > 0 else None for piece in pieces],
+        "underflow": [_largest_underflow(piece) for piece in pieces],
+        "skipped": [record.step for record in records if record.skipped][-points:],
+    }
+
+
+class ComparisonTable:
+    """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time a step."""
+
+    columns = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
+
+    def __init__(self, runs: Runs) -> None:
+        _require_runs(runs)
+        self.rows = [_row(label, records) for label, records in runs.items()]
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self._lines)
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    @property
+    def _lines(self) -> list[tuple[str, ...]]:
+        return [self.columns, *self.rows]
+
+
+def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:
+    loss, accuracy = final(records)
+    born = first_non_finite(records)
+    lost = [max(record.underflow.values()) for record in records if record.underflow]
+    return (
+        label,
+        f"{loss:.3g}" if born is None else f"{records[born].loss} from step {records[born].step}",
+        f"{accuracy:.1%}",
+        f"{sum(record.skipped for record in records)} of {len(records)}",
+        f"{max(lost):.2%}" if lost else "not probed",
+        f"{1e3 * float(np.median([record.seconds for record in records])):.1f}",
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    mean = sum(values) / len(values)
+    return mean if math.isfinite(mean) else None
+
+
+def _largest_underflow(records: Sequence[StepRecord]) -> float | None:
+    return max((max(record.underflow.values()) for record in records if record.underflow), default=None)
+
+
+def _running_mean(records: Sequence[StepRecord]) -> list[float | None]:
+    """Returns the mean of the finite losses in a window that ends at each step; None where the loss is not finite."""
+    window = max(1, len(records) // 20)
+    losses = [record.loss for record in records]
+    means: list[float | None] = []
+    for end in range(1, len(losses) + 1):
+        finite = [loss for loss in losses[max(0, end - window) : end] if math.isfinite(loss)]
+        means.append(sum(finite) / len(finite) if math.isfinite(losses[end - 1]) else None)
+    return means
+
+
+def _crosses(
+    records: Sequence[StepRecord], heights: Sequence[float], name: str, line: Mapping[str, object]
+) -> go.Scatter:
+    marker = {"symbol": "x", "size": 9, "color": VERMILLION, "line": {"color": line["color"], "width": 1}}
+    steps = [record.step for record in records]
+    return go.Scatter(x=steps, y=heights, name=name, mode="markers", marker=marker, showlegend=False)
+
+
+def _require_runs(runs: Runs) -> None:
+    empty = [label for label, records in runs.items() if not records]
+    if not runs or empty:
+        raise ValueError(f"no steps to show{': ' + ', '.join(empty) if empty else ''}; train the run first")

@@ -1,0 +1,149 @@
+// Four small charts over one step axis. The model holds short columns of numbers; everything here is drawing.
+
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 420;
+const HEIGHT = 190;
+const MARGIN = { left: 52, right: 10, top: 26, bottom: 26 };
+
+const CHARTS = [
+  { column: "loss", title: "loss", format: short },
+  { column: "accuracy", title: "accuracy on the batch", format: percent, range: [0, 1] },
+  { column: "scale", title: "loss scale (ticks: skipped steps)", format: (value) => `2^${short(value)}`, whole: true },
+  { column: "underflow", title: "underflow, worst layer", format: percent, floor: [0, 0.01] },
+];
+
+function short(value) {
+  return Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 0.01)
+    ? value.toExponential(1)
+    : String(Number(value.toPrecision(3)));
+}
+
+function percent(value) {
+  return `${Number((100 * value).toPrecision(3))} %`;
+}
+
+function element(parent, name, attributes = {}, text = "") {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.textContent = text;
+  parent.append(node);
+  return node;
+}
+
+function extent(values, chart) {
+  if (chart.range) return chart.range;
+  let low = chart.floor ? chart.floor[0] : Math.min(...values);
+  let high = Math.max(...values, chart.floor ? chart.floor[1] : -Infinity);
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  if (chart.whole) return [Math.floor(low) - 1, Math.ceil(high) + 1];
+  if (chart.column === "loss") low = Math.min(0, low);
+  return high > low ? [low, high + 0.05 * (high - low)] : [low, low + 1];
+}
+
+function ticks([low, high], whole) {
+  const values = [0, 1, 2].map((i) => low + (i * (high - low)) / 2);
+  return whole ? [...new Set(values.map(Math.round))] : values;
+}
+
+function drawChart(parent, chart, runs, lastStep) {
+  const svg = element(parent, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "mixlab-chart", "aria-hidden": "true" });
+  const values = runs.flatMap((run) => run[chart.column]).filter((value) => value !== null);
+  const range = extent(values, chart);
+  const x = (step) => MARGIN.left + (step / Math.max(lastStep, 1)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const y = (value) =>
+    HEIGHT - MARGIN.bottom - ((value - range[0]) / (range[1] - range[0])) * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  element(svg, "text", { x: MARGIN.left, y: 15, class: "mixlab-title" }, chart.title);
+  for (const value of ticks(range, chart.whole)) {
+    element(svg, "line", { x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
+    element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, chart.format(value));
+  }
+  for (const [step, anchor] of [[0, "start"], [lastStep, "end"]]) {
+    element(svg, "text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, step ? `step ${step}` : "0");
+  }
+  if (!values.length) {
+    element(svg, "text", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
+  }
+  for (const run of runs) drawRun(svg, chart, run, x, y);
+}
+
+function drawRun(svg, chart, run, x, y) {
+  const style = { fill: "none", stroke: run.color, "stroke-width": 2, "stroke-dasharray": run.dash };
+  const sparse = chart.column === "underflow";
+  const points = run.step.map((step, i) => [step, run[chart.column][i]]).filter(([, value]) => !sparse || value !== null);
+  let path = "";
+  let pen = "M";
+  for (const [step, value] of points) {
+    if (value === null) {
+      pen = "M";
+      continue;
+    }
+    path += `${pen}${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
+    pen = "L";
+  }
+  element(svg, "path", { d: path, ...style });
+  const last = points.findLast(([, value]) => value !== null);
+  if (last) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
+  if (chart.column === "loss") drawEnd(svg, run, last, x, y);
+  if (chart.column === "scale") {
+    for (const step of run.skipped) {
+      element(svg, "line", {
+        x1: x(step), x2: x(step), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
+      });
+    }
+  }
+}
+
+// Where the loss stopped being a number, the curve ends in a cross that says so.
+function drawEnd(svg, run, last, x, y) {
+  if (!run.loss.length || run.loss.at(-1) !== null) return;
+  const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
+  element(svg, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
+  element(svg, "text", { x: px + 10, y: py + 4, class: "mixlab-nan" }, "then NaN or inf");
+}
+
+function drawLegend(parent, runs) {
+  const list = document.createElement("ul");
+  list.className = "mixlab-legend";
+  for (const run of runs) {
+    const item = document.createElement("li");
+    const svg = element(item, "svg", { viewBox: "0 0 40 8", width: 40, height: 8, "aria-hidden": "true" });
+    element(svg, "line", { x1: 0, x2: 40, y1: 4, y2: 4, stroke: run.color, "stroke-width": 3, "stroke-dasharray": run.dash });
+    item.append(document.createTextNode(` ${run.label}`));
+    list.append(item);
+  }
+  parent.append(list);
+}
+
+function draw(root, model) {
+  const live = model.get("live");
+  const runs = [...model.get("finished"), ...(live.step ? [live] : [])].filter((run) => run.step.length);
+  const lastStep = Math.max(1, ...runs.map((run) => run.step.at(-1)));
+  root.replaceChildren();
+  root.setAttribute("aria-label", `Training curves. ${model.get("summary")}`);
+  drawLegend(root, runs);
+  const grid = document.createElement("div");
+  grid.className = "mixlab-charts";
+  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep);
+  root.append(grid);
+}
+
+export default {
+  render({ model, el }) {
+    const root = document.createElement("div");
+    root.className = "mixlab-curves";
+    root.setAttribute("role", "img");
+    el.append(root);
+    let asked = false;
+    const redraw = () => {
+      if (asked) return;
+      asked = true;
+      requestAnimationFrame(() => {
+        asked = false;
+        draw(root, model);
+      });
+    };
+    model.on("change", redraw);
+    draw(root, model);
+    return () => model.off("change", redraw);
+  },
+};

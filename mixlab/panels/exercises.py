@@ -1,0 +1,124 @@
+"""Predictions that are made before the reveal, and exercises that check themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+_COLOURS = {True: "#009E73", False: "#D55E00", None: "#8C8C8C"}
+_MARKS = {True: "✓", False: "✗", None: "…"}
+
+
+class Prediction(widgets.VBox):  # type: ignore[misc]
+    """A question with options; its answer shows when the reader asks for it, and not before.
+
+    Args:
+        question: What to predict.
+        options: What to choose from.
+        answer: The option that is right.
+        explanation: Shown with the answer.
+
+    Raises:
+        ValueError: The answer is none of the options.
+    """
+
+    def __init__(self, question: str, options: Sequence[str], answer: str, explanation: str = "") -> None:
+        if answer not in options:
+            raise ValueError(f"Prediction: the answer {answer!r} is none of the options {', '.join(options)}")
+        self.question, self.answer, self.explanation = question, answer, explanation
+        self._choice = widgets.RadioButtons(options=options, value=None, layout={"width": "auto"})
+        self._button = widgets.Button(description="Reveal", tooltip="Shows the answer", disabled=True)
+        self._verdict = widgets.HTML()
+        self._choice.observe(self._chosen, "value")
+        self._button.on_click(self._clicked)
+        super().__init__(
+            [widgets.HTML(f"<b>Predict:</b> {escape(question)}"), self._choice, self._button, self._verdict]
+        )
+
+    @property
+    def revealed(self) -> bool:
+        return bool(self._verdict.value)
+
+    def reveal(self) -> None:
+        """Shows the answer, and whether the prediction was right, if one was made."""
+        right = None if self._choice.value is None else self._choice.value == self.answer
+        verdict = {True: "Right", False: "Not so", None: "The answer"}[right]
+        self._verdict.value = _line(right, f"{verdict}: {self.answer}. {self.explanation}")
+        self._choice.disabled = True
+        self._button.disabled = True
+
+    def __repr__(self) -> str:
+        return f"Prediction: {self.question}" + (f" {self.answer}. {self.explanation}" if self.revealed else "")
+
+    def _chosen(self, _change: object) -> None:
+        self._button.disabled = False
+
+    def _clicked(self, _button: object) -> None:
+        self.reveal()
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an exercise says of an answer.
+
+    Attributes:
+        passed: None while there is no answer.
+    """
+
+    name: str
+    passed: bool | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"Exercise {self.name}: {self.message}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _line(self.passed, str(self))
+
+
+def check(
+    name: str,
+    answer: Any,
+    *,
+    expected: Any,
+    hint: str,
+    tolerance: float = 0.0,
+    read: Callable[[Any], Any] | None = None,
+) -> Check:
+    """Compares a reader's answer with the expected one; no answer, None, is neither right nor wrong.
+
+    Args:
+        name: The exercise's number.
+        answer: What the reader wrote.
+        expected: A number, a text, or what `read` makes of the right answer.
+        hint: Shown with a wrong answer.
+        tolerance: Relative, for numbers.
+        read: Turns the answer into what is compared; the message of a ValueError or TypeError from it is shown.
+    """
+    if answer is None:
+        return Check(name, None, "not answered yet; put your answer in place of None and run the cell again")
+    try:
+        given = answer if read is None else read(answer)
+    except (TypeError, ValueError) as error:
+        return Check(name, False, f"{error}. Hint: {hint}")
+    if type(expected) in (int, float):
+        if isinstance(given, bool) or not isinstance(given, (int, float)):
+            return Check(name, False, f"{given!r} is not a number. Hint: {hint}")
+        right = math.isclose(given, expected, rel_tol=tolerance, abs_tol=0.0)
+    else:
+        right = bool(given == expected)
+    return Check(name, right, f"{answer} is right" if right else f"{answer} is not it. Hint: {hint}")
+
+
+def _line(passed: bool | None, text: str) -> str:
+    return (
+        f'<div role="status" style="border-left: 4px solid {_COLOURS[passed]}; padding: 0.3em 0.8em">'
+        f"<b>{_MARKS[passed]}</b> {escape(text)}</div>"
+    )

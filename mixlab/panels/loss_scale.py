@@ -1,0 +1,200 @@
+"""The loss-scale panel: a tensor's magnitudes among a format's zones, under a loss scale that a slider turns.
+
+The browser moves the bars and looks up the words; all of both was computed here before.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache, reduce
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from mixlab.figures.gradients import NOUNS, drawing, status_line
+from mixlab.formats import FORMATS, Format
+from mixlab.probes import Kind, TensorStats, track
+
+ALL_LAYERS = "all"
+FORMAT_NAMES = ("fp16", "bf16", "e5m2", "e4m3fn", "fp32")
+SCALE_EXPONENTS = range(-24, 41)
+
+
+class NotAllowedError(traitlets.TraitError, ValueError):
+    """A value that a panel does not take; traitlets goes back to the one before."""
+
+
+class _Choice(traitlets.TraitType[Any, Any]):
+    """Anything, even None, goes to the panel's own check, which says what is allowed."""
+
+
+class LossScalePanel(anywidget.AnyWidget):
+    """Shows which values vanish and which overflow, in a format, under a loss scale of 2^k.
+
+        with track(model) as probe:
+            loss(model(inputs), targets).backward()
+        LossScalePanel(probe, scale_exponent=10)
+
+    What the reader turns can be read and set from Python too; its `repr` is its status line.
+
+    Args:
+        stats: What `track` saw, or some of it, without a loss scale in it. Entries of the same layer and kind add up.
+        fmt: One of `FORMAT_NAMES`.
+        scale_exponent: k of the loss scale, in `SCALE_EXPONENTS`.
+
+    Attributes:
+        scale_exponent, format, layer, kind: What is shown; `layer` is a layer's name or "all".
+        last_error: What the latest change of format, layer or kind raised, or None if it went well; also a value from
+            the browser that was refused. It shows in red too.
+
+    Raises:
+        TypeError: `stats` holds something else than `TensorStats`.
+        ValueError: `stats` is empty, or a choice is not allowed; also when an attribute is set.
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = Path(__file__).with_suffix(".css")
+
+    scale_exponent = _Choice(0).tag(sync=True)
+    format = _Choice("fp16").tag(sync=True)
+    layer = _Choice(ALL_LAYERS).tag(sync=True)
+    kind = _Choice("gradient").tag(sync=True)
+    _choices = traitlets.Dict().tag(sync=True)
+    _drawing = traitlets.Dict().tag(sync=True)
+    _error = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(
+        self, stats: Sequence[TensorStats] | track, *, fmt: str | Format = "fp16", scale_exponent: int = 0
+    ) -> None:
+        self.last_error: Exception | None = None
+        self._stats = _with_totals(stats)
+        self._kinds = tuple(kind for kind in NOUNS if (ALL_LAYERS, kind) in self._stats)
+        self._layers = tuple(dict.fromkeys(layer for layer, _ in self._stats))
+        self._draw = cache(self._make_drawing)
+        super().__init__(
+            scale_exponent=scale_exponent, format=str(fmt) if isinstance(fmt, Format) else fmt, kind=self._kinds[0]
+        )
+        self._choices = self._make_choices()
+        self._redraw()
+        self.observe(self._guarded(self._redraw), ["format", "layer", "kind"])
+
+    @property
+    def status(self) -> str:
+        """What the chart shows, in words."""
+        return status_line(self._stats[self.layer, self.kind], FORMATS[self.format], self.scale_exponent)
+
+    def __repr__(self) -> str:
+        return self.status
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
+        try:
+            super().set_state(sync_data)
+        except Exception as error:
+            self._show(error)
+            self.send_state(list(sync_data))
+
+    @traitlets.validate("scale_exponent")
+    def _check_scale_exponent(self, proposal: traitlets.Bunch) -> int:
+        value = proposal.value
+        if type(value) is not int or value not in SCALE_EXPONENTS:
+            raise NotAllowedError(
+                f"LossScalePanel: scale_exponent must be a whole number from {SCALE_EXPONENTS[0]} to "
+                f"{SCALE_EXPONENTS[-1]}, got {value!r}"
+            )
+        return value
+
+    @traitlets.validate("format")
+    def _check_format(self, proposal: traitlets.Bunch) -> str:
+        return _one_of("format", proposal.value, FORMAT_NAMES)
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal: traitlets.Bunch) -> str:
+        layer = _one_of("layer", proposal.value, self._layers)
+        if (layer, self.kind) not in self._stats:
+            raise NotAllowedError(
+                f"LossScalePanel: layer {layer!r} has no {self.kind!r}; it has {self._listed_kinds(layer)}"
+            )
+        return layer
+
+    @traitlets.validate("kind")
+    def _check_kind(self, proposal: traitlets.Bunch) -> str:
+        kind = _one_of("kind", proposal.value, self._kinds)
+        if (self.layer, kind) not in self._stats:
+            raise NotAllowedError(
+                f"LossScalePanel: layer {self.layer!r} has no {kind!r}; it has {self._listed_kinds(self.layer)}"
+            )
+        return kind
+
+    def _listed_kinds(self, layer: str) -> str:
+        return ", ".join(kind for kind in self._kinds if (layer, kind) in self._stats)
+
+    def _make_choices(self) -> dict[str, Any]:
+        """Returns what the controls offer: pairs of value and label, and the pairs of layer and kind that exist."""
+        return {
+            "scales": [SCALE_EXPONENTS[0], SCALE_EXPONENTS[-1]],
+            "scaleValues": [str(2**k) if k >= 0 else f"1/{2**-k}" for k in SCALE_EXPONENTS],
+            "formats": FORMAT_NAMES,
+            "layers": [(layer, "all layers" if layer == ALL_LAYERS else layer or "(model)") for layer in self._layers],
+            "kinds": [(kind, NOUNS[kind]) for kind in self._kinds],
+            "seen": list(self._stats),
+        }
+
+    def _make_drawing(self, layer: str, kind: Kind, fmt: str) -> dict[str, Any]:
+        return drawing(self._stats[layer, kind], FORMATS[fmt], SCALE_EXPONENTS)
+
+    def _redraw(self) -> None:
+        self._drawing = self._draw(self.layer, self.kind, self.format)
+
+    def _guarded(self, callback: Callable[[], None]) -> Callable[[object], None]:
+        def guarded(_change: object) -> None:
+            try:
+                callback()
+            except Exception as error:
+                self._show(error)
+            else:
+                self._show(None)
+
+        return guarded
+
+    def _show(self, error: Exception | None) -> None:
+        self.last_error = error
+        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, Kind], TensorStats]:
+    """Returns statistics by layer and kind, the sums over all layers first."""
+    if not isinstance(stats, Iterable):
+        raise TypeError(
+            f"LossScalePanel: stats must be what track saw, or a list of TensorStats, got {type(stats).__name__}"
+        )
+    by_layer: dict[tuple[str, Kind], TensorStats] = {}
+    for entry in stats:
+        if not isinstance(entry, TensorStats):
+            raise TypeError(
+                f"LossScalePanel: stats must hold TensorStats, got {type(entry).__name__}; use track(model)"
+            )
+        if entry.layer == ALL_LAYERS:
+            raise ValueError("LossScalePanel: stats holds a layer called 'all', the name of the sum; rename it")
+        key = entry.layer, entry.kind
+        by_layer[key] = by_layer[key] + entry if key in by_layer else entry
+    if not by_layer:
+        raise ValueError(
+            "LossScalePanel: stats is empty; run forward and backward inside `with track(model) as probe:`"
+        )
+    totals: dict[tuple[str, Kind], TensorStats] = {}
+    for kind in NOUNS:
+        entries = [entry for entry in by_layer.values() if entry.kind == kind]
+        if entries:
+            totals[ALL_LAYERS, kind] = replace(reduce(operator.add, entries), layer=ALL_LAYERS)
+    return totals | by_layer
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise NotAllowedError(f"LossScalePanel: {name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value

@@ -1,0 +1,135 @@
+"""One table over everything public: bad input ends in an error that says what came, what is allowed, or what to do."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import mixlab
+from mixlab import (
+    FP16,
+    PRESETS,
+    DynamicScaler,
+    Format,
+    Histogram,
+    NoScaler,
+    Recipe,
+    Run,
+    StaticScaler,
+    Task,
+    Trainer,
+    arithmetic,
+    autocast,
+    load_task,
+    outcome,
+    round_to,
+    tensor_stats,
+    track,
+    usable_window,
+)
+from mixlab.cli import app
+
+ONES = torch.ones(3)
+TASK = load_task("digits-mlp")
+
+CALLS = [
+    ("Format", lambda: Format("x", 9, 3), "exponent_bits must be a whole number from 2 to 8, got 9"),
+    ("Format", lambda: Format("x", 5.0, 3), "exponent_bits must be a whole number from 2 to 8, got 5.0"),
+    ("Format", lambda: Format("x", 5, 0), "mantissa_bits must be a whole number from 1 to 23, got 0"),
+    ("Format", lambda: Format("x", 5, 2, "posit"), "specials must be one of ieee, fn, got 'posit'"),
+    ("Format", lambda: Format("x", 8, 2, "fn"), "use at most 7 exponent bits, or ieee"),
+    ("Format", lambda: Format.parse("fp17"), "unknown format 'fp17': use one of fp32, tf32, fp16"),
+    ("Recipe", lambda: Recipe(weights="fp16"), "weights must be a Format such as mixlab.FP16, got 'fp16'"),
+    ("Recipe", lambda: Recipe(scaler="magic"), "scaler='magic' is not allowed; use none, static, dynamic"),
+    ("Recipe", lambda: Recipe(scaler="static", scale=math.nan), "positive number that float32 can hold, got nan"),
+    ("Recipe", lambda: Recipe.parse("amp-fp17"), "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16"),
+    ("NoScaler", lambda: NoScaler().load_state_dict({"scale": 1.0}), "this scaler's state is nothing; got scale"),
+    ("StaticScaler", lambda: StaticScaler(-1), "scale must be a positive number that float32 can hold, got -1"),
+    ("StaticScaler", lambda: StaticScaler("1024"), "positive number that float32 can hold, got '1024'"),
+    ("DynamicScaler", lambda: DynamicScaler(math.inf), "init_scale must be a positive number"),
+    (
+        "DynamicScaler",
+        lambda: DynamicScaler(1, growth_factor=1),
+        "growth_factor must be a finite number above 1, got 1",
+    ),
+    ("DynamicScaler", lambda: DynamicScaler(1, growth_factor=math.nan), "finite number above 1, got nan"),
+    ("DynamicScaler", lambda: DynamicScaler(1, backoff_factor=0), "backoff_factor must be a number between 0 and 1"),
+    (
+        "DynamicScaler",
+        lambda: DynamicScaler(1, growth_interval=2.0),
+        "growth_interval must be a whole number from 1 up",
+    ),
+    ("round_to", lambda: round_to([1.0], FP16, overflow="inf"), "x must be a floating-point tensor, got list"),
+    ("round_to", lambda: round_to(ONES, "fp17", overflow="inf"), "unknown format 'fp17'"),
+    ("round_to", lambda: round_to(ONES, 16, overflow="inf"), "fmt must be a Format or its name, got 16"),
+    ("round_to", lambda: round_to(ONES, FP16, overflow=None), "overflow must be one of inf, nan, saturate, got None"),
+    ("autocast", lambda: autocast(Format.parse("e5m2"), "cpu"), "compute must be fp32, fp16 or bf16, got e5m2"),
+    ("autocast", lambda: autocast("fp16", "cpu"), "compute must be fp32, fp16 or bf16, got fp16"),
+    ("autocast", lambda: autocast(FP16, "tpu"), "device"),
+    ("arithmetic", lambda: arithmetic("tpu"), "device"),
+    ("Histogram", lambda: Histogram.of(ONES.double()), "at most 32 bits, got torch.float64; convert with .float()"),
+    ("Histogram", lambda: Histogram.of(ONES, sample=0), "sample must be a positive whole number, or None"),
+    ("Histogram", lambda: Histogram.of(ONES).fractions("fp16"), "fmt must be a Format, got 'fp16'"),
+    ("Histogram", lambda: Histogram.of(ONES).fractions(FP16, math.nan), "whole number from -512 to 512, got nan"),
+    ("tensor_stats", lambda: tensor_stats([1.0]), "floating tensors of at most 32 bits, got list"),
+    ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=-1), "fraction from 0 to 1, got -1"),
+    ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=math.nan), "from 0 to 1, got nan"),
+    ("track", lambda: track(TASK), "model must be a torch.nn.Module, got Task"),
+    ("track", lambda: track(TASK.make_model(), kinds=("grads",)), "unknown kinds grads; use activation"),
+    ("load_task", lambda: load_task("mnist"), "unknown task 'mnist': use one of digits-mlp"),
+    ("load_task", lambda: load_task("digits-mlp", loss_weight=0), "loss_weight must be a positive finite number"),
+    ("Task", lambda: Task("t", TASK.make_model, TASK.draw, TASK.held_out, "lion"), "one of sgd, adam, adamw"),
+    ("Task", lambda: Task("t", TASK.make_model, TASK.draw, TASK.held_out, lr=math.nan), "lr must be a positive"),
+    ("Trainer", lambda: Trainer("digits-mlp", PRESETS["fp32"]), "task must be a Task, got 'digits-mlp'"),
+    ("Trainer", lambda: Trainer(TASK, "fp32"), "recipe must be a Recipe, got 'fp32'; Recipe.parse(text) makes one"),
+    ("Trainer", lambda: Trainer(TASK, PRESETS["fp32"], seed=-1), "seed must be a whole number from 0 up, got -1"),
+    ("Trainer", lambda: Trainer(TASK, PRESETS["fp32"], device="tpu"), "device must be cpu, cuda or cuda:<number>"),
+    ("Run", lambda: Run("nowhere"), "nowhere holds no run"),
+    ("outcome", lambda: outcome(3), "object of type 'int' has no len()"),
+]
+
+COMMANDS = [
+    (["lab", "--port", "0"], "0 is not in the range"),
+    (["run", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
+    (["run", "02", "-p", "loss_scal", "1"], "has no parameter 'loss_scal'; choose from: recipe, loss_scale"),
+    (["run", "02", "-p", "recipe"], "has no value; write -p recipe VALUE"),
+    (["train", "--recipe", "amp-fp17"], "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16"),
+    (["train", "--task", "mnist"], "use one of digits-mlp, digits-cnn, chars-gpt"),
+    (["train", "--steps", "-1"], "steps must be a whole number from 0 up, got -1"),
+    (["train", "--steps", "many"], "many"),
+    (["train", "--seed", "-1"], "seed must be a whole number from 0 up, got -1"),
+    (["train", "--loss-weight", "nan"], "loss_weight must be a positive finite number, got nan"),
+    (["train", "--device", "tpu"], "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
+    (["train", "--run", "pyproject.toml"], "pyproject.toml is not empty; choose another folder"),
+    (["doctor", "--fast"], "--fast"),
+]
+
+# Constants, and records that mixlab makes and nobody is asked to construct.
+NO_INPUT = {"BF16", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
+RECORDS = {"Fractions", "RunInfo", "StepRecord", "TensorStats"}
+
+
+@pytest.mark.parametrize(("name", "call", "words"), CALLS, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(CALLS)])
+def test_bad_input_is_answered_in_words(name, call, words):
+    with pytest.raises((TypeError, ValueError, FileNotFoundError, RuntimeError)) as error:
+        call()
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(("arguments", "words"), COMMANDS, ids=[" ".join(arguments) for arguments, _ in COMMANDS])
+def test_bad_commands_end_with_2_and_words(arguments, words, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in re.sub(r"\s+", " ", result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_the_table_holds_every_public_name_and_command():
+    assert {name for name, _, _ in CALLS} == set(mixlab.__all__) - NO_INPUT - RECORDS
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert {arguments[0] for arguments, _ in COMMANDS} == commands
