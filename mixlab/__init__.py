@@ -6,7 +6,7 @@
 >>> round_to(gradient, "fp16", overflow="inf")[1]
 tensor(0.)
 >>> round_to(gradient * 1024, "fp16", overflow="inf")[1] / 1024
-tensor(9.9972e-09)
+tensor(1.0012e-08)
 """
 
 from mixlab.emulation import arithmetic, autocast

@@ -17,18 +17,14 @@ def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=[speed.gflops for speed in speeds],
-            y=[speed.format for speed in speeds],
+            y=[f"{speed.format}: {speed.gflops:,.3g}" for speed in speeds],
             orientation="h",
             marker_color=BLUE,
-            text=[f"{speed.gflops:,.3g} GFLOP/s" for speed in speeds],
-            textposition="inside",
-            insidetextanchor="start",
-            insidetextfont_color="white",
             error_x={
                 "array": [speed.high - speed.gflops for speed in speeds],
                 "arrayminus": [speed.gflops - speed.low for speed in speeds],
             },
-            hovertemplate="%{y}: %{x:.4g} GFLOP/s<extra></extra>",
+            hovertemplate="%{y} GFLOP/s<extra></extra>",
         )
     )
     size, device = speeds[0].size, speeds[0].device
@@ -36,7 +32,7 @@ def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
         figure, title=f"Products of {size} x {size} matrices on {device}<br><sub>{machine}</sub>", height=280
     )
     figure.update_yaxes(autorange="reversed")
-    return figure.update_xaxes(type="log", title="GFLOP/s", dtick=1)
+    return figure.update_xaxes(type="log", title="GFLOP/s, logarithmic", dtick=1)
 
 
 def format_limits(formats: Iterable[Format]) -> go.Figure:
@@ -60,6 +56,6 @@ def format_limits(formats: Iterable[Format]) -> go.Figure:
         figure.add_annotation(x=np.log2(largest), y=fmt.name, text=f"{largest:.3g}", showarrow=False, xanchor="left")
     figure = styled(figure, title="What each format can hold", height=340)
     figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
-    return figure.update_xaxes(
-        title="magnitude", range=[-185, 165], tickvals=list(range(-160, 161, 40)), tickprefix="2^"
-    )
+    ticks = list(range(-160, 161, 40))
+    labels = [f"2<sup>{exponent}</sup>" for exponent in ticks]
+    return figure.update_xaxes(title="magnitude", range=[-185, 165], tickvals=ticks, ticktext=labels)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import DASHES, SERIES, VERMILLION, styled
+from mixlab.figures.theme import DASHES, SERIES, styled
 from mixlab.runs import final, first_non_finite
 from mixlab.trainer import StepRecord
 
@@ -18,48 +18,53 @@ Runs = Mapping[str, Sequence[StepRecord]]
 
 
 def training_curves(runs: Runs) -> go.Figure:
-    """Draws loss, loss scale and largest underflow of each run over the steps; crosses mark skipped steps.
+    """Draws loss, loss scale and, where it was probed, the largest underflow of a layer over the steps of each run.
 
-    The loss is a running mean over a twentieth of the run. Where it is not finite the curve ends in a cross.
+    The loss is a running mean over a twentieth of the run; where it stops being finite, its curve ends in a cross.
+    Strokes on the curve of the scale mark skipped steps.
     """
     _require_runs(runs)
-    titles = ("loss, running mean", "loss scale", "largest underflow of a layer")
-    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
+    probed = any(record.underflow for records in runs.values() for record in records)
+    titles = ["loss, running mean", "loss scale, log2", "underflow of the worst layer"][: 3 if probed else 2]
+    figure = make_subplots(rows=len(titles), shared_xaxes=True, vertical_spacing=0.1, subplot_titles=titles)
     for index, (label, records) in enumerate(runs.items()):
-        line = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2}
-        steps = [record.step for record in records]
-        for row, values in enumerate((_running_mean(records), [record.scale for record in records]), start=1):
-            trace = go.Scatter(x=steps, y=values, name=label, legendgroup=label, showlegend=row == 1, line=line)
+        color, dash = series_style(index)
+        line = {"color": color, "dash": dash, "width": 2}
+        for row, trace in _traces(records, line):
+            trace.update(name=label, legendgroup=label, showlegend=row == 1 and trace.mode == "lines")
             figure.add_trace(trace, row=row, col=1)
-        probed = [record for record in records if record.underflow]
-        figure.add_trace(
-            go.Scatter(
-                x=[record.step for record in probed],
-                y=[max(record.underflow.values()) for record in probed],
-                name=label,
-                legendgroup=label,
-                showlegend=False,
-                line=line,
-            ),
-            row=3,
-            col=1,
-        )
-        skipped = [record for record in records if record.skipped]
-        figure.add_trace(
-            _crosses(skipped, [record.scale for record in skipped], f"{label}: skipped", line), row=2, col=1
-        )
-        born = first_non_finite(records)
-        if born is not None:
-            last = max(born - 1, 0)
-            height = records[last].loss if math.isfinite(records[last].loss) else 1.0
-            figure.add_trace(
-                _crosses([records[last]], [height], f"{label}: then {records[born].loss}", line), row=1, col=1
-            )
-    figure = styled(figure, title="Trainings side by side", height=620)
+    figure = styled(figure, title="Trainings side by side", height=210 * len(titles))
     figure.update_layout(legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
-    figure.update_yaxes(type="log", row=2, col=1, exponentformat="power")
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=3, col=1)
-    return figure.update_xaxes(title="step", row=3, col=1)
+    figure.update_yaxes(tickprefix="2^", row=2, col=1)
+    figure.update_yaxes(tickformat=".1%", rangemode="tozero", row=3, col=1)
+    return figure.update_xaxes(title="step", row=len(titles), col=1)
+
+
+def _traces(records: Sequence[StepRecord], line: Mapping[str, object]) -> Iterator[tuple[int, go.Scatter]]:
+    """Yields (row, trace) for one run."""
+    steps = [record.step for record in records]
+    scales = _exponents(records)
+    yield 1, go.Scatter(x=steps, y=_running_mean(records), mode="lines", line=line)
+    yield 2, go.Scatter(x=steps, y=scales, mode="lines", line=line)
+    if probed := [record for record in records if record.underflow]:
+        worst = [max(record.underflow.values()) for record in probed]
+        yield 3, go.Scatter(x=[record.step for record in probed], y=worst, mode="lines", line=line)
+    if skipped := [index for index, record in enumerate(records) if record.skipped]:
+        stroke = {"symbol": "line-ns-open", "size": 9, "color": line["color"]}
+        places = {"x": [steps[index] for index in skipped], "y": [scales[index] for index in skipped]}
+        yield 2, go.Scatter(**places, mode="markers", marker=stroke, hovertemplate="skipped")
+    born = first_non_finite(records)
+    if born is not None:
+        last = records[max(born - 1, 0)]
+        height = last.loss if math.isfinite(last.loss) else 1.0
+        cross = {"symbol": "x", "size": 11, "color": line["color"]}
+        words = diverged(records)
+        yield (
+            1,
+            go.Scatter(
+                x=[last.step], y=[height], mode="markers+text", text=[words], marker=cross, textposition="top right"
+            ),
+        )
 
 
 def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
@@ -98,6 +103,20 @@ def progress_line(records: Sequence[StepRecord], steps: int) -> str:
     return f"step {last.step + 1} of {steps}: loss {last.loss:.3g}{scale}{lost}, {rate:.0f} steps/s"
 
 
+def diverged(records: Sequence[StepRecord]) -> str:
+    """Returns e.g. "NaN from step 1 on" if the loss is not finite at the end, else an empty text."""
+    born = first_non_finite(records)
+    if born is None:
+        return ""
+    return f"{'NaN' if math.isnan(records[born].loss) else records[born].loss} from step {records[born].step} on"
+
+
+def series_style(index: int) -> tuple[str, str]:
+    """Returns the (colour, dash) of a figure's n-th run, counted from 0; the first 36 are different."""
+    turn, place = divmod(index, len(SERIES))
+    return SERIES[place], DASHES[(place + turn) % len(DASHES)]
+
+
 def power_of_two(value: float) -> str:
     """Returns "2^k" for a power of two, and the number itself for any other."""
     mantissa, exponent = math.frexp(value)
@@ -105,11 +124,11 @@ def power_of_two(value: float) -> str:
 
 
 def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Sequence[float | None]]:
-    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow of the worst layer.
+    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow.
 
-    Runs longer than `points` are cut into as many pieces; of each piece, loss and accuracy are means, scale and
-    underflow the last and the largest. What is not finite, or was not measured, is None. The column "skipped" lists the
-    skipped steps.
+    Runs longer than `points` are cut into at most as many pieces; of each piece, loss and accuracy are means, scale the
+    last, and underflow the largest: that of the worst layer, and the mean over the layers. What is not finite, or was
+    not measured, is None. The column "skipped" has one skipped step of every piece that has any.
     """
     size = max(1, math.ceil(len(records) / points))
     pieces = [records[start : start + size] for start in range(0, len(records), size)]
@@ -117,9 +136,10 @@ def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Seq
         "step": [piece[-1].step for piece in pieces],
         "loss": [_mean([record.loss for record in piece]) for piece in pieces],
         "accuracy": [_mean([record.accuracy for record in piece]) for piece in pieces],
-        "scale": [math.log2(piece[-1].scale) if piece[-1].scale > 0 else None for piece in pieces],
+        "scale": _exponents([piece[-1] for piece in pieces]),
         "underflow": [_largest_underflow(piece) for piece in pieces],
-        "skipped": [record.step for record in records if record.skipped][-points:],
+        "mean_underflow": [_largest_mean_underflow(piece) for piece in pieces],
+        "skipped": [first for piece in pieces if (first := _first_skipped(piece)) is not None],
     }
 
 
@@ -170,23 +190,30 @@ def _largest_underflow(records: Sequence[StepRecord]) -> float | None:
     return max((max(record.underflow.values()) for record in records if record.underflow), default=None)
 
 
+def _largest_mean_underflow(records: Sequence[StepRecord]) -> float | None:
+    means = (sum(record.underflow.values()) / len(record.underflow) for record in records if record.underflow)
+    return max(means, default=None)
+
+
+def _first_skipped(records: Sequence[StepRecord]) -> int | None:
+    return next((record.step for record in records if record.skipped), None)
+
+
+def _exponents(records: Sequence[StepRecord]) -> list[float | None]:
+    """Returns log2 of each scale; None for 0, where a scaler ends that backs off for ever."""
+    return [math.log2(record.scale) if record.scale > 0 else None for record in records]
+
+
 def _running_mean(records: Sequence[StepRecord]) -> list[float | None]:
     """Returns the mean of the finite losses in a window that ends at each step; None where the loss is not finite."""
     window = max(1, len(records) // 20)
-    losses = [record.loss for record in records]
+    losses = np.array([record.loss for record in records], dtype=np.float64)
+    finite = np.isfinite(losses)
     means: list[float | None] = []
     for end in range(1, len(losses) + 1):
-        finite = [loss for loss in losses[max(0, end - window) : end] if math.isfinite(loss)]
-        means.append(sum(finite) / len(finite) if math.isfinite(losses[end - 1]) else None)
+        part = slice(max(0, end - window), end)
+        means.append(float(losses[part].mean(where=finite[part])) if finite[end - 1] else None)
     return means
-
-
-def _crosses(
-    records: Sequence[StepRecord], heights: Sequence[float], name: str, line: Mapping[str, object]
-) -> go.Scatter:
-    marker = {"symbol": "x", "size": 9, "color": VERMILLION, "line": {"color": line["color"], "width": 1}}
-    steps = [record.step for record in records]
-    return go.Scatter(x=steps, y=heights, name=name, mode="markers", marker=marker, showlegend=False)
 
 
 def _require_runs(runs: Runs) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import math
+import shutil
 import tempfile
 import threading
-from collections.abc import Container
+import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,12 +23,16 @@ from mixlab.notebooks import is_headless
 from mixlab.panels.curves import Curves
 from mixlab.panels.errors import ErrorBox
 from mixlab.panels.recipe_controls import RecipeControls
+from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
 from mixlab.runs import Run, outcome
 from mixlab.tasks import TASKS
 from mixlab.trainer import StepRecord
 
 PAINT_INTERVAL_S = 0.2
+_PAINT_SHARE = 0.1  # of the painter's time, at most: a long history is painted less often
+_EXIT_S = 5.0  # what a kernel that ends allows the step at hand
+_MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
 _LABELS = {"description_width": "9em"}
 _WIDE = {"width": "26em"}
 
@@ -38,7 +47,13 @@ class _Job:
 
     @property
     def progress(self) -> str:
-        return progress_line(self.training.history, self.steps)
+        words = progress_line(self.training.history, self.steps)
+        return f"paused at {words}" if self.training.paused else words
+
+    def end(self) -> None:
+        """Stops the training when Python exits: a thread inside torch would take the whole process down with it."""
+        self.training.stop()
+        self.training.wait(_EXIT_S)
 
 
 class Cockpit(widgets.VBox):  # type: ignore[misc]
@@ -74,16 +89,18 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         if task not in TASKS:
             raise ValueError(f"Cockpit: task must be one of {', '.join(TASKS)}, got {task!r}")
         for name, value, low in (("steps", steps, 1), ("seed", seed, 0), ("probe_every", probe_every, 0)):
-            if type(value) is not int or value < low:
-                raise ValueError(f"Cockpit: {name} must be a whole number from {low} up, got {value!r}")
-        self._scratch = tempfile.TemporaryDirectory(prefix="mixlab-runs-") if runs_dir is None else None
-        self._runs_dir = Path(self._scratch.name if self._scratch else runs_dir or ".")
+            if type(value) is not int or not low <= value <= _MOST[name]:
+                raise ValueError(f"Cockpit: {name} must be a whole number from {low} to {_MOST[name]}, got {value!r}")
+        if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)) or not 0 < loss_weight < math.inf:
+            raise ValueError(f"Cockpit: loss_weight must be a positive finite number, got {loss_weight!r}")
+        if runs_dir is None:
+            runs_dir = tempfile.mkdtemp(prefix="mixlab-runs-")
+            weakref.finalize(self, shutil.rmtree, runs_dir, ignore_errors=True)
+        self._runs_dir = Path(runs_dir)
         self._probe_every = probe_every
         self._lock = threading.RLock()
         self._job: _Job | None = None
         self._painter: threading.Thread | None = None
-        self._ended: dict[str, list[StepRecord]] = {}
-        self._boxes: dict[str, Any] = {}
 
         self.errors = ErrorBox()
         self.recipe_controls = RecipeControls(Recipe.parse(recipe), self.errors)
@@ -92,24 +109,23 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         self._loss_weight = _labelled(
             widgets.Dropdown, "Loss weight", options=[(f"{w:g}", w) for w in weights], value=float(loss_weight)
         )
-        self._steps = _labelled(widgets.BoundedIntText, "Steps", min=1, max=100_000, value=steps)
-        self._seed = _labelled(widgets.BoundedIntText, "Seed", min=0, max=2**31 - 1, value=seed)
+        self._steps = _labelled(widgets.BoundedIntText, "Steps", min=1, max=_MOST["steps"], value=steps)
+        self._seed = _labelled(widgets.BoundedIntText, "Seed", min=0, max=_MOST["seed"], value=seed)
         self._start = _button("Train", "play", "Starts a training")
+        self._start.button_style = "primary"
         self._pause = _button("Pause", "pause", "Holds the training, or lets it go on")
         self._stop = _button("Stop", "stop", "Ends the training after the step at hand")
-        self._forget = _button("Forget unchecked", "trash", "Takes runs without a tick off the list")
         self._status = widgets.HTML()
-        self._list = widgets.VBox()
         self.curves = Curves()
+        self._list = RunList(self._show_curves, self.errors, self._lock)
         for button, callback in (
-            (self._start, self.start),
+            (self._start, self._start_once),
             (self._pause, self.pause_or_resume),
             (self._stop, self.stop),
-            (self._forget, self.forget_unchecked),
         ):
             button.on_click(self.errors.guard(lambda _button, callback=callback: callback()))
         super().__init__([self._controls(), self._status, self.errors, self.curves, self._list])
-        self._find_runs()
+        self._list.find(self._runs_dir)
         self._say("ready")
         self._enable()
 
@@ -126,8 +142,7 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
     @property
     def runs(self) -> dict[str, list[StepRecord]]:
         """The records of the ended runs, by label, oldest first."""
-        with self._lock:
-            return dict(self._ended)
+        return self._list.runs
 
     @property
     def running(self) -> bool:
@@ -150,20 +165,29 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
                 loss_weight=self._loss_weight.value,
                 probe_every=self._probe_every,
             )
+            self._say(f"starting: {run.info.label}")
             self._job = _Job(run, Training(run.train(self._steps.value)), self._steps.value)
+            atexit.register(self._job.end)
             self._painter = threading.Thread(target=self._paint_until_the_end, args=(self._job,), daemon=True)
             self._painter.start()
-        self._enable()
+            self._enable()
+
+    def _start_once(self) -> None:
+        """Starts a training; the second click of a double click does nothing."""
+        if self._painter is None:
+            self.start()
 
     def pause_or_resume(self) -> None:
         """Holds the training after the step at hand, or lets it go on."""
-        if self._job is not None and self.running:
-            training = self._job.training
-            if training.paused:
-                training.resume()
-            else:
-                training.pause()
-        self._enable()
+        with self._lock:
+            if self._job is not None and self.running:
+                training = self._job.training
+                if training.paused:
+                    training.resume()
+                else:
+                    training.pause()
+                self._say(self._job.progress)
+            self._enable()
 
     def stop(self) -> None:
         """Ends the training after the step at hand; its run is kept, like any other."""
@@ -185,75 +209,58 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
             self.start()
             self.wait()
 
-    def forget_unchecked(self) -> None:
-        """Takes the runs that are not overlaid off the list; their folders stay."""
-        with self._lock:
-            for label, box in list(self._boxes.items()):
-                if not box.value:
-                    del self._ended[label], self._boxes[label]
-            self._show_runs()
-
     def __repr__(self) -> str:
         return f"Cockpit: {self.status}"
 
     def _controls(self) -> widgets.Widget:
+        job = widgets.VBox([self._task, self._loss_weight, self._steps, self._seed])
+        controls = widgets.HBox([self.recipe_controls, job], layout={"flex_flow": "row wrap"})
         buttons = widgets.HBox([self._start, self._pause, self._stop], layout={"flex_flow": "row wrap"})
-        job = widgets.VBox([self._task, self._loss_weight, self._steps, self._seed, buttons])
-        return widgets.HBox([self.recipe_controls, job], layout={"flex_flow": "row wrap"})
+        return widgets.VBox([controls, self.recipe_controls.note, buttons])
 
     def _paint_until_the_end(self, job: _Job) -> None:
         """The body of the one painting thread: as long as there are new records, draws them."""
-        painted = -1
-        while not job.training.wait(PAINT_INTERVAL_S):
+        painted, rest_s = 0, PAINT_INTERVAL_S
+        while not job.training.wait(rest_s):
             if len(job.training.history) != painted:
                 painted = len(job.training.history)
-                self._paint(job)
+                began_s = time.perf_counter()
+                self._show_error_of(self._paint, job)
+                rest_s = max(PAINT_INTERVAL_S, (time.perf_counter() - began_s) * (1 / _PAINT_SHARE - 1))
+        atexit.unregister(job.end)
         with self._lock:
             self._painter = None
-            self._finish(job)
-        self._enable()
+            self._show_error_of(self._finish, job)
+            self._enable()
+
+    def _show_error_of(self, draw: Callable[[_Job], None], job: _Job) -> None:
+        try:
+            draw(job)
+        except Exception as error:  # a thread has no caller to raise to
+            self.errors.show(error)
 
     def _paint(self, job: _Job) -> None:
-        self.curves.paint(_live_label(job.run), list(job.training.history))
-        self._say(job.progress)
+        with self._lock:
+            self.curves.paint(_live_label(job.run), list(job.training.history), steps=job.steps)
+            self._say(job.progress)
 
     def _finish(self, job: _Job) -> None:
         records = job.training.history
         error = job.training.error
-        self.errors.show(error if isinstance(error, Exception) else None)
-        if records:
-            self._keep(job.run.info.label, list(records))
+        if isinstance(error, Exception):
+            self.errors.show(error)
         words = "failed" if error is not None else "stopped" if len(records) < job.steps else "done"
         self._say(f"{words}: {job.run.info.label}: {outcome(records)}")
-        self._show_runs()
-
-    def _keep(self, label: str, records: list[StepRecord]) -> None:
-        label = _unique(label, self._ended)
-        box = widgets.Checkbox(value=True, description="", indent=False, layout={"width": "2em"})
-        box.observe(self.errors.guard(lambda _change: self._show_curves()), "value")
-        self._ended[label], self._boxes[label] = records, box
-
-    def _find_runs(self) -> None:
-        """Lists the runs that are in the folder already; what is no whole run is left alone."""
-        for path in sorted(self._runs_dir.glob("*/run.json")):
-            run = Run(path.parent)
-            records = run.records()
-            if records:
-                self._keep(run.info.label, records)
-        self._show_runs()
-
-    def _show_runs(self) -> None:
-        rows = [
-            widgets.HBox([box, widgets.HTML(f"<b>{escape(label)}</b>: {escape(outcome(self._ended[label]))}")])
-            for label, box in self._boxes.items()
-        ]
-        title = widgets.HTML("<b>Runs</b> (tick those to draw)")
-        self._list.children = [title, *rows, self._forget] if rows else []
-        self._show_curves()
+        if records:
+            self._list.add(job.run.info.label, list(records))
+        else:
+            self._show_curves()
 
     def _show_curves(self) -> None:
         with self._lock:
-            self.curves.show({label: self._ended[label] for label, box in self._boxes.items() if box.value})
+            self.curves.show(self._list.ticked)
+            if self._job is not None and self.running and self._job.training.history:
+                self._paint(self._job)
 
     def _enable(self) -> None:
         running = self.running
@@ -261,15 +268,13 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         self._pause.disabled = self._stop.disabled = not running
         paused = running and self._job is not None and self._job.training.paused
         self._pause.description, self._pause.icon = ("Resume", "play") if paused else ("Pause", "pause")
-        if paused and self._job is not None:
-            self._say(f"paused at {self._job.progress}")
 
     def _say(self, words: str) -> None:
         self._words = words
         self._status.value = f'<div role="status" aria-live="polite" style="font-weight: 600">{escape(words)}</div>'
 
     def _new_folder(self) -> Path:
-        numbers = (int(path.name) for path in self._runs_dir.glob("*") if path.name.isdigit())
+        numbers = (int(path.name) for path in self._runs_dir.glob("*") if path.name.isdecimal())
         return self._runs_dir / f"{max(numbers, default=0) + 1:03d}"
 
 
@@ -283,11 +288,3 @@ def _labelled(kind: Any, label: str, **options: Any) -> Any:
 
 def _button(label: str, icon: str, tooltip: str) -> Any:
     return widgets.Button(description=label, icon=icon, tooltip=tooltip)
-
-
-def _unique(label: str, taken: Container[str]) -> str:
-    number, candidate = 1, label
-    while candidate in taken:
-        number += 1
-        candidate = f"{label} ({number})"
-    return candidate

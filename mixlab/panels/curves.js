@@ -1,15 +1,19 @@
 // Four small charts over one step axis. The model holds short columns of numbers; everything here is drawing.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 420;
-const HEIGHT = 190;
-const MARGIN = { left: 52, right: 10, top: 26, bottom: 26 };
+const HEIGHT = 165;
+const GAP = 16;
+const TWO_COLUMNS = 560; // the narrowest place, in pixels, for two charts side by side
+const MARGIN = { left: 58, right: 10, top: 26, bottom: 26 };
 
 const CHARTS = [
   { column: "loss", title: "loss", format: short },
   { column: "accuracy", title: "accuracy on the batch", format: percent, range: [0, 1] },
   { column: "scale", title: "loss scale (ticks: skipped steps)", format: (value) => `2^${short(value)}`, whole: true },
-  { column: "underflow", title: "underflow, worst layer", format: percent, floor: [0, 0.01] },
+  {
+    column: "underflow", thin: "mean_underflow", title: "underflow (thick: worst layer, thin: mean)", format: percent,
+    floor: [0, 0.01], sparse: true,
+  },
 ];
 
 function short(value) {
@@ -19,7 +23,7 @@ function short(value) {
 }
 
 function percent(value) {
-  return `${Number((100 * value).toPrecision(3))} %`;
+  return `${Number((100 * value).toPrecision(2))} %`;
 }
 
 function element(parent, name, attributes = {}, text = "") {
@@ -37,7 +41,7 @@ function extent(values, chart) {
   if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
   if (chart.whole) return [Math.floor(low) - 1, Math.ceil(high) + 1];
   if (chart.column === "loss") low = Math.min(0, low);
-  return high > low ? [low, high + 0.05 * (high - low)] : [low, low + 1];
+  return high > low ? [low, high] : [low, low + 1];
 }
 
 function ticks([low, high], whole) {
@@ -45,45 +49,50 @@ function ticks([low, high], whole) {
   return whole ? [...new Set(values.map(Math.round))] : values;
 }
 
-function drawChart(parent, chart, runs, lastStep) {
-  const svg = element(parent, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "mixlab-chart", "aria-hidden": "true" });
+function drawChart(parent, chart, runs, lastStep, width) {
+  const svg = element(parent, "svg", { width, height: HEIGHT, class: "mixlab-chart", "aria-hidden": "true" });
   const values = runs.flatMap((run) => run[chart.column]).filter((value) => value !== null);
   const range = extent(values, chart);
-  const x = (step) => MARGIN.left + (step / Math.max(lastStep, 1)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const x = (step) => MARGIN.left + (step / Math.max(lastStep, 1)) * (width - MARGIN.left - MARGIN.right);
   const y = (value) =>
     HEIGHT - MARGIN.bottom - ((value - range[0]) / (range[1] - range[0])) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   element(svg, "text", { x: MARGIN.left, y: 15, class: "mixlab-title" }, chart.title);
   for (const value of ticks(range, chart.whole)) {
-    element(svg, "line", { x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
+    element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
     element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, chart.format(value));
   }
   for (const [step, anchor] of [[0, "start"], [lastStep, "end"]]) {
     element(svg, "text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, step ? `step ${step}` : "0");
   }
   if (!values.length) {
-    element(svg, "text", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
+    element(svg, "text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
   }
   for (const run of runs) drawRun(svg, chart, run, x, y);
 }
 
-function drawRun(svg, chart, run, x, y) {
-  const style = { fill: "none", stroke: run.color, "stroke-width": 2, "stroke-dasharray": run.dash };
-  const sparse = chart.column === "underflow";
-  const points = run.step.map((step, i) => [step, run[chart.column][i]]).filter(([, value]) => !sparse || value !== null);
+function pointsOf(run, column, sparse) {
+  return run.step.map((step, i) => [step, run[column][i]]).filter(([, value]) => !sparse || value !== null);
+}
+
+// A null lifts the pen.
+function pathOf(points, x, y) {
   let path = "";
   let pen = "M";
   for (const [step, value] of points) {
-    if (value === null) {
-      pen = "M";
-      continue;
-    }
-    path += `${pen}${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
-    pen = "L";
+    if (value !== null) path += `${pen}${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
+    pen = value === null ? "M" : "L";
   }
-  element(svg, "path", { d: path, ...style });
+  return path;
+}
+
+function drawRun(svg, chart, run, x, y) {
+  const points = pointsOf(run, chart.column, chart.sparse);
+  const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
+  element(svg, "path", { d: pathOf(points, x, y), "stroke-width": 2, ...style });
+  if (chart.thin) element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart.sparse), x, y), "stroke-width": 1, ...style });
   const last = points.findLast(([, value]) => value !== null);
   if (last) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
-  if (chart.column === "loss") drawEnd(svg, run, last, x, y);
+  if (chart.column === "loss" && run.note) drawEnd(svg, run, last, x, y);
   if (chart.column === "scale") {
     for (const step of run.skipped) {
       element(svg, "line", {
@@ -95,10 +104,9 @@ function drawRun(svg, chart, run, x, y) {
 
 // Where the loss stopped being a number, the curve ends in a cross that says so.
 function drawEnd(svg, run, last, x, y) {
-  if (!run.loss.length || run.loss.at(-1) !== null) return;
   const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
   element(svg, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
-  element(svg, "text", { x: px + 10, y: py + 4, class: "mixlab-nan" }, "then NaN or inf");
+  element(svg, "text", { x: px + 12, y: py + 18, class: "mixlab-nan" }, run.note);
 }
 
 function drawLegend(parent, runs) {
@@ -115,15 +123,19 @@ function drawLegend(parent, runs) {
 }
 
 function draw(root, model) {
+  if (!root.clientWidth) return; // not on the page yet, or hidden
   const live = model.get("live");
   const runs = [...model.get("finished"), ...(live.step ? [live] : [])].filter((run) => run.step.length);
-  const lastStep = Math.max(1, ...runs.map((run) => run.step.at(-1)));
+  const lastStep = Math.max(1, ...runs.map((run) => Math.max(run.step.at(-1), (run.steps ?? 0) - 1)));
   root.replaceChildren();
   root.setAttribute("aria-label", `Training curves. ${model.get("summary")}`);
   drawLegend(root, runs);
   const grid = document.createElement("div");
   grid.className = "mixlab-charts";
-  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep);
+  const columns = root.clientWidth >= TWO_COLUMNS ? 2 : 1;
+  const width = Math.floor((root.clientWidth - GAP * (columns - 1)) / columns);
+  grid.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
+  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep, width);
   root.append(grid);
 }
 
@@ -142,8 +154,12 @@ export default {
         draw(root, model);
       });
     };
+    const resized = new ResizeObserver(redraw);
+    resized.observe(root);
     model.on("change", redraw);
-    draw(root, model);
-    return () => model.off("change", redraw);
+    return () => {
+      model.off("change", redraw);
+      resized.disconnect();
+    };
   },
 };

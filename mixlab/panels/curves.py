@@ -8,12 +8,19 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from mixlab.figures.theme import SERIES
-from mixlab.figures.training import curves
+from mixlab.figures.training import curves, diverged, series_style
 from mixlab.runs import outcome
 from mixlab.trainer import StepRecord
 
-_SVG_DASHES = ("", "8 5", "2 4", "8 4 2 4", "14 6", "14 5 2 5")
+# What plotly calls these dashes, as lengths in pixels.
+_LENGTHS = {
+    "solid": "",
+    "dash": "8 5",
+    "dot": "2 4",
+    "dashdot": "8 4 2 4",
+    "longdash": "14 6",
+    "longdashdot": "14 5 2 5",
+}
 
 
 class Curves(anywidget.AnyWidget):
@@ -38,10 +45,10 @@ class Curves(anywidget.AnyWidget):
             self.live = {}
             self.summary = self._words(runs)
 
-    def paint(self, label: str, records: Sequence[StepRecord]) -> None:
-        """Draws the running one as far as it has come, beside the finished ones."""
+    def paint(self, label: str, records: Sequence[StepRecord], *, steps: int) -> None:
+        """Draws the running one as far as it has come on its way to `steps`, beside the finished ones."""
         with self.hold_sync():
-            self.live = _series(label, records, len(self.finished))
+            self.live = {**_series(label, records, len(self.finished)), "steps": steps}
             self.summary = self._words({label: records})
 
     def __repr__(self) -> str:
@@ -52,5 +59,5 @@ class Curves(anywidget.AnyWidget):
 
 
 def _series(label: str, records: Sequence[StepRecord], index: int) -> dict[str, object]:
-    style = {"color": SERIES[index % len(SERIES)], "dash": _SVG_DASHES[index % len(_SVG_DASHES)]}
-    return {"label": label, **style, **curves(records)}
+    color, dash = series_style(index)
+    return {"label": label, "color": color, "dash": _LENGTHS[dash], "note": diverged(records), **curves(records)}

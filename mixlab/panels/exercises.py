@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Real
 from typing import Any
 
 import ipywidgets as widgets
@@ -106,15 +107,20 @@ def check(
         return Check(name, None, "not answered yet; put your answer in place of None and run the cell again")
     try:
         given = answer if read is None else read(answer)
+        right = _close(given, expected, tolerance) if _is_number(expected) else bool(given == expected)
     except (TypeError, ValueError) as error:
         return Check(name, False, f"{error}. Hint: {hint}")
-    if type(expected) in (int, float):
-        if isinstance(given, bool) or not isinstance(given, (int, float)):
-            return Check(name, False, f"{given!r} is not a number. Hint: {hint}")
-        right = math.isclose(given, expected, rel_tol=tolerance, abs_tol=0.0)
-    else:
-        right = bool(given == expected)
     return Check(name, right, f"{answer} is right" if right else f"{answer} is not it. Hint: {hint}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _close(given: Any, expected: float, tolerance: float) -> bool:
+    if not _is_number(given):
+        raise TypeError(f"{given!r} is not a number")
+    return math.isclose(given, expected, rel_tol=tolerance)
 
 
 def _line(passed: bool | None, text: str) -> str:

@@ -30,6 +30,9 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
     Args:
         recipe: The first one.
         errors: Where a text in the share box that is no recipe is answered.
+
+    Attributes:
+        note: Says what the scale means, or why it cannot be turned; a widget for the page to place.
     """
 
     def __init__(self, recipe: Recipe, errors: ErrorBox) -> None:
@@ -41,9 +44,8 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._exponent = _labelled(widgets.BoundedIntText, "Loss scale 2^", min=low, max=high)
         self._slider = widgets.IntSlider(min=low, max=high, readout=False, layout={"width": "16em"})
         self._interval = _labelled(widgets.BoundedIntText, "Growth interval", min=1, max=10**6)
-        self._note = widgets.HTML()
+        self.note = widgets.HTML()
         self._share = _labelled(widgets.Text, "Share", continuous_update=False)
-        self._inputs = (self._mode, self._scaler, self._exponent, self._slider, self._interval, self._share)
         self._on(self._mode, lambda name: PRESETS[name], errors)
         self._on(self._scaler, lambda name: self._recipe.with_scaler(name), errors)
         self._on(self._exponent, lambda k: replace(self._recipe, scale=2.0**k), errors)
@@ -52,7 +54,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._on(self._share, Recipe.parse, errors)
         self.recipe = recipe
         scale = widgets.HBox([self._exponent, self._slider], layout={"flex_flow": "row wrap"})
-        super().__init__([self._mode, self._scaler, scale, self._interval, self._note, self._share])
+        super().__init__([self._mode, self._scaler, scale, self._interval, self._share])
 
     @property
     def recipe(self) -> Recipe:
@@ -74,11 +76,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
             self._showing = False
         self._exponent.disabled = self._slider.disabled = recipe.scaler == "none"
         self._interval.disabled = recipe.scaler != "dynamic"
-        self._note.value = f'<span style="opacity: 0.8">{_note(recipe)}</span>'
-
-    @property
-    def disabled(self) -> bool:
-        return bool(self._mode.disabled)
+        self.note.value = f'<span style="opacity: 0.8">{_note(recipe)}</span>'
 
     def _on(self, control: Any, changed: Callable[[Any], Recipe], errors: ErrorBox) -> None:
         def apply(change: Any) -> None:
@@ -101,5 +99,6 @@ def _note(recipe: Recipe) -> str:
     if recipe.scaler == "none":
         return "No scaler: the loss is not scaled, and a step with inf or NaN is taken. Choose one to set a scale."
     meaning = "held fixed" if recipe.scaler == "static" else "where the scaler starts"
-    shown = "" if math.log2(recipe.scale).is_integer() else f" ({recipe.scale:g}, not a power of two)"
+    low, high = _SCALE_RANGE
+    shown = "" if recipe.scale in (2.0**k for k in range(low, high + 1)) else f" ({recipe.scale:g})"
     return f"The scale{shown} is {meaning}; a step with inf or NaN in a gradient is skipped."

@@ -230,6 +230,6 @@ class Notebook:
 
 _ALL_CELLS_RAN = """() => {
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
-    const written = cells.filter((cell) => cell.querySelector('.cm-content').textContent.trim());
+    const written = cells.filter((cell) => cell.querySelector('.cm-content')?.textContent.trim());
     return written.every((cell) => /\\[\\d+\\]:/.test(cell.querySelector('.jp-InputPrompt').textContent));
 }"""

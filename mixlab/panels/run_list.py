@@ -1,0 +1,110 @@
+"""The runs that have ended: one line each in words, a tick to draw it, a button to forget those without."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from mixlab.figures.theme import SERIES
+from mixlab.panels.errors import ErrorBox
+from mixlab.runs import Run, outcome
+from mixlab.trainer import StepRecord
+
+
+class RunList(widgets.VBox):  # type: ignore[misc]
+    """Empty until there is a run.
+
+    Args:
+        changed: Called without arguments when runs come, go, or get or lose their tick.
+        errors: Where an error of that call is shown.
+        lock: Held while the list changes; the one of whoever calls from several threads.
+    """
+
+    def __init__(self, changed: Callable[[], None], errors: ErrorBox, lock: threading.RLock) -> None:
+        self._changed, self._errors, self._lock = changed, errors, lock
+        self._records: dict[str, list[StepRecord]] = {}
+        self._ticks: dict[str, Any] = {}
+        self._forget = widgets.Button(
+            description="Forget unchecked", icon="trash", tooltip="Takes runs without a tick off the list"
+        )
+        self._forget.on_click(errors.guard(lambda _button: self.forget_unchecked()))
+        super().__init__()
+
+    @property
+    def runs(self) -> dict[str, list[StepRecord]]:
+        """The records of every run, by label, oldest first."""
+        with self._lock:
+            return dict(self._records)
+
+    @property
+    def ticked(self) -> dict[str, list[StepRecord]]:
+        """The records of the runs to draw."""
+        with self._lock:
+            return {label: records for label, records in self._records.items() if self._ticks[label].value}
+
+    def add(self, label: str, records: list[StepRecord]) -> None:
+        """Adds a run, ticked; a label that is taken gets a number."""
+        with self._lock:
+            self._append(label, records, ticked=True)
+            self._show()
+
+    def find(self, folder: Path) -> None:
+        """Adds the runs in the folders of `folder`, the newest ticked; what is no whole run is left alone."""
+        found = [run for path in sorted(folder.glob("*/run.json")) if (run := _read(path.parent))]
+        with self._lock:
+            for index, (label, records) in enumerate(found):
+                self._append(label, records, ticked=index >= len(found) - len(SERIES))
+            self._show()
+
+    def forget_unchecked(self) -> None:
+        """Takes the runs without a tick off the list; their folders stay."""
+        with self._lock:
+            for label in self._records.keys() - self.ticked.keys():
+                del self._records[label], self._ticks[label]
+            self._show()
+
+    def _append(self, label: str, records: list[StepRecord], *, ticked: bool) -> None:
+        label = _unique(label, self._records)
+        tick = widgets.Checkbox(value=ticked, description=label, indent=False, layout={"width": "auto"})
+        tick.observe(self._errors.guard(self._on_tick), "value")
+        self._records[label], self._ticks[label] = records, tick
+
+    def _on_tick(self, _change: object) -> None:
+        with self._lock:
+            self._redraw()
+
+    def _show(self) -> None:
+        rows = [
+            widgets.HBox([tick, widgets.HTML(escape(outcome(self._records[label])))], layout={"flex_flow": "row wrap"})
+            for label, tick in self._ticks.items()
+        ]
+        self.children = [widgets.HTML("<b>Runs</b> (tick those to draw)"), *rows, self._forget] if rows else []
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """Leaves the rows in place, and with them the keyboard's focus."""
+        self._forget.disabled = all(tick.value for tick in self._ticks.values())
+        self._changed()
+
+
+def _read(path: Path) -> tuple[str, list[StepRecord]] | None:
+    """Returns (label, records) of the run in a folder; None if it is damaged or has no step."""
+    try:
+        run = Run(path)
+        records = run.records()
+    except (OSError, TypeError, ValueError):
+        return None
+    return (run.info.label, records) if records else None
+
+
+def _unique(label: str, taken: Container[str]) -> str:
+    number, candidate = 1, label
+    while candidate in taken:
+        number += 1
+        candidate = f"{label} ({number})"
+    return candidate

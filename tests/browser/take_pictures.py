@@ -1,0 +1,52 @@
+"""Takes the pictures of the labs that README.md shows, into labs/img.
+
+PYTHONPATH=. python -m tests.browser.take_pictures
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.lab import chromium, notebook_on_a_page, serving
+
+LABS = Path(__file__).parents[2] / "labs"
+
+
+def turn_the_scale(page: Page) -> None:
+    page.get_by_label("Loss scale 2k").focus()
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+
+
+def train_two(page: Page) -> None:
+    for mode, recipe in (("AMP fp16", "amp-fp16"), ("pure fp16", "fp16")):
+        page.get_by_label("Mode", exact=True).select_option(mode)
+        page.get_by_role("button", name="Train").click()
+        expect(page.get_by_role("status").filter(has_text=f"done: {recipe} on")).to_be_visible(timeout=60_000)
+
+
+PICTURES = [
+    ("02_underflow_and_loss_scaling", "loss_scale_panel", "LossScalePanel(probe", turn_the_scale),
+    ("04_training_modes", "cockpit", "cockpit = Cockpit(", train_two),
+]
+
+
+def main() -> None:
+    (LABS / "img").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as root, serving(Path(root)) as server, chromium() as browser:
+        for lab, name, source, act in PICTURES:
+            notebook = notebook_on_a_page(server, browser, LABS / f"{lab}.ipynb", width=1150, height=1200)
+            notebook.run_all(timeout_s=240)
+            act(notebook.page)
+            cell = notebook.page.locator(".jp-CodeCell").filter(has=notebook.page.get_by_text(source))
+            cell.locator(".jp-OutputArea-output").first.screenshot(path=LABS / "img" / f"{name}.png")
+            errors = notebook.close()
+            if errors:
+                raise SystemExit(f"{lab}: {errors}")
+
+
+if __name__ == "__main__":
+    main()

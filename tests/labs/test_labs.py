@@ -1,0 +1,116 @@
+"""Every lab, headless: under nbval, and under papermill with other parameters, some of which make it diverge."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from mixlab.cli import app
+from mixlab.notebooks import CellError, parameter_names, run_notebook
+
+LABS = Path(__file__).parents[2] / "labs"
+NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
+CELL_TIMEOUT_S = 60
+MEMORY_BYTES = 700e6
+
+PARAMETERS = {
+    "00_start_here": [{"task": "digits-mlp"}, {"seed": 3}, {"task": "digits-cnn", "seed": 1}],
+    "02_underflow_and_loss_scaling": [
+        {"loss_scale": 1024, "steps": 200},
+        {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 120, "seed": 1},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
+    ],
+    "04_training_modes": [
+        {"recipe": "amp-bf16", "loss_scale": 256, "steps": 40, "seed": 2},
+        {"task": "digits-mlp", "steps": 60},
+        {"recipe": "fp16", "steps": 30},
+    ],
+}
+DIVERGING = {"02_underflow_and_loss_scaling": 2, "04_training_modes": 2}  # index of the set
+
+
+def outputs(path: Path) -> str:
+    """Returns all that the cells of an executed notebook show, as text."""
+    cells = nbformat.read(path, as_version=4).cells
+    shown = (output for cell in cells for output in cell.get("outputs", []))
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in shown)
+
+
+def test_every_lab_is_here():
+    assert PARAMETERS.keys() == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lab_is_built_as_labs_are(name):
+    """Thin cells without `def`, one early cell of parameters, a title, two exercises, a link onward."""
+    notebook = nbformat.read(LABS / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = sorted(len(cell.source.splitlines()) for cell in code)
+    assert lines[len(lines) // 2] <= 4
+    assert lines[-1] <= 12
+    assert not any(re.search(r"^\s*(def|class)\b|import \*", cell.source, re.MULTILINE) for cell in code)
+    assert parameter_names(LABS / f"{name}.ipynb")[:5] == ("recipe", "loss_scale", "steps", "seed", "task")
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    assert sum("check(" in cell.source for cell in code) == 2
+    assert sum("Prediction(" in cell.source for cell in code) >= 1
+    for link in re.findall(r"\((\w+\.ipynb)\)", text):
+        assert (LABS / link).exists()
+    assert ".ipynb)" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lab_runs_under_nbval(name):
+    nbval = ["--nbval-lax", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
+    command = [sys.executable, "-m", "pytest", "-q", *nbval, f"{name}.ipynb"]
+    environment = {**os.environ, "MIXLAB_HEADLESS": "1"}
+    done = subprocess.run(command, cwd=LABS, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"\b[1-9]\d* passed", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, number) for name, sets in PARAMETERS.items() for number in range(len(sets))]
+)
+def test_the_lab_runs_under_papermill(name, number, tmp_path):
+    run_notebook(LABS / f"{name}.ipynb", PARAMETERS[name][number], out=tmp_path, progress=False)
+    shown = outputs(tmp_path / f"{name}.ipynb")
+    assert ("diverged" in shown) == (DIVERGING.get(name) == number)
+
+
+def test_a_wrong_recipe_ends_the_lab_with_the_allowed_ones():
+    result = CliRunner().invoke(app, ["run", "02_underflow_and_loss_scaling", "-p", "recipe", "amp-fp17"])
+    assert result.exit_code == 1
+    assert "unknown recipe 'amp-fp17'" in result.stderr
+    assert "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16" in " ".join(result.stderr.split())
+
+
+def test_a_training_that_does_not_finish_fails_the_lab(tmp_path):
+    """The lab asserts what it says: with a training cut short, it does not end green."""
+    notebook = nbformat.read(LABS / "02_underflow_and_loss_scaling.ipynb", as_version=4)
+    whole, cut = ".steps(steps)) for name, r in recipes", ".steps(steps // 2)) for name, r in recipes"
+    assert any(whole in cell.source for cell in notebook.cells)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(whole, cut)
+    broken = tmp_path / "broken.ipynb"
+    nbformat.write(notebook, broken)
+    with pytest.raises(CellError, match="AssertionError"):
+        run_notebook(broken, {"steps": 40}, progress=False)
+
+
+def test_the_kernel_of_the_loss_scaling_lab_stays_small(tmp_path):
+    notebook = nbformat.read(LABS / "02_underflow_and_loss_scaling.ipynb", as_version=4)
+    asking = "import resource; print('peak KiB:', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    notebook.cells.append(nbformat.v4.new_code_cell(asking, id="memory"))
+    asked = tmp_path / "asked.ipynb"
+    nbformat.write(notebook, asked)
+    run_notebook(asked, {"steps": 100}, out=tmp_path / "out", progress=False)
+    peak_bytes = 1024 * int(re.search(r"peak KiB: (\d+)", outputs(tmp_path / "out" / "asked.ipynb"))[1])
+    assert 100e6 < peak_bytes < MEMORY_BYTES

@@ -1,0 +1,67 @@
+"""What the README says is true: its code runs, its commands exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mixlab import PRESETS, Recipe
+from mixlab.cli import app
+from mixlab.notebooks import find_lab, parameter_names
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_five_lines_show_a_gradient_underflow(capsys):
+    assert len([line for line in CODE[0].splitlines() if line]) == 5
+    exec(CODE[0], {})
+    assert capsys.readouterr().out == "tensor([2.9981e-05, 0.0000e+00])\ntensor([2.9996e-05, 1.0012e-08])\n"
+
+
+def test_the_lines_for_ones_own_model_run(capsys):
+    names = {
+        "model": nn.Sequential(nn.Linear(4, 3)),
+        "criterion": nn.CrossEntropyLoss(),
+        "inputs": torch.randn(8, 4),
+        "targets": torch.zeros(8, dtype=torch.long),
+    }
+    exec(CODE[1], names)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in lines] == ["0 gradient", "0 weight_gradient"]
+
+
+def test_links_and_pictures_lead_to_files():
+    targets = re.findall(r"\]\(((?!http)[^)]+)\)", README)
+    assert len(targets) >= 6
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_picture_has_words():
+    assert all(len(words) > 60 for words in re.findall(r"!\[([^\]]*)\]\(labs", README))
+
+
+def test_every_lab_is_listed():
+    assert re.findall(r"\]\(labs/(\w+)\.ipynb\)", README) == [
+        path.stem for path in sorted((ROOT / "labs").glob("*.ipynb"))
+    ]
+
+
+def test_the_commands_exist():
+    commands = set(re.findall(r"^    mixlab (\w+)", README, re.MULTILINE))
+    assert commands == {command.name or command.callback.__name__ for command in app.registered_commands}
+    for lab, parameter in re.findall(r"mixlab run (\S+) -p (\w+)", README):
+        assert parameter in parameter_names(find_lab(lab))
+    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test"}
+
+
+def test_the_recipes_parse():
+    shown = re.findall(r"^    (amp-\S+)$", README, re.MULTILINE)
+    assert len(shown) == 3
+    for text in shown:
+        assert Recipe.parse(text).compute.name == "fp16"
+    assert all(f"`{name}`" in README for name in PRESETS)
