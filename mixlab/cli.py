@@ -38,10 +38,31 @@ class _PairsCommand(TyperCommand):
         return super().parse_args(ctx, list(_joined_pairs(args)))
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number such as 300") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number such as 1e-6") from None
+
+
+def _port(text: str) -> int:
+    port = _whole_number(text)
+    if not 1 <= port <= 65535:
+        raise typer.BadParameter(f"{port} is no port; give one from 1 to 65535")
+    return port
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     ctx: typer.Context,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: 8888, or the next free one.")] = None,
+    port: Annotated[int | None, typer.Option(parser=_port, help="Default: 8888, or the next free one.")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
 ) -> None:
     """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
@@ -83,10 +104,16 @@ def train(
     recipe: Annotated[
         str, typer.Option(help=f"One of {', '.join(PRESETS)}; then fields, e.g. amp-fp16,scale=1024.")
     ] = "amp-fp16",
-    steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run included.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the weights and the batches.")] = 0,
-    loss_weight: Annotated[float, typer.Option(help="A factor of the loss, as of an auxiliary loss.")] = 1.0,
-    probe_every: Annotated[int, typer.Option(help="Measure underflow in every n-th step; 0 never.")] = 0,
+    steps: Annotated[
+        int, typer.Option(parser=_whole_number, help="Steps in all, those of a resumed run included.")
+    ] = 300,
+    seed: Annotated[int, typer.Option(parser=_whole_number, help="Of the weights and the batches.")] = 0,
+    loss_weight: Annotated[
+        float, typer.Option(parser=_number, help="A factor of the loss, as of an auxiliary loss.")
+    ] = 1.0,
+    probe_every: Annotated[
+        int, typer.Option(parser=_whole_number, help="Measure underflow in every n-th step; 0 never.")
+    ] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
     folder: Annotated[
         Path | None,

@@ -93,14 +93,15 @@ CALLS = [
 ]
 
 COMMANDS = [
-    (["lab", "--port", "0"], "0 is not in the range"),
+    (["lab", "--port", "0"], "0 is no port; give one from 1 to 65535"),
     (["run", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
     (["run", "02", "-p", "loss_scal", "1"], "has no parameter 'loss_scal'; choose from: recipe, loss_scale"),
     (["run", "02", "-p", "recipe"], "has no value; write -p recipe VALUE"),
     (["train", "--recipe", "amp-fp17"], "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16"),
     (["train", "--task", "mnist"], "use one of digits-mlp, digits-cnn, chars-gpt"),
     (["train", "--steps", "-1"], "steps must be a whole number from 0 up, got -1"),
-    (["train", "--steps", "many"], "many"),
+    (["train", "--steps", "many"], "'many' is not a whole number such as 300"),
+    (["train", "--loss-weight", "tiny"], "'tiny' is not a number such as 1e-6"),
     (["train", "--seed", "-1"], "seed must be a whole number from 0 up, got -1"),
     (["train", "--loss-weight", "nan"], "loss_weight must be a positive finite number, got nan"),
     (["train", "--device", "tpu"], "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
@@ -122,7 +123,7 @@ def test_bad_input_is_answered_in_words(name, call, words):
 
 @pytest.mark.parametrize(("arguments", "words"), COMMANDS, ids=[" ".join(arguments) for arguments, _ in COMMANDS])
 def test_bad_commands_end_with_2_and_words(arguments, words, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 300)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert words in re.sub(r"\s+", " ", result.stderr)

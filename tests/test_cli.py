@@ -339,3 +339,29 @@ def test_an_unknown_command_or_option_is_refused():
         result = mixlab(*arguments)
         assert result.exit_code == 2
         assert arguments[-1] in result.stderr
+
+
+def test_train_prints_what_came_out():
+    result = mixlab(
+        "train", "--task", "digits-cnn", "--recipe", "amp-fp16,scale=1024", "--steps", "12", "--device", "cpu"
+    )
+    assert result.exit_code == 0
+    assert "amp-fp16,scale=1024 on digits-cnn, seed 0: loss" in result.stdout
+    assert "after 12 steps" in result.stdout
+    assert "held out: loss" in result.stdout
+    assert f"torch {machine.describe().torch}" in result.stdout
+
+
+def test_train_goes_on_with_a_run_and_refuses_another(tmp_path):
+    run = ["train", "--task", "digits-cnn", "--device", "cpu", "--run", str(tmp_path / "run")]
+    assert "after 5 steps" in mixlab(*run, "--steps", "5").stdout
+    assert "after 9 steps" in mixlab(*run, "--steps", "9").stdout
+    refused = mixlab(*run, "--steps", "9", "--recipe", "fp32")
+    assert refused.exit_code == 2
+    assert "holds a run with recipe=amp-fp16, not fp32" in refused.stderr
+
+
+def test_train_says_that_it_diverged():
+    result = mixlab("train", "--task", "digits-cnn", "--recipe", "fp16", "--steps", "5", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "diverged: the loss is nan from step 1 on" in result.stdout
