@@ -101,24 +101,13 @@ def run(
 @app.command()
 def train(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
-    recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(PRESETS)}; then fields, e.g. amp-fp16,scale=1024.")
-    ] = "amp-fp16",
-    steps: Annotated[
-        int, typer.Option(parser=_whole_number, help="Steps in all, those of a resumed run included.")
-    ] = 300,
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,scale=1024")] = "amp-fp16",
+    steps: Annotated[int, typer.Option(parser=_whole_number, help="In all, a resumed run's included.")] = 300,
     seed: Annotated[int, typer.Option(parser=_whole_number, help="Of the weights and the batches.")] = 0,
-    loss_weight: Annotated[
-        float, typer.Option(parser=_number, help="A factor of the loss, as of an auxiliary loss.")
-    ] = 1.0,
-    probe_every: Annotated[
-        int, typer.Option(parser=_whole_number, help="Measure underflow in every n-th step; 0 never.")
-    ] = 0,
+    loss_weight: Annotated[float, typer.Option(parser=_number, help="A factor of the loss.")] = 1.0,
+    probe_every: Annotated[int, typer.Option(parser=_whole_number, help="Steps between probes; 0 never.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="Keep the run in this folder, or go on with the one in it."),
-    ] = None,
+    folder: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Keep the run here, or go on.")] = None,
 ) -> None:
     """Train a task under a recipe; Ctrl-C stops it, and the same command with --run goes on."""
     try:

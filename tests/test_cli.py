@@ -274,7 +274,11 @@ def test_jupyterlab_reads_the_switch(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("port", "allowed"),
-    [("0", "greater than or equal to 1"), ("70000", "less than or equal to 65535"), ("http", "valid integer")],
+    [
+        ("0", "0 is no port; give one from 1 to 65535"),
+        ("70000", "70000 is no port; give one from 1 to 65535"),
+        ("http", "'http' is not a whole number"),
+    ],
 )
 @pytest.mark.usefixtures("labs")
 def test_a_wrong_port_is_refused(port: str, allowed: str):
