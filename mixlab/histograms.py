@@ -205,7 +205,7 @@ def count_bins(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     below = (1 << _CUT) - 1
     sticky = bits.bitwise_and(below).add_(below).bitwise_right_shift_(_CUT)  # in place: new memory is what costs
     bins = bits.bitwise_right_shift_(_CUT).bitwise_or_(sticky)
-    for row, part in enumerate(bins.split([len(tensor) for tensor in tensors])):
+    for row, part in enumerate(torch.split(bins, [len(tensor) for tensor in tensors])):
         part += row * _BINS
     counts = torch.bincount(bins, minlength=_BINS * len(tensors)).cpu().numpy().reshape(-1, _BINS)
     counts[:, 0] = 0

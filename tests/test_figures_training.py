@@ -64,6 +64,16 @@ def test_a_scale_of_zero_is_a_gap():
     assert curves(steps)["scale"] == [0, None]
 
 
+@pytest.mark.parametrize(("worst", "top"), [(0.0, 0.0105), (1e-4, 0.0105), (0.5, 0.525)])
+def test_a_trace_of_underflow_does_not_look_like_a_lot(worst: float, top: float):
+    figure = training_curves({"a": records([1.0, 1.0], layer=worst)})
+    assert list(figure.layout.yaxis3.range) == pytest.approx([0, top])
+
+
+def test_a_run_that_was_not_probed_has_no_row_for_underflow():
+    assert training_curves({"a": records([1.0])}).layout.yaxis3.range is None
+
+
 @pytest.mark.parametrize("runs", [{}, {"a": []}])
 def test_nothing_to_show_is_refused(runs):
     for draw in (training_curves, ComparisonTable):

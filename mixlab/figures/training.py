@@ -24,7 +24,7 @@ def training_curves(runs: Runs) -> go.Figure:
     Strokes on the curve of the scale mark skipped steps.
     """
     _require_runs(runs)
-    probed = any(record.underflow for records in runs.values() for record in records)
+    probed = [worst for records in runs.values() if (worst := _largest_underflow(records)) is not None]
     titles = ["loss, running mean", "loss scale, log2", "underflow of the worst layer"][: 3 if probed else 2]
     figure = make_subplots(rows=len(titles), shared_xaxes=True, vertical_spacing=0.1, subplot_titles=titles)
     for index, (label, records) in enumerate(runs.items()):
@@ -34,9 +34,12 @@ def training_curves(runs: Runs) -> go.Figure:
             trace.update(name=label, legendgroup=label, showlegend=row == 1 and trace.mode == "lines")
             figure.add_trace(trace, row=row, col=1)
     figure = styled(figure, title="Trainings side by side", height=210 * len(titles))
-    figure.update_layout(legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
+    figure.update_layout(
+        legend={"orientation": "v", "itemwidth": 50, "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
+    )
     figure.update_yaxes(tickprefix="2^", row=2, col=1)
-    figure.update_yaxes(tickformat=".1%", rangemode="tozero", row=3, col=1)
+    if probed:
+        figure.update_yaxes(tickformat=".2~%", range=[0, 1.05 * max(0.01, *probed)], row=3, col=1)
     return figure.update_xaxes(title="step", row=len(titles), col=1)
 
 
@@ -62,7 +65,13 @@ def _traces(records: Sequence[StepRecord], line: Mapping[str, object]) -> Iterat
         yield (
             1,
             go.Scatter(
-                x=[last.step], y=[height], mode="markers+text", text=[words], marker=cross, textposition="top right"
+                x=[last.step],
+                y=[height],
+                mode="markers+text",
+                text=[words],
+                marker=cross,
+                textposition="bottom right",
+                cliponaxis=False,
             ),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 import shutil
 import tempfile
 import threading
@@ -26,15 +25,15 @@ from mixlab.panels.recipe_controls import RecipeControls
 from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
 from mixlab.runs import Run, outcome
-from mixlab.tasks import TASKS
+from mixlab.tasks import TASKS, load_task
 from mixlab.trainer import StepRecord
 
 PAINT_INTERVAL_S = 0.2
 _PAINT_SHARE = 0.1  # of the painter's time, at most: a long history is painted less often
 _EXIT_S = 5.0  # what a kernel that ends allows the step at hand
 _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
-_LABELS = {"description_width": "9em"}
-_WIDE = {"width": "26em"}
+_LABELS = {"description_width": "8em"}
+_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,10 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         runs_dir: Path | str | None = None,
         probe_every: int = 10,
     ) -> None:
-        if task not in TASKS:
-            raise ValueError(f"Cockpit: task must be one of {', '.join(TASKS)}, got {task!r}")
         for name, value, low in (("steps", steps, 1), ("seed", seed, 0), ("probe_every", probe_every, 0)):
             if type(value) is not int or not low <= value <= _MOST[name]:
                 raise ValueError(f"Cockpit: {name} must be a whole number from {low} to {_MOST[name]}, got {value!r}")
-        if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)) or not 0 < loss_weight < math.inf:
-            raise ValueError(f"Cockpit: loss_weight must be a positive finite number, got {loss_weight!r}")
+        load_task(task, loss_weight=loss_weight)  # refuses what is no task, and spares the first click the wait
         if runs_dir is None:
             runs_dir = tempfile.mkdtemp(prefix="mixlab-runs-")
             weakref.finalize(self, shutil.rmtree, runs_dir, ignore_errors=True)
@@ -157,20 +153,19 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         with self._lock:
             if self._painter is not None:
                 raise RuntimeError("Cockpit: a training is running; stop it, or wait for its end, before the next")
-            run = Run.create(
-                self._new_folder(),
-                task=self._task.value,
-                recipe=self.recipe_controls.recipe,
-                seed=self._seed.value,
-                loss_weight=self._loss_weight.value,
-                probe_every=self._probe_every,
-            )
-            self._say(f"starting: {run.info.label}")
-            self._job = _Job(run, Training(run.train(self._steps.value)), self._steps.value)
-            atexit.register(self._job.end)
-            self._painter = threading.Thread(target=self._paint_until_the_end, args=(self._job,), daemon=True)
-            self._painter.start()
-            self._enable()
+            self._start.disabled = True
+            self._say("starting")
+            try:
+                run = self._new_run()
+                self._job = _Job(run, Training(run.train(self._steps.value)), self._steps.value)
+                atexit.register(self._job.end)
+                self._painter = threading.Thread(target=self._paint_until_the_end, args=(self._job,), daemon=True)
+                self._painter.start()
+            except Exception:
+                self._say("not started")
+                raise
+            finally:
+                self._enable()
 
     def _start_once(self) -> None:
         """Starts a training; the second click of a double click does nothing."""
@@ -273,9 +268,16 @@ class Cockpit(widgets.VBox):  # type: ignore[misc]
         self._words = words
         self._status.value = f'<div role="status" aria-live="polite" style="font-weight: 600">{escape(words)}</div>'
 
-    def _new_folder(self) -> Path:
+    def _new_run(self) -> Run:
         numbers = (int(path.name) for path in self._runs_dir.glob("*") if path.name.isdecimal())
-        return self._runs_dir / f"{max(numbers, default=0) + 1:03d}"
+        return Run.create(
+            self._runs_dir / f"{max(numbers, default=0) + 1:03d}",
+            task=self._task.value,
+            recipe=self.recipe_controls.recipe,
+            seed=self._seed.value,
+            loss_weight=self._loss_weight.value,
+            probe_every=self._probe_every,
+        )
 
 
 def _live_label(run: Run) -> str:

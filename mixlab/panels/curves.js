@@ -11,7 +11,7 @@ const CHARTS = [
   { column: "accuracy", title: "accuracy on the batch", format: percent, range: [0, 1] },
   { column: "scale", title: "loss scale (ticks: skipped steps)", format: (value) => `2^${short(value)}`, whole: true },
   {
-    column: "underflow", thin: "mean_underflow", title: "underflow (thick: worst layer, thin: mean)", format: percent,
+    column: "underflow", thin: "mean_underflow", title: "underflow, worst layer (thin: mean)", format: percent,
     floor: [0, 0.01], sparse: true,
   },
 ];
@@ -56,7 +56,7 @@ function drawChart(parent, chart, runs, lastStep, width) {
   const x = (step) => MARGIN.left + (step / Math.max(lastStep, 1)) * (width - MARGIN.left - MARGIN.right);
   const y = (value) =>
     HEIGHT - MARGIN.bottom - ((value - range[0]) / (range[1] - range[0])) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  element(svg, "text", { x: MARGIN.left, y: 15, class: "mixlab-title" }, chart.title);
+  element(svg, "text", { x: 0, y: 15, class: "mixlab-title" }, chart.title);
   for (const value of ticks(range, chart.whole)) {
     element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
     element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, chart.format(value));
@@ -122,8 +122,7 @@ function drawLegend(parent, runs) {
   parent.append(list);
 }
 
-function draw(root, model) {
-  if (!root.clientWidth) return; // not on the page yet, or hidden
+function draw(root, model, width) {
   const live = model.get("live");
   const runs = [...model.get("finished"), ...(live.step ? [live] : [])].filter((run) => run.step.length);
   const lastStep = Math.max(1, ...runs.map((run) => Math.max(run.step.at(-1), (run.steps ?? 0) - 1)));
@@ -132,10 +131,10 @@ function draw(root, model) {
   drawLegend(root, runs);
   const grid = document.createElement("div");
   grid.className = "mixlab-charts";
-  const columns = root.clientWidth >= TWO_COLUMNS ? 2 : 1;
-  const width = Math.floor((root.clientWidth - GAP * (columns - 1)) / columns);
-  grid.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
-  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep, width);
+  const columns = width >= TWO_COLUMNS ? 2 : 1;
+  const chartWidth = Math.floor((width - GAP * (columns - 1)) / columns);
+  grid.style.gridTemplateColumns = `repeat(${columns}, ${chartWidth}px)`;
+  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep, chartWidth);
   root.append(grid);
 }
 
@@ -145,16 +144,21 @@ export default {
     root.className = "mixlab-curves";
     root.setAttribute("role", "img");
     el.append(root);
+    // As last observed: measured while drawing, it may be of a layout that never shows, as in a change of theme.
+    let width = 0;
     let asked = false;
     const redraw = () => {
       if (asked) return;
       asked = true;
       requestAnimationFrame(() => {
         asked = false;
-        draw(root, model);
+        if (width) draw(root, model, width); // 0: not on the page yet, or hidden
       });
     };
-    const resized = new ResizeObserver(redraw);
+    const resized = new ResizeObserver(([entry]) => {
+      width = entry.contentRect.width;
+      redraw();
+    });
     resized.observe(root);
     model.on("change", redraw);
     return () => {

@@ -20,8 +20,8 @@ MODES = {
     "pure bf16": "bf16",
 }
 _SCALE_RANGE = (-24, 40)  # exponents that the controls offer; the share box takes any
-_LABELS = {"description_width": "9em"}
-_WIDE = {"width": "26em"}
+_LABELS = {"description_width": "8em"}
+_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
 
 
 class RecipeControls(widgets.VBox):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._mode = _labelled(widgets.Dropdown, "Mode", options=MODES)
         self._scaler = _labelled(widgets.Dropdown, "Loss scaler", options=["none", "static", "dynamic"])
         self._exponent = _labelled(widgets.BoundedIntText, "Loss scale 2^", min=low, max=high)
-        self._slider = widgets.IntSlider(min=low, max=high, readout=False, layout={"width": "16em"})
+        self._slider = _labelled(widgets.IntSlider, "or slide", min=low, max=high, readout=False)
         self._interval = _labelled(widgets.BoundedIntText, "Growth interval", min=1, max=10**6)
         self.note = widgets.HTML()
         self._share = _labelled(widgets.Text, "Share", continuous_update=False)
@@ -53,8 +53,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._on(self._interval, lambda n: replace(self._recipe, growth_interval=n), errors)
         self._on(self._share, Recipe.parse, errors)
         self.recipe = recipe
-        scale = widgets.HBox([self._exponent, self._slider], layout={"flex_flow": "row wrap"})
-        super().__init__([self._mode, self._scaler, scale, self._interval, self._share])
+        super().__init__([self._mode, self._scaler, self._exponent, self._slider, self._interval, self._share])
 
     @property
     def recipe(self) -> Recipe:

@@ -30,9 +30,12 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._records: dict[str, list[StepRecord]] = {}
         self._ticks: dict[str, Any] = {}
         self._forget = widgets.Button(
-            description="Forget unchecked", icon="trash", tooltip="Takes runs without a tick off the list"
+            description="Forget unticked",
+            icon="trash",
+            tooltip="Takes runs without a tick off the list",
+            layout={"width": "max-content"},
         )
-        self._forget.on_click(errors.guard(lambda _button: self.forget_unchecked()))
+        self._forget.on_click(errors.guard(lambda _button: self.forget_unticked()))
         super().__init__()
 
     @property
@@ -61,7 +64,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
                 self._append(label, records, ticked=index >= len(found) - len(SERIES))
             self._show()
 
-    def forget_unchecked(self) -> None:
+    def forget_unticked(self) -> None:
         """Takes the runs without a tick off the list; their folders stay."""
         with self._lock:
             for label in self._records.keys() - self.ticked.keys():
@@ -80,7 +83,9 @@ class RunList(widgets.VBox):  # type: ignore[misc]
 
     def _show(self) -> None:
         rows = [
-            widgets.HBox([tick, widgets.HTML(escape(outcome(self._records[label])))], layout={"flex_flow": "row wrap"})
+            widgets.HBox(
+                [tick, widgets.HTML(f"– {escape(outcome(self._records[label]))}")], layout={"flex_flow": "row wrap"}
+            )
             for label, tick in self._ticks.items()
         ]
         self.children = [widgets.HTML("<b>Runs</b> (tick those to draw)"), *rows, self._forget] if rows else []

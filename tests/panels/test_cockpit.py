@@ -245,7 +245,7 @@ def test_a_button_shows_what_went_wrong(make, monkeypatch: pytest.MonkeyPatch):
     cockpit._start.click()
     assert isinstance(cockpit.last_error, OSError)
     assert "disk full" in cockpit.errors.value
-    assert enabled(cockpit) == (True, False, False)
+    assert (cockpit.status, enabled(cockpit)) == ("not started", (True, False, False))
     cockpit.errors.show(None)
 
 
@@ -290,7 +290,7 @@ def test_runs_on_disk_are_found_and_damaged_ones_left_alone(make, tmp_path: Path
     ("arguments", "says"),
     [
         ({"recipe": "amp-fp17"}, "unknown recipe 'amp-fp17'"),
-        ({"task": "cats"}, "task must be one of digits-mlp, digits-cnn, chars-gpt, got 'cats'"),
+        ({"task": "cats"}, "unknown task 'cats': use one of digits-mlp, digits-cnn, chars-gpt"),
         ({"steps": 0}, "steps must be a whole number from 1 to 100000, got 0"),
         ({"steps": 2.0}, "steps must be a whole number from 1 to 100000, got 2.0"),
         ({"steps": 100_001}, "got 100001"),

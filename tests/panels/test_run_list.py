@@ -30,7 +30,7 @@ def test_a_run_shows_its_label_and_outcome_in_words(runs: RunList, changes: list
     _, row, _ = runs.children
     tick, words = row.children
     assert (tick.description, tick.value) == ("mine <1>", True)
-    assert words.value == "diverged: the loss is nan from step 4 on"
+    assert words.value == "– diverged: the loss is nan from step 4 on"
     assert changes == ["changed"]
 
 

@@ -1,0 +1,92 @@
+"""The cockpit on a page: by keyboard alone, at two widths, and across a reload while it trains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.lab import Notebook, write_notebook
+
+
+@pytest.fixture
+def notebook(tmp_path: Path, open_notebook: Callable[..., Notebook]) -> Notebook:
+    source = "from mixlab.panels.cockpit import Cockpit\ncockpit = Cockpit(steps=20)\ncockpit"
+    notebook = open_notebook(write_notebook(tmp_path / "cockpit.ipynb", [source]))
+    notebook.run_all()
+    return notebook
+
+
+def press_train(page: Page, says: str) -> None:
+    page.get_by_role("button", name="Train").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("status")).to_contain_text(says, timeout=30_000)
+
+
+def test_by_keyboard_the_scale_moves_and_runs_are_overlaid(notebook: Notebook):
+    page = notebook.page
+    move_the_scale(page)
+    overlay_two_runs(page)
+    assert notebook.run_in_kernel("print(list(cockpit.runs), cockpit.last_error)") == (
+        "['bf16 on digits-mlp, seed 0'] None"
+    )
+
+
+def move_the_scale(page: Page) -> None:
+    share, box = (page.get_by_label(name, exact=True) for name in ("Share", "Loss scale 2^"))
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(share).to_have_value("amp-fp16,scale=32768")
+    expect(box).to_have_value("15")
+    box.focus()
+    page.keyboard.press("ArrowUp")
+    expect(share).to_have_value("amp-fp16")
+
+
+def overlay_two_runs(page: Page) -> None:
+    legend, tick = page.locator(".mixlab-legend li"), page.get_by_label("amp-fp16 on digits-mlp, seed 0", exact=True)
+    press_train(page, "done: amp-fp16 on digits-mlp")
+    page.get_by_label("Mode", exact=True).select_option("pure bf16")
+    expect(page.get_by_label("Share", exact=True)).to_have_value("bf16")
+    press_train(page, "done: bf16 on digits-mlp")
+    expect(legend).to_have_count(2)
+    tick.focus()
+    page.keyboard.press("Space")
+    expect(legend).to_have_count(1)
+    expect(tick).to_be_focused()
+    page.get_by_role("button", name="Forget").focus()
+    page.keyboard.press("Space")
+    expect(tick).to_have_count(0)
+
+
+def test_the_charts_fit_the_page_and_a_reload_finds_the_training_where_it_is(notebook: Notebook):
+    page = notebook.page
+    press_train(page, "done:")
+    for width in (800, 1400, 600, 1400):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_function(_CHARTS_FIT)
+    for theme in ("Dark", "Light"):
+        notebook.use_theme(theme)
+        page.wait_for_function(_CHARTS_FIT)
+    page.get_by_label("Steps", exact=True).fill("100000")
+    page.get_by_label("Steps", exact=True).press("Tab")
+    press_train(page, "of 100000: loss")
+    notebook.save()
+    notebook.reload()
+    status, charts = page.get_by_role("status"), page.get_by_role("img", name="Training curves")
+    expect(status).to_contain_text(re.compile(r"step \d+ of 100000: loss"))
+    expect(charts).to_have_accessible_name(re.compile(r"seed 0 \(running\): loss .* steps"))
+    expect(page.locator(".mixlab-legend li")).to_have_count(2)
+    page.get_by_role("button", name="Stop").click()
+    expect(status).to_contain_text("stopped: amp-fp16 on digits-mlp", timeout=10_000)
+
+
+_CHARTS_FIT = """() => {
+    const [root, charts] = ['.mixlab-curves', '.mixlab-chart'].map((name) => [...document.querySelectorAll(name)]);
+    const right = root[0].closest('.jp-OutputArea').getBoundingClientRect().right;
+    const drawn = charts.map((chart) => chart.getBoundingClientRect().right);
+    return drawn.length === 4 && Math.max(...drawn) <= right && Math.max(...drawn) > right - 120;
+}"""
