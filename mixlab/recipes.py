@@ -20,7 +20,7 @@ _KNOBS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to train. Its text form is a preset, then every field that differs from it, and prints back as itself.
+    """A way to train. Its text form is the nearest preset, then what differs from it, and prints back as itself.
 
     >>> recipe = Recipe.parse("amp-fp16,scale=1024")
     >>> recipe.compute.name, recipe.scale, str(recipe)
@@ -103,7 +103,11 @@ class Recipe:
             pairs = ((field.name, getattr(self, field.name), getattr(preset, field.name)) for field in fields(self))
             return [f"{name}={_printed(own)}" for name, own, theirs in pairs if own != theirs]
 
-        name = min(PRESETS, key=lambda name: len(differences(PRESETS[name])))
+        def distance(preset: Recipe) -> tuple[bool, int]:
+            other_formats = (preset.weights, preset.compute) != (self.weights, self.compute)
+            return other_formats, len(differences(preset))
+
+        name = min(PRESETS, key=lambda name: distance(PRESETS[name]))
         return ",".join([name, *differences(PRESETS[name])])
 
     @property

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+
+# The tasks are small: a second thread gains nothing, and waits long where cores are shared. Kernels and other child
+# processes inherit this, so that they sum in the same order as the tests that compare with them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the tasks are small: a second thread gains nothing, and waits long where cores are shared
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

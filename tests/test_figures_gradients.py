@@ -12,6 +12,7 @@ import torch
 
 from mixlab.figures.gradients import border_labels, details, drawing, gradient_histogram, status_line, zones
 from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, Format
+from mixlab.histograms import Histogram
 from mixlab.probes import TensorStats, tensor_stats
 from mixlab.rounding import round_to
 
@@ -25,7 +26,8 @@ def powers(*exponents: int) -> torch.Tensor:
 def sampled(drawn: torch.Tensor, *, numel: int, amax: float) -> TensorStats:
     """Returns the statistics of a tensor of which `drawn` is the sample, whichever elements chance would have taken."""
     stats = tensor_stats(drawn)
-    return replace(stats, numel=numel, amax=amax, histogram=replace(stats.histogram, numel=numel))
+    histogram = Histogram.sampled_from(numel, stats.numel, stats.histogram.counts.astype(int))
+    return replace(stats, numel=numel, amax=amax, histogram=histogram)
 
 
 @ALL_FORMATS

@@ -99,7 +99,7 @@ def test_scaling_and_unscaling_equal_torch(loss, scale):
             scaled, expected = ours.scale(x), theirs.scale(x)
             assert scaled.dtype is expected.dtype
             assert torch.equal(scaled.nan_to_num(), expected.nan_to_num())
-            p, q = parameter(loss, dtype=dtype), parameter(loss, dtype=dtype)
+            p, q = parameter(float(x), dtype=dtype), parameter(float(x), dtype=dtype)
             fresh = torch.amp.GradScaler("cpu", init_scale=scale)
             fresh.scale(x)
             ours.unscale_(SGD([p]))
