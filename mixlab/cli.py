@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
@@ -136,8 +135,7 @@ def doctor() -> None:
     """Show versions, devices and the notebooks' packages; the exit code is 1 when something needed is missing."""
     here = machine.describe()
     packages = machine.widget_stack()
-    table = Table.grid(padding=(0, 2))
-    for name, value in [
+    facts = [
         ("python", here.python),
         ("torch", here.torch),
         ("numpy", here.numpy),
@@ -146,9 +144,11 @@ def doctor() -> None:
         *[("gpu", str(gpu)) for gpu in here.gpus or ("none that torch can use; everything runs on the CPU",)],
         *[(package.name, package.version or "missing") for package in packages],
         ("labs", _labs_status()),
-    ]:
-        table.add_row(name, Text(value, style="red" if value == "missing" else "", overflow="fold"))
-    Console().print(table)
+    ]
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        line = Text.assemble(name.ljust(width), (value, "red" if value == "missing" else ""))
+        Console().print(line, soft_wrap=True)  # never broken in the middle of a path
     missing = [package for package in packages if package.version is None]
     if missing:
         _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)

@@ -179,13 +179,13 @@ def as_float32(x: Tensor) -> Tensor:
 def draw_sample(x: Tensor, size: int | None, random: Random | None) -> Tensor:
     """Returns all elements flat, or `size` of them at an even distance from a random start."""
     require_sample(size)
-    x = x.reshape(-1)
     if size is None or size >= x.numel():
-        return x
+        return x.reshape(-1)
+    x = x.contiguous()
     stride = _stride(x.numel(), size)
-    length = (size - 1) * stride + 1
-    start = (random or Random()).randrange(x.numel() - length + 1)
-    return x[start : start + length : stride]
+    starts = x.numel() - (size - 1) * stride
+    start = int((random or Random()).random() * starts)
+    return x.as_strided((size,), (stride,), x.storage_offset() + start)
 
 
 def require_sample(size: int | None) -> None:
@@ -201,12 +201,14 @@ def count_bins(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     """
     if not tensors:
         return np.zeros((0, _BINS), dtype=np.int64)
-    bits = torch.cat([tensor.abs() for tensor in tensors]).view(torch.int32)
+    bits = torch.cat(list(tensors)).abs_().view(torch.int32)
     below = (1 << _CUT) - 1
     sticky = bits.bitwise_and(below).add_(below).bitwise_right_shift_(_CUT)  # in place: new memory is what costs
     bins = bits.bitwise_right_shift_(_CUT).bitwise_or_(sticky)
-    for row, part in enumerate(torch.split(bins, [len(tensor) for tensor in tensors])):
-        part += row * _BINS
+    if len(tensors) > 1:
+        lengths = torch.tensor([len(tensor) for tensor in tensors], device=bins.device)
+        rows = torch.arange(0, len(tensors) * _BINS, _BINS, dtype=torch.int32, device=bins.device)
+        bins += rows.repeat_interleave(lengths, output_size=len(bins))
     counts = torch.bincount(bins, minlength=_BINS * len(tensors)).cpu().numpy().reshape(-1, _BINS)
     counts[:, 0] = 0
     counts[:, _FIRST_NON_FINITE:] = 0

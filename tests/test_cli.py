@@ -306,7 +306,7 @@ def test_doctor_shows_versions_devices_and_packages(labs: Path):
     assert result.exit_code == 0, result.stderr
     here = machine.describe()
     for word in ("python", here.python, here.torch, here.numpy, here.cpu, "gpu", *machine.WIDGET_STACK, str(labs)):
-        assert word in result.stdout.replace("\n", "")
+        assert word in result.stdout
 
 
 @pytest.mark.usefixtures("labs")

@@ -29,7 +29,7 @@ def main(rounds: int = 40) -> None:
             ("amp-bf16 emulated", "amp-bf16"),
         ]
     }
-    probes = {"fp32, sampled probe": {"sample": 4096}, "fp32, exact probe": {"sample": None}}
+    probes = {"fp32, sampled probe": {"sample": 1024}, "fp32, exact probe": {"sample": None}}
     bounds = {"fp32, sampled probe": 1.15, "fp32, exact probe": 1.5, "amp-fp16 emulated": 1.5, "amp-bf16 emulated": 1.5}
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for round_ in range(rounds + 3):
