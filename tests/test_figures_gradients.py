@@ -26,7 +26,7 @@ def powers(*exponents: int) -> torch.Tensor:
 def sampled(drawn: torch.Tensor, *, numel: int, amax: float) -> TensorStats:
     """Returns the statistics of a tensor of which `drawn` is the sample, whichever elements chance would have taken."""
     stats = tensor_stats(drawn)
-    histogram = Histogram.sampled_from(numel, stats.numel, stats.histogram.counts.astype(int))
+    histogram = Histogram.of_samples([drawn], [numel])[0]
     return replace(stats, numel=numel, amax=amax, histogram=histogram)
 
 

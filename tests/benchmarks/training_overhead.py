@@ -12,12 +12,19 @@ import sys
 import time
 
 import numpy as np
+import torch
 
 from mixlab import Recipe, Trainer, load_task, track
 from mixlab.machine import describe
 
 
 def main(rounds: int = 40) -> None:
+    for threads in sorted({1, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        compare(rounds)
+
+
+def compare(rounds: int) -> None:
     task = load_task("chars-gpt")
     trainers = {
         name: Trainer(task, Recipe.parse(recipe), device="cpu")
@@ -29,7 +36,7 @@ def main(rounds: int = 40) -> None:
             ("amp-bf16 emulated", "amp-bf16"),
         ]
     }
-    probes = {"fp32, sampled probe": {"sample": 1024}, "fp32, exact probe": {"sample": None}}
+    probes = {"fp32, sampled probe": {}, "fp32, exact probe": {"sample": None}}
     bounds = {"fp32, sampled probe": 1.15, "fp32, exact probe": 1.5, "amp-fp16 emulated": 1.5, "amp-bf16 emulated": 1.5}
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for round_ in range(rounds + 3):
@@ -43,7 +50,7 @@ def main(rounds: int = 40) -> None:
                 next(trainer.steps(1))
             if round_ >= 3:
                 seconds[name].append(time.perf_counter() - started)
-    print(f"{describe().summary}; {task.name}, {rounds} rounds, seed 0")
+    print(f"{describe().summary}; {torch.get_num_threads()} threads; {task.name}, {rounds} rounds, seed 0")
     for name, times in seconds.items():
         ratios = np.array(times) / np.array(seconds["fp32"])
         low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
