@@ -256,8 +256,8 @@ def _representatives() -> NDArray[np.float64]:
 def _classes(fmt: Format, scale_exponent: int) -> tuple[slice, slice, slice]:
     """Returns the bins that become zero, subnormal, and too large, as slices: the bins are in order of magnitude."""
     scaled = _representatives() * 2.0**scale_exponent
-    rounded = round_to(torch.from_numpy(scaled), fmt, overflow="nan").numpy()
+    rounded = round_to(torch.from_numpy(scaled), fmt, overflow="saturate").numpy()
     zero = int((rounded == 0).sum())
     normal = int(np.searchsorted(scaled, fmt.smallest_normal))
-    overflow = _INF - int(np.isnan(rounded).sum())
+    overflow = int(np.searchsorted(scaled, fmt.overflow_threshold))
     return slice(1, zero), slice(zero, normal), slice(overflow, _INF)

@@ -21,7 +21,6 @@ from torch.utils.hooks import RemovableHandle
 
 from mixlab.formats import Format
 from mixlab.histograms import Histogram, as_float32, draw_sample, require_sample
-from mixlab.rounding import round_to
 
 Kind = Literal["activation", "gradient", "weight_gradient"]
 
@@ -100,7 +99,7 @@ def largest_scale_exponent(amax: float, fmt: Format) -> int:
     if not 0 < amax < math.inf:
         raise ValueError(f"largest_scale_exponent: amax must be positive and finite, got {amax!r}")
     k = math.floor(math.log2(fmt.max) - math.log2(amax)) + 2
-    while not _fits(amax * 2.0**k, fmt):
+    while amax * 2.0**k >= fmt.overflow_threshold:
         k -= 1
     return k
 
@@ -253,7 +252,3 @@ def _special_counts(x: Tensor, finite: bool) -> tuple[int, int, int]:
     """Returns how many elements of a float32 tensor are zero, infinite and NaN; with `finite`, the last two are 0."""
     zeros = x.numel() - int(x.count_nonzero())
     return (zeros, 0, 0) if finite else (zeros, int(x.isinf().sum()), int(x.isnan().sum()))
-
-
-def _fits(magnitude: float, fmt: Format) -> bool:
-    return not bool(round_to(torch.tensor(magnitude, dtype=torch.float64), fmt, overflow="nan").isnan())
