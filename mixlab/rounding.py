@@ -63,31 +63,39 @@ def round_to(
     >>> round_to(torch.tensor([2.5, 3.5]), "e2m1fn", overflow="saturate", rounding="toward_zero")
     tensor([2., 3.])
     """
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
-    _require_input(x, fmt)
-    _require_rules(fmt, overflow, rounding)
-    x = x if x.dtype is torch.float64 else x.to(torch.float32)
+    x, fmt = checked(x, fmt, overflow=overflow, rounding=rounding, out=out)
     _require_random_bits(x, rounding, random_bits)
-    _require_out(x, out)
-    plan = _plan(fmt, rounding, torch.float64 if _needs_float64(fmt) else x.dtype)
-    limits = _limits(fmt, plan.carrier, overflow)
+    plan = plan_for(fmt, rounding, x.dtype)
+    limits = limits_for(fmt, plan.carrier, overflow)
     if compiled:
         return _run_compiled(x, plan, limits, random_bits, generator, out)
     if rounding == "stochastic" and random_bits is None:
         random_bits = _draw(x, generator)
     if torch.compiler.is_compiling():
-        rounded = _rounded(x, plan, limits, random_bits).to(x.dtype)
+        rounded = rounded_values(x, plan, limits, random_bits).to(x.dtype)
         return rounded if out is None else out.copy_(rounded)
     out = torch.empty_like(x) if out is None else out
     for piece, bits, target in _pieces(x, random_bits, out):
         if target.dtype is plan.carrier:
-            _rounded(piece, plan, limits, bits, out=target)
+            rounded_values(piece, plan, limits, bits, out=target)
         else:
-            target.copy_(_rounded(piece, plan, limits, bits))
+            target.copy_(rounded_values(piece, plan, limits, bits))
     return out
 
 
-class _Plan(NamedTuple):
+def checked(
+    x: Tensor, fmt: Format | str, *, overflow: Overflow, rounding: Rounding, out: Tensor | None
+) -> tuple[Tensor, Format]:
+    """Returns `x` in the dtype to round in and the format; raises what `round_to` says."""
+    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    _require_input(x, fmt)
+    _require_rules(fmt, overflow, rounding)
+    x = x if x.dtype is torch.float64 else x.to(torch.float32)
+    _require_out(x, out)
+    return x, fmt
+
+
+class Plan(NamedTuple):
     """What decides how a format's values are computed.
 
     Attributes:
@@ -107,7 +115,7 @@ class _Plan(NamedTuple):
     positive_zero: bool
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
     """A format's numbers, in the carrier; 0-dimensional tensors where a compiled kernel reads them.
 
     Attributes:
@@ -139,22 +147,23 @@ def _needs_float64(fmt: Format) -> bool:
     return not _is_native(fmt) and fmt.max_exponent + 1 + 23 - fmt.mantissa_bits > 127
 
 
-def _plan(fmt: Format, rounding: Rounding, carrier: torch.dtype) -> _Plan:
+def plan_for(fmt: Format, rounding: Rounding, dtype: torch.dtype) -> Plan:
+    """Returns how to round tensors of a dtype, float32 or float64, to a format."""
+    carrier = torch.float64 if _needs_float64(fmt) else dtype
     _, mantissa_bits, _ = _CARRIERS[carrier]
-    native = carrier is torch.float32 and _is_native(fmt)
-    return _Plan(
+    return Plan(
         carrier,
         rounding,
-        native,
+        native=carrier is torch.float32 and _is_native(fmt),
         whole=fmt.mantissa_bits >= mantissa_bits,
         flush=not fmt.subnormals,
         positive_zero=not fmt.has_negative_zero,
     )
 
 
-def _limits(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> _Limits:
+def limits_for(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> Limits:
     _, mantissa_bits, bias = _CARRIERS[carrier]
-    return _Limits(
+    return Limits(
         low=(fmt.min_exponent + bias) << mantissa_bits,
         high=(fmt.max_exponent + 1 + bias) << mantissa_bits,
         cut=(mantissa_bits - fmt.mantissa_bits) << mantissa_bits,
@@ -165,7 +174,9 @@ def _limits(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> _Limits:
     )
 
 
-def _rounded(x: Tensor, plan: _Plan, limits: _Limits, random_bits: Tensor | None, out: Tensor | None = None) -> Tensor:
+def rounded_values(
+    x: Tensor, plan: Plan, limits: Limits, random_bits: Tensor | None, out: Tensor | None = None
+) -> Tensor:
     x = x.to(plan.carrier)
     a = x.abs()
     beyond = limits.beyond
@@ -198,14 +209,14 @@ def _goes_away(x: Tensor, part: Tensor, rounding: Rounding, random_bits: Tensor 
     return (part > 0) & _points_away(x, rounding)
 
 
-def _nearest_by_adding(a: Tensor, plan: _Plan, limits: _Limits) -> Tensor:
+def _nearest_by_adding(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """Rounds a >= 0 as (a + c) - c, with c so large that the sum's last bit is the format's last bit."""
     c = _addend(a, plan, limits)
     rounded = (a + c).sub_(c)
     return torch.where(a < limits.smallest_normal, rounded, a) if plan.whole else rounded
 
 
-def _between_by_adding(a: Tensor, plan: _Plan, limits: _Limits) -> tuple[Tensor, Tensor, Tensor]:
+def _between_by_adding(a: Tensor, plan: Plan, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the format's values at or below a >= 0 and next above, and how far a lies on the way, in [0, 1)."""
     _, mantissa_bits, _ = _CARRIERS[a.dtype]
     c = _addend(a, plan, limits)
@@ -219,7 +230,7 @@ def _between_by_adding(a: Tensor, plan: _Plan, limits: _Limits) -> tuple[Tensor,
     return below, below + gap, part
 
 
-def _addend(a: Tensor, plan: _Plan, limits: _Limits) -> Tensor:
+def _addend(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """Returns 2^(E + cut) for a in [2^E, 2^(E+1)).
 
     E stops at the smallest normal value's, which yields subnormals, and beyond `max`, where everything overflows anyway
@@ -233,7 +244,7 @@ def _addend(a: Tensor, plan: _Plan, limits: _Limits) -> Tensor:
     return shifted.view(a.dtype)
 
 
-def _nearest_by_cutting(a: Tensor, plan: _Plan, limits: _Limits) -> Tensor:
+def _nearest_by_cutting(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """Rounds float32 a >= 0 to a format with float32's exponents: adds half a last bit to the integer view, and cuts.
 
     A carry out of the mantissa raises the exponent, and out of the highest exponent gives infinity, as it should.
@@ -248,7 +259,7 @@ def _nearest_by_cutting(a: Tensor, plan: _Plan, limits: _Limits) -> Tensor:
     )  # else NaN: isnan() would keep the compiler from vectorising
 
 
-def _between_by_cutting(a: Tensor, limits: _Limits) -> tuple[Tensor, Tensor, Tensor]:
+def _between_by_cutting(a: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
     bits = a.view(torch.int32)
     rest = bits & (limits.step - 1)
     below = torch.where(a == a, (bits - rest).view(torch.float32), a)
@@ -272,8 +283,8 @@ def _pieces(x: Tensor, bits: Tensor | None, out: Tensor) -> Iterator[tuple[Tenso
 
 def _run_compiled(
     x: Tensor,
-    plan: _Plan,
-    limits: _Limits,
+    plan: Plan,
+    limits: Limits,
     random_bits: Tensor | None,
     generator: torch.Generator | None,
     out: Tensor | None,
@@ -286,26 +297,26 @@ def _run_compiled(
     if plan.rounding == "stochastic" and random_bits is None:
         seed = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=x.device, generator=generator)
     bits = None if random_bits is None else random_bits.reshape(-1)
-    _compiled(plan)(flat, result.view(-1), _as_tensors(limits, plan.carrier, x.device), bits, seed)
+    _compiled(plan)(flat, result.view(-1), as_tensors(limits, plan.carrier, x.device), bits, seed)
     return result if out is None or out is result else out.copy_(result)
 
 
 @cache
-def _compiled(plan: _Plan) -> Callable[..., None]:
-    def run(x: Tensor, out: Tensor, limits: _Limits, bits: Tensor | None, seed: Tensor | None) -> None:
+def _compiled(plan: Plan) -> Callable[..., None]:
+    def run(x: Tensor, out: Tensor, limits: Limits, bits: Tensor | None, seed: Tensor | None) -> None:
         if seed is not None:
             bits = _hashed(torch.arange(x.numel(), dtype=torch.int32, device=x.device), seed)
-        out.copy_(_rounded(x, plan, limits, bits))
+        out.copy_(rounded_values(x, plan, limits, bits))
 
     return torch.compile(run, dynamic=True)
 
 
 @cache
-def _as_tensors(limits: _Limits, carrier: torch.dtype, device: torch.device) -> _Limits:
+def as_tensors(limits: Limits, carrier: torch.dtype, device: torch.device) -> Limits:
     """Returns the limits as tensors, so that a compiled kernel takes those of any format."""
     view, _, _ = _CARRIERS[carrier]
     dtypes = [view if isinstance(value, int) else carrier for value in limits]
-    return _Limits(*(torch.tensor(v, dtype=dtype, device=device) for v, dtype in zip(limits, dtypes, strict=True)))
+    return Limits(*(torch.tensor(v, dtype=dtype, device=device) for v, dtype in zip(limits, dtypes, strict=True)))
 
 
 def _hashed(index: Tensor, seed: Tensor) -> Tensor:
