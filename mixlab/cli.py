@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
 from mixlab import machine, notebooks
+from mixlab.explain import explain
+from mixlab.formats import FORMATS, Format
 from mixlab.recipes import PRESETS, Recipe
+from mixlab.rounding import Overflow
 from mixlab.runs import Run, outcome
 from mixlab.tasks import TASKS
 
@@ -27,6 +34,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+)
+
+
+_FORMAT_COLUMNS = (
+    *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
+    *("max", "smallest_normal", "smallest_subnormal", "eps"),
 )
 
 
@@ -154,6 +167,51 @@ def doctor() -> None:
         _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
 
 
+@app.command()
+def formats(
+    names: Annotated[list[str] | None, typer.Argument(help="Names, or eXmY such as e5m3. Default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a format.")] = False,
+) -> None:
+    """Show number formats: their bits, range and precision."""
+    try:
+        chosen = [Format.parse(name) for name in names or FORMATS]
+    except ValueError as error:
+        _fail(str(error), 2)
+    columns = {field: [getattr(fmt, field) for fmt in chosen] for field in _FORMAT_COLUMNS}
+    if as_json:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for field in columns:
+        table.add_column(
+            field.replace("_", " "), no_wrap=True, justify="left" if field in ("name", "specials") else "right"
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
+    Console(width=max(Console().width, 130)).print(table)
+
+
+@app.command(name="explain", context_settings={"ignore_unknown_options": True})
+def explain_number(
+    value: Annotated[float, typer.Argument(parser=_number, help="A number such as 957, -1e-8, inf or nan.")],
+    fmt: Annotated[str, typer.Argument(metavar="FORMAT", help="A name, or eXmY such as e4m3.")],
+    overflow: Annotated[
+        str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the words.")] = False,
+) -> None:
+    """Tell step by step what a number becomes in a format, and why."""
+    try:
+        explanation = explain(value, fmt, overflow=cast("Overflow | None", overflow))
+    except ValueError as error:
+        _fail(str(error), 2)
+    if as_json:
+        _print_json(asdict(explanation))
+    else:
+        typer.echo(explanation)
+
+
 def _print_training(run: Run, steps: int, device: str | None) -> None:
     training = run.train(steps, device=device)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
@@ -209,6 +267,19 @@ def _labs_status() -> str:
 
 def _names(packages: Iterable[machine.Package]) -> str:
     return ", ".join(package.name for package in packages)
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
+
+
+def _finite(content: Any) -> Any:
+    """Returns the content with inf and NaN, which JSON does not have, as text."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _print_error(message: str) -> None:

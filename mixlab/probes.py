@@ -15,7 +15,6 @@ from functools import partial, reduce
 from random import Random
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
