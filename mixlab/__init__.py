@@ -10,11 +10,14 @@ tensor(1.0012e-08)
 """
 
 from mixlab.emulation import arithmetic, autocast
-from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Format
+from mixlab.explain import Explanation, explain
+from mixlab.fake_quantize import fake_quantize
+from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Code, Format
 from mixlab.histograms import Fractions, Histogram
 from mixlab.probes import TensorStats, tensor_stats, track, usable_window
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.rounding import round_to
+from mixlab.rounding_stats import RoundingStats, round_with_stats
 from mixlab.runs import Run, RunInfo, outcome
 from mixlab.scalers import DynamicScaler, NoScaler, StaticScaler
 from mixlab.tasks import TASKS, Task, load_task
@@ -32,12 +35,15 @@ __all__ = [
     "PRESETS",
     "TASKS",
     "TF32",
+    "Code",
     "DynamicScaler",
+    "Explanation",
     "Format",
     "Fractions",
     "Histogram",
     "NoScaler",
     "Recipe",
+    "RoundingStats",
     "Run",
     "RunInfo",
     "StaticScaler",
@@ -47,9 +53,12 @@ __all__ = [
     "Trainer",
     "arithmetic",
     "autocast",
+    "explain",
+    "fake_quantize",
     "load_task",
     "outcome",
     "round_to",
+    "round_with_stats",
     "tensor_stats",
     "track",
     "usable_window",

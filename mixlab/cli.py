@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from mixlab import machine, notebooks
+from mixlab import __version__, machine, notebooks
 from mixlab.explain import explain
 from mixlab.formats import FORMATS, Format
 from mixlab.recipes import PRESETS, Recipe
@@ -41,6 +41,13 @@ _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
     *("max", "smallest_normal", "smallest_subnormal", "eps"),
 )
+
+
+@app.callback(invoke_without_command=True)
+def mixlab(version: Annotated[bool, typer.Option("--version", help="Show mixlab's version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 class _PairsCommand(TyperCommand):
@@ -106,6 +113,8 @@ def run(
             _print_error(f"executed up to the error: {out / notebook.name}")
         place = notebook.stem if error.cell is None else f"{notebook.stem}, cell {error.cell}"
         _fail(f"{place}: {error}", 1)
+    except KeyboardInterrupt:
+        _fail(f"{notebook.stem}: stopped", 130)
     if out is not None:
         Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
 
@@ -138,6 +147,10 @@ def train(
             records = run.records()
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(
+            f"stopped; the same command goes on in {folder}" if folder else "stopped; with --run DIR it can go on", 130
+        )
     Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
     Console().print(f"held out: loss {held_out_loss:.3g}, accuracy {held_out_accuracy:.1%}", highlight=False)
     Console().print(f"on {run.info.machine}, started {run.info.started}", highlight=False, soft_wrap=True)

@@ -36,7 +36,10 @@ def _names(text: str) -> frozenset[str]:
 # CUDA's lists, by the names under which Python calls the ops (PyTorch, "CUDA Op-Specific Behavior" in the docs of
 # torch.amp, and AT_FORALL_* in ATen/autocast_mode.h). The 16-bit ops that are not listed here are on the CPU's own
 # 16-bit list.
-COMPUTE_OPS = _names("mv addmv addr prelu chain_matmul linalg_multi_dot lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+COMPUTE_OPS = _names("""
+    mv addmv addr prelu chain_matmul linalg_multi_dot
+    lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+""")
 FLOAT32_OPS = _names("""
     __pow__ __rpow__ acos arccos asin arcsin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal rsqrt sinh tan
     softplus softmax softmin log_softmax logsumexp layer_norm native_layer_norm rms_norm group_norm
@@ -55,7 +58,7 @@ WIDEST_OPS = _names("""
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
-def autocast(compute: Format, device: torch.device | str) -> AbstractContextManager[object]:
+def autocast(compute: Format | str, device: torch.device | str) -> AbstractContextManager[object]:
     """The context of a forward pass with float32 weights and 16-bit compute: CUDA's rules, whatever the device.
 
     Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
@@ -63,12 +66,13 @@ def autocast(compute: Format, device: torch.device | str) -> AbstractContextMana
     bits.
 
     Args:
-        compute: fp16 or bf16; fp32 switches autocast off.
+        compute: fp16 or bf16, or its name; fp32 switches autocast off.
         device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
 
     Raises:
         ValueError: Another format.
     """
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
     if compute == FP32:
         return nullcontext()
     if compute not in (FP16, BF16):

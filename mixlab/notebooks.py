@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,10 +84,10 @@ def find_lab(lab: str, folder: Path | None = None) -> Path:
 
 
 def parse_value(text: str) -> bool | int | float | str | None:
-    """Reads a parameter's value as papermill does: True, False, None, a whole number, a number, else the text itself.
+    """Reads a parameter's value: True, False, None, a whole number, a number, a power 2^k, else the text itself.
 
-    >>> [parse_value(text) for text in ("1024", "1e-6", "True", "amp-fp16")]
-    [1024, 1e-06, True, 'amp-fp16']
+    >>> [parse_value(text) for text in ("1024", "1e-6", "2^10", "True", "amp-fp16")]
+    [1024, 1e-06, 1024.0, True, 'amp-fp16']
     """
     words = {"True": True, "False": False, "None": None}
     if text in words:
@@ -96,7 +97,8 @@ def parse_value(text: str) -> bool | int | float | str | None:
             return number(text)
         except ValueError:
             continue
-    return text
+    power = re.fullmatch(r"2\^(-?\d{1,3})", text)
+    return 2.0 ** int(power[1]) if power else text
 
 
 def parameter_names(notebook: Path) -> tuple[str, ...]:

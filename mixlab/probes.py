@@ -74,12 +74,14 @@ def tensor_stats(
     return TensorStats(layer, kind, x.numel(), *counts, amax, histogram)
 
 
-def usable_window(stats: TensorStats, fmt: Format, *, tolerance: float = 0.01) -> tuple[int, int] | None:
+def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0.01) -> tuple[int, int] | None:
     """Returns the exponents (low, high) of the loss scales under which `fmt` holds this tensor, None without any.
 
     Between them no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
-    tensor must be unscaled (of a float32 run). A tensor without non-zero finite values has no window.
+    tensor must be unscaled (of a float32 run). A tensor without non-zero finite values has no window. The upper edge is
+    exact; the lower one is an estimate if the histogram is that of a sample.
     """
+    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
     if not 0 <= tolerance <= 1:
         raise ValueError(f"usable_window: tolerance must be a fraction from 0 to 1, got {tolerance!r}")
     if stats.amax == 0:
@@ -124,7 +126,8 @@ class track:  # noqa: N801  a context manager, named as a verb
     """Watches a model: while entered, every layer that owns parameters reports its outputs and its gradients.
 
     It is a sequence of `TensorStats` in the order of the model's modules, looked up by (layer, kind). Gradients
-    are seen as backward delivers them, with the loss scale still in them.
+    are seen as backward delivers them, with the loss scale still in them, and not added to those of an earlier backward
+    pass. Of a layer that returns a tuple or list, such as an LSTM, the tensors directly in it are seen.
 
     Args:
         model: Any module; the layers are its submodules that have parameters of their own.
@@ -144,6 +147,8 @@ class track:  # noqa: N801  a context manager, named as a verb
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"track: model must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(kinds, str):
+            raise TypeError(f"track: kinds must be a tuple of kinds, got {kinds!r}; write ({kinds!r},)")
         unknown = sorted(set(kinds) - set(get_args(Kind)))
         if unknown:
             raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(Kind))}")
@@ -166,8 +171,9 @@ class track:  # noqa: N801  a context manager, named as a verb
                 self._handles.append(module.register_forward_hook(self._forward_hook(name)))
             if "weight_gradient" in self._kinds:
                 for parameter in module.parameters(recurse=False):
-                    if parameter.requires_grad:
-                        self._handles.append(parameter.register_post_accumulate_grad_hook(self._weight_hook(name)))
+                    if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad
+                        see = partial(self._see, name, "weight_gradient")
+                        self._handles.append(parameter.register_hook(see))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -198,19 +204,13 @@ class track:  # noqa: N801  a context manager, named as a verb
 
     def _forward_hook(self, layer: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or not output.is_floating_point():
-                return
-            if "activation" in self._kinds:
-                self._see(layer, "activation", output)
-            if "gradient" in self._kinds and output.requires_grad:
-                output.register_hook(partial(self._see, layer, "gradient"))  # type: ignore[no-untyped-call]
-
-        return hook
-
-    def _weight_hook(self, layer: str) -> Callable[[Tensor], None]:
-        def hook(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            self._see(layer, "weight_gradient", parameter.grad)
+            for tensor in output if isinstance(output, tuple | list) else (output,):
+                if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                    continue
+                if "activation" in self._kinds:
+                    self._see(layer, "activation", tensor)
+                if "gradient" in self._kinds and tensor.requires_grad:
+                    tensor.register_hook(partial(self._see, layer, "gradient"))  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -129,7 +129,9 @@ class Recipe:
         A scale of 0 stands for the recipe's own and returns it unchanged, which is what the labs' parameter means by
         it.
         """
-        if scale == 0 and not isinstance(scale, bool):
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise ValueError(f"the loss scale must be a number, 0 for the recipe's own, got {scale!r}")
+        if scale == 0:
             return self
         return replace(self, scaler="static" if self.scaler == "none" else self.scaler, scale=scale)
 

@@ -126,7 +126,13 @@ class Run:
         trainer = _new_trainer(self.info, device)
         checkpoint = self.path / "checkpoint.pt"
         if checkpoint.exists():
-            trainer.load_state_dict(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+            try:
+                state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
+            except Exception as error:  # whatever torch makes of bytes that are no checkpoint
+                raise ValueError(
+                    f"{checkpoint} is damaged; delete it to train again from the first step ({type(error).__name__})"
+                ) from error
+            trainer.load_state_dict(state)
         return trainer
 
     def train(self, steps: int, *, checkpoint_every: int = 100, device: str | None = None) -> Iterator[StepRecord]:

@@ -60,10 +60,23 @@ class Task:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
 
     def seeded_model(self, seed: int) -> nn.Module:
-        """Returns the model that this seed gives, and leaves torch's global generator as it was."""
+        """Returns the model that this seed gives, and leaves torch's global generator as it was.
+
+        Raises:
+            TypeError: `make_model` returned something else than a module in float32.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make_model()
+            model = self.make_model()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Task {self.name}: make_model must return a new torch.nn.Module, got {model!r}")
+        dtypes = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
+        if dtypes:
+            raise TypeError(
+                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores as it "
+                f"says; got {', '.join(map(str, dtypes))}"
+            )
+        return model
 
     def batch(self, seed: int, step: int) -> Batch:
         """Returns the batch of one step: a function of (seed, step) alone, so that a resumed run sees the same."""

@@ -75,6 +75,10 @@ COMPUTE_CALLS = {
     "conv_transpose1d": lambda: F.conv_transpose1d(IMAGE[:, :, 0], torch.randn(2, 3, 2)),
     "conv_transpose2d": lambda: F.conv_transpose2d(IMAGE, torch.randn(2, 3, 2, 2)),
     "conv_transpose3d": lambda: F.conv_transpose3d(IMAGE[None], torch.randn(1, 3, 1, 2, 2)),
+    "lstm": lambda: nn.LSTM(4, 4)(torch.randn(3, 2, 4))[0],
+    "gru": lambda: nn.GRU(4, 4)(torch.randn(3, 2, 4))[0],
+    "rnn_tanh": lambda: nn.RNN(4, 4)(torch.randn(3, 2, 4))[0],
+    "rnn_relu": lambda: nn.RNN(4, 4, nonlinearity="relu")(torch.randn(3, 2, 4))[0],
     "lstm_cell": lambda: nn.LSTMCell(4, 4)(X)[0],
     "gru_cell": lambda: nn.GRUCell(4, 4)(X),
     "rnn_tanh_cell": lambda: nn.RNNCell(4, 4)(X),
@@ -270,3 +274,21 @@ def test_emulation_agrees_with_native_amp_on_a_gpu(name, fmt):
     for mine, native in zip(our_gradients, their_gradients, strict=True):
         assert mine.dtype is native.dtype is torch.float32
         assert (mine - native).norm() <= 16 * fmt.eps * native.norm()
+
+
+@pytest.mark.parametrize("compute", ["fp16", "bf16"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_compute_in_16_bits(kind, compute):
+    """CUDA's autocast casts for cuDNN's recurrent kernels; the result is that of the same layer in 16 bits."""
+    layer, x = kind(8, 4, num_layers=2, bidirectional=True), torch.randn(5, 3, 8)
+    with arithmetic("cpu"), autocast(compute, "cpu"):
+        output = layer(x)[0]
+    output.float().sum().backward()
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[compute]
+    low = kind(8, 4, num_layers=2, bidirectional=True)
+    low.load_state_dict(layer.state_dict())
+    with arithmetic("cpu"):
+        expected = low.to(dtype)(x.to(dtype))[0]
+    assert output.dtype is dtype
+    assert torch.equal(output, expected)
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())

@@ -202,6 +202,28 @@ def test_track_adds_up_repeated_calls_of_one_layer():
     assert [stats.numel for stats in probe] == [16]
 
 
+def test_track_sees_the_gradient_of_this_pass_alone():
+    layer, x = nn.Linear(8, 4), torch.randn(16, 8)
+    layer(x).sum().backward()  # leaves a large gradient in .grad
+    with track(layer) as probe:
+        (layer(x).sum() * 1e-6).backward()
+    clean = nn.Linear(8, 4)
+    clean.load_state_dict(layer.state_dict())
+    (clean(x).sum() * 1e-6).backward()
+    assert probe["", "weight_gradient"].amax == float(max(p.grad.abs().max() for p in clean.parameters()))
+
+
+def test_track_sees_outputs_in_tuples():
+    lstm = nn.LSTM(8, 4)
+    with track(lstm) as probe:
+        output, _ = lstm(torch.randn(5, 2, 8))
+        output.square().sum().backward()
+    largest = float(output.detach().abs().max())
+    assert {stats.kind for stats in probe} == {"activation", "gradient", "weight_gradient"}
+    assert probe["", "activation"].amax == largest
+    assert probe["", "gradient"].amax == 2 * largest
+
+
 def test_track_changes_no_number():
     results = []
     for watched in (False, True):

@@ -1,9 +1,12 @@
-"""Bit for bit: every value, midpoint and neighbour, against torch's casts, ml_dtypes and exact rational arithmetic."""
+"""Bit for bit: every value, midpoint and neighbour, against torch's casts, ml_dtypes, gfloat and exact arithmetic."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import get_args
 
+import gfloat
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,15 +14,35 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixlab import BF16, E4M3FN, E5M2, FP16, TF32, Format, round_to
-from tests.reference.rounding import round_nearest_even
+from mixlab import BF16, E4M3FN, E5M2, FORMATS, FP16, TF32, Format, round_to
+from mixlab.formats import E4M3FNUZ
+from mixlab.rounding import Rounding
+from tests.reference.rounding import round_reference
 
 SMALL = {
     FP16: np.float16,
     BF16: ml_dtypes.bfloat16,
-    E4M3FN: ml_dtypes.float8_e4m3fn,
-    E5M2: ml_dtypes.float8_e5m2,
+    FORMATS["e3m2fn"]: ml_dtypes.float6_e3m2fn,
+    FORMATS["e2m3fn"]: ml_dtypes.float6_e2m3fn,
+    FORMATS["e2m1fn"]: ml_dtypes.float4_e2m1fn,
+    **{
+        FORMATS[name]: getattr(ml_dtypes, f"float8_{name}")
+        for name in ("e5m2", "e5m2fnuz", "e4m3", "e4m3fn", "e4m3fnuz", "e4m3b11fnuz", "e3m4")
+    },
 }
+GFLOAT_MODES = {
+    "nearest_even": gfloat.RoundMode.TiesToEven,
+    "nearest_away": gfloat.RoundMode.TiesToAway,
+    "toward_zero": gfloat.RoundMode.TowardZero,
+    "toward_positive": gfloat.RoundMode.TowardPositive,
+    "toward_negative": gfloat.RoundMode.TowardNegative,
+}
+EXACT_MODES = list(GFLOAT_MODES)
+
+
+def usual_overflow(fmt: Format) -> str:
+    """Returns what ml_dtypes does beyond the largest value."""
+    return "inf" if fmt.has_inf else "nan" if fmt.has_nan else "saturate"
 
 
 def critical_inputs(dtype: np.dtype) -> np.ndarray:
@@ -46,45 +69,144 @@ def assert_same_bits(ours: torch.Tensor, theirs: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("fmt", SMALL, ids=str)
-def test_every_critical_value_equals_ml_dtypes_and_torch(fmt):
+def test_every_critical_value_equals_ml_dtypes(fmt):
     x = critical_inputs(SMALL[fmt])
+    x = x if fmt.has_nan else x[~np.isnan(x)]  # there, a cast makes -0 of NaN; a float32 tensor can keep it
     with np.errstate(over="ignore"):
         theirs = x.astype(SMALL[fmt]).astype(np.float32)
-    ours = round_to(torch.from_numpy(x), fmt, overflow="inf" if fmt.has_inf else "nan")
-    assert_same_bits(ours, theirs)
-    torchs = torch.from_numpy(x).to(fmt.dtype).float()
-    ours = round_to(torch.from_numpy(x), fmt, overflow="inf" if fmt.has_inf else "saturate")
-    assert_same_bits(ours, torchs.numpy())
+    assert_same_bits(round_to(torch.from_numpy(x), fmt, overflow=usual_overflow(fmt)), theirs)
 
 
-@pytest.mark.parametrize("fmt", [*SMALL, TF32, Format.parse("e6m9")], ids=str)
-def test_compiled_equals_eager(fmt):
+@pytest.mark.parametrize("fmt", [FP16, BF16, E4M3FN, E5M2], ids=str)
+def test_every_critical_value_equals_torch(fmt):
+    x = torch.from_numpy(critical_inputs(SMALL[fmt]))
+    ours = round_to(x, fmt, overflow="inf" if fmt.has_inf else "saturate")
+    assert_same_bits(ours, x.to(fmt.dtype).float().numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", [FP16, BF16, E4M3FN], ids=str)
+def test_every_float32_equals_torch(fmt):
+    """All 2^32 of them, NaN included; about two minutes a format on two cores."""
+    step = 1 << 24
+    for start in range(-(1 << 31), 1 << 31, step):
+        x = torch.arange(start, start + step, dtype=torch.int64).to(torch.int32).view(torch.float32)
+        theirs = x.to(fmt.dtype).float()
+        ours = round_to(x, fmt, overflow="inf" if fmt.has_inf else "saturate")
+        same = (ours.view(torch.int32) == theirs.view(torch.int32)) | (ours.isnan() & theirs.isnan())
+        assert same.all(), f"{fmt}: {x[~same][:4]} became {ours[~same][:4]}, not {theirs[~same][:4]}"
+
+
+@pytest.mark.parametrize("rounding", get_args(Rounding))
+@pytest.mark.parametrize("fmt", [FP16, BF16, E4M3FN, E4M3FNUZ, TF32, Format.parse("e6m9"), Format("", 7, 3, bias=0)])
+def test_compiled_equals_eager(fmt, rounding):
     x = torch.from_numpy(critical_inputs(SMALL.get(fmt, np.float16)))
-    compiled = torch.compile(round_to)
-    eager = round_to(x, fmt, overflow="saturate")
-    assert_same_bits(compiled(x, fmt, overflow="saturate"), eager.numpy())
+    bits = torch.randint(-(2**31), 2**31, x.shape, dtype=torch.int32) if rounding == "stochastic" else None
+    eager = round_to(x, fmt, overflow="saturate", rounding=rounding, random_bits=bits)
+    compiled = round_to(x, fmt, overflow="saturate", rounding=rounding, random_bits=bits, compiled=True)
+    assert_same_bits(compiled, eager.numpy())
 
 
-formats = st.builds(lambda e, m: Format.parse(f"e{e}m{m}"), st.integers(2, 8), st.integers(1, 23))
+def test_a_users_own_compilation_equals_eager():
+    x = torch.from_numpy(critical_inputs(np.float16))
+    compiled = torch.compile(round_to, fullgraph=True)
+    assert_same_bits(compiled(x, E4M3FN, overflow="saturate"), round_to(x, E4M3FN, overflow="saturate").numpy())
 
 
-@given(fmt=formats, x=st.floats(width=32))
-@settings(max_examples=600)
-def test_any_format_equals_the_oracle_from_float32(fmt, x):
-    ours = float(round_to(torch.tensor(x, dtype=torch.float32), fmt, overflow="inf"))
-    theirs = round_nearest_even(x, fmt)
-    assert (
-        math.isnan(ours) if math.isnan(theirs) else (ours, math.copysign(1, ours)) == (theirs, math.copysign(1, theirs))
+def test_a_change_of_format_compiles_nothing_again():
+    x = torch.randn(1000)
+    for fmt in ("e4m3fn", "e5m2"):  # the second one with another length
+        round_to(x[: len(fmt) * 100], fmt, overflow="saturate", compiled=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for fmt in ("e2m1fn", "e3m4", "e4m3", "e5m2", "fp16", "e6m9"):
+        round_to(x, fmt, overflow="saturate", compiled=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+# --- any format, any direction ----------------------------------------------------------------------------------------
+
+
+def gfloat_format(fmt: Format) -> gfloat.FormatInfo:
+    return gfloat.FormatInfo(
+        name=fmt.name,
+        k=fmt.bits,
+        precision=fmt.mantissa_bits + 1,
+        bias=fmt.bias,
+        is_signed=True,
+        domain=gfloat.Domain.Extended if fmt.has_inf else gfloat.Domain.Finite,
+        has_nz=fmt.has_negative_zero,
+        num_high_nans={"ieee": (1 << fmt.mantissa_bits) - 1, "fn": 1, "fnuz": 0, "finite": 0}[fmt.specials],
+        has_subnormals=True,
+        is_twos_complement=False,
     )
 
 
-@given(fmt=formats, x=st.floats(width=64))
+ARBITRARY = [
+    Format(f"e{e}m{m}{specials}", e, m, specials)
+    for e, m, specials in itertools.product((2, 3, 5, 7), (1, 3, 8, 10), ("ieee", "fn", "fnuz", "finite"))
+] + [Format("e8m10", 8, 10), Format("e4m3b20", 4, 3, bias=20), Format("e5m10b-90", 5, 10, bias=-90)]
+
+
+@pytest.mark.parametrize("rounding", EXACT_MODES)
+def test_arbitrary_formats_equal_gfloat(rounding):
+    assert len(ARBITRARY) > 60
+    generator = np.random.default_rng(0)
+    for fmt in ARBITRARY:
+        exponents = generator.integers(fmt.min_exponent - fmt.mantissa_bits - 3, min(fmt.max_exponent + 3, 128), 60)
+        near_max = fmt.max * np.array([1 - fmt.eps, 1, 1 + fmt.eps / 4, 1 + fmt.eps / 2, 1.5])
+        near_zero = fmt.smallest_subnormal * np.array([0.25, 0.5, 0.75, 1, 1.5, 2.5])
+        with np.errstate(over="ignore", under="ignore"):
+            x = np.float32([*np.ldexp(generator.standard_normal(60), exponents), *near_max, *near_zero, 0.0, np.inf])
+        x = np.concatenate([x, -x])
+        for overflow in {"saturate", usual_overflow(fmt)}:
+            ours = round_to(torch.from_numpy(x), fmt, overflow=overflow, rounding=rounding)
+            saturates = overflow == "saturate"
+            theirs = [gfloat.round_float(gfloat_format(fmt), float(v), GFLOAT_MODES[rounding], saturates) for v in x]
+            assert_same_bits(ours, np.float32(theirs))
+
+
+formats = st.builds(
+    lambda e, m, subnormals: Format("any", e, m, subnormals=subnormals),
+    st.integers(2, 8),
+    st.integers(1, 23),
+    st.booleans(),
+)
+modes = st.sampled_from(EXACT_MODES)
+
+
+def same(ours: float, theirs: float) -> bool:
+    if math.isnan(theirs):
+        return math.isnan(ours)
+    return ours == theirs and math.copysign(1, ours) == math.copysign(1, theirs)
+
+
+@given(fmt=formats, x=st.floats(width=32), rounding=modes)
 @settings(max_examples=600)
-def test_any_format_equals_the_oracle_from_float64(fmt, x):
-    rounded = round_to(torch.tensor(x, dtype=torch.float64), fmt, overflow="inf")
-    theirs = round_nearest_even(x, fmt)
-    assert rounded.dtype is torch.float64
-    assert math.isnan(rounded) if math.isnan(theirs) else float(rounded) == theirs
+def test_any_format_equals_the_oracle_from_float32(fmt, x, rounding):
+    ours = round_to(torch.tensor(x, dtype=torch.float32), fmt, overflow="inf", rounding=rounding)
+    assert ours.dtype is torch.float32
+    assert same(float(ours), round_reference(x, fmt, rounding))
+
+
+@given(fmt=formats, x=st.floats(width=64), rounding=modes)
+@settings(max_examples=600)
+def test_any_format_equals_the_oracle_from_float64(fmt, x, rounding):
+    ours = round_to(torch.tensor(x, dtype=torch.float64), fmt, overflow="inf", rounding=rounding)
+    assert ours.dtype is torch.float64
+    assert same(float(ours), round_reference(x, fmt, rounding))
+
+
+@given(fmt=formats, x=st.floats(width=32, allow_nan=False))
+def test_what_is_rounded_lies_on_the_side_it_was_sent_to(fmt, x):
+    tensor = torch.tensor(x, dtype=torch.float64)
+    down, up, zero = (
+        float(round_to(tensor, fmt, overflow="inf", rounding=rounding))
+        for rounding in ("toward_negative", "toward_positive", "toward_zero")
+    )
+    assert down <= x <= up
+    assert abs(zero) <= abs(x)
+    assert zero in (down, up)
+    assert down == up or fmt.next_up(down) == up or up - down == fmt.ulp(x)
 
 
 @given(fmt=formats, x=st.floats(width=32, allow_nan=False))
@@ -128,12 +250,119 @@ def test_shapes_dtypes_and_views(shape, dtype):
     assert torch.equal(round_to(strided, FP16, overflow="inf"), strided.half().float())
 
 
+# --- stochastic -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("fmt", "x"),
+    [(E4M3FN, 1.1), (E4M3FN, -1.1), (E4M3FN, 3.3e-3), (E4M3FN, -430.0), (BF16, 1.1), (BF16, -1e-39)],
+    ids=str,
+)
+def test_stochastic_rounding_is_right_on_average(fmt, x, compiled):
+    """Within 3 sigma of the binomial, at a fixed seed; always one of the two neighbours."""
+    n = 200_000
+    values = torch.full((n,), x)
+    generator = torch.Generator().manual_seed(1)
+    rounded = round_to(
+        values, fmt, overflow="saturate", rounding="stochastic", generator=generator, compiled=compiled
+    ).double()
+    x = float(values[0])
+    below, above = fmt.next_down(x), fmt.next_up(x)
+    assert set(rounded.tolist()) == {below, above}
+    share = (x - below) / (above - below)
+    assert abs(float((rounded == above).double().mean()) - share) <= 3 * math.sqrt(share * (1 - share) / n)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_stochastic_rounding_leaves_values_alone_and_saturates(compiled):
+    values = torch.from_numpy(E4M3FN.values()).float()
+    x = torch.cat([values.repeat(50), torch.tensor([1e4, -1e4, torch.inf])])
+    rounded = round_to(x, E4M3FN, overflow="saturate", rounding="stochastic", compiled=compiled)
+    assert_same_bits(rounded, x.clamp(-448, 448).numpy())
+
+
+def test_stochastic_rounding_follows_the_bits_and_the_generator():
+    x = torch.rand(1000)
+    bits = torch.randint(-(2**31), 2**31, x.shape, dtype=torch.int32)
+    expected = round_to(x, BF16, overflow="inf", rounding="stochastic", random_bits=bits)
+    uniform = ((bits.long() % 2**32) // 256).double() / 2**24
+    down = round_to(x, BF16, overflow="inf", rounding="toward_zero")
+    gap = torch.tensor([BF16.ulp(v) for v in x.tolist()])
+    assert torch.equal(expected, torch.where(uniform < (x - down) / gap, down + gap, down))
+    draws = [
+        round_to(
+            x, BF16, overflow="inf", rounding="stochastic", generator=torch.Generator().manual_seed(seed), compiled=c
+        )
+        for c in (False, True)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[3], draws[4])
+    assert not torch.equal(draws[3], draws[5])
+
+
+def test_hashed_bits_of_neighbours_are_unrelated():
+    """The correlation of an element's fate with that of the 1st to 20th next is within 4 sigma of none."""
+    n = 1 << 17
+    x = torch.full((n,), 1.25)  # half way from 1 to 1.5
+    generator = torch.Generator().manual_seed(2)
+    rounded = round_to(
+        x, Format("", 3, 1), overflow="saturate", rounding="stochastic", generator=generator, compiled=True
+    )
+    signs = torch.where(rounded > 1.25, 1.0, -1.0).double()
+    assert set(rounded.tolist()) == {1.0, 1.5}
+    correlations = [float((signs[:-distance] * signs[distance:]).mean()) for distance in range(1, 21)]
+    assert max(map(abs, correlations)) < 4 / math.sqrt(n)
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_out_is_written_and_returned(compiled):
+    x = torch.randn(300, 7)
+    expected = round_to(x, "fp16", overflow="inf")
+    for out in (torch.empty(300, 7), torch.empty(7, 300).t(), torch.empty(600, 14)[::2, ::2]):
+        assert round_to(x, "fp16", overflow="inf", out=out, compiled=compiled) is out
+        assert torch.equal(out, expected)
+    assert round_to(x, "fp16", overflow="inf", out=x, compiled=compiled) is x
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_large_tensors_equal_small_ones(compiled):
+    x = torch.randn(200_003)
+    whole = round_to(x, "e4m3fn", overflow="saturate", compiled=compiled)
+    parts = [round_to(part, "e4m3fn", overflow="saturate") for part in x.split(999)]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_meta_tensors_pass_through():
+    rounded = round_to(torch.empty(3, 4, device="meta"), "fp16", overflow="inf")
+    assert (rounded.device.type, rounded.shape, rounded.dtype) == ("meta", (3, 4), torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rounding", EXACT_MODES)
+@pytest.mark.parametrize("fmt", SMALL, ids=str)
+def test_cuda_equals_cpu(fmt, rounding):
+    x = torch.from_numpy(critical_inputs(SMALL[fmt]))
+    here = round_to(x, fmt, overflow="saturate", rounding=rounding).numpy()
+    assert_same_bits(round_to(x.cuda(), fmt, overflow="saturate", rounding=rounding).cpu(), here)
+    assert_same_bits(round_to(x.cuda(), fmt, overflow="saturate", rounding=rounding, compiled=True).cpu(), here)
+
+
 @pytest.mark.parametrize(
     ("x", "fmt", "overflow", "message"),
     [
-        (torch.arange(3), "fp16", "inf", "floating-point tensor, got torch.int64"),
-        (1.0, "fp16", "inf", "floating-point tensor, got float"),
-        (torch.ones(1), "fp17", "inf", "unknown format 'fp17': use one of fp32"),
+        (torch.arange(3), "fp16", "inf", "float16 or bfloat16 tensor, got torch.int64"),
+        (torch.ones(1).to(torch.float8_e5m2), "fp16", "inf", "or bfloat16 tensor, got torch.float8_e5m2"),
+        (1.0, "fp16", "inf", "float16 or bfloat16 tensor, got float"),
+        (torch.ones(1), "fp17", "inf", "unknown format 'fp17': use one of fp64"),
+        (torch.ones(1), "e8m0fnu", "nan", "e8m0fnu is a scale"),
+        (torch.ones(1), "e2m1fn", "nan", "e2m1fn has no NaN; use overflow='saturate'"),
         (torch.ones(1), "fp16", "wrap", "must be one of inf, nan, saturate, got 'wrap'"),
         (torch.ones(1), "e4m3fn", "inf", "e4m3fn has no infinity; use overflow='saturate'"),
         (torch.ones(1, requires_grad=True), "fp16", "inf", "pass x.detach()"),
@@ -142,3 +371,23 @@ def test_shapes_dtypes_and_views(shape, dtype):
 def test_bad_input_is_named(x, fmt, overflow, message):
     with pytest.raises((TypeError, ValueError), match=message.replace("(", r"\(").replace(")", r"\)")):
         round_to(x, fmt, overflow=overflow)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rounding": "up"}, "rounding must be one of nearest_even, nearest_away, .* got 'up'"),
+        ({"random_bits": torch.zeros(2, dtype=torch.int32)}, "random_bits are for rounding='stochastic'"),
+        (
+            {"rounding": "stochastic", "random_bits": torch.zeros(3, dtype=torch.int32)},
+            r"int32 tensor of x's shape \(2,\)",
+        ),
+        ({"rounding": "stochastic", "random_bits": torch.zeros(2)}, "got 'torch.float32"),
+        ({"out": torch.zeros(3)}, r"out must be torch.float32 \(2,\) on cpu, got torch.float32 \(3,\) on cpu"),
+        ({"out": torch.zeros(2, dtype=torch.float16)}, "out must be torch.float32"),
+        ({"out": torch.zeros(2, requires_grad=True)}, "out must not need a gradient"),
+    ],
+)
+def test_bad_options_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        round_to(torch.ones(2), "fp16", overflow="inf", **arguments)

@@ -208,3 +208,11 @@ def test_resume_or_create_goes_on_only_with_the_same_run(tmp_path):
 def test_the_time_of_the_start_is_utc(tmp_path):
     started = time.strptime(new_run(tmp_path).info.started, "%Y-%m-%dT%H:%M:%SZ")
     assert abs(time.mktime(started) - time.mktime(time.gmtime())) < 60
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = Run.create(tmp_path / "run", task="digits-mlp", recipe=Recipe())
+    list(run.train(2))
+    (run.path / "checkpoint.pt").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"checkpoint.pt is damaged; delete it to train again from the first step"):
+        run.trainer()

@@ -6,17 +6,37 @@ import math
 from fractions import Fraction
 
 from mixlab.formats import Format
+from mixlab.rounding import Rounding
 
 
-def round_nearest_even(x: float, fmt: Format) -> float:
-    """Rounds x to the nearest value of fmt, ties to even, as if it had no largest exponent; beyond max gives inf."""
-    if math.isnan(x) or math.isinf(x) or x == 0:
+def round_reference(x: float, fmt: Format, rounding: Rounding = "nearest_even") -> float:
+    """Rounds x to a value of fmt as if it had no largest exponent; what rounds beyond max gives inf.
+
+    Finite values that a directed rounding takes toward zero stop at max.
+    """
+    if math.isnan(x) or math.isinf(x):
         return x
     magnitude = Fraction(abs(x))
     exponent = fmt.min_exponent
     while magnitude >= Fraction(2) ** (exponent + 1):
         exponent += 1
-    last_bit = Fraction(2) ** (exponent - fmt.mantissa_bits)
-    units = round(magnitude / last_bit)  # Python rounds a Fraction's ties to even
-    rounded = units * last_bit
-    return math.copysign(math.inf if rounded > Fraction(fmt.max) else float(rounded), x)
+    gap = Fraction(2) ** (exponent - fmt.mantissa_bits)
+    if not fmt.subnormals and magnitude < Fraction(fmt.smallest_normal):
+        gap = Fraction(fmt.smallest_normal)
+    below = magnitude // gap
+    rest = magnitude / gap - below
+    toward_infinity = (rounding == "toward_positive" and x > 0) or (rounding == "toward_negative" and x < 0)
+    up = {
+        "nearest_even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and below % 2 == 1),
+        "nearest_away": rest >= Fraction(1, 2),
+        "toward_zero": False,
+        "toward_positive": toward_infinity and rest > 0,
+        "toward_negative": toward_infinity and rest > 0,
+    }[rounding]
+    rounded = (below + up) * gap
+    if rounded > Fraction(fmt.max):
+        toward_zero = rounding.startswith("toward") and not toward_infinity
+        return math.copysign(fmt.max if toward_zero else math.inf, x)
+    if not rounded and not fmt.has_negative_zero:
+        return 0.0
+    return math.copysign(float(rounded), x)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mixlab import FP16, Format, round_to, round_with_stats
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300_000, generator=generator) * torch.randn(300_000, generator=generator).mul(8).exp2()
+    x[::1000] = 0
+    x[1::5000] = torch.inf
+    x[2::5000] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("overflow", ["saturate", "usual"])
+@pytest.mark.parametrize("fmt", ["fp16", "bf16", "e4m3fn", "e5m2", "e2m1fn", "e4m3fnuz"])
+def test_statistics_equal_doing_it_by_hand(x, fmt, overflow, compiled):
+    fmt = Format.parse(fmt)
+    overflow = "saturate" if overflow == "saturate" or not fmt.has_nan else "inf" if fmt.has_inf else "nan"
+    y, stats = round_with_stats(x, fmt, overflow=overflow, compiled=compiled)
+    expected = round_to(x, fmt, overflow=overflow)
+    assert torch.equal(y.nan_to_num(nan=1e30), expected.nan_to_num(nan=1e30))
+    alive = x.isfinite() & (x != 0)
+    a, b = x.abs()[alive].double(), expected.abs()[alive].double()
+    assert (stats.numel, stats.non_zero) == (x.numel(), int(alive.sum()))
+    assert stats.underflow == float((b == 0).double().mean())
+    assert stats.subnormal == float(((b > 0) & (b < fmt.smallest_normal)).double().mean())
+    assert stats.overflow == float((~b.isfinite()).double().mean())
+    assert stats.clipped == float((b.isfinite() & (a >= fmt.overflow_threshold)).double().mean())
+    assert stats.amax == float(a.max())
+    kept = x.isfinite() & expected.isfinite()
+    noise = (expected.double() - x.double())[kept].square()
+    signal = x.double()[kept].square()
+    assert stats.mean_square_error == pytest.approx(float(noise.mean()), rel=1e-5)
+    assert stats.signal_to_noise_db == pytest.approx(10 * math.log10(float(signal.sum() / noise.sum())), abs=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (4096,), (3, 5000)])
+def test_shapes_and_out(shape, compiled):
+    x = torch.ones(shape, dtype=torch.float64) * 1.1
+    out = torch.empty_like(x)
+    y, stats = round_with_stats(x, FP16, overflow="inf", out=out, compiled=compiled)
+    assert y is out
+    assert torch.equal(y, round_to(x, FP16, overflow="inf"))
+    assert (stats.numel, stats.non_zero) == (x.numel(), x.numel())
+    assert stats.amax == (1.1 if x.numel() else 0.0)
+
+
+def test_nothing_lost_is_infinitely_good_and_in_place_works():
+    x = torch.tensor([[1.0, 2.0], [3.0, 65504.0]])
+    y, stats = round_with_stats(x, "fp16", overflow="inf", out=x)
+    assert y is x
+    assert stats.signal_to_noise_db == math.inf
+    assert stats.mean_square_error == 0
+    strided = torch.randn(6, 8)[:, ::2]
+    out = torch.empty(4, 6).t()
+    assert torch.equal(round_with_stats(strided, "bf16", overflow="inf", out=out)[0], strided.bfloat16().float())
+
+
+def test_bad_input_is_named():
+    with pytest.raises(TypeError, match="bfloat16 tensor, got torch.int64"):
+        round_with_stats(torch.arange(3), "fp16", overflow="inf")
+    with pytest.raises(ValueError, match="e4m3fn has no infinity"):
+        round_with_stats(torch.ones(3), "e4m3fn", overflow="inf")
+    with pytest.raises(ValueError, match="out must be"):
+        round_with_stats(torch.ones(3), "fp16", overflow="inf", out=torch.ones(2))
