@@ -24,9 +24,12 @@ from mixlab import (
     Trainer,
     arithmetic,
     autocast,
+    explain,
+    fake_quantize,
     load_task,
     outcome,
     round_to,
+    round_with_stats,
     tensor_stats,
     track,
     usable_window,
@@ -40,9 +43,27 @@ CALLS = [
     ("Format", lambda: Format("x", 9, 3), "exponent_bits must be a whole number from 2 to 8, got 9"),
     ("Format", lambda: Format("x", 5.0, 3), "exponent_bits must be a whole number from 2 to 8, got 5.0"),
     ("Format", lambda: Format("x", 5, 0), "mantissa_bits must be a whole number from 1 to 23, got 0"),
-    ("Format", lambda: Format("x", 5, 2, "posit"), "specials must be one of ieee, fn, got 'posit'"),
-    ("Format", lambda: Format("x", 8, 2, "fn"), "use at most 7 exponent bits, or ieee"),
-    ("Format", lambda: Format.parse("fp17"), "unknown format 'fp17': use one of fp32, tf32, fp16"),
+    (
+        "Format",
+        lambda: Format("x", 5, 2, "posit"),
+        "one of ieee, fn, fnuz, finite, scale, got 'posit'",
+    ),
+    ("Format", lambda: Format("x", 8, 2, "fn"), "beyond float32 (2^-149 to 2^127); use fewer exponent bits"),
+    ("Format", lambda: Format.parse("fp17"), "unknown format 'fp17': use one of fp64, fp32, tf32, fp16"),
+    ("Format", lambda: FP16.encode(0.1), "fp16 has no value 0.1: its neighbours are"),
+    ("explain", lambda: explain("957", "fp16"), "value must be a number, got '957'"),
+    ("explain", lambda: explain(957, "e8m0fnu"), "e8m0fnu is a scale"),
+    (
+        "fake_quantize",
+        lambda: fake_quantize(ONES, forward="fp17", backward=None, overflow="inf"),
+        "unknown format 'fp17'",
+    ),
+    (
+        "fake_quantize",
+        lambda: fake_quantize(ONES, forward=None, backward="e2m1fn", overflow="nan"),
+        "e2m1fn has no NaN; use overflow='saturate'",
+    ),
+    ("round_with_stats", lambda: round_with_stats(ONES.long(), "fp16", overflow="inf"), "tensor, got torch.int64"),
     ("Recipe", lambda: Recipe(weights="fp16"), "weights must be a Format such as mixlab.FP16, got 'fp16'"),
     ("Recipe", lambda: Recipe(scaler="magic"), "scaler='magic' is not allowed; use none, static, dynamic"),
     ("Recipe", lambda: Recipe(scaler="static", scale=math.nan), "positive number that float32 can hold, got nan"),
@@ -63,12 +84,16 @@ CALLS = [
         lambda: DynamicScaler(1, growth_interval=2.0),
         "growth_interval must be a whole number from 1 up",
     ),
-    ("round_to", lambda: round_to([1.0], FP16, overflow="inf"), "x must be a floating-point tensor, got list"),
+    (
+        "round_to",
+        lambda: round_to([1.0], FP16, overflow="inf"),
+        "x must be a float64, float32, float16 or bfloat16 tensor, got list",
+    ),
     ("round_to", lambda: round_to(ONES, "fp17", overflow="inf"), "unknown format 'fp17'"),
     ("round_to", lambda: round_to(ONES, 16, overflow="inf"), "fmt must be a Format or its name, got 16"),
     ("round_to", lambda: round_to(ONES, FP16, overflow=None), "overflow must be one of inf, nan, saturate, got None"),
     ("autocast", lambda: autocast(Format.parse("e5m2"), "cpu"), "compute must be fp32, fp16 or bf16, got e5m2"),
-    ("autocast", lambda: autocast("fp16", "cpu"), "compute must be fp32, fp16 or bf16, got fp16"),
+    ("autocast", lambda: autocast("fp8", "cpu"), "unknown format 'fp8'"),
     ("autocast", lambda: autocast(FP16, "tpu"), "device"),
     ("arithmetic", lambda: arithmetic("tpu"), "device"),
     ("Histogram", lambda: Histogram.of(ONES.double()), "at most 32 bits, got torch.float64; convert with .float()"),
@@ -107,11 +132,15 @@ COMMANDS = [
     (["train", "--device", "tpu"], "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
     (["train", "--run", "pyproject.toml"], "pyproject.toml is not empty; choose another folder"),
     (["doctor", "--fast"], "--fast"),
+    (["formats", "fp17"], "unknown format 'fp17': use one of fp64, fp32"),
+    (["explain", "many", "fp16"], "'many' is not a number"),
+    (["explain", "957", "fp17"], "unknown format 'fp17'"),
+    (["explain", "957", "fp16", "--overflow", "wrap"], "overflow must be one of inf, nan, saturate, got 'wrap'"),
 ]
 
 # Constants, and records that mixlab makes and nobody is asked to construct.
 NO_INPUT = {"BF16", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
-RECORDS = {"Fractions", "RunInfo", "StepRecord", "TensorStats"}
+RECORDS = {"Code", "Explanation", "Fractions", "RoundingStats", "RunInfo", "StepRecord", "TensorStats"}
 
 
 @pytest.mark.parametrize(("name", "call", "words"), CALLS, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(CALLS)])

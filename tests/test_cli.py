@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from papermill.cli import _resolve_type
 from typer.testing import CliRunner
 
-from mixlab import cli, machine, notebooks
+from mixlab import FORMATS, __version__, cli, explain, machine, notebooks
 
 HEADER = "loss_scale = 0  # power of two\nrecipe: str = 'amp-fp16'"
 
@@ -369,3 +370,32 @@ def test_train_says_that_it_diverged():
     result = mixlab("train", "--task", "digits-cnn", "--recipe", "fp16", "--steps", "5", "--device", "cpu")
     assert result.exit_code == 0
     assert "diverged: the loss is nan from step 1 on" in result.stdout
+
+
+# --- formats and explain ----------------------------------------------------------------------------------------------
+
+
+def test_formats_shows_all_or_the_named_ones():
+    everything = mixlab("formats").stdout
+    assert all(f"\n{name} " in everything for name in FORMATS)
+    named = mixlab("formats", "e5m3", "bf16").stdout.splitlines()
+    assert [line.split()[0] for line in named[1:]] == ["e5m3", "bf16"]
+    assert "61440" in named[1]
+
+
+def test_formats_as_json_holds_the_numbers_themselves():
+    (row,) = json.loads(mixlab("formats", "fp16", "--json").stdout)
+    assert (row["max"], row["smallest_subnormal"], row["bias"]) == (65504.0, 2.0**-24, 15)
+
+
+def test_explain_tells_it_in_words_and_as_json():
+    result = mixlab("explain", "-957", "e4m3fn")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == str(explain(-957, "e4m3fn"))
+    record = json.loads(mixlab("explain", "nan", "fp16", "--json").stdout)
+    assert (record["value"], record["outcome"], record["result"]["kind"]) == ("nan", "nan", "nan")
+    assert '"value": Infinity' not in mixlab("explain", "inf", "fp16", "--json").stdout
+
+
+def test_version_is_shown():
+    assert mixlab("--version").stdout.strip() == __version__

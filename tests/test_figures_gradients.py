@@ -16,7 +16,9 @@ from mixlab.histograms import Histogram
 from mixlab.probes import TensorStats, tensor_stats
 from mixlab.rounding import round_to
 
-ALL_FORMATS = pytest.mark.parametrize("fmt", FORMATS.values(), ids=str)
+ALL_FORMATS = pytest.mark.parametrize(
+    "fmt", [fmt for fmt in FORMATS.values() if fmt.signed and fmt.bits <= 32], ids=str
+)
 
 
 def powers(*exponents: int) -> torch.Tensor:
@@ -35,7 +37,7 @@ def test_borders_are_where_rounding_changes(fmt: Format):
     limits = zones(fmt)
     just_above = np.nextafter(2.0**limits.zero, 1)
     at_borders = torch.tensor([2.0**limits.zero, just_above, 2.0**limits.subnormal], dtype=torch.float64)
-    rounded = round_to(at_borders, fmt, overflow="nan").tolist()
+    rounded = round_to(at_borders, fmt, overflow="saturate").tolist()
     assert rounded == [0, fmt.smallest_subnormal, fmt.smallest_normal]
     assert 2.0**limits.overflow == pytest.approx(fmt.max)
 
