@@ -23,6 +23,15 @@ def test_the_five_lines_show_a_gradient_underflow(capsys):
     assert capsys.readouterr().out == "tensor([2.9981e-05, 0.0000e+00])\ntensor([2.9996e-05, 1.0012e-08])\n"
 
 
+def test_the_lines_about_formats_run(capsys):
+    names = {"torch": torch}
+    exec(CODE[1], names)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("957 in e4m3fn")
+    assert shown[-1] == "448.0 32.0 320.0"
+    assert names["stats"].numel == 1000
+
+
 def test_the_lines_for_ones_own_model_run(capsys):
     names = {
         "model": nn.Sequential(nn.Linear(4, 3)),
@@ -30,7 +39,7 @@ def test_the_lines_for_ones_own_model_run(capsys):
         "inputs": torch.randn(8, 4),
         "targets": torch.zeros(8, dtype=torch.long),
     }
-    exec(CODE[1], names)
+    exec(CODE[2], names)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" (")[0] for line in lines] == ["0 gradient", "0 weight_gradient"]
 
