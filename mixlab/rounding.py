@@ -177,6 +177,7 @@ def limits_for(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> Limits:
 def rounded_values(
     x: Tensor, plan: Plan, limits: Limits, random_bits: Tensor | None, out: Tensor | None = None
 ) -> Tensor:
+    """Returns `x` rounded, in the plan's carrier; what `round_to` and others put into loops and compiled kernels."""
     x = x.to(plan.carrier)
     a = x.abs()
     beyond = limits.beyond
@@ -237,7 +238,7 @@ def _addend(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     and the addend must not. Below the smallest normal value of a format without subnormals, that value is the gap.
     """
     view, mantissa_bits, bias = _CARRIERS[a.dtype]
-    exponent = a.view(view) & (2 * bias + 1 << mantissa_bits)
+    exponent = a.view(view) & ((2 * bias + 1) << mantissa_bits)
     shifted = exponent.clamp(limits.low, limits.high).add_(limits.cut)
     if plan.flush:
         shifted = torch.where(exponent < limits.low, limits.low + (mantissa_bits << mantissa_bits), shifted)
@@ -254,9 +255,7 @@ def _nearest_by_cutting(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     bits = a.view(torch.int32)
     odd = (bits & limits.step).clamp_(max=1)
     bits = odd.add_(bits).add_((limits.step >> 1) - 1).bitwise_and_(-limits.step)
-    return torch.where(
-        a == a, bits.view(torch.float32), a
-    )  # else NaN: isnan() would keep the compiler from vectorising
+    return torch.where(a == a, bits.view(torch.float32), a)  # unequal is NaN; isnan() would not be vectorised
 
 
 def _between_by_cutting(a: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
@@ -305,7 +304,7 @@ def _run_compiled(
 def _compiled(plan: Plan) -> Callable[..., None]:
     def run(x: Tensor, out: Tensor, limits: Limits, bits: Tensor | None, seed: Tensor | None) -> None:
         if seed is not None:
-            bits = _hashed(torch.arange(x.numel(), dtype=torch.int32, device=x.device), seed)
+            bits = _hashed(torch.arange(x.numel(), device=x.device).to(torch.int32), seed)
         out.copy_(rounded_values(x, plan, limits, bits))
 
     return torch.compile(run, dynamic=True)
