@@ -9,6 +9,7 @@ tensor(0.)
 tensor(1.0012e-08)
 """
 
+from mixlab.blocks import BLOCK_FORMATS, BlockFormat, BlockTensor, quantize_blocks
 from mixlab.emulation import arithmetic, autocast
 from mixlab.explain import Explanation, explain
 from mixlab.fake_quantize import fake_quantize
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BF16",
+    "BLOCK_FORMATS",
     "E4M3FN",
     "E5M2",
     "FORMATS",
@@ -35,6 +37,8 @@ __all__ = [
     "PRESETS",
     "TASKS",
     "TF32",
+    "BlockFormat",
+    "BlockTensor",
     "Code",
     "DynamicScaler",
     "Explanation",
@@ -57,6 +61,7 @@ __all__ = [
     "fake_quantize",
     "load_task",
     "outcome",
+    "quantize_blocks",
     "round_to",
     "round_with_stats",
     "tensor_stats",

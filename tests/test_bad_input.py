@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 import mixlab
 from mixlab import (
+    E4M3FN,
     FP16,
     PRESETS,
+    BlockFormat,
     DynamicScaler,
     Format,
     Histogram,
@@ -28,6 +30,7 @@ from mixlab import (
     fake_quantize,
     load_task,
     outcome,
+    quantize_blocks,
     round_to,
     round_with_stats,
     tensor_stats,
@@ -51,6 +54,10 @@ CALLS = [
     ("Format", lambda: Format("x", 8, 2, "fn"), "beyond float32 (2^-149 to 2^127); use fewer exponent bits"),
     ("Format", lambda: Format.parse("fp17"), "unknown format 'fp17': use one of fp64, fp32, tf32, fp16"),
     ("Format", lambda: FP16.encode(0.1), "fp16 has no value 0.1: its neighbours are"),
+    ("BlockFormat", lambda: BlockFormat("x", FP16, FP16, 32), "scale must be the Format e8m0fnu or e4m3fn"),
+    ("BlockFormat", lambda: BlockFormat("x", FP16, E4M3FN, 0), "block_size must be a whole number from 1 up, got 0"),
+    ("quantize_blocks", lambda: quantize_blocks(ONES, "mxfp5"), "unknown block format 'mxfp5': use one of mxfp8_e4m3"),
+    ("quantize_blocks", lambda: quantize_blocks(ONES, "mxfp4", dim=2), "has no dimension 2"),
     ("explain", lambda: explain("957", "fp16"), "value must be a number, got '957'"),
     ("explain", lambda: explain(957, "e8m0fnu"), "e8m0fnu is a scale"),
     (
@@ -139,8 +146,8 @@ COMMANDS = [
 ]
 
 # Constants, and records that mixlab makes and nobody is asked to construct.
-NO_INPUT = {"BF16", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
-RECORDS = {"Code", "Explanation", "Fractions", "RoundingStats", "RunInfo", "StepRecord", "TensorStats"}
+NO_INPUT = {"BF16", "BLOCK_FORMATS", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
+RECORDS = {"BlockTensor", "Code", "Explanation", "Fractions", "RoundingStats", "RunInfo", "StepRecord", "TensorStats"}
 
 
 @pytest.mark.parametrize(("name", "call", "words"), CALLS, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(CALLS)])
