@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from mixlab import __version__, machine, notebooks
+from mixlab import __version__, cli_measure, machine, notebooks
 from mixlab.explain import explain
 from mixlab.formats import FORMATS, Format
 from mixlab.recipes import PRESETS, Recipe
@@ -36,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+app.add_typer(cli_measure.app, name="measure")
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),

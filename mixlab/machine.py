@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def widget_stack() -> tuple[Package, ...]:
     """Returns the packages that the labs need in Jupyter, installed or not."""
     requirements = _lab_requirements()
     return tuple(Package(name, requirements.get(name, name), _installed_version(name)) for name in WIDGET_STACK)
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """Returns the device that is meant; None means CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: It is neither a CPU nor a CUDA device, or torch sees no CUDA device.
+    """
+    chosen = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
+        raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {chosen!r}")
+    if chosen.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {chosen!r} was asked for, but torch sees no CUDA device; use device='cpu'")
+    return torch.device(chosen)
 
 
 def parse_cpu_name(cpuinfo: str) -> str | None:

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import torch
 
+from mixlab.files import replacing
 from mixlab.machine import describe
 from mixlab.recipes import Recipe
 from mixlab.tasks import load_task
@@ -90,7 +91,7 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is not empty; choose another folder, or open the run in it with Run(path)")
         path.mkdir(parents=True, exist_ok=True)
-        with _replacing(path / "run.json") as file:
+        with replacing(path / "run.json") as file:
             file.write(json.dumps(asdict(info), indent=1).encode())
         return cls(path)
 
@@ -169,7 +170,7 @@ class Run:
     def _save(self, trainer: Trainer, records: IO[bytes]) -> None:
         """Saves a checkpoint, after making sure that the records up to it are on the disk."""
         os.fsync(records.fileno())
-        with _replacing(self.path / "checkpoint.pt") as file:
+        with replacing(self.path / "checkpoint.pt") as file:
             torch.save(trainer.state_dict(), file)
 
     @contextmanager
@@ -234,17 +235,3 @@ def _decode(line: bytes) -> StepRecord:
     values: dict[str, Any] = json.loads(line)
     values.update({name: float(value) for name, value in values.items() if isinstance(value, str)})
     return StepRecord(**values)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a draft that takes the place of `path` once it is on the disk, if the block ends without an error."""
-    draft = path.with_name(path.name + ".part")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

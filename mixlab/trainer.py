@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from mixlab import emulation
 from mixlab.formats import FP32
+from mixlab.machine import usable_device
 from mixlab.probes import underflow_by_layer
 from mixlab.recipes import Recipe
 from mixlab.tasks import Batch, Task, step_seed
@@ -84,7 +85,7 @@ class Trainer:
         self.task = task
         self.recipe = recipe
         self.seed = seed
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.probe_every = probe_every
         self.model = task.seeded_model(seed).to(self.device, recipe.weights.dtype)
         self.optimizer = task.make_optimizer(self.model)
@@ -194,15 +195,6 @@ class Trainer:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(step_seed(self.seed, self.step))
             yield
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    chosen = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"Trainer: device must be cpu, cuda or cuda:<number>, got {chosen!r}")
-    if chosen.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"Trainer: device {chosen!r} was asked for, but torch sees no CUDA device; use device='cpu'")
-    return torch.device(chosen)
 
 
 def _norm(gradients: Iterable[Tensor]) -> Tensor:

@@ -62,7 +62,8 @@ def test_every_lab_is_listed():
 
 def test_the_commands_exist():
     commands = set(re.findall(r"^    mixlab (\w+)", README, re.MULTILINE))
-    assert commands == {command.name or command.callback.__name__ for command in app.registered_commands}
+    single = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert commands == single | {group.name for group in app.registered_groups}
     for lab, parameter in re.findall(r"mixlab run (\S+) -p (\w+)", README):
         assert parameter in parameter_names(find_lab(lab))
     assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test"}

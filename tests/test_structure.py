@@ -17,6 +17,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import only what stands before it. Every module has a place here.
 ROOMS = (
+    "files",
+    "machine",
     "formats",
     "scalers",
     "rounding",
@@ -31,7 +33,6 @@ ROOMS = (
     "probes",
     "tasks",
     "trainer",
-    "machine",
     "records",
     "measure",
     "runs",

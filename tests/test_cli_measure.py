@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from mixlab import measure
+from mixlab.cli import app
+from mixlab.records import Record
+
+NO_COMPILER = torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
+SMALL = ("--numel", "5000", "--rounds", "2", "--formats", "fp16,e2m1fn")
+
+
+def cast(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["measure", "cast", *arguments])
+
+
+def test_cast_shows_every_path_and_keeps_the_record(tmp_path: Path):
+    result = cast(*SMALL, "--threads", "1", "--out", str(tmp_path / "r.json"))
+    assert result.exit_code == 0, result.stderr
+    record = Record.load(tmp_path / "r.json")
+    names = [series.name for series in record.series]
+    assert names[:4] == ["copy_", "clone", "fp16 torch", "fp16 eager"]
+    assert "e2m1fn torch" not in names
+    assert len(names) == 2 + 7 + 6
+    assert all(len(series.samples) == 2 and min(series.samples) > 0 for series in record.series)
+    assert (record.parameters["threads"], record.parameters["numel"]) == (1, 5000)
+    shown = re.sub(r"\s+", " ", result.stdout)
+    assert all(name in shown for name in names)
+    assert record.summary in shown
+
+
+def test_json_is_the_record_itself():
+    content = json.loads(cast(*SMALL, "--json").stdout)
+    assert content["kind"] == "cast"
+    assert content["series"][0]["unit"] == "GB/s"
+
+
+def test_without_a_compiler_the_compiled_paths_are_skipped(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: object, compiled: bool = False, **_rest: object) -> torch.Tensor:
+        if compiled:
+            raise NO_COMPILER
+        return torch.ones(1)
+
+    monkeypatch.setattr(measure, "round_to", refuse)
+    monkeypatch.setattr(measure, "round_with_stats", refuse)
+    record = measure.measure_cast(numel=100, rounds=1, formats=["fp16"])
+    assert [series.name for series in record.series] == [
+        "copy_",
+        "clone",
+        "fp16 torch",
+        "fp16 eager",
+        "fp16 eager, out=",
+    ]
+    assert "fp16 compiled, out=" in record.parameters["skipped, torch.compile does not work here"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--formats", "fp17"), "unknown format 'fp17'"),
+        (("--numel", "0"), "numel must be a whole number from 1 up, got 0"),
+        (("--rounds", "-1"), "rounds must be a whole number from 1 up, got -1"),
+        (("--threads", "0"), "threads must be a whole number from 1 up, got 0"),
+        (("--device", "tpu"), "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
+        (("--out", "no/such/folder/r.json"), "there is no folder"),
+    ],
+)
+def test_bad_input_ends_with_2_and_words(arguments: tuple[str, ...], words: str):
+    result = cast(*arguments)
+    assert result.exit_code == 2
+    assert words in re.sub(r"\s+", " ", result.stderr)
+    assert "Traceback" not in result.stderr
