@@ -271,10 +271,9 @@ class Format:
         magnitude = abs(float(x))
         if not math.isfinite(magnitude):
             return math.nan
-        exponent = math.frexp(magnitude)[1] - 1 if magnitude else self.min_exponent
-        if exponent < self.min_exponent:
+        if magnitude < self.smallest_normal:
             return self.smallest_subnormal
-        return math.ldexp(1.0, exponent - self.mantissa_bits)
+        return math.ldexp(1.0, math.frexp(magnitude)[1] - 1 - self.mantissa_bits)
 
     def next_up(self, x: float) -> float:
         """Returns the smallest value of the format above x; beyond the last one inf, or NaN without infinities."""

@@ -22,6 +22,11 @@ MEMORY_BYTES = 700e6
 
 PARAMETERS = {
     "00_start_here": [{"task": "digits-mlp"}, {"seed": 3}, {"task": "digits-cnn", "seed": 1}],
+    "01_number_formats": [
+        {"task": "digits-cnn", "seed": 5},
+        {"recipe": "amp-bf16", "loss_scale": 8, "steps": 20, "seed": 1},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
+    ],
     "02_underflow_and_loss_scaling": [
         {"loss_scale": 1024, "steps": 200},
         {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 120, "seed": 1},
@@ -33,7 +38,7 @@ PARAMETERS = {
         {"recipe": "fp16", "steps": 30},
     ],
 }
-DIVERGING = {"02_underflow_and_loss_scaling": 2, "04_training_modes": 2}  # index of the set
+DIVERGING = {"01_number_formats": 2, "02_underflow_and_loss_scaling": 2, "04_training_modes": 2}  # index of the set
 
 
 def outputs(path: Path) -> str:

@@ -1,0 +1,158 @@
+"""Number formats as figures: where their values lie, how far they reach, how fine they are, and what sums become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+from plotly.subplots import make_subplots
+
+from mixlab.figures.theme import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION, styled
+from mixlab.formats import Format
+
+_MOST_BITS = 10  # of a format whose values can be told apart on a line
+_POINTS = 400  # of a curve
+
+
+def number_line(fmt: Format, *, log: bool = False) -> go.Figure:
+    """Draws every finite value of a small format as a mark; subnormals stand out.
+
+    Args:
+        fmt: A format of up to 10 bits.
+        log: True draws the positive values over their base-2 logarithm; False draws all of them over themselves.
+
+    Raises:
+        ValueError: The format has more bits.
+    """
+    if fmt.bits > _MOST_BITS:
+        raise ValueError(
+            f"number_line: {fmt} has {fmt.bits} bits, too many values to draw; use one of up to {_MOST_BITS} bits, "
+            "such as e4m3fn or e3m2fn"
+        )
+    values = np.unique(fmt.values())
+    values = values[np.isfinite(values)]
+    values = values[values > 0] if log else values
+    size = np.abs(values)
+    kinds = (
+        ("normal", size >= fmt.smallest_normal, BLUE, "line-ns"),
+        ("subnormal", (size > 0) & (size < fmt.smallest_normal), ORANGE, "circle"),
+        ("zero", size == 0, VERMILLION, "x-thin"),
+    )
+    figure = go.Figure()
+    for name, chosen, colour, symbol in kinds:
+        if chosen.any():
+            figure.add_scatter(
+                name=f"{name} ({chosen.sum()})",
+                x=np.log2(values[chosen]) if log else values[chosen],
+                y=np.zeros(chosen.sum()),
+                mode="markers",
+                marker={"symbol": symbol, "size": 8 if name == "subnormal" else 18, "color": colour},
+                marker_line={"color": colour, "width": 1.5},
+                customdata=[f"{value:.10g}" for value in values[chosen]],
+                hovertemplate=f"%{{customdata}}, {name}<extra></extra>",
+            )
+    which = "Every positive value" if log else "Every finite value"
+    figure = styled(figure, title=f"{which} of {fmt}, {len(values)} of them", height=210)
+    figure.update_layout(hovermode="closest", margin_t=80, legend={"x": 0, "xanchor": "left"}, showlegend=True)
+    figure.update_yaxes(visible=False, range=[-1, 1])
+    if not log:
+        return figure.update_xaxes(title="value", zeroline=False)
+    low, high = math.floor(math.log2(values[0])), math.ceil(math.log2(values[-1]))
+    step = max(1, round((high - low) / 16))
+    return figure.update_xaxes(title="value, logarithmic", zeroline=False, **_powers(range(low, high + 1, step)))
+
+
+def dynamic_range_and_precision(formats: Iterable[Format]) -> go.Figure:
+    """Draws, side by side, how far formats reach and how many decimal digits they keep.
+
+    Digits are (mantissa_bits + 1) log10(2): a relative error of eps / 2 is half a unit in the last of them.
+    """
+    formats = list(formats)
+    names = [fmt.name for fmt in formats]
+    figure = make_subplots(
+        cols=2, shared_yaxes=True, horizontal_spacing=0.04, column_titles=["range", "decimal digits, and eps"]
+    )
+    ends = np.log2([_limits(fmt) for fmt in formats])  # (F, 3)
+    for part, colour, pattern, low in (("subnormal", ORANGE, "/", 0), ("normal", BLUE, "", 1)):
+        figure.add_bar(
+            name=part,
+            y=names,
+            x=ends[:, low + 1] - ends[:, low],
+            base=ends[:, low],
+            orientation="h",
+            marker={"color": colour, "pattern_shape": pattern},
+            customdata=[[f"{_limits(fmt)[low]:.3g}", f"{_limits(fmt)[low + 1]:.6g}"] for fmt in formats],
+            hovertemplate=f"%{{y}} {part}: %{{customdata[0]}} to %{{customdata[1]}}<extra></extra>",
+            row=1,
+            col=1,
+        )
+    figure.add_bar(
+        name="digits",
+        y=names,
+        x=[(fmt.mantissa_bits + 1) * math.log10(2) for fmt in formats],
+        orientation="h",
+        marker={"color": GREEN, "pattern_shape": "."},
+        text=[f"{(fmt.mantissa_bits + 1) * math.log10(2):.1f}, eps {fmt.eps:.3g}" for fmt in formats],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{text}<extra></extra>",
+        row=1,
+        col=2,
+    )
+    bars = 26 * len(formats)
+    figure = styled(figure, title="How far, and how fine", height=bars + 155)
+    figure.update_layout(barmode="overlay", hovermode="closest", margin={"t": 100, "l": 95, "b": 55})
+    figure.update_layout(legend={"y": 1 + 28 / bars})
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    lowest = 40 * math.floor(ends.min() / 40)
+    highest = 40 * math.ceil(ends.max() / 40)
+    step = 40 if highest - lowest <= 400 else 400
+    figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
+    digits = max(fmt.mantissa_bits + 1 for fmt in formats) * math.log10(2)
+    return figure.update_xaxes(title="digits", range=[0, 1.7 * digits], col=2)
+
+
+def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure:
+    """Draws sums of one value, taken in several ways, beside the exact one; below, their relative errors.
+
+    Args:
+        sums: By name, the sums after 1, 2, ... additions; all of one length.
+        value: What is added.
+    """
+    if not sums:
+        raise ValueError("accumulation_error: sums is empty; give it what accumulate returned, by name")
+    series = {name: np.asarray(partial, dtype=np.float64) for name, partial in sums.items()}
+    length = max(map(len, series.values()))
+    counts = np.unique(np.linspace(1, length, min(length, _POINTS)).round().astype(int))
+    exact = value * counts
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.6, 0.4])
+    figure.add_scatter(name="exact", x=counts, y=exact, line={"color": GREY, "width": 6}, opacity=0.5, row=1, col=1)
+    for i, (name, partial) in enumerate(series.items()):
+        taken = partial[counts - 1]
+        error = np.abs(taken - exact) / abs(value * counts)
+        look = {"color": SERIES[i % len(SERIES)], "dash": DASHES[i % len(DASHES)], "width": 2.5}
+        figure.add_scatter(name=name, x=counts, y=taken, line=look, row=1, col=1)
+        figure.add_scatter(
+            name=name, x=counts, y=_positive(error), line=look, showlegend=False, hovertemplate="%{y:.2g}", row=2, col=1
+        )
+    figure = styled(figure, title=f"{length} times {value:g}, added up one by one", height=550)
+    figure.update_layout(margin={"t": 50, "b": 140}, legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_yaxes(title="sum", row=1).update_xaxes(title="additions", row=2)
+    return figure.update_yaxes(title="relative error", type="log", exponentformat="power", row=2)
+
+
+def _limits(fmt: Format) -> tuple[float, float, float]:
+    return fmt.smallest_subnormal, fmt.smallest_normal, fmt.max
+
+
+def _positive(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A logarithmic axis has no zero; there the curve has a gap."""
+    return np.where(errors > 0, errors, np.nan)
+
+
+def _powers(exponents: Iterable[int]) -> dict[str, list[object]]:
+    exponents = list(exponents)
+    return {"tickvals": list(exponents), "ticktext": [f"2<sup>{exponent}</sup>" for exponent in exponents]}

@@ -1,0 +1,277 @@
+"""The bit explorer: one number of a format as bits to click, and the same number in every other format.
+
+The browser decodes what is clicked, from the format's widths; sentences and roundings come from here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from mixlab.explain import Explanation, explain
+from mixlab.formats import FORMATS, Format
+from mixlab.panels.loss_scale import NotAllowedError
+
+
+class _Text(traitlets.TraitType[Any, Any]):
+    """Anything, even None, goes to the panel's own check, which says what is allowed."""
+
+
+class BitExplorer(anywidget.AnyWidget):
+    """Shows what each bit of a number means; bits are toggled by click or by keyboard, numbers are typed.
+
+        BitExplorer("fp16", 0.1)
+
+    What the reader changes can be read and set from Python too; its `repr` is its status line.
+
+    Args:
+        fmt: A format, a name of `FORMATS`, or an "eXmY" such as "e5m3".
+        value: Any number; it is rounded to nearest, ties to even.
+
+    Attributes:
+        format: The format's name.
+        bits: The code, as a text of 0 and 1, the sign first.
+        value: The number that was asked for; after a change of bits, the one they stand for.
+        last_error: What the latest change raised, or None if it went well. It shows in red too.
+
+    Raises:
+        ValueError: No such format, bits that are not its code, or a number that it has no code for; also when an
+            attribute is set.
+
+    >>> panel = BitExplorer("fp16", 0.1)
+    >>> panel.bits
+    '0010111001100110'
+    >>> panel.bits = "0000000000000001"
+    >>> panel.value == 2.0**-24
+    True
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = Path(__file__).with_suffix(".css")
+
+    bits = _Text("").tag(sync=True)
+    _format = traitlets.Dict().tag(sync=True)
+    _choices: traitlets.List[str] = traitlets.List().tag(sync=True)
+    _answer = traitlets.Dict().tag(sync=True)
+    _error = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, fmt: str | Format = "fp16", value: float = 1.0) -> None:
+        self.last_error: Exception | None = None
+        self._placing = False
+        self._fmt = _parsed(fmt)
+        self._formats = {**FORMATS, self._fmt.name: self._fmt}
+        self._asked = float(value)
+        super().__init__(
+            bits=bit_text(_nearest_code(self._asked, self._fmt), self._fmt),
+            _format=parameters(self._fmt),
+            _choices=list(self._formats),
+        )
+        self._tell()
+        self.observe(self._take_bits, "bits")
+        self.on_msg(self._heard)
+
+    def _choose(self, name: str | Format) -> None:
+        """Keeps the number as well as the new format can; without a code for it, there is 1."""
+        fmt = self._formats[name] if isinstance(name, str) and name in self._formats else _parsed(name)
+        try:
+            code = _nearest_code(self._asked, fmt)
+        except ValueError:
+            self._asked, code = 1.0, fmt.encode(1.0)
+        self._formats[fmt.name] = fmt
+        self._place(fmt, bit_text(code, fmt))
+
+    format = property(lambda self: self._fmt.name, _choose)
+
+    @property
+    def value(self) -> float:
+        return self._asked
+
+    @value.setter
+    def value(self, value: float) -> None:
+        code = _nearest_code(float(value), self._fmt)
+        self._asked = float(value)
+        self._place(self._fmt, bit_text(code, self._fmt))
+
+    @property
+    def status(self) -> str:
+        """What the panel shows, in words."""
+        return status_line(self._asked, self._fmt, int(self.bits, 2))
+
+    def __repr__(self) -> str:
+        return self.status
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
+        try:
+            super().set_state(sync_data)
+        except Exception as error:
+            self._show(error)
+            self.send_state(list(sync_data))
+
+    @traitlets.validate("bits")
+    def _check_bits(self, proposal: traitlets.Bunch) -> str:
+        bits = proposal.value
+        if not isinstance(bits, str) or not re.fullmatch(f"[01]{{{self._fmt.bits}}}", bits):
+            raise NotAllowedError(
+                f"BitExplorer: bits must be {self._fmt.bits} characters 0 or 1 for {self._fmt}, got {bits!r}"
+            )
+        return bits
+
+    def _take_bits(self, _change: object) -> None:
+        if self._placing:
+            return
+        self._asked = self._fmt.decode(int(self.bits, 2)).value
+        self._tell()
+        self._show(None)
+
+    def _place(self, fmt: Format, bits: str) -> None:
+        """Shows other bits, of another format perhaps, in one message: the browser never sees half of it."""
+        self._placing = True
+        try:
+            with self.hold_sync():
+                self._fmt, self._format, self._choices = fmt, parameters(fmt), list(self._formats)
+                self.bits = bits
+                self._tell()
+        finally:
+            self._placing = False
+        self._show(None)
+
+    def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        """Takes a format or a typed number from the browser."""
+        try:
+            if "format" in content:
+                self.format = content["format"]
+            else:
+                self.value = read_number(content["value"])
+        except Exception as error:  # Jupyter would swallow it
+            self._show(error)
+
+    def _tell(self) -> None:
+        self._answer = {
+            "of": f"{self._fmt} {self.bits}",
+            "asked": number_text(self._asked),
+            "status": self.status,
+            "rows": [table_row(explain(self._asked, fmt)) for fmt in self._formats.values() if fmt.signed],
+        }
+
+    def _show(self, error: Exception | None) -> None:
+        self.last_error = error
+        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def parameters(fmt: Format) -> dict[str, Any]:
+    """Returns all that is needed to decode a format's bits, ready for JSON."""
+    largest = fmt.decode(fmt.encode(fmt.max))
+    return {
+        "name": fmt.name,
+        "exponentBits": fmt.exponent_bits,
+        "mantissaBits": fmt.mantissa_bits,
+        "bias": fmt.bias,
+        "signed": fmt.signed,
+        "subnormals": fmt.has_subnormals,
+        "hasInf": fmt.has_inf,
+        "hasNegativeZero": fmt.has_negative_zero,
+        "maxFields": [largest.exponent_field, largest.mantissa_field],
+    }
+
+
+def bit_text(code: int, fmt: Format) -> str:
+    return f"{code:0{fmt.bits}b}"
+
+
+def read_number(text: str) -> float:
+    """Returns the number that a reader typed: 0.1, 1e-8, 2^-24, -inf, nan.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> read_number("-2^-3")
+    -0.125
+    """
+    power = re.fullmatch(r"\s*([-+]?)\s*2\s*(?:\^|\*\*)\s*([-+]?\d{1,4})\s*", text)
+    try:
+        if power is None:
+            return float(text)
+        return math.copysign(math.ldexp(1.0, int(power[2])), -1.0 if power[1] == "-" else 1.0)
+    except (ValueError, OverflowError):
+        raise ValueError(f"BitExplorer: type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
+
+
+def status_line(asked: float, fmt: Format, code: int) -> str:
+    """Returns in words what a code means, and how far it is from the number that was asked for."""
+    meaning = fmt.decode(code)
+    fields = " ".join(filter(None, _fields(code, fmt)))
+    if meaning.kind == "nan":
+        return f"In {fmt}, {fields} is NaN: not a number."
+    value, asked_text = number_text(meaning.value), number_text(asked)
+    if meaning.kind == "inf":
+        came = "" if math.isinf(asked) else f" {asked_text} is too large for {fmt}: it overflows."
+        return f"In {fmt}, {fields} is {value}; the largest finite value is {number_text(fmt.max)}.{came}"
+    says = f"In {fmt}, {fields} is {value}" + (f", a {meaning.kind} value" if meaning.kind != "zero" else "")
+    if asked != meaning.value and fmt.signed:
+        says += f"; {asked_text} was rounded to it: {_error_text(explain(asked, fmt))}"
+    return f"{says}. {_neighbours_text(meaning.value, fmt)}"
+
+
+def _neighbours_text(value: float, fmt: Format) -> str:
+    below, above = fmt.next_down(value), fmt.next_up(value)
+    gap = f"the gap is {number_text(fmt.ulp(value))}."
+    if math.isnan(above) or math.isnan(below):
+        last, other = ("largest", below) if math.isnan(above) else ("smallest", above)
+        return f"It is the {last} value of {fmt}; its neighbour is {number_text(other)}, {gap}"
+    return f"Its neighbours are {number_text(below)} and {number_text(above)}, {gap}"
+
+
+def table_row(cast: Explanation) -> list[str]:
+    """Returns format, stored value, relative error and code, in words."""
+    if cast.result is None:
+        return [cast.format.name, "–", "has no NaN", "–"]
+    code = cast.result.bits
+    stored = "NaN" if cast.result.kind == "nan" else number_text(cast.result.value)
+    return [cast.format.name, stored, _error_text(cast), f"0x{code:0{math.ceil(cast.format.bits / 4)}X}"]
+
+
+def number_text(value: float) -> str:
+    """Returns the shortest text that stands for this float64, without a trailing ".0".
+
+    >>> number_text(448.0), number_text(2.0**-24), number_text(-0.0)
+    ('448', '5.960464477539063e-08', '-0')
+    """
+    if math.isnan(value):
+        return "NaN"
+    return repr(float(value)).removesuffix(".0")
+
+
+def _error_text(cast: Explanation) -> str:
+    if cast.outcome == "exact":
+        return "exact"
+    if cast.outcome == "nan":
+        return "NaN"
+    if math.isinf(cast.value) or math.isinf(cast.relative_error):
+        return "overflow"
+    error = f"{100 * cast.relative_error:.2g} % off" if cast.relative_error < 0.995 else "100 % off"
+    return {"overflow": f"overflow, {error}", "underflow": "100 % off, underflow"}.get(cast.outcome, error)
+
+
+def _fields(code: int, fmt: Format) -> tuple[str, str, str]:
+    bits = bit_text(code, fmt)
+    start = int(fmt.signed)
+    return bits[:start], bits[start : start + fmt.exponent_bits], bits[start + fmt.exponent_bits :]
+
+
+def _parsed(fmt: object) -> Format:
+    return fmt if isinstance(fmt, Format) else Format.parse(fmt)  # type: ignore[arg-type]  # it says what it takes
+
+
+def _nearest_code(value: float, fmt: Format) -> int:
+    if not fmt.signed:
+        return fmt.encode(value)
+    result = explain(value, fmt).result
+    if result is None:
+        raise ValueError(f"BitExplorer: {fmt} has no NaN")
+    return result.bits

@@ -1,0 +1,138 @@
+"""The float designer: choose the bits of a format, and see what it does to a tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+from torch import Tensor
+
+from mixlab.figures.design import limits_line, loss_line, magnitudes_svg
+from mixlab.formats import Format, Specials
+from mixlab.histograms import Histogram
+from mixlab.panels.errors import ErrorBox
+from mixlab.rounding import Overflow
+from mixlab.rounding_stats import RoundingStats, round_with_stats
+
+_SPECIALS: list[tuple[str, Specials]] = [
+    ("inf and NaN (IEEE)", "ieee"),
+    ("NaN only (fn)", "fn"),
+    ("none, all codes are numbers", "finite"),
+]
+_LABELS = {"description_width": "9em"}
+
+
+class FloatDesigner(widgets.VBox):  # type: ignore[misc]
+    """Rounds a tensor to the format that its controls describe, and says what is lost.
+
+    Out of range, values become inf where the format has it, and else its largest value.
+
+    Args:
+        weights: What is rounded: a float32, float16 or bfloat16 tensor of any shape.
+        exponent_bits: 2 to 8.
+        mantissa_bits: 1 to 23.
+        specials: "ieee", "fn" or "finite", as of `Format`.
+
+    Attributes:
+        exponent_bits, mantissa_bits, specials: The controls' values; may be set.
+        format: What they describe.
+        stats: What the format does to the tensor.
+        last_error: What the latest change raised, or None if it went well. It shows in red too.
+
+    Raises:
+        TypeError: `weights` is no such tensor.
+        ValueError: A width or rule that is not allowed; also when an attribute is set.
+    """
+
+    def __init__(
+        self, weights: Tensor, *, exponent_bits: int = 4, mantissa_bits: int = 3, specials: Specials = "ieee"
+    ) -> None:
+        self._format = Format(f"e{exponent_bits}m{mantissa_bits}", exponent_bits, mantissa_bits, specials)
+        counts = Histogram.of(weights)  # refuses what is no tensor
+        self._weights = weights.detach().float().clone()
+        self._exponent_counts = counts.exponent_counts()
+        self._rounded = torch.empty_like(self._weights)
+        self.errors = ErrorBox()
+        self._exponent = _number("Exponent bits", 2, 8, exponent_bits)
+        self._mantissa = _number("Mantissa bits", 1, 23, mantissa_bits)
+        self._specials = widgets.Dropdown(
+            description="Special values", options=_SPECIALS, value=specials, style=_LABELS, layout={"width": "25em"}
+        )
+        self._words = widgets.HTML()
+        self._picture = widgets.HTML()
+        change = self.errors.guard(self._redraw)
+        for control in (self._exponent[0], self._mantissa[0], self._specials):
+            control.observe(lambda _change: change(), "value")
+        rows = [widgets.HBox(pair, layout={"flex_flow": "row wrap"}) for pair in (self._exponent, self._mantissa)]
+        super().__init__([*rows, self._specials, self.errors, self._words, self._picture])
+        self._redraw()
+
+    exponent_bits = property(
+        lambda self: self._exponent[0].value, lambda self, bits: self._set(self._exponent[0], "exponent_bits", bits)
+    )
+    mantissa_bits = property(
+        lambda self: self._mantissa[0].value, lambda self, bits: self._set(self._mantissa[0], "mantissa_bits", bits)
+    )
+
+    @property
+    def specials(self) -> Specials:
+        return self._specials.value  # type: ignore[no-any-return]
+
+    @specials.setter
+    def specials(self, specials: Specials) -> None:
+        allowed = [value for _, value in _SPECIALS]
+        if specials not in allowed:
+            raise ValueError(f"FloatDesigner: specials must be one of {', '.join(allowed)}, got {specials!r}")
+        self._specials.value = specials
+
+    @property
+    def format(self) -> Format:
+        return self._format
+
+    @property
+    def stats(self) -> RoundingStats:
+        return self._stats
+
+    @property
+    def status(self) -> str:
+        """What the panel shows, in words."""
+        return f"{limits_line(self._format)}. {loss_line(self._stats)}"
+
+    @property
+    def last_error(self) -> Exception | None:
+        return self.errors.last_error
+
+    def __repr__(self) -> str:
+        return self.status
+
+    def _set(self, control: Any, name: str, bits: int) -> None:
+        if type(bits) is not int or not control.min <= bits <= control.max:
+            raise ValueError(
+                f"FloatDesigner: {name} must be a whole number from {control.min} to {control.max}, got {bits!r}"
+            )
+        control.value = bits
+
+    def _redraw(self) -> None:
+        widths = self._exponent[0].value, self._mantissa[0].value
+        suffix = {"ieee": "", "fn": "fn", "finite": " finite"}[self.specials]
+        fmt = Format(f"e{widths[0]}m{widths[1]}{suffix}", *widths, self.specials)
+        overflow: Overflow = "inf" if fmt.has_inf else "saturate"
+        _, self._stats = round_with_stats(self._weights, fmt, overflow=overflow, out=self._rounded)
+        self._format = fmt
+        limits, loss = limits_line(fmt), loss_line(self._stats)
+        self._words.value = (
+            f'<div role="status" aria-live="polite" style="line-height: 1.6"><b>{limits}</b><br>{loss}</div>'
+        )
+        self._picture.value = magnitudes_svg(self._exponent_counts, fmt, loss)
+
+
+def _number(label: str, low: int, high: int, value: int) -> tuple[Any, Any]:
+    """Returns a slider and a box that show one number."""
+    slider = widgets.IntSlider(
+        value=value, min=low, max=high, description=label, readout=False, style=_LABELS, layout={"width": "25em"}
+    )
+    box = widgets.BoundedIntText(value=value, min=low, max=high, layout={"width": "5em"})
+    box.tooltip = label
+    widgets.link((slider, "value"), (box, "value"))
+    return slider, box
