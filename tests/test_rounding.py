@@ -282,6 +282,24 @@ def test_stochastic_rounding_leaves_values_alone_and_saturates(compiled):
     assert_same_bits(rounded, x.clamp(-448, 448).numpy())
 
 
+def test_stochastic_rounding_equals_gfloat_on_the_same_bits():
+    """gfloat goes up from 2^24 - bits on, mixlab below the fraction: the same with the 24 bits counted from the top."""
+    generator = np.random.default_rng(0)
+    for fmt in ARBITRARY[::3]:
+        exponents = generator.integers(max(fmt.min_exponent, -100), min(fmt.max_exponent + 2, 127), 80)
+        x = np.float32(np.ldexp(generator.uniform(-2, 2, 80), exponents))
+        x = x[np.abs(x) >= fmt.smallest_normal]  # below, 24 bits do not hold the fraction, and each rounds it its way
+        drawn = generator.integers(0, 1 << 24, len(x))
+        bits = torch.from_numpy((drawn << 8).astype(np.uint32).view(np.int32))
+        ours = round_to(torch.from_numpy(x), fmt, overflow="saturate", rounding="stochastic", random_bits=bits)
+        mode = gfloat.RoundMode.StochasticFastest
+        theirs = [
+            gfloat.round_float(gfloat_format(fmt), float(v), mode, True, srbits=(1 << 24) - 1 - int(r), srnumbits=24)
+            for v, r in zip(x, drawn, strict=True)
+        ]
+        assert_same_bits(ours, np.float32(theirs))
+
+
 def test_stochastic_rounding_follows_the_bits_and_the_generator():
     x = torch.rand(1000)
     bits = torch.randint(-(2**31), 2**31, x.shape, dtype=torch.int32)
