@@ -252,6 +252,8 @@ def _nearest_by_cutting(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """
     if plan.whole:
         return a
+    if not torch.compiler.is_compiling() and limits.step == 1 << 16:
+        return a.to(torch.bfloat16).to(torch.float32)  # the same in a third of the time; compiled, it would do nothing
     bits = a.view(torch.int32)
     odd = (bits & limits.step).clamp_(max=1)
     bits = odd.add_(bits).add_((limits.step >> 1) - 1).bitwise_and_(-limits.step)
