@@ -14,7 +14,7 @@ from mixlab.formats import Format
 Overflow = Literal["inf", "nan", "saturate"]
 Rounding = Literal["nearest_even", "nearest_away", "toward_zero", "toward_positive", "toward_negative", "stochastic"]
 
-_PIECE = 1 << 16  # elements rounded at a time on a CPU, so that what is computed on the way stays in the cache
+_PIECE = 1 << 17  # elements rounded at a time on a CPU, so that what is computed on the way stays in the cache
 
 
 def round_to(
@@ -213,8 +213,9 @@ def _goes_away(x: Tensor, part: Tensor, rounding: Rounding, random_bits: Tensor 
 def _nearest_by_adding(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """Rounds a >= 0 as (a + c) - c, with c so large that the sum's last bit is the format's last bit."""
     c = _addend(a, plan, limits)
-    rounded = (a + c).sub_(c)
-    return torch.where(a < limits.smallest_normal, rounded, a) if plan.whole else rounded
+    if plan.whole:
+        return torch.where(a < limits.smallest_normal, (a + c).sub_(c), a)
+    return a.add_(c).sub_(c)  # in place: new memory is what costs
 
 
 def _between_by_adding(a: Tensor, plan: Plan, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,10 +240,11 @@ def _addend(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """
     view, mantissa_bits, bias = _CARRIERS[a.dtype]
     exponent = a.view(view) & ((2 * bias + 1) << mantissa_bits)
-    shifted = exponent.clamp(limits.low, limits.high).add_(limits.cut)
     if plan.flush:
-        shifted = torch.where(exponent < limits.low, limits.low + (mantissa_bits << mantissa_bits), shifted)
-    return shifted.view(a.dtype)
+        tiny = exponent < limits.low
+        shifted = exponent.clamp_(limits.low, limits.high).add_(limits.cut)
+        return torch.where(tiny, limits.low + (mantissa_bits << mantissa_bits), shifted).view(a.dtype)
+    return exponent.clamp_(limits.low, limits.high).add_(limits.cut).view(a.dtype)
 
 
 def _nearest_by_cutting(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
