@@ -55,13 +55,15 @@ def round_with_stats(
     float64 between them, so that about six digits are right.
 
     Raises:
-        TypeError, ValueError: As `round_to`.
+        TypeError, ValueError: As `round_to`; also for a meta tensor, which has nothing to count.
 
     >>> _, stats = round_with_stats(torch.tensor([1.0, 1e-8, 1e-7, 7e4]), "fp16", overflow="inf")
     >>> stats.underflow, stats.subnormal, stats.overflow, stats.amax
     (0.25, 0.25, 0.25, 70000.0)
     """
     x, fmt = checked(x, fmt, overflow=overflow, rounding="nearest_even", out=out)
+    if x.is_meta:
+        raise ValueError("round_with_stats: a meta tensor has no values to count; give one that has, or use round_to")
     plan = plan_for(fmt, "nearest_even", x.dtype)
     limits = as_tensors(limits_for(fmt, plan.carrier, overflow), plan.carrier, x.device)
     threshold = torch.tensor(

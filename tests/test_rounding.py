@@ -357,8 +357,9 @@ def test_large_tensors_equal_small_ones(compiled):
     assert torch.equal(whole, torch.cat(parts))
 
 
-def test_meta_tensors_pass_through():
-    rounded = round_to(torch.empty(3, 4, device="meta"), "fp16", overflow="inf")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_meta_tensors_pass_through(compiled):
+    rounded = round_to(torch.empty(3, 4, device="meta"), "fp16", overflow="inf", compiled=compiled)
     assert (rounded.device.type, rounded.shape, rounded.dtype) == ("meta", (3, 4), torch.float32)
 
 

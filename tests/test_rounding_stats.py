@@ -68,6 +68,8 @@ def test_nothing_lost_is_infinitely_good_and_in_place_works():
 def test_bad_input_is_named():
     with pytest.raises(TypeError, match="bfloat16 tensor, got torch.int64"):
         round_with_stats(torch.arange(3), "fp16", overflow="inf")
+    with pytest.raises(ValueError, match="a meta tensor has no values to count"):
+        round_with_stats(torch.ones(3, device="meta"), "fp16", overflow="inf")
     with pytest.raises(ValueError, match="e4m3fn has no infinity"):
         round_with_stats(torch.ones(3), "e4m3fn", overflow="inf")
     with pytest.raises(ValueError, match="out must be"):
