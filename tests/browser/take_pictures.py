@@ -28,7 +28,12 @@ def train_two(page: Page) -> None:
         expect(page.get_by_role("status").filter(has_text=f"done: {recipe} on")).to_be_visible(timeout=60_000)
 
 
+def leave_as_it_is(page: Page) -> None:
+    expect(page.get_by_text("in every format")).to_be_visible()
+
+
 PICTURES = [
+    ("01_number_formats", "bit_explorer", "BitExplorer(", leave_as_it_is),
     ("02_underflow_and_loss_scaling", "loss_scale_panel", "LossScalePanel(probe", turn_the_scale),
     ("04_training_modes", "cockpit", "cockpit = Cockpit(", train_two),
 ]
