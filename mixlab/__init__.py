@@ -20,6 +20,7 @@ from mixlab.recipes import PRESETS, Recipe
 from mixlab.rounding import round_to
 from mixlab.rounding_stats import RoundingStats, round_with_stats
 from mixlab.runs import Run, RunInfo, outcome
+from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, TorchPolicy, hunt, simulate
 from mixlab.scalers import DynamicScaler, NoScaler, StaticScaler
 from mixlab.tasks import TASKS, Task, load_task
 from mixlab.trainer import StepRecord, Trainer
@@ -37,14 +38,17 @@ __all__ = [
     "PRESETS",
     "TASKS",
     "TF32",
+    "ApexPolicy",
     "BlockFormat",
     "BlockTensor",
     "Code",
+    "DeepSpeedPolicy",
     "DynamicScaler",
     "Explanation",
     "Format",
     "Fractions",
     "Histogram",
+    "MegatronPolicy",
     "NoScaler",
     "Recipe",
     "RoundingStats",
@@ -54,16 +58,19 @@ __all__ = [
     "StepRecord",
     "Task",
     "TensorStats",
+    "TorchPolicy",
     "Trainer",
     "arithmetic",
     "autocast",
     "explain",
     "fake_quantize",
+    "hunt",
     "load_task",
     "outcome",
     "quantize_blocks",
     "round_to",
     "round_with_stats",
+    "simulate",
     "tensor_stats",
     "track",
     "usable_window",

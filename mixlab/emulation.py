@@ -2,16 +2,17 @@
 
 Two contexts, because they end at different places of a training step:
 
-    with arithmetic(device):                    # forward and backward
+    with arithmetic(device, FP16):              # forward and backward
         with autocast(FP16, device):            # forward
             loss = criterion(model(inputs), targets)
         scaler.scale(loss).backward()
 
-On CUDA the first does nothing and the second is `torch.autocast`. On a CPU, tensors really are stored in the 16-bit
-format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those of a GPU. What
-a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in float32 run in
-float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as a tensor core
-does it (and some ten times faster than a CPU's own float16).
+On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
+in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
+of a GPU. What a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in
+float32 run in float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as
+a tensor core does it (and some ten times faster than a CPU's own float16). tf32 is float32 storage whose operands are
+rounded to tf32, to nearest even, on their way into products and convolutions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from mixlab.formats import BF16, FP16, FP32, Format
+from mixlab.formats import BF16, FP16, FP32, TF32, Format
+from mixlab.rounding import round_to
 
 
 def _names(text: str) -> frozenset[str]:
@@ -66,17 +68,17 @@ def autocast(compute: Format | str, device: torch.device | str) -> AbstractConte
     bits.
 
     Args:
-        compute: fp16 or bf16, or its name; fp32 switches autocast off.
+        compute: fp16 or bf16, or its name; fp32 and tf32 switch autocast off.
         device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
 
     Raises:
         ValueError: Another format.
     """
     compute = Format.parse(compute) if isinstance(compute, str) else compute
-    if compute == FP32:
+    if compute in (FP32, TF32):
         return nullcontext()
     if compute not in (FP16, BF16):
-        raise ValueError(f"autocast: compute must be fp32, fp16 or bf16, got {compute}")
+        raise ValueError(f"autocast: compute must be fp32, tf32, fp16 or bf16, got {compute}")
     device_type = torch.device(device).type
     assert compute.dtype is not None
     if device_type != "cpu":
@@ -84,13 +86,30 @@ def autocast(compute: Format | str, device: torch.device | str) -> AbstractConte
     return _cpu_autocast(compute.dtype)
 
 
-def arithmetic(device: torch.device | str) -> AbstractContextManager[object]:
+def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
     """The context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
 
-    On other devices it does nothing.
+    With compute="tf32", float32 matrices are multiplied in tf32; with any other, in float32. On CUDA that is all this
+    does, by torch's own switches for products and for convolutions; other devices it leaves alone.
     """
-    on_cpu = torch.device(device).type == "cpu"
-    return _Float32Accumulation() if on_cpu else nullcontext()  # type: ignore[no-untyped-call]
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    device_type = torch.device(device).type
+    if device_type == "cuda":
+        return _cuda_tf32(compute == TF32)
+    if device_type == "cpu":
+        return _Float32Accumulation(tf32=compute == TF32)
+    return nullcontext()
+
+
+@contextmanager
+def _cuda_tf32(on: bool) -> Iterator[None]:
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = on
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 @contextmanager
@@ -132,13 +151,24 @@ class _CudaLists(TorchFunctionMode):
 
 
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes products, convolutions and attention of 16-bit CPU tensors in float32, and rounds the results."""
+    """Computes products, convolutions and attention of 16-bit CPU tensors in float32, and rounds the results.
+
+    With `tf32`, those of float32 tensors get their operands rounded to tf32, as far as a GPU computes them on tensor
+    cores: products of a matrix and a vector it does not.
+    """
+
+    def __init__(self, *, tf32: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tf32 = tf32
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         dtype = next((a.dtype for a in args if isinstance(a, Tensor)), None) if func in _ACCUMULATING_OPS else None
+        if dtype is torch.float32 and self.tf32 and func in _TENSOR_CORE_OPERANDS:
+            rounded = (_tf32(arg) if place in _TENSOR_CORE_OPERANDS[func] else arg for place, arg in enumerate(args))
+            return func(*rounded, **kwargs)
         if dtype not in _SIXTEEN_BIT:
             return func(*args, **kwargs)
         args, kwargs = _cast((args, kwargs), torch.float32)
@@ -150,6 +180,7 @@ class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _aten = torch.ops.aten
 _ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+_ATTENTION_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 _ACCUMULATING_OPS = frozenset(
     {
         _aten.mm.default,
@@ -164,9 +195,26 @@ _ACCUMULATING_OPS = frozenset(
         _aten.convolution.default,
         _aten.convolution_backward.default,
         _ATTENTION,
-        _aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+        _ATTENTION_BACKWARD,
     }
 )
+# The places of the operands that are multiplied; a bias or a matrix to add on is not among them.
+_TENSOR_CORE_OPERANDS = {
+    _aten.mm.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.bmm.default: (0, 1),
+    _aten.baddbmm.default: (1, 2),
+    _aten.addbmm.default: (1, 2),
+    _aten.linear.default: (0, 1),
+    _aten.convolution.default: (0, 1),
+    _aten.convolution_backward.default: (0, 1, 2),
+    _ATTENTION: (0, 1, 2),
+    _ATTENTION_BACKWARD: (0, 1, 2, 3),
+}
+
+
+def _tf32(operand: Any) -> Any:
+    return round_to(operand.detach(), TF32, overflow="inf") if isinstance(operand, Tensor) else operand
 
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:

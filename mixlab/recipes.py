@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import Any, Literal, get_args
 
-from mixlab.formats import BF16, FP16, FP32, Format
-from mixlab.scalers import DynamicScaler, NoScaler, Scaler, StaticScaler
+from mixlab.formats import BF16, FP16, FP32, TF32, Format
+from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, ScalePolicy, TorchPolicy
+from mixlab.scalers import DynamicScaler, NoScaler, OnOverflow, Scaler, StaticScaler
 
-ScalerName = Literal["none", "static", "dynamic"]
+ScalerName = Literal["none", "static", "dynamic", "apex", "megatron", "deepspeed"]
+Update = Literal["nearest", "stochastic", "kahan", "per_op"]
 
+STORED = (FP32, FP16, BF16)
+COMPUTED = (FP32, TF32, FP16, BF16)
+
+_POLICIES: dict[str, type[ScalePolicy]] = {
+    "dynamic": TorchPolicy,
+    "apex": ApexPolicy,
+    "megatron": MegatronPolicy,
+    "deepspeed": DeepSpeedPolicy,
+}
 _KNOBS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "static": ("scale",),
-    "dynamic": ("scale", "growth_factor", "backoff_factor", "growth_interval"),
+    "static": ("scale", "on_overflow"),
+    **{
+        name: ("scale", *(field.name for field in fields(policy) if field.name != "init_scale"), "on_overflow")
+        for name, policy in _POLICIES.items()
+    },
 }
 
 
@@ -27,49 +41,102 @@ class Recipe:
     ('fp16', 1024.0, 'amp-fp16,scale=1024')
 
     Args:
-        weights: The format in which parameters, gradients and optimizer states are stored: fp32, fp16 or bf16.
-        compute: The format of matrix products and convolutions. If it differs from `weights`, these run under autocast
-            (AMP); if it is the same, everything runs in it ("pure").
-        scaler: "none", "static" or "dynamic".
-        scale: The static loss scale, or where the dynamic one starts.
-        growth_factor, backoff_factor, growth_interval: The dynamic scaler's knobs, as in `torch.amp.GradScaler`.
+        weights: The format in which parameters are stored: fp32, fp16 or bf16.
+        compute: The format of matrix products and convolutions. fp16 or bf16 with fp32 weights is autocast (AMP); tf32
+            is fp32 storage with operands rounded to tf32; 16-bit weights compute in their own format.
+        gradients: The format in which parameters' gradients are stored until the optimizer has used them: fp32, fp16 or
+            bf16; with 16-bit weights, theirs or fp32.
+        exp_avg, exp_avg_sq: The formats of Adam's two moments; SGD's momentum is stored as `exp_avg` says.
+        master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
+            weights" of Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
+        update: How the optimizer computes new weights. "nearest", "stochastic", "kahan": in fp32, then rounded to the
+            weights' format once: to nearest, at random in proportion to the distances, or to nearest with what was lost
+            kept in a second 16-bit number. "per_op": every operation is rounded to the weights' format, as torch.optim
+            does with 16-bit parameters.
+        scaler: "none", "static", "dynamic" (torch's policy), "apex", "megatron" or "deepspeed".
+        scale: The static loss scale, or where a dynamic one starts.
+        growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis, consecutive_hysteresis: Knobs
+            of the scalers; see `mixlab.scale_policies` for which has which. The defaults are the same for all of them,
+            so that they compare; each system's own are the defaults there.
+        on_overflow: What a step with inf or NaN in a gradient becomes: "skip", or "zero" as in `DynamicScaler`.
 
     Raises:
-        TypeError, ValueError: A value out of its range, or a knob that the chosen scaler does not have.
+        TypeError, ValueError: A value out of its range, fields that contradict each other, or a knob that the chosen
+            scaler does not have.
     """
 
     weights: Format = FP32
     compute: Format = FP32
+    _: KW_ONLY
+    gradients: Format = FP32
+    exp_avg: Format = FP32
+    exp_avg_sq: Format = FP32
+    master_weights: bool = False
+    update: Update = "nearest"
     scaler: ScalerName = "none"
     scale: float = 2.0**16
     growth_factor: float = 2.0
     backoff_factor: float = 0.5
     growth_interval: int = 2000
+    min_scale: float = 1.0
+    max_scale: float = 2.0**24
+    hysteresis: int = 2
+    consecutive_hysteresis: bool = False
+    on_overflow: OnOverflow = "skip"
 
     def __post_init__(self) -> None:
-        for name in ("weights", "compute"):
-            fmt = getattr(self, name)
+        self._check_formats()
+        self._check_update()
+        if self.scaler not in _KNOBS:
+            raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(_KNOBS)}")
+        for field in fields(self)[_FIRST_KNOB:]:
+            value = getattr(self, field.name)
+            if field.name not in _KNOBS[self.scaler] and value != field.default:
+                raise ValueError(
+                    f"Recipe: {field.name}={_printed(value)} has no effect with scaler={self.scaler}; "
+                    f"use scaler={_listed(name for name, knobs in _KNOBS.items() if field.name in knobs)}"
+                )
+        self.make_scaler()  # refuses knobs out of range
+
+    def _check_formats(self) -> None:
+        for name in ("weights", "compute", "gradients", "exp_avg", "exp_avg_sq"):
+            fmt, allowed = getattr(self, name), COMPUTED if name == "compute" else STORED
             if not isinstance(fmt, Format):
                 raise TypeError(
                     f"Recipe: {name} must be a Format such as mixlab.FP16, got {fmt!r}; Recipe.parse reads text"
                 )
-            if fmt not in TRAINABLE:
-                raise ValueError(f"Recipe: {name}={fmt} is not allowed; use {_listed(TRAINABLE)}")
+            if fmt not in allowed:
+                raise ValueError(f"Recipe: {name}={fmt} is not allowed; use {_listed(allowed)}")
         if self.weights != FP32 and self.compute != self.weights:
             raise ValueError(
                 f"Recipe: weights={self.weights} needs compute={self.weights}, got compute={self.compute}; "
                 f"or keep weights=fp32, and autocast computes in {self.compute}"
             )
-        if self.scaler not in _KNOBS:
-            raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(_KNOBS)}")
-        for field in fields(self)[3:]:
-            value = getattr(self, field.name)
-            if field.name not in _KNOBS[self.scaler] and value != field.default:
-                raise ValueError(
-                    f"Recipe: {field.name}={value!r} has no effect with scaler={self.scaler}; "
-                    f"use scaler={_listed(name for name, knobs in _KNOBS.items() if field.name in knobs)}"
-                )
-        self.make_scaler()  # refuses knobs out of range
+        if self.weights != FP32 and self.gradients not in (self.weights, FP32):
+            raise ValueError(
+                f"Recipe: weights={self.weights} needs gradients={self.weights} or gradients=fp32, "
+                f"got gradients={self.gradients}"
+            )
+
+    def _check_update(self) -> None:
+        for name in ("master_weights", "consecutive_hysteresis"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"Recipe: {name} must be True or False, got {getattr(self, name)!r}")
+        if self.update not in get_args(Update):
+            raise ValueError(f"Recipe: update={self.update!r} is not allowed; use {_listed(get_args(Update))}")
+        if self.master_weights and self.weights == FP32:
+            raise ValueError("Recipe: master_weights=true needs 16-bit weights; fp32 weights are their own master")
+        if self.update != "nearest" and (self.weights == FP32 or self.master_weights):
+            raise ValueError(
+                f"Recipe: update={self.update} needs 16-bit weights without master weights; "
+                "with fp32 weights or fp32 master weights use update=nearest"
+            )
+        states = {self.gradients, self.exp_avg, self.exp_avg_sq}
+        if self.update == "per_op" and states != {self.weights}:
+            raise ValueError(
+                f"Recipe: update=per_op needs gradients, exp_avg and exp_avg_sq in the weights' format {self.weights}, "
+                f"got {self.gradients}, {self.exp_avg}, {self.exp_avg_sq}; use update=nearest"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -112,16 +179,28 @@ class Recipe:
 
     @property
     def autocast(self) -> bool:
-        """Whether listed ops compute in another format than the weights are stored in."""
-        return self.compute != self.weights
+        """Whether listed ops compute in 16 bits while the weights are stored in fp32."""
+        return self.weights == FP32 and self.compute in (FP16, BF16)
 
     def make_scaler(self) -> Scaler:
         """Returns a new loss scaler with this recipe's knobs."""
         if self.scaler == "none":
             return NoScaler()
         if self.scaler == "static":
-            return StaticScaler(self.scale)
-        return DynamicScaler(self.scale, self.growth_factor, self.backoff_factor, self.growth_interval)
+            return StaticScaler(self.scale, on_overflow=self.on_overflow)
+        return DynamicScaler(self.scale_policy(), on_overflow=self.on_overflow)
+
+    def scale_policy(self) -> ScalePolicy:
+        """Returns how the dynamic scaler of this recipe moves.
+
+        Raises:
+            ValueError: The recipe's scaler is "none" or "static".
+        """
+        if self.scaler not in _POLICIES:
+            raise ValueError(f"scaler={self.scaler} has no policy; use scaler={_listed(_POLICIES)}")
+        policy = _POLICIES[self.scaler]
+        knobs = {field.name: getattr(self, field.name) for field in fields(policy) if field.name != "init_scale"}
+        return policy(init_scale=self.scale, **knobs)
 
     def with_loss_scale(self, scale: float) -> Recipe:
         """Returns this recipe with another scale: held fixed if it had no scaler, the start of a dynamic one.
@@ -137,18 +216,31 @@ class Recipe:
 
     def with_scaler(self, scaler: ScalerName) -> Recipe:
         """Returns this recipe with another kind of scaler; knobs that both kinds have are kept."""
-        kept: dict[str, Any] = {name: getattr(self, name) for name in _KNOBS.get(scaler, ())}
-        return Recipe(self.weights, self.compute, scaler, **kept)
+        kept = _KNOBS.get(scaler, ())
+        defaults = {field.name: field.default for field in fields(self)[_FIRST_KNOB:] if field.name not in kept}
+        return replace(self, scaler=scaler, **defaults)  # type: ignore[arg-type]
 
 
-TRAINABLE = (FP32, FP16, BF16)
+_FIRST_KNOB = [field.name for field in fields(Recipe)].index("scaler") + 1
+
+
+def _stored(fmt: Format, **changes: Any) -> Recipe:
+    """Returns the recipe that stores and computes everything in one format."""
+    return Recipe(fmt, fmt, gradients=fmt, exp_avg=fmt, exp_avg_sq=fmt, **changes)
+
 
 PRESETS: dict[str, Recipe] = {
     "fp32": Recipe(),
+    "tf32": Recipe(compute=TF32),
     "amp-fp16": Recipe(compute=FP16, scaler="dynamic"),
     "amp-bf16": Recipe(compute=BF16),
-    "fp16": Recipe(weights=FP16, compute=FP16),
-    "bf16": Recipe(weights=BF16, compute=BF16),
+    "fp16": _stored(FP16, update="per_op"),
+    "bf16": _stored(BF16, update="per_op"),
+    "bf16-sr": _stored(BF16, update="stochastic"),
+    "bf16-kahan": _stored(BF16, update="kahan"),
+    "fp16-master": Recipe(FP16, FP16, master_weights=True, scaler="dynamic"),
+    "bf16-master": Recipe(BF16, BF16, master_weights=True),
+    "lean-bf16": Recipe(compute=BF16, gradients=BF16, exp_avg=BF16),
 }
 
 
@@ -168,18 +260,29 @@ def _whole_number(text: str) -> int:
         raise ValueError(f"{text!r} is not a whole number such as 2000") from None
 
 
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
-    "weights": Format.parse,
-    "compute": Format.parse,
+    **dict.fromkeys(("weights", "compute", "gradients", "exp_avg", "exp_avg_sq"), Format.parse),
+    "master_weights": _truth,
+    "update": str,
     "scaler": str,
-    "scale": _number,
-    "growth_factor": _number,
-    "backoff_factor": _number,
+    **dict.fromkeys(("scale", "growth_factor", "backoff_factor"), _number),
     "growth_interval": _whole_number,
+    **dict.fromkeys(("min_scale", "max_scale"), _number),
+    "hysteresis": _whole_number,
+    "consecutive_hysteresis": _truth,
+    "on_overflow": str,
 }
 
 
 def _printed(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float) and value.is_integer() and value < 2**53:
         return str(int(value))
     return str(value)

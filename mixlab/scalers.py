@@ -1,4 +1,4 @@
-"""Loss scalers: none, static and dynamic, with the verbs and the knobs of `torch.amp.GradScaler`.
+"""Loss scalers: none, static and dynamic, with the verbs of `torch.amp.GradScaler`.
 
 A scaler multiplies the loss, so that small gradients stay above a 16-bit format's floor on their way back, and divides
 the gradients again before the optimizer sees them (Micikevicius et al., Mixed Precision Training, 2018, section 3.2):
@@ -7,22 +7,30 @@ the gradients again before the optimizer sees them (Micikevicius et al., Mixed P
     scaler.unscale_(optimizer)      # optional: `step` does it, if nobody has
     scaler.step(optimizer)          # skipped if a gradient of this optimizer is inf or NaN
     scaler.update()
+
+Several optimizers may share one scaler: each is unscaled and stepped, skipped only for its own gradients, and one
+`update` follows all of them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from mixlab.scale_policies import ScalePolicy, ScaleState, TorchPolicy, require_scale
+
+OnOverflow = Literal["skip", "zero"]
 
 
 class NoScaler:
     """No scaling: every verb passes through, and a step with inf or NaN gradients is taken like any other."""
 
     found_inf = False
+    skips = False
 
     def scale(self, loss: Tensor) -> Tensor:
         return loss
@@ -47,21 +55,27 @@ class NoScaler:
 
 
 class StaticScaler:
-    """A constant scale; a step with inf or NaN in an unscaled gradient is skipped.
+    """A constant scale, and a check of the unscaled gradients.
 
     Args:
         scale: The factor, positive and finite.
+        on_overflow: What a step with inf or NaN in a gradient becomes; see `DynamicScaler`.
     """
 
-    def __init__(self, scale: float = 2.0**16) -> None:
-        _require_scale("StaticScaler", "scale", scale)
-        self._scale = _float32(scale)
-        self._steps = _Steps()
+    def __init__(self, scale: float = 2.0**16, *, on_overflow: OnOverflow = "skip") -> None:
+        require_scale("StaticScaler", "scale", scale)
+        self._scale = float(torch.tensor(scale, dtype=torch.float32))
+        self._steps = _Steps("StaticScaler", on_overflow)
 
     @property
     def found_inf(self) -> bool:
         """Whether inf or NaN was found in a gradient since the last `update`."""
         return self._steps.found_inf
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step with inf or NaN in a gradient is skipped."""
+        return self._steps.on_overflow == "skip"
 
     def scale(self, loss: Tensor) -> Tensor:
         return _scaled(loss, self._scale)
@@ -87,92 +101,82 @@ class StaticScaler:
 
 
 class DynamicScaler:
-    """The scale that hunts for the largest usable value, step for step as `torch.amp.GradScaler` does.
+    """The scale that hunts for the largest usable value, under a policy of `mixlab.scale_policies`.
 
-        update:  if any gradient was inf or NaN:  scale *= backoff_factor;  tracker = 0
-                 else if tracker + 1 == growth_interval:
-                                                  scale *= growth_factor, unless that is inf;  tracker = 0
-                 else:                            tracker += 1
-
-    The scale is a float32. It has no lower bound: after some 150 overflows in a row it is zero, and then zero times the
-    loss gives zero gradients, NaN after unscaling, and a step that is *not* skipped. The test is `==`: a state loaded
-    with a tracker beyond the interval never grows again. State dicts are those of `torch.amp.GradScaler`, and
+    With `TorchPolicy` it does step for step what `torch.amp.GradScaler` does, and their state dicts are
     interchangeable.
 
     Args:
-        init_scale: Where the scale starts, positive and finite.
-        growth_factor: Above 1.
-        backoff_factor: Between 0 and 1.
-        growth_interval: Clean steps in a row before the scale grows, at least 1.
+        policy: How the scale moves; None takes `TorchPolicy()`.
+        on_overflow: What a step with inf or NaN in a gradient becomes. "skip": it is not taken, as in every system.
+            "zero": the gradients are set to zero and it is taken; with momentum, Adam or weight decay the weights then
+            move all the same.
     """
 
-    def __init__(
-        self,
-        init_scale: float = 2.0**16,
-        growth_factor: float = 2.0,
-        backoff_factor: float = 0.5,
-        growth_interval: int = 2000,
-    ) -> None:
-        _require_scale("DynamicScaler", "init_scale", init_scale)
-        if not (_is_number(growth_factor) and 1 < growth_factor < np.inf):
-            raise ValueError(f"DynamicScaler: growth_factor must be a finite number above 1, got {growth_factor!r}")
-        if not (_is_number(backoff_factor) and 0 < backoff_factor < 1):
-            raise ValueError(f"DynamicScaler: backoff_factor must be a number between 0 and 1, got {backoff_factor!r}")
-        if type(growth_interval) is not int or growth_interval < 1:
-            raise ValueError(
-                f"DynamicScaler: growth_interval must be a whole number from 1 up, got {growth_interval!r}"
+    def __init__(self, policy: ScalePolicy | None = None, *, on_overflow: OnOverflow = "skip") -> None:
+        policy = TorchPolicy() if policy is None else policy
+        if not isinstance(policy, ScalePolicy):
+            raise TypeError(
+                f"DynamicScaler: policy must be one of {', '.join(kind.__name__ for kind in get_args(ScalePolicy))}, "
+                f"got {policy!r}"
             )
-        self._scale = _float32(init_scale)
-        self._growth_factor = float(growth_factor)
-        self._backoff_factor = float(backoff_factor)
-        self._growth_interval = growth_interval
-        self._growth_tracker = 0
-        self._steps = _Steps()
+        self._policy: ScalePolicy = policy
+        self._state = policy.start()
+        self._steps = _Steps("DynamicScaler", on_overflow)
+
+    @property
+    def policy(self) -> ScalePolicy:
+        return self._policy
 
     @property
     def found_inf(self) -> bool:
         """Whether inf or NaN was found in a gradient since the last `update`."""
         return self._steps.found_inf
 
+    @property
+    def skips(self) -> bool:
+        """Whether a step with inf or NaN in a gradient is skipped."""
+        return self._steps.on_overflow == "skip"
+
     def scale(self, loss: Tensor) -> Tensor:
-        return _scaled(loss, self._scale)
+        return _scaled(loss, self._state.scale)
 
     def unscale_(self, optimizer: Optimizer, *, allow_fp16: bool = False) -> None:
-        self._steps.unscale_(optimizer, self._scale, allow_fp16)
+        self._steps.unscale_(optimizer, self._state.scale, allow_fp16)
 
     def step(self, optimizer: Optimizer) -> None:
-        self._steps.step(optimizer, self._scale)
+        self._steps.step(optimizer, self._state.scale)
 
     def update(self) -> None:
-        if self._steps.finish():
-            self._scale = _float32(self._scale * self._backoff_factor)
-            self._growth_tracker = 0
-        elif self._growth_tracker + 1 == self._growth_interval:
-            grown = _float32(self._scale * self._growth_factor)
-            self._scale = grown if np.isfinite(grown) else self._scale
-            self._growth_tracker = 0
-        else:
-            self._growth_tracker += 1
+        """Moves the scale.
+
+        Raises:
+            MinimumScaleError: DeepSpeed's policy does not go lower.
+        """
+        self._state = self._policy.after(self._state, self._steps.finish())
 
     def get_scale(self) -> float:
-        return self._scale
+        return self._state.scale
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "scale": self._scale,
-            "growth_factor": self._growth_factor,
-            "backoff_factor": self._backoff_factor,
-            "growth_interval": self._growth_interval,
-            "_growth_tracker": self._growth_tracker,
-        }
+        if isinstance(self._policy, TorchPolicy):  # torch's own layout
+            knobs = {name: value for name, value in vars(self._policy).items() if name != "init_scale"}
+            return {"scale": self._state.scale, **knobs, "_growth_tracker": self._state.clean}
+        return {"policy": type(self._policy).__name__, **asdict(self._policy), **asdict(self._state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _require_keys(state, self.state_dict())
-        self._scale = state["scale"]
-        self._growth_factor = state["growth_factor"]
-        self._backoff_factor = state["backoff_factor"]
-        self._growth_interval = state["growth_interval"]
-        self._growth_tracker = state["_growth_tracker"]
+        """Takes over scale and knobs; as in torch, the knobs of the state win over those of this scaler."""
+        own = self.state_dict()
+        _require_keys(state, own)
+        if own.get("policy") != state.get("policy"):
+            raise ValueError(f"load_state_dict: this scaler's policy is {own['policy']}; got {state['policy']}")
+        loaded = dict(state)
+        if isinstance(self._policy, TorchPolicy):
+            loaded |= {"init_scale": self._policy.init_scale, "clean": state["_growth_tracker"]}
+        knobs = {field.name: loaded[field.name] for field in fields(self._policy)}
+        self._policy = type(self._policy)(**knobs)
+        kept = {field.name: loaded[field.name] for field in fields(ScaleState) if field.name in loaded}
+        self._state = ScaleState(**kept)
 
 
 Scaler = NoScaler | StaticScaler | DynamicScaler
@@ -181,7 +185,10 @@ Scaler = NoScaler | StaticScaler | DynamicScaler
 class _Steps:
     """What each optimizer went through since the last update: unscaled, with what was found, and stepped."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str, on_overflow: OnOverflow) -> None:
+        if on_overflow not in get_args(OnOverflow):
+            raise ValueError(f"{owner}: on_overflow must be one of skip, zero, got {on_overflow!r}")
+        self.on_overflow = on_overflow
         self._found_inf: dict[Optimizer, bool] = {}  # present once unscaled
         self._stepped: set[Optimizer] = set()
 
@@ -190,6 +197,8 @@ class _Steps:
         return any(self._found_inf.values())
 
     def unscale_(self, optimizer: Optimizer, scale: float, allow_fp16: bool) -> None:
+        if optimizer in self._stepped:
+            raise RuntimeError("unscale_: this optimizer has stepped already; call update() first")
         if optimizer in self._found_inf:
             raise RuntimeError(
                 "unscale_: this optimizer's gradients are unscaled already; call it once between two update()"
@@ -201,7 +210,9 @@ class _Steps:
             raise RuntimeError("step: this optimizer has stepped already; call update() before its next step")
         if optimizer not in self._found_inf:
             self.unscale_(optimizer, scale, allow_fp16=False)
-        if not self._found_inf[optimizer]:
+        if self._found_inf[optimizer] and self.on_overflow == "zero":
+            _zero_gradients_(optimizer)
+        if not self._found_inf[optimizer] or self.on_overflow == "zero":
             optimizer.step()
         self._stepped.add(optimizer)
 
@@ -244,22 +255,14 @@ def _unscale_(optimizer: Optimizer, scale: float, allow_fp16: bool) -> bool:
     return any(bool(found_inf) for found_inf in found.values())
 
 
+def _zero_gradients_(optimizer: Optimizer) -> None:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    for gradient in gradients:
+        gradient.zero_()
+
+
 def _scaled(loss: Tensor, scale: float) -> Tensor:
     return loss * torch.tensor(scale, dtype=torch.float32, device=loss.device)
-
-
-def _float32(value: float) -> float:
-    with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _require_scale(owner: str, knob: str, value: float) -> None:
-    if not (_is_number(value) and 0 < _float32(value) < np.inf):
-        raise ValueError(f"{owner}: {knob} must be a positive number that float32 can hold, got {value!r}")
 
 
 def _require_keys(state: dict[str, Any], expected: dict[str, Any]) -> None:

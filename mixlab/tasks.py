@@ -13,16 +13,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
+
+from mixlab import optimizers
+from mixlab.formats import FP32
+from mixlab.recipes import Recipe
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Batch = tuple[Tensor, Tensor]
 
-_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": lambda parameters, lr: SGD(parameters, lr, momentum=0.9),
-    "adam": Adam,
-    "adamw": AdamW,
+_KNOBS: dict[str, dict[str, float]] = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {}}
+_TORCHS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
 }
+_OURS: dict[str, Callable[..., Optimizer]] = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "adamw": optimizers.AdamW}
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Task:
     loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(f"Task: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}")
+        if self.optimizer not in _KNOBS:
+            raise ValueError(f"Task: optimizer must be one of {', '.join(_KNOBS)}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
@@ -82,9 +88,27 @@ class Task:
         """Returns the batch of one step: a function of (seed, step) alone, so that a resumed run sees the same."""
         return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
 
-    def make_optimizer(self, model: nn.Module) -> Optimizer:
+    def make_optimizer(
+        self, model: nn.Module, recipe: Recipe, *, generator: torch.Generator | None = None
+    ) -> Optimizer:
+        """Returns this task's optimizer over the model's parameters, with the storage that the recipe asks for.
+
+        It is that of torch.optim where nothing but float32 is stored, and where every operation shall be rounded.
+
+        Args:
+            generator: Of stochastic rounding.
+        """
         lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
-        return _OPTIMIZERS[self.optimizer](model.parameters(), lr=lr)
+        knobs = {"lr": lr, **_KNOBS[self.optimizer]}
+        plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
+        if plain or recipe.update == "per_op":
+            return _TORCHS[self.optimizer](model.parameters(), **knobs)
+        assert recipe.exp_avg.dtype is not None
+        assert recipe.exp_avg_sq.dtype is not None
+        storage = optimizers.Storage(
+            recipe.exp_avg.dtype, recipe.exp_avg_sq.dtype, recipe.master_weights, recipe.update
+        )
+        return _OURS[self.optimizer](model.parameters(), **knobs, storage=storage, generator=generator)
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
@@ -106,9 +130,10 @@ def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
     return _LOADERS[name](loss_weight)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Returns a seed of its own for each (seed, step), both non-negative."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def step_seed(seed: int, step: int, purpose: str = "") -> int:
+    """Returns a seed of its own for each (seed, step, purpose), the numbers non-negative."""
+    entropy = [seed, step, *purpose.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _digits_mlp(loss_weight: float) -> Task:

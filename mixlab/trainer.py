@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +62,14 @@ class Trainer:
         task: What to train.
         recipe: How.
         seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
-        device: Where; None takes CUDA if there is one. On a CPU 16-bit arithmetic is emulated (`mixlab.emulation`).
+        device: Where; None takes CUDA if there is one.
         probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never.
+        native: On a CPU, compute as the CPU does: with its own autocast lists, and fp16 at its own, low speed. By
+            default a CPU emulates a GPU (`mixlab.emulation`). On CUDA this changes nothing.
+
+    Attributes:
+        model, optimizer, scaler: In use; parameters, gradients and states are stored as the recipe says.
+        step: The number of the next step.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str | None = None,
         probe_every: int = 0,
+        native: bool = False,
     ) -> None:
         if not isinstance(task, Task):
             raise TypeError(f"Trainer: task must be a Task, got {task!r}; load_task(name) makes one")
@@ -87,10 +94,15 @@ class Trainer:
         self.seed = seed
         self.device = usable_device(device)
         self.probe_every = probe_every
+        self.native = native
         self.model = task.seeded_model(seed).to(self.device, recipe.weights.dtype)
-        self.optimizer = task.make_optimizer(self.model)
+        if recipe.gradients != recipe.weights:
+            for parameter in self.model.parameters():
+                parameter.grad_dtype = recipe.gradients.dtype
+        self._generator = torch.Generator(self.device)
+        self.optimizer = task.make_optimizer(self.model, recipe, generator=self._generator)
         self.scaler = recipe.make_scaler()
-        self.step = 0  # the next one
+        self.step = 0
 
     def steps(self, count: int) -> Iterator[StepRecord]:
         """Trains up to `count` steps and yields a record of each; to stop, stop iterating.
@@ -103,51 +115,60 @@ class Trainer:
             yield self._train_step()
 
     def _train_step(self) -> StepRecord:
-        batch = self._batch()
+        batch = self.next_batch()
         probing = self.probe_every > 0 and self.step % self.probe_every == 0
         references = self.reference_gradients(batch) if probing else {}
         scale = self.scaler.get_scale()
 
         started_s = time.perf_counter()
         loss, accuracy = self.backward(batch)
-        # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
-        self.scaler.unscale_(self.optimizer, allow_fp16=True)
-        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        gradients = self.unscale()
         grad_norm = float(_norm(gradients.values()))
-        skipped = self.scaler.found_inf
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.step += 1
+        found_inf = self.scaler.found_inf
+        self.update()
         return StepRecord(
             step=self.step - 1,
             loss=float(loss),
             accuracy=float(accuracy),
             scale=scale,
-            found_inf=skipped or not math.isfinite(grad_norm),
-            skipped=skipped,
+            found_inf=found_inf or not math.isfinite(grad_norm),
+            skipped=found_inf and self.scaler.skips,
             grad_norm=grad_norm,
             seconds=time.perf_counter() - started_s,
             underflow=underflow_by_layer(gradients, references),
         )
 
     def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
-        """Runs forward and backward on `batch` or the next one, as the recipe computes, and takes no step.
+        """Runs forward and backward on `batch` or the next one, as the recipe computes; `unscale` and `update` follow.
 
         The gradients stay in the parameters, with the loss scale in them.
 
         Returns:
             (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
         """
-        with self._random_numbers(), emulation.arithmetic(self.device):
+        with self._random_numbers(), self._arithmetic():
             with self._autocast():
-                loss, accuracy = self.task.loss(self.model, batch or self._batch())
+                loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
             self.scaler.scale(loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), accuracy
 
+    def unscale(self) -> dict[str, Tensor]:
+        """Divides the gradients that `backward` left by the loss scale, and returns them by parameter name."""
+        # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
+        self.scaler.unscale_(self.optimizer, allow_fp16=True)
+        return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+
+    def update(self) -> None:
+        """Takes or skips the optimizer's step on the unscaled gradients, moves the scale, and forgets the gradients."""
+        self._generator.manual_seed(step_seed(self.seed, self.step, "update"))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.step += 1
+
     def held_out(self) -> tuple[float, float]:
         """Returns (loss, accuracy) on the task's held-out batch, computed as the recipe computes."""
-        with torch.no_grad(), emulation.arithmetic(self.device), self._autocast():
+        with torch.no_grad(), self._arithmetic(), self._autocast():
             loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
         return float(loss), float(accuracy)
 
@@ -156,7 +177,7 @@ class Trainer:
         model = self.model
         parameters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
         buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in model.named_buffers()}
-        inputs, targets = batch or self._batch()
+        inputs, targets = batch or self.next_batch()
         inputs = inputs.float() if inputs.is_floating_point() else inputs
         with self._random_numbers():
             loss, _ = self.task.loss(lambda x: functional_call(model, (parameters, buffers), (x,)), (inputs, targets))
@@ -179,7 +200,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
-    def _batch(self) -> Batch:
+    def next_batch(self) -> Batch:
+        """Returns the batch of the next step, on the device and in the weights' format."""
         return self._placed(self.task.batch(self.seed, self.step))
 
     def _placed(self, batch: Batch) -> Batch:
@@ -187,7 +209,15 @@ class Trainer:
         return inputs.to(self.recipe.weights.dtype) if inputs.is_floating_point() else inputs, targets
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return emulation.autocast(self.recipe.compute if self.recipe.autocast else FP32, self.device)
+        compute = self.recipe.compute if self.recipe.autocast else FP32
+        if self.native and self.recipe.autocast:
+            return torch.autocast(self.device.type, dtype=compute.dtype)
+        return emulation.autocast(compute, self.device)
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        if self.native and self.device.type == "cpu":
+            return nullcontext()
+        return emulation.arithmetic(self.device, self.recipe.compute)
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mixlab import BF16, E5M2, FP16, FP32, arithmetic, autocast
+from mixlab import BF16, E5M2, FP16, FP32, TF32, arithmetic, autocast
 from mixlab.emulation import COMPUTE_OPS, FLOAT32_OPS, WIDEST_OPS
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -244,8 +244,50 @@ def test_multi_head_attention_runs_in_16_bits():
 def test_fp32_switches_autocast_off_and_other_formats_are_refused():
     with autocast(FP32, "cpu"):
         assert (X @ W).dtype is torch.float32
-    with pytest.raises(ValueError, match="compute must be fp32, fp16 or bf16, got e5m2"):
+    with pytest.raises(ValueError, match="compute must be fp32, tf32, fp16 or bf16, got e5m2"):
         autocast(E5M2, "cpu")
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """tf32 by integer arithmetic: to nearest even at the 13 lowest bits of float32."""
+    bits = x.detach().contiguous().view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
+def test_tf32_rounds_the_operands_of_products_and_nothing_else():
+    a, b, bias = torch.randn(5, 7), torch.randn(7, 3), torch.randn(3)
+    image, kernel = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    with arithmetic("cpu", TF32):
+        product, added = a @ b, torch.addmm(bias, a, b)
+        vector, total = a @ b[:, 0], a + a
+        convolved = F.conv2d(image, kernel)
+    assert torch.equal(product, rounded(a) @ rounded(b))
+    assert torch.equal(added, torch.addmm(bias, rounded(a), rounded(b)))
+    assert torch.equal(convolved, F.conv2d(rounded(image), rounded(kernel)))
+    assert torch.equal(vector, a @ b[:, 0])
+    assert torch.equal(total, a + a)
+    assert not torch.equal(product, a @ b)
+
+
+def test_tf32_rounds_in_backward_too():
+    a, b = torch.randn(5, 7, requires_grad=True), torch.randn(7, 3)
+    seed = torch.randn(5, 3)
+    with arithmetic("cpu", "tf32"):
+        (a @ b).backward(seed)
+    assert torch.equal(a.grad, rounded(seed) @ rounded(b).T)
+
+
+def test_tf32_attention_rounds_its_operands():
+    q, k, v = (torch.randn(1, 2, 6, 8) for _ in range(3))
+    with arithmetic("cpu", TF32):
+        result = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    expected = F.scaled_dot_product_attention(*map(rounded, (q, k, v)), is_causal=True)
+    assert torch.equal(result, expected)
+
+
+def test_tf32_is_no_autocast():
+    with autocast("tf32", "cpu"), arithmetic("cpu", TF32):
+        assert (X @ W).dtype is torch.float32
 
 
 @pytest.mark.gpu

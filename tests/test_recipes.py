@@ -6,22 +6,75 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlab import BF16, FP16, FP32, PRESETS, DynamicScaler, NoScaler, Recipe, StaticScaler
+from mixlab import (
+    BF16,
+    FP16,
+    FP32,
+    PRESETS,
+    TF32,
+    ApexPolicy,
+    DeepSpeedPolicy,
+    DynamicScaler,
+    MegatronPolicy,
+    NoScaler,
+    Recipe,
+    StaticScaler,
+    TorchPolicy,
+)
 
+FORMATTED = ("weights", "compute", "gradients", "exp_avg", "exp_avg_sq")
+
+sixteen = st.sampled_from([FP16, BF16])
+any_of = st.sampled_from([FP32, FP16, BF16])
 scales = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
-pairs = st.sampled_from([(FP32, FP32), (FP32, FP16), (FP32, BF16), (FP16, FP16), (BF16, BF16)])
-recipes = st.one_of(
-    st.builds(lambda pair: Recipe(*pair), pairs),
-    st.builds(lambda pair, scale: Recipe(*pair, scaler="static", scale=scale), pairs, scales),
-    st.builds(
-        lambda pair, scale, growth, backoff, interval: Recipe(*pair, "dynamic", scale, growth, backoff, interval),
-        pairs,
-        scales,
-        st.floats(1, 1e6, exclude_min=True),
-        st.floats(0, 1, exclude_min=True, exclude_max=True),
-        st.integers(1, 10**6),
+factors = {"growth_factor": st.floats(1, 1e6, exclude_min=True), "backoff_factor": st.floats(2.0**-20, 0.99)}
+interval = {"growth_interval": st.integers(1, 10**6)}
+bounds = {"scale": st.floats(16.0, 2.0**20), "min_scale": st.floats(0.5, 16.0)}
+hysteresis = {"hysteresis": st.integers(1, 9)}
+on_overflow = {"on_overflow": st.sampled_from(["skip", "zero"])}
+scaling = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"scaler": st.just("static"), "scale": scales, **on_overflow}),
+    st.fixed_dictionaries({"scaler": st.just("dynamic"), "scale": scales, **factors, **interval, **on_overflow}),
+    st.fixed_dictionaries(
+        {"scaler": st.just("apex"), **bounds, **interval, "max_scale": st.floats(2.0**20, 2.0**90), **on_overflow}
+    ),
+    st.fixed_dictionaries(
+        {"scaler": st.just("megatron"), **bounds, **factors, **interval, **hysteresis, **on_overflow}
+    ),
+    st.fixed_dictionaries(
+        {
+            "scaler": st.just("deepspeed"),
+            **bounds,
+            **interval,
+            **hysteresis,
+            "consecutive_hysteresis": st.booleans(),
+            **on_overflow,
+        }
     ),
 )
+states = {"exp_avg": any_of, "exp_avg_sq": any_of}
+storage = st.one_of(
+    st.fixed_dictionaries({"compute": st.sampled_from([FP32, TF32, FP16, BF16]), "gradients": any_of, **states}),
+    sixteen.flatmap(
+        lambda fmt: st.fixed_dictionaries(
+            {
+                "weights": st.just(fmt),
+                "compute": st.just(fmt),
+                "gradients": st.sampled_from([fmt, FP32]),
+                **states,
+                "update": st.sampled_from(["nearest", "stochastic", "kahan"]),
+            }
+        )
+    ),
+    sixteen.flatmap(
+        lambda fmt: st.fixed_dictionaries(
+            {"weights": st.just(fmt), "compute": st.just(fmt), "master_weights": st.booleans(), **states}
+        )
+    ),
+    sixteen.map(lambda fmt: dict.fromkeys(FORMATTED, fmt) | {"update": "per_op"}),
+)
+recipes = st.builds(lambda stored, scaled: Recipe(**stored, **scaled), storage, scaling)
 
 
 @given(recipes)
@@ -37,17 +90,28 @@ def test_a_preset_prints_as_its_name(name):
 
 
 def test_presets_are_what_their_names_say():
-    assert list(PRESETS) == ["fp32", "amp-fp16", "amp-bf16", "fp16", "bf16"]
-    stored = {name: (recipe.weights, recipe.compute, recipe.autocast) for name, recipe in PRESETS.items()}
+    """In the order of FORMATTED: weights, compute, gradients, exp_avg, exp_avg_sq."""
+    stored = {name: " ".join(str(getattr(recipe, field)) for field in FORMATTED) for name, recipe in PRESETS.items()}
     assert stored == {
-        "fp32": (FP32, FP32, False),
-        "amp-fp16": (FP32, FP16, True),
-        "amp-bf16": (FP32, BF16, True),
-        "fp16": (FP16, FP16, False),
-        "bf16": (BF16, BF16, False),
+        "fp32": "fp32 fp32 fp32 fp32 fp32",
+        "tf32": "fp32 tf32 fp32 fp32 fp32",
+        "amp-fp16": "fp32 fp16 fp32 fp32 fp32",
+        "amp-bf16": "fp32 bf16 fp32 fp32 fp32",
+        "fp16": "fp16 fp16 fp16 fp16 fp16",
+        "bf16": "bf16 bf16 bf16 bf16 bf16",
+        "bf16-sr": "bf16 bf16 bf16 bf16 bf16",
+        "bf16-kahan": "bf16 bf16 bf16 bf16 bf16",
+        "fp16-master": "fp16 fp16 fp32 fp32 fp32",
+        "bf16-master": "bf16 bf16 fp32 fp32 fp32",
+        "lean-bf16": "fp32 bf16 bf16 bf16 fp32",
     }
+    updates = {name: recipe.update for name, recipe in PRESETS.items() if recipe.update != "nearest"}
+    assert updates == {"fp16": "per_op", "bf16": "per_op", "bf16-sr": "stochastic", "bf16-kahan": "kahan"}
+    assert [name for name, recipe in PRESETS.items() if recipe.master_weights] == ["fp16-master", "bf16-master"]
+    assert [name for name, recipe in PRESETS.items() if recipe.autocast] == ["amp-fp16", "amp-bf16", "lean-bf16"]
     scalers = {name: type(recipe.make_scaler()) for name, recipe in PRESETS.items()}
-    assert scalers == dict.fromkeys(PRESETS, NoScaler) | {"amp-fp16": DynamicScaler}
+    dynamic = dict.fromkeys(["amp-fp16", "fp16-master"], DynamicScaler)
+    assert scalers == dict.fromkeys(PRESETS, NoScaler) | dynamic
 
 
 def test_text_may_use_powers_of_two_and_spaces():
@@ -58,10 +122,10 @@ def test_text_may_use_powers_of_two_and_spaces():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("amp-fp17", "unknown recipe 'amp-fp17'.*fp32, amp-fp16, amp-bf16, fp16, bf16"),
+        ("amp-fp17", "unknown recipe 'amp-fp17'.*fp32, tf32, amp-fp16, amp-bf16, fp16, bf16, bf16-sr"),
         ("", "unknown recipe ''"),
         ("scale=1024", "unknown recipe 'scale=1024'"),
-        ("amp-fp16,sclae=1024", "'sclae=1024'.*the fields are weights, compute, scaler, scale, growth_factor"),
+        ("amp-fp16,sclae=1024", "'sclae=1024'.*the fields are weights, compute, gradients, exp_avg"),
         ("amp-fp16,scale", "'scale' .* is not field=value"),
         ("amp-fp16,scale=big", "'big' is not a number such as 1024"),
         ("amp-fp16,scale=nan", "must be a positive number that float32 can hold, got nan"),
@@ -73,11 +137,26 @@ def test_text_may_use_powers_of_two_and_spaces():
         ("amp-fp16,growth_interval=0", "from 1 up, got 0"),
         ("amp-fp16,growth_factor=1", "growth_factor must be a finite number above 1, got 1"),
         ("amp-fp16,backoff_factor=1", "backoff_factor must be a number between 0 and 1, got 1"),
-        ("amp-fp16,scaler=magic", "scaler='magic' is not allowed; use none, static, dynamic"),
+        (
+            "amp-fp16,scaler=magic",
+            "scaler='magic' is not allowed; use none, static, dynamic, apex, megatron, deepspeed",
+        ),
         ("amp-fp16,compute=fp17", "unknown format 'fp17'"),
-        ("amp-fp16,compute=e5m2", "compute=e5m2 is not allowed; use fp32, fp16, bf16"),
+        ("amp-fp16,compute=e5m2", "compute=e5m2 is not allowed; use fp32, tf32, fp16, bf16"),
         ("fp16,compute=bf16", "weights=fp16 needs compute=fp16, got compute=bf16"),
-        ("fp32,scale=1024", "scale=1024.0 has no effect with scaler=none; use scaler=static, dynamic"),
+        ("fp32,scale=1024", "scale=1024 has no effect with scaler=none; use scaler=static, dynamic, apex, megatron"),
+        ("amp-fp16,hysteresis=3", "hysteresis=3 has no effect with scaler=dynamic; use scaler=megatron, deepspeed"),
+        ("fp32,on_overflow=zero", "on_overflow=zero has no effect with scaler=none"),
+        ("amp-fp16,on_overflow=clip", "on_overflow must be one of skip, zero, got 'clip'"),
+        ("amp-fp16,scaler=apex,max_scale=2", "max_scale must be a finite number from init_scale=65536 up, got 2"),
+        ("fp32,weights=tf32", "weights=tf32 is not allowed; use fp32, fp16, bf16"),
+        ("bf16,gradients=fp16", "weights=bf16 needs gradients=bf16 or gradients=fp32, got gradients=fp16"),
+        ("bf16,gradients=fp32", "update=per_op needs gradients, exp_avg and exp_avg_sq .* bf16, got fp32, bf16, bf16"),
+        ("fp32,master_weights=true", "master_weights=true needs 16-bit weights"),
+        ("fp32,master_weights=1", "'1' is neither true nor false"),
+        ("fp32,update=kahan", "update=kahan needs 16-bit weights without master weights"),
+        ("bf16-master,update=stochastic", "update=stochastic needs 16-bit weights without master weights"),
+        ("bf16,update=truncate", "update='truncate' is not allowed; use nearest, stochastic, kahan, per_op"),
         ("amp-fp16,scaler=static,growth_interval=5", "growth_interval=5 has no effect with scaler=static"),
     ],
 )
@@ -111,11 +190,39 @@ def test_with_scaler_keeps_the_knobs_that_both_have():
     assert str(recipe.with_scaler("static")) == "amp-fp16,scaler=static,scale=8"
     assert str(recipe.with_scaler("none")) == "amp-fp16,scaler=none"
     assert recipe.with_scaler("dynamic") == recipe
-    with pytest.raises(ValueError, match="scaler='magic' is not allowed; use none, static, dynamic"):
+    with pytest.raises(
+        ValueError, match="scaler='magic' is not allowed; use none, static, dynamic, apex, megatron, deepspeed"
+    ):
         recipe.with_scaler("magic")
 
 
-def test_make_scaler_hands_over_every_knob():
-    recipe = Recipe.parse("amp-fp16,scale=8,growth_factor=3,backoff_factor=0.25,growth_interval=7")
-    assert recipe.make_scaler().state_dict() == DynamicScaler(8, 3, 0.25, 7).state_dict()
-    assert Recipe.parse("amp-fp16,scaler=static,scale=8").make_scaler().get_scale() == StaticScaler(8).get_scale()
+def test_a_storage_without_a_preset_is_named_by_the_nearest():
+    assert str(Recipe.parse("amp-bf16,exp_avg=bf16,exp_avg_sq=fp32")) == "amp-bf16,exp_avg=bf16"
+    assert str(Recipe.parse("bf16-master,gradients=bf16")) == "bf16-master,gradients=bf16"
+    assert Recipe.parse("bf16,update=nearest,exp_avg_sq=fp32").exp_avg_sq == FP32
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("growth_factor=3,backoff_factor=0.25", TorchPolicy(8, 3, 0.25, 7)),
+        ("scaler=apex,min_scale=2,max_scale=16", ApexPolicy(8, 7, 2, 16)),
+        (
+            "scaler=megatron,growth_factor=3,backoff_factor=0.25,min_scale=2,hysteresis=3",
+            MegatronPolicy(8, 3, 0.25, 7, 2, 3),
+        ),
+        ("scaler=deepspeed,min_scale=2,hysteresis=3,consecutive_hysteresis=true", DeepSpeedPolicy(8, 7, 2, 3, True)),
+    ],
+)
+def test_make_scaler_hands_over_every_knob(text, policy):
+    recipe = Recipe.parse(f"amp-fp16,scale=8,growth_interval=7,on_overflow=zero,{text}")
+    assert recipe.make_scaler().policy == recipe.scale_policy() == policy
+    assert not recipe.make_scaler().skips
+    assert Recipe.parse(str(recipe)) == recipe
+
+
+def test_a_static_scaler_has_no_policy():
+    recipe = Recipe.parse("amp-fp16,scaler=static,scale=8")
+    assert recipe.make_scaler().get_scale() == StaticScaler(8).get_scale()
+    with pytest.raises(ValueError, match="scaler=static has no policy; use scaler=dynamic, apex, megatron, deepspeed"):
+        recipe.scale_policy()

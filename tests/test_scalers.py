@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import SGD
 
-from mixlab import DynamicScaler, NoScaler, StaticScaler
+from mixlab import ApexPolicy, DeepSpeedPolicy, DynamicScaler, MegatronPolicy, NoScaler, StaticScaler, TorchPolicy
+from mixlab.scale_policies import MinimumScaleError, simulate
 
-SCALERS = {"none": NoScaler, "static": StaticScaler, "dynamic": DynamicScaler}
+SCALERS = {"none": NoScaler, "static": StaticScaler, "dynamic": lambda scale=2.0**16: DynamicScaler(TorchPolicy(scale))}
 
 
 def parameter(gradient: float, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -51,7 +52,7 @@ def vector(text: str) -> list[bool]:
     ],
 )
 def test_golden_vectors(init_scale, overflows, scales):
-    assert drive(DynamicScaler(init_scale, growth_interval=3), vector(overflows)) == scales
+    assert drive(DynamicScaler(TorchPolicy(init_scale, growth_interval=3)), vector(overflows)) == scales
 
 
 knobs = st.fixed_dictionaries(
@@ -67,7 +68,7 @@ knobs = st.fixed_dictionaries(
 @given(knobs=knobs, overflows=st.lists(st.booleans(), min_size=1, max_size=40), saved_at=st.integers(0, 39))
 @settings(max_examples=300, deadline=None)
 def test_step_for_step_equal_to_torch(knobs, overflows, saved_at):
-    ours, theirs = DynamicScaler(**knobs), torch.amp.GradScaler("cpu", **knobs)
+    ours, theirs = DynamicScaler(TorchPolicy(**knobs)), torch.amp.GradScaler("cpu", **knobs)
     theirs.scale(torch.zeros(()))  # torch makes its scale tensor here
     p, q = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
     our_optimizer, their_optimizer = SGD([p], lr=0.5), SGD([q], lr=0.5)
@@ -95,7 +96,7 @@ def test_scaling_and_unscaling_equal_torch(loss, scale):
     theirs = torch.amp.GradScaler("cpu", init_scale=scale)
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.tensor(loss).to(dtype)
-        for ours in (StaticScaler(scale), DynamicScaler(scale)):
+        for ours in (StaticScaler(scale), DynamicScaler(TorchPolicy(scale))):
             scaled, expected = ours.scale(x), theirs.scale(x)
             assert scaled.dtype is expected.dtype
             assert torch.equal(scaled.nan_to_num(), expected.nan_to_num())
@@ -108,11 +109,11 @@ def test_scaling_and_unscaling_equal_torch(loss, scale):
 
 
 def test_growth_to_infinity_is_refused():
-    assert drive(DynamicScaler(2.0**127, growth_interval=1), [False, False]) == [2.0**127, 2.0**127]
+    assert drive(DynamicScaler(TorchPolicy(2.0**127, growth_interval=1)), [False, False]) == [2.0**127, 2.0**127]
 
 
 def test_a_scale_of_zero_makes_nan_silently_as_in_torch():
-    scaler = DynamicScaler(2.0**-149)
+    scaler = DynamicScaler(TorchPolicy(2.0**-149))
     p = torch.ones(3, requires_grad=True)
     assert drive(scaler, [True], p=p) == [0.0]
     p.grad = torch.zeros(3)  # what a loss times zero gives
@@ -123,7 +124,7 @@ def test_a_scale_of_zero_makes_nan_silently_as_in_torch():
 
 
 def test_a_tracker_beyond_the_interval_never_grows_again():
-    scaler = DynamicScaler(1.0, growth_interval=10)
+    scaler = DynamicScaler(TorchPolicy(1.0, growth_interval=10))
     drive(scaler, [False] * 5)
     scaler.load_state_dict(scaler.state_dict() | {"growth_interval": 3})
     assert drive(scaler, [False] * 20) == [1.0] * 20
@@ -166,6 +167,8 @@ def test_the_order_of_calls_is_checked(name):
     scaler.step(optimizer)
     with pytest.raises(RuntimeError, match=r"call update\(\) before its next step"):
         scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match=r"has stepped already; call update\(\) first"):
+        scaler.unscale_(optimizer)
     with pytest.raises(ValueError, match=r"call backward\(\) first"):
         SCALERS[name]().step(SGD([torch.zeros(1, requires_grad=True)]))
 
@@ -188,16 +191,78 @@ def test_sparse_gradients(name):
     assert embedding.weight.grad.to_dense()[1].tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("scaler", [NoScaler(), StaticScaler(8.0), DynamicScaler(8.0, 3.0, 0.25, 7)])
+STATEFUL = [
+    NoScaler(),
+    StaticScaler(8.0),
+    DynamicScaler(TorchPolicy(8.0, 3.0, 0.25, 7)),
+    DynamicScaler(ApexPolicy(8.0, 7, 0.5, 64.0)),
+    DynamicScaler(MegatronPolicy(8.0, 3.0, 0.25, 7, 0.5, 3)),
+    DynamicScaler(DeepSpeedPolicy(8.0, 7, 0.5, 3, True)),
+]
+
+
+@pytest.mark.parametrize("scaler", STATEFUL, ids=lambda scaler: type(getattr(scaler, "policy", scaler)).__name__)
 def test_the_state_round_trip_keeps_every_field(scaler):
+    other = type(scaler)()
     if isinstance(scaler, DynamicScaler):
         drive(scaler, [True, False, False])
-        fields = {name for name in vars(scaler) if name != "_steps"}
-        assert len(scaler.state_dict()) == len(fields)
-    other = SCALERS[{NoScaler: "none", StaticScaler: "static", DynamicScaler: "dynamic"}[type(scaler)]]()
+        other = DynamicScaler(type(scaler.policy)())
     other.load_state_dict(copy.deepcopy(scaler.state_dict()))
     assert other.state_dict() == scaler.state_dict()
     assert other.get_scale() == scaler.get_scale()
+    if isinstance(scaler, DynamicScaler):
+        assert drive(other, [False] * 9 + [True] * 3) == drive(scaler, [False] * 9 + [True] * 3)
+
+
+@pytest.mark.parametrize("kind", [TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy])
+def test_the_scaler_moves_as_its_policy_says(kind):
+    policy = kind(2.0**20, growth_interval=3)
+    overflows = vector("1100000101" * 3)
+    assert tuple(drive(DynamicScaler(policy), overflows)) == simulate(policy, overflows).scales[1:]
+
+
+def test_deepspeed_ends_the_training_at_its_minimum():
+    scaler = DynamicScaler(DeepSpeedPolicy(2.0, hysteresis=1))
+    with pytest.raises(MinimumScaleError, match="at its minimum, 1"):
+        drive(scaler, [True, True])
+
+
+@pytest.mark.parametrize("kind", [StaticScaler, DynamicScaler])
+@pytest.mark.parametrize(
+    ("optimizer", "moved"),
+    [
+        (lambda p: SGD([p], lr=0.1), 0.0),
+        (lambda p: SGD([p], lr=0.1, momentum=0.9), -0.09),  # lr * momentum * the clean step's gradient
+        (lambda p: torch.optim.AdamW([p], lr=1e-2, weight_decay=0.1, betas=(0.0, 0.999)), -0.001),  # lr * decay
+    ],
+)
+def test_a_zeroed_gradient_is_no_skipped_step(kind, optimizer, moved):
+    weights = {}
+    for policy in ("skip", "zero"):
+        p = torch.ones(3, requires_grad=True)
+        scaler, stepping = kind(on_overflow=policy), optimizer(p)
+        assert scaler.skips == (policy == "skip")
+        for gradient in (torch.ones(3), torch.tensor([math.inf, 1.0, math.nan])):
+            p.grad = gradient * scaler.get_scale()
+            scaler.step(stepping)
+            scaler.update()
+        weights[policy] = p.detach().clone()
+    assert torch.allclose(weights["zero"] - weights["skip"], torch.full((3,), moved), atol=2e-5)
+
+
+def test_optimizers_that_share_a_scaler_step_or_skip_each_for_itself_as_in_torch():
+    ours, theirs = DynamicScaler(TorchPolicy(4.0)), torch.amp.GradScaler("cpu", init_scale=4.0)
+    theirs.scale(torch.zeros(()))
+    results = []
+    for scaler in (ours, theirs):
+        weights = [parameter(4.0), parameter(math.inf), parameter(8.0)]
+        optimizers = [SGD([p], lr=1.0) for p in weights]
+        scaler.unscale_(optimizers[0])
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        results.append([p[0].item() for p in weights] + [scaler.get_scale()])
+    assert results == [[-1.0, 0.0, -2.0, 2.0]] * 2
 
 
 def test_the_state_of_another_kind_is_refused():
@@ -209,6 +274,17 @@ def test_the_state_of_another_kind_is_refused():
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf, 1e300, 1e-300, "8", None, True])
 def test_a_bad_scale_is_named(scale):
-    for make in (StaticScaler, DynamicScaler):
+    for make in (StaticScaler, TorchPolicy):
         with pytest.raises(ValueError, match=re.escape(f"float32 can hold, got {scale!r}")):
             make(scale)
+
+
+def test_other_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="on_overflow must be one of skip, zero, got 'clip'"):
+        StaticScaler(on_overflow="clip")
+    with pytest.raises(
+        TypeError, match="policy must be one of TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy"
+    ):
+        DynamicScaler(1024)
+    with pytest.raises(ValueError, match="this scaler's state is"):
+        DynamicScaler(ApexPolicy()).load_state_dict(DynamicScaler(DeepSpeedPolicy()).state_dict())

@@ -20,6 +20,8 @@ ROOMS = (
     "files",
     "machine",
     "formats",
+    "scale_policies",
+    "scaling_game",
     "scalers",
     "rounding",
     "rounding_stats",
@@ -28,13 +30,22 @@ ROOMS = (
     "fake_quantize",
     "explain",
     "emulation",
+    "cast_trace",
     "recipes",
+    "optimizers",
     "histograms",
     "probes",
     "tasks",
     "trainer",
+    "updates",
+    "windows",
+    "anatomy",
+    "ledger",
+    "first_aid",
     "records",
     "measure",
+    "measure_train",
+    "measure_emulation",
     "runs",
     "background",
     "notebooks",
@@ -113,10 +124,17 @@ def test_a_planted_upward_import_is_found(planted: str):
     assert upward_imports("runs", planted) == []
 
 
-def test_scalers_stand_alone():
+def test_scalers_stand_alone_but_for_their_policies():
     source = (PACKAGE / "scalers.py").read_text()
     outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
-    assert outside <= {"torch", "numpy"}
+    assert outside <= {"torch", "mixlab"}
+    assert imported_rooms(source) == {"scale_policies"}
+
+
+def test_scale_policies_need_no_torch():
+    source = (PACKAGE / "scale_policies.py").read_text()
+    outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
+    assert outside == {"numpy"}
 
 
 def public_names(source: str) -> list[str]:

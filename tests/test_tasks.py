@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import SGD, AdamW
 
-from mixlab import TASKS, Task, load_task
+from mixlab import PRESETS, TASKS, Recipe, Task, load_task
 from mixlab.tasks import TinyGPT, step_seed
 
 
@@ -58,16 +58,26 @@ def test_the_gpt_is_causal():
 
 def test_sgd_undoes_the_loss_weight_and_adam_need_not():
     sgd, adam = load_task("digits-mlp", loss_weight=1e-6), load_task("chars-gpt", loss_weight=1e-6)
-    optimizer = sgd.make_optimizer(sgd.seeded_model(0))
+    optimizer = sgd.make_optimizer(sgd.seeded_model(0), Recipe())
     assert isinstance(optimizer, SGD)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e5)
-    optimizer = adam.make_optimizer(adam.seeded_model(0))
+    optimizer = adam.make_optimizer(adam.seeded_model(0), Recipe())
     assert isinstance(optimizer, AdamW)
     assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
 def test_step_seeds_differ():
-    assert len({step_seed(seed, step) for seed in range(30) for step in range(30)}) == 900
+    purposes = ("", "update")
+    seeds = {step_seed(seed, step, purpose) for seed in range(30) for step in range(30) for purpose in purposes}
+    assert len(seeds) == 1800
+
+
+def test_torchs_own_optimizer_serves_where_it_stores_as_asked():
+    task = load_task("digits-cnn")
+    own = {
+        name for name, r in PRESETS.items() if type(task.make_optimizer(task.seeded_model(0), r)) is torch.optim.Adam
+    }
+    assert own == {"fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mixlab import PRESETS, Recipe, Task, Trainer, load_task
+from mixlab.optimizers import state_tensors
+
+STATES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "master", "compensation")
 
 
 def trained(recipe: str, steps: int = 5, *, task: str | Task = "digits-mlp", loss_weight: float = 1.0, **options):
@@ -25,14 +28,94 @@ def weights(trainer: Trainer) -> torch.Tensor:
 @pytest.mark.parametrize("recipe", PRESETS)
 @pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", "chars-gpt"])
 def test_everything_is_stored_as_the_recipe_says(recipe, task):
-    trainer, records = trained(recipe, 2, task=task)
-    stored = PRESETS[recipe].weights.dtype
-    assert {p.dtype for p in trainer.model.parameters()} == {stored}
-    states = [s for state in trainer.optimizer.state.values() for name, s in state.items() if name != "step"]
-    assert {s.dtype for s in states if s is not None} == {stored}
-    assert [record.step for record in records] == [0, 1]
+    trainer, records = trained(recipe + ",scale=256" * PRESETS[recipe].autocast * (recipe == "amp-fp16"), 2, task=task)
+    preset = trainer.recipe
+    while not trainer.optimizer.state:  # the scaler of fp16-master looks for a scale first
+        records += trainer.steps(1)
+    trainer.backward()
+    assert {p.dtype for p in trainer.model.parameters()} == {preset.weights.dtype}
+    assert {p.grad.dtype for p in trainer.model.parameters()} == {preset.gradients.dtype}
+    stored = {name: {t.dtype for n, t in state_tensors(trainer.optimizer) if n == name} for name in STATES}
+    adam = trainer.task.optimizer != "sgd"
+    assert stored == {
+        "momentum_buffer": set() if adam else {preset.exp_avg.dtype},
+        "exp_avg": {preset.exp_avg.dtype} if adam else set(),
+        "exp_avg_sq": {preset.exp_avg_sq.dtype} if adam else set(),
+        "master": {torch.float32} if preset.master_weights else set(),
+        "compensation": {preset.weights.dtype} if preset.update == "kahan" else set(),
+    }
+    assert {name for name, _ in state_tensors(trainer.optimizer)} <= set(STATES)
+    assert [record.step for record in records[:2]] == [0, 1]
     assert math.isfinite(records[0].loss)
     assert all(math.isfinite(value) for value in trainer.held_out()) or recipe == "fp16"
+
+
+@pytest.mark.parametrize("recipe", ["fp16-master,scale=256", "bf16-master", "bf16-kahan", "bf16-sr", "lean-bf16"])
+def test_low_precision_storage_resumes_bit_for_bit(recipe, tmp_path):
+    whole, _ = trained(recipe, 6, task="digits-cnn")
+    half, _ = trained(recipe, 3, task="digits-cnn")
+    torch.save(half.state_dict(), tmp_path / "state.pt")
+    resumed, _ = trained(recipe, 0, task="digits-cnn", probe_every=2)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    list(resumed.steps(3))
+    assert torch.equal(weights(whole), weights(resumed))
+    for (name, ours), (_, theirs) in zip(state_tensors(whole.optimizer), state_tensors(resumed.optimizer), strict=True):
+        assert ours.dtype is theirs.dtype, name
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_16_bit_gradient_of_a_float32_weight_is_the_rounded_one():
+    plain, lean = trained("amp-bf16", 0)[0], trained("amp-bf16,gradients=bf16", 0)[0]
+    for trainer in (plain, lean):
+        trainer.backward()
+    for p, q in zip(plain.model.parameters(), lean.model.parameters(), strict=True):
+        assert q.grad.dtype is torch.bfloat16
+        assert torch.equal(p.grad.bfloat16(), q.grad)
+
+
+def test_stochastic_rounding_differs_from_step_to_step_and_seed_to_seed():
+    first, again, other = (weights(trained("bf16-sr", 4, seed=seed)[0]) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, weights(trained("bf16,update=nearest", 4)[0]))
+
+
+@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", "chars-gpt"])
+def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task):
+    """A thousand steps in all; torch's own autocast and scaler, by hand."""
+    steps = {"digits-mlp": 500, "digits-cnn": 480, "chars-gpt": 20}[task]
+    for seed in range(5):
+        trainer, records = trained(
+            "amp-bf16,scaler=dynamic,growth_interval=3", steps // 5, task=task, seed=seed, native=True
+        )
+        job = load_task(task)
+        model = job.seeded_model(seed)
+        knobs = {"digits-mlp": {"momentum": 0.9}}.get(task, {})
+        kind = {"digits-mlp": torch.optim.SGD, "digits-cnn": torch.optim.Adam, "chars-gpt": torch.optim.AdamW}[task]
+        optimizer = kind(model.parameters(), lr=job.lr, **knobs)
+        scaler = torch.amp.GradScaler("cpu", growth_interval=3)
+        for step in range(steps // 5):
+            inputs, targets = job.batch(seed, step)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = F.cross_entropy(model(inputs).flatten(0, -2), targets.flatten())
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        assert torch.equal(weights(trainer), torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert trainer.scaler.get_scale() == scaler.get_scale() > 2.0**16
+        assert not any(record.skipped for record in records)
+
+
+def test_native_differs_from_emulated_on_a_cpu():
+    assert not torch.equal(weights(trained("amp-bf16", 3, native=True)[0]), weights(trained("amp-bf16", 3)[0]))
+    assert torch.equal(weights(trained("fp32", 3, native=True)[0]), weights(trained("fp32", 3)[0]))
+
+
+def test_a_zeroed_step_is_taken():
+    trainer, records = trained("amp-fp16,scale=2^40,on_overflow=zero", 2, task="digits-cnn")
+    assert all(record.found_inf and not record.skipped for record in records)
+    assert trainer.optimizer.state
 
 
 def test_fp32_is_a_plain_loop_bit_for_bit():

@@ -94,7 +94,7 @@ def test_a_wrong_recipe_ends_the_lab_with_the_allowed_ones():
     result = CliRunner().invoke(app, ["run", "02_underflow_and_loss_scaling", "-p", "recipe", "amp-fp17"])
     assert result.exit_code == 1
     assert "unknown recipe 'amp-fp17'" in result.stderr
-    assert "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16" in " ".join(result.stderr.split())
+    assert "start with one of fp32, tf32, amp-fp16, amp-bf16, fp16, bf16" in " ".join(result.stderr.split())
 
 
 def test_a_training_that_does_not_finish_fails_the_lab(tmp_path):

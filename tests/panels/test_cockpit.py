@@ -57,7 +57,7 @@ def test_every_preset_trains_headless(make, tmp_path: Path, preset: str):
     assert records[0].underflow
     label = f"{preset} on digits-mlp, seed 0"
     assert cockpit.runs == {label: records}
-    assert Run(tmp_path / "001").records() == records
+    assert repr(Run(tmp_path / "001").records()) == repr(records)  # NaN too
     assert repr(cockpit).startswith(f"Cockpit: done: {label}: loss ")
     assert enabled(cockpit) == (True, False, False)
 

@@ -54,8 +54,8 @@ def test_slider_and_number_box_move_together(controls: RecipeControls):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("amp-fp17", "start with one of fp32, amp-fp16, amp-bf16, fp16, bf16"),
-        ("amp-fp16,zoom=2", "the fields are weights, compute, scaler, scale"),
+        ("amp-fp17", "start with one of fp32, tf32, amp-fp16, amp-bf16, fp16, bf16"),
+        ("amp-fp16,zoom=2", "the fields are weights, compute, gradients, exp_avg"),
         ("fp32,scale=2", "use scaler=static, dynamic"),
         ("", "unknown recipe ''"),
     ],
@@ -94,4 +94,20 @@ def test_what_has_no_effect_is_disabled_and_says_why(
 
 
 def test_the_modes_are_the_presets():
-    assert list(MODES.values()) == list(PRESETS)
+    assert list(MODES.values()) == [*PRESETS, ""]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_mode_sets_its_preset(controls: RecipeControls, name: str):
+    controls._mode.value = name
+    assert controls.recipe == PRESETS[name]
+    assert controls._mode.value == name
+
+
+def test_a_storage_without_a_preset_is_custom(controls: RecipeControls):
+    controls._share.value = "amp-bf16,exp_avg=bf16"
+    assert controls._mode.label == "custom, see Share"
+    controls._scaler.value = "megatron"
+    controls._on_overflow.value = "zero"
+    assert str(controls.recipe) == "amp-bf16,exp_avg=bf16,scaler=megatron,on_overflow=zero"
+    assert "taken with all gradients set to zero" in controls.note.value

@@ -1,0 +1,240 @@
+"""One training step taken apart: cast, forward, scaled loss, backward, unscale, check, step, update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixlab.formats import FP32, Format
+from mixlab.optimizers import state_tensors
+from mixlab.rounding import round_to
+from mixlab.trainer import Trainer
+
+_FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One tensor as it is at one stage.
+
+    Attributes:
+        name: E.g. "gradient of hidden1.weight".
+        format: In which it is stored.
+        value: The element that is followed, or the only one; NaN and inf are values too.
+        amax: The largest finite magnitude.
+        numel, zeros, non_finite: Counts of elements.
+    """
+
+    name: str
+    format: str
+    value: float
+    amax: float
+    numel: int
+    zeros: int
+    non_finite: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the eight parts of a step: the line of code that does it, what it did in words, and the tensors."""
+
+    name: str
+    code: str
+    words: str
+    cards: tuple[Card, ...]
+
+
+def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | None = None) -> tuple[Stage, ...]:
+    """Takes the trainer's next step, exactly as `trainer.steps(1)` does, and returns its eight stages.
+
+    Args:
+        trainer: At any step.
+        parameter: Whose weight is followed; None takes the first of the model.
+        element: Its index in the flattened parameter; None takes one whose gradient has the median magnitude.
+
+    Raises:
+        ValueError: No such parameter or element.
+    """
+    parameters = dict(trainer.model.named_parameters())
+    parameter = next(iter(parameters)) if parameter is None else parameter
+    if parameter not in parameters:
+        raise ValueError(f"dissect: unknown parameter {parameter!r}: use one of {', '.join(parameters)}")
+    weight = parameters[parameter]
+    batch = trainer.next_batch()
+    exact = trainer.reference_gradients(batch)[parameter]  # as float32 would have it
+    if element is None:
+        element = _median_element(exact)
+    if type(element) is not int or not 0 <= element < weight.numel():
+        raise ValueError(f"dissect: element must be from 0 to {weight.numel() - 1}, got {element!r}")
+    return tuple(_stages(trainer, batch, parameter, weight, element, float(exact.flatten()[element])))
+
+
+def _stages(
+    trainer: Trainer, batch: Any, name: str, weight: nn.Parameter, element: int, exact: float
+) -> Iterator[Stage]:
+    recipe, scaler = trainer.recipe, trainer.scaler
+    checked = recipe.scaler != "none"
+    scale = scaler.get_scale()
+    before = weight.detach().clone()
+    computed = _computed(before, recipe.compute)
+    yield Stage(
+        "cast",
+        "with autocast(...):" if recipe.autocast else "model(inputs)",
+        _cast_words(recipe.weights, recipe.compute),
+        (_card(f"stored {name}", before, element), _card("as the product sees it", computed, element, recipe.compute)),
+    )
+
+    layer = name.rpartition(".")[0]
+    with _watching(trainer.model.get_submodule(layer)) as seen:
+        loss, _ = trainer.backward(batch)
+    output, output_gradient = seen["output"], seen.get("gradient")
+    yield Stage(
+        "forward",
+        "loss = criterion(model(inputs), targets)",
+        f"Layer {layer} multiplies in {recipe.compute} and hands on {_name(output)}; the loss is {float(loss):.4g}.",
+        (_card(f"output of {layer}", output), _card("loss", loss)),
+    )
+    scaled = loss.float() * trainer.task.loss_weight * scale
+    yield Stage(
+        "scaled loss",
+        "scaler.scale(loss).backward()",
+        f"The loss is multiplied by {scale:g}, and with it every gradient to come."
+        if recipe.scaler != "none"
+        else "There is no scaler: gradients keep their size, however small.",
+        (_card("loss", loss), _card("scaled loss", scaled)),
+    )
+    assert weight.grad is not None
+    scaled_gradient = weight.grad.detach().clone()
+    lost = int((scaled_gradient == 0).sum())
+    yield Stage(
+        "backward",
+        "scaler.scale(loss).backward()",
+        f"The gradient of {name} arrives in {_name(scaled_gradient)}{', the scale still in it' if checked else ''}: "
+        f"{lost:,} of {scaled_gradient.numel():,} elements are zero.",
+        (
+            *([_card(f"gradient of the output of {layer}", output_gradient)] if output_gradient is not None else []),
+            _card(f"gradient of {name}", scaled_gradient, element),
+        ),
+    )
+    gradients = trainer.unscale()
+    unscaled = gradients[name].detach().clone()
+    yield Stage(
+        "unscale",
+        "scaler.unscale_(optimizer)",
+        f"Divided by {scale:g}, the gradient has its own size again; in float32 it would be {exact:.4g}."
+        if recipe.scaler != "none"
+        else f"Nothing to divide by. In float32 the gradient would be {exact:.4g}.",
+        (_card("gradient, unscaled", unscaled, element), _card("as float32 computes it", torch.tensor(exact))),
+    )
+    found_inf = any(not bool(gradient.isfinite().all()) for gradient in gradients.values())
+    yield Stage(
+        "check",
+        "found_inf",
+        _check_words(checked, found_inf, recipe.on_overflow),
+        (_card("gradient, unscaled", unscaled, element),),
+    )
+    taken = not (found_inf and checked and scaler.skips)
+    trainer.update()
+    after = weight.detach().clone()
+    kept = [_card(state, value, element) for state, value in _states_of(trainer, weight)]
+    change = float(after.flatten()[element].double() - before.flatten()[element].double())
+    yield Stage(
+        "step",
+        "scaler.step(optimizer)",
+        (
+            f"The weight moves by {change:.4g}."
+            if change
+            else "The update is smaller than the weight can show: the stored weight does not move."
+        )
+        if taken
+        else "The step is skipped: weights and optimizer states stay as they are.",
+        (_card("weight before", before, element), _card("weight after", after, element), *kept),
+    )
+    yield Stage(
+        "update",
+        "scaler.update()",
+        _update_words(scale, scaler.get_scale()) if checked else "No scaler, nothing to adapt.",
+        (_card("scale before", torch.tensor(scale)), _card("scale after", torch.tensor(scaler.get_scale()))),
+    )
+
+
+@contextmanager
+def _watching(layer: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yields a dict that gets the layer's first output of this forward pass, and that output's gradient."""
+    seen: dict[str, Tensor] = {}
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple | list) else output
+        if "output" not in seen:
+            seen["output"] = tensor.detach()
+            if tensor.requires_grad:
+                tensor.register_hook(lambda gradient: seen.update(gradient=gradient.detach()))
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _card(name: str, tensor: Tensor, element: int = 0, fmt: Format | None = None) -> Card:
+    tensor = tensor.detach()
+    finite = tensor[tensor.isfinite()]
+    return Card(
+        name,
+        _name(tensor) if fmt is None else fmt.name,
+        float(tensor.flatten()[element]),
+        float(finite.abs().max()) if finite.numel() else 0.0,
+        tensor.numel(),
+        int((tensor == 0).sum()),
+        tensor.numel() - finite.numel(),
+    )
+
+
+def _computed(weight: Tensor, compute: Format) -> Tensor:
+    return weight if compute == FP32 else round_to(weight.float(), compute, overflow="inf")
+
+
+def _states_of(trainer: Trainer, weight: nn.Parameter) -> Iterable[tuple[str, Tensor]]:
+    names = {"master": "master weight", "compensation": "Kahan compensation", "momentum_buffer": "momentum"}
+    return ((names.get(name, name), state) for name, state in state_tensors(trainer.optimizer, weight))
+
+
+def _median_element(gradient: Tensor) -> int:
+    """Returns the index of the non-zero element of median magnitude, or 0."""
+    magnitudes = gradient.flatten().abs()
+    alive = magnitudes.nonzero().flatten()
+    if not len(alive):
+        return 0
+    return int(alive[magnitudes[alive].argsort()[len(alive) // 2]])
+
+
+def _name(tensor: Tensor) -> str:
+    return _FORMATS.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+
+
+def _cast_words(weights: Format, compute: Format) -> str:
+    if weights == compute:
+        return f"Weights are stored in {weights} and used as they are: nothing is cast."
+    kept = "a copy is kept until backward has used it" if compute.bits <= 16 else "inside the product, nothing is kept"
+    return f"Weights are stored in {weights} and cast to {compute} for each product; {kept}."
+
+
+def _check_words(checked: bool, found_inf: bool, on_overflow: str) -> str:
+    if not checked:
+        return "Without a scaler nobody looks: a step with inf or NaN would be taken."
+    if not found_inf:
+        return "Every element of every gradient is finite: the step may be taken."
+    becomes = "skipped" if on_overflow == "skip" else "taken with all gradients set to zero"
+    return f"A gradient holds inf or NaN: the step will be {becomes}."
+
+
+def _update_words(before: float, after: float) -> str:
+    if after == before:
+        return f"The scale stays at {before:g}; one more clean step is counted, unless the step overflowed."
+    return f"The scale {'grows' if after > before else 'falls'} from {before:g} to {after:g}."

@@ -1,0 +1,324 @@
+"""How a loss scale moves after each step, in torch, apex, Megatron and DeepSpeed: knobs are data, moves pure functions.
+
+| here | torch.amp | apex | Megatron-LM | DeepSpeed |
+|---|---|---|---|---|
+| `init_scale` | init_scale | init_scale | initial_loss_scale | 2^initial_scale_power |
+| `growth_factor` | growth_factor | 2, fixed | growth_factor | 2, fixed |
+| `backoff_factor` | backoff_factor | 1/2, fixed | backoff_factor | 1/2, fixed |
+| `growth_interval` | growth_interval | scale_window | loss_scale_window | loss_scale_window |
+| `min_scale` | none | min_loss_scale | min_loss_scale | min_loss_scale |
+| `max_scale` | none | max_loss_scale | none | none |
+| `hysteresis` | none | none | hysteresis | hysteresis |
+| `consecutive_hysteresis` | none | none | none | consecutive_hysteresis |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """Where a policy stands between two steps.
+
+    Attributes:
+        scale: The factor of the loss in the next step.
+        clean: Clean steps in a row so far, counted as the policy counts them (torch calls it the growth tracker).
+        hysteresis_left: Counts down to the overflow that lowers the scale, for policies that forgive the first ones.
+    """
+
+    scale: float
+    clean: int = 0
+    hysteresis_left: int = 1
+
+
+class MinimumScaleError(RuntimeError):
+    """The scale may not be lowered any more: what DeepSpeed ends a training with."""
+
+
+@dataclass(frozen=True)
+class TorchPolicy:
+    """`torch.amp.GradScaler`: the scale is a float32 without bounds.
+
+        overflow:  scale *= backoff_factor;  clean = 0
+        clean:     if clean + 1 == growth_interval:  scale *= growth_factor, unless that is inf;  clean = 0
+                   else:                             clean += 1
+
+    After some 150 overflows in a row the scale is zero. Then zero times the loss gives zero gradients, zero divided by
+    zero NaN, and a step that is *not* skipped. The test for growth is `==`: with an interval lowered below `clean`, the
+    scale never grows again.
+
+    Args:
+        init_scale: Where the scale starts, positive and finite.
+        growth_factor: Above 1.
+        backoff_factor: Between 0 and 1.
+        growth_interval: Clean steps in a row before the scale grows, at least 1.
+    """
+
+    init_scale: float = 2.0**16
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+
+    def __post_init__(self) -> None:
+        _check_knobs(self)
+
+    def start(self) -> ScaleState:
+        return ScaleState(_float32(self.init_scale))
+
+    def after(self, state: ScaleState, overflow: bool) -> ScaleState:
+        """Returns the state after a step with or without inf or NaN in a gradient."""
+        if overflow:
+            return ScaleState(_float32(state.scale * self.backoff_factor))
+        if state.clean + 1 != self.growth_interval:
+            return ScaleState(state.scale, state.clean + 1)
+        grown = _float32(state.scale * self.growth_factor)
+        return ScaleState(grown if math.isfinite(grown) else state.scale)
+
+
+@dataclass(frozen=True)
+class ApexPolicy:
+    """NVIDIA apex's dynamic loss scale: it halves and doubles, between two bounds.
+
+        overflow:  scale = max(min_scale, scale / 2);  clean = 0
+        clean:     clean += 1;  if clean == growth_interval:  scale = min(max_scale, 2 * scale);  clean = 0
+
+    Args:
+        init_scale: Where the scale starts, positive and finite.
+        growth_interval: Clean steps in a row before the scale grows, at least 1.
+        min_scale: From 0, which is no bound, to `init_scale`.
+        max_scale: From `init_scale` up.
+    """
+
+    init_scale: float = 2.0**16
+    growth_interval: int = 2000
+    min_scale: float = 0.0
+    max_scale: float = 2.0**24
+
+    def __post_init__(self) -> None:
+        _check_knobs(self)
+
+    def start(self) -> ScaleState:
+        return ScaleState(float(self.init_scale))
+
+    def after(self, state: ScaleState, overflow: bool) -> ScaleState:
+        """Returns the state after a step with or without inf or NaN in a gradient."""
+        if overflow:
+            return ScaleState(max(self.min_scale, state.scale / 2))
+        if state.clean + 1 == self.growth_interval:
+            return ScaleState(min(self.max_scale, 2 * state.scale))
+        return ScaleState(state.scale, state.clean + 1)
+
+
+@dataclass(frozen=True)
+class MegatronPolicy:
+    """Megatron-LM's dynamic scaler: it forgives the first overflows, and has a lower bound.
+
+        overflow:  clean = 0;  hysteresis_left -= 1
+                   if hysteresis_left <= 0:  scale = max(scale * backoff_factor, min_scale)
+        clean:     clean += 1
+                   if clean == growth_interval:  scale *= growth_factor;  clean = 0;  hysteresis_left = hysteresis
+
+    Scale and factors are float32. Nothing refuses growth to inf, from which no backoff leads back.
+
+    Args:
+        init_scale, growth_factor, backoff_factor, growth_interval: As for torch.
+        min_scale: Positive, at most `init_scale`.
+        hysteresis: The overflow that lowers the scale first, counted from 1 after each growth; at least 1.
+    """
+
+    init_scale: float = 2.0**32
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 1000
+    min_scale: float = 1.0
+    hysteresis: int = 2
+
+    def __post_init__(self) -> None:
+        _check_knobs(self)
+
+    def start(self) -> ScaleState:
+        return ScaleState(_float32(self.init_scale), hysteresis_left=self.hysteresis)
+
+    def after(self, state: ScaleState, overflow: bool) -> ScaleState:
+        """Returns the state after a step with or without inf or NaN in a gradient."""
+        if overflow:
+            left = state.hysteresis_left - 1
+            lower = max(_float32(state.scale * _float32(self.backoff_factor)), _float32(self.min_scale))
+            return ScaleState(lower if left <= 0 else state.scale, hysteresis_left=left)
+        if state.clean + 1 == self.growth_interval:
+            grown = _float32(state.scale * _float32(self.growth_factor))
+            return ScaleState(grown, hysteresis_left=self.hysteresis)
+        return ScaleState(state.scale, state.clean + 1, state.hysteresis_left)
+
+
+@dataclass(frozen=True)
+class DeepSpeedPolicy:
+    """DeepSpeed's dynamic loss scale: it forgives the first overflows, and gives up at its lower bound.
+
+        overflow:  clean = 0
+                   if hysteresis_left == 1:  scale = max(scale / 2, min_scale), or an error at min_scale
+                   else:                     hysteresis_left -= 1
+        clean:     if clean > 0 and clean % growth_interval == 0:  scale *= 2;  hysteresis_left = hysteresis
+                   clean += 1
+
+    So it grows on the (growth_interval + 1)-th clean step, and an overflow soon after another lowers the scale at once:
+    hysteresis comes back with growth only, or with every clean step if it is consecutive.
+
+    Args:
+        init_scale, growth_interval: As for torch.
+        min_scale: Positive, at most `init_scale`.
+        hysteresis: The overflow that lowers the scale first, at least 1.
+        consecutive_hysteresis: Whether every clean step restores the hysteresis.
+    """
+
+    init_scale: float = 2.0**16
+    growth_interval: int = 1000
+    min_scale: float = 1.0
+    hysteresis: int = 2
+    consecutive_hysteresis: bool = False
+
+    def __post_init__(self) -> None:
+        _check_knobs(self)
+
+    def start(self) -> ScaleState:
+        return ScaleState(float(self.init_scale), hysteresis_left=self.hysteresis)
+
+    def after(self, state: ScaleState, overflow: bool) -> ScaleState:
+        """Returns the state after a step with or without inf or NaN in a gradient.
+
+        Raises:
+            MinimumScaleError: An overflow would lower the scale, and it is at `min_scale`.
+        """
+        if overflow:
+            if state.hysteresis_left > 1:
+                return ScaleState(state.scale, hysteresis_left=state.hysteresis_left - 1)
+            if state.scale == self.min_scale:
+                raise MinimumScaleError(
+                    f"the loss scale is at its minimum, {self.min_scale:g}, and gradients overflow: DeepSpeed stops "
+                    "here; the loss or the weights have probably diverged"
+                )
+            return ScaleState(max(state.scale / 2, self.min_scale), hysteresis_left=state.hysteresis_left)
+        grows = state.clean > 0 and state.clean % self.growth_interval == 0
+        restored = grows or self.consecutive_hysteresis
+        return ScaleState(
+            2 * state.scale if grows else state.scale,
+            state.clean + 1,
+            self.hysteresis if restored else state.hysteresis_left,
+        )
+
+
+ScalePolicy = TorchPolicy | ApexPolicy | MegatronPolicy | DeepSpeedPolicy
+
+
+@dataclass(frozen=True)
+class ScaleHistory:
+    """What a policy did over a sequence of steps.
+
+    Attributes:
+        scales: The scale in force during each step, and one more, after the last.
+        overflows: Whether each step overflowed.
+        error: Why the policy gave up, or "". The step it gave up on is the last in `overflows`.
+    """
+
+    scales: tuple[float, ...]
+    overflows: tuple[bool, ...]
+    error: str = ""
+
+    @property
+    def overflowed(self) -> int:
+        """How many steps overflowed."""
+        return sum(self.overflows)
+
+
+def simulate(policy: ScalePolicy, overflows: Iterable[bool]) -> ScaleHistory:
+    """Returns what `policy` does when exactly these steps overflow, whatever its scale is then.
+
+    >>> simulate(TorchPolicy(1024, growth_interval=2), [True, False, False, False]).scales
+    (1024.0, 512.0, 512.0, 1024.0, 1024.0)
+    """
+    return _history(policy, [_always(bool(overflow)) for overflow in overflows])
+
+
+def hunt(policy: ScalePolicy, limits: Iterable[float]) -> ScaleHistory:
+    """Returns what `policy` does when a step overflows if the scale is above that step's limit.
+
+    >>> hunt(TorchPolicy(1024, growth_interval=2), [600.0] * 6).scales
+    (1024.0, 512.0, 512.0, 1024.0, 512.0, 512.0, 1024.0)
+
+    Args:
+        policy: The policy, at its start.
+        limits: The largest scale that each step bears, e.g. from the largest gradient of a probe.
+    """
+    return _history(policy, [_above(limit) for limit in limits])
+
+
+def _history(policy: ScalePolicy, tests: Iterable[Callable[[float], bool]]) -> ScaleHistory:
+    state = policy.start()
+    scales, overflows = [state.scale], []
+    for overflows_at in tests:
+        overflows.append(overflows_at(state.scale))
+        try:
+            state = policy.after(state, overflows[-1])
+        except MinimumScaleError as error:
+            return ScaleHistory(tuple(scales), tuple(overflows), str(error))
+        scales.append(state.scale)
+    return ScaleHistory(tuple(scales), tuple(overflows))
+
+
+def _always(overflow: bool) -> Callable[[float], bool]:
+    return lambda _scale: overflow
+
+
+def _above(limit: float) -> Callable[[float], bool]:
+    if not limit >= 0:
+        raise ValueError(f"hunt: a limit must be a number from 0 up, got {limit!r}")
+    return lambda scale: scale > limit
+
+
+def _check_knobs(policy: ScalePolicy) -> None:
+    """Raises ValueError for the first knob of `policy` that is out of range."""
+    owner, knobs = type(policy).__name__, vars(policy)
+    require_scale(owner, "init_scale", policy.init_scale)
+    growth, backoff = knobs.get("growth_factor", 2.0), knobs.get("backoff_factor", 0.5)
+    if not (is_number(growth) and 1 < growth < math.inf):
+        raise ValueError(f"{owner}: growth_factor must be a finite number above 1, got {growth!r}")
+    if not (is_number(backoff) and 0 < backoff < 1):
+        raise ValueError(f"{owner}: backoff_factor must be a number between 0 and 1, got {backoff!r}")
+    for name in ("growth_interval", "hysteresis"):
+        value = knobs.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{owner}: {name} must be a whole number from 1 up, got {value!r}")
+    low, high = knobs.get("min_scale", 0.0), knobs.get("max_scale", math.inf)
+    unbounded = isinstance(policy, ApexPolicy) and low == 0
+    if not (is_number(low) and (0 < low <= policy.init_scale or unbounded or "min_scale" not in knobs)):
+        raise ValueError(
+            f"{owner}: min_scale must be a positive number up to init_scale={policy.init_scale:g}, got {low!r}"
+        )
+    if not (is_number(high) and (policy.init_scale <= high < math.inf or "max_scale" not in knobs)):
+        raise ValueError(
+            f"{owner}: max_scale must be a finite number from init_scale={policy.init_scale:g} up, got {high!r}"
+        )
+    if type(knobs.get("consecutive_hysteresis", False)) is not bool:
+        raise ValueError(
+            f"{owner}: consecutive_hysteresis must be True or False, got {knobs['consecutive_hysteresis']!r}"
+        )
+
+
+def require_scale(owner: str, knob: str, value: float) -> None:
+    """Raises ValueError unless `value` can be a loss scale."""
+    if not (is_number(value) and 0 < _float32(value) < math.inf):
+        raise ValueError(f"{owner}: {knob} must be a positive number that float32 can hold, got {value!r}")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float32(value: float) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(value))

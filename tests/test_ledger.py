@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from mixlab import PRESETS, Recipe, load_task
+from mixlab.ledger import Ledger, dtype_ledger
+
+GPT = 834_304
+
+
+@pytest.fixture(scope="module")
+def ledgers() -> dict[str, Ledger]:
+    return {name: dtype_ledger(load_task("chars-gpt"), recipe, device="cpu") for name, recipe in PRESETS.items()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bytes_each"),
+    [
+        ("fp32", 16),
+        ("tf32", 16),
+        ("amp-fp16", 16),
+        ("amp-bf16", 16),
+        ("fp16", 8),
+        ("bf16", 8),
+        ("bf16-sr", 8),
+        ("bf16-kahan", 10),
+        ("fp16-master", 18),
+        ("bf16-master", 18),
+        ("lean-bf16", 12),
+    ],
+)
+def test_bytes_per_parameter(ledgers, recipe, bytes_each):
+    assert ledgers[recipe].numel == GPT
+    assert ledgers[recipe].bytes_per_parameter == bytes_each
+
+
+def test_the_zero_papers_recipe_has_16_bytes():
+    assert dtype_ledger(load_task("digits-cnn"), Recipe.parse("bf16-master,gradients=bf16")).bytes_per_parameter == 16
+
+
+def test_every_kind_is_in_the_format_that_the_recipe_says(ledgers):
+    for name, ledger in ledgers.items():
+        recipe = PRESETS[name]
+        wanted = {
+            "parameters": str(recipe.weights),
+            "gradients": str(recipe.gradients),
+            "exp_avg": str(recipe.exp_avg),
+            "exp_avg_sq": str(recipe.exp_avg_sq),
+            "master weights": "fp32" if recipe.master_weights else "",
+            "Kahan compensation": str(recipe.weights) if recipe.update == "kahan" else "",
+            "weights cast by autocast": str(recipe.compute) if recipe.autocast else "",
+        }
+        assert {what: ledger.format_of(what) for what in wanted} == wanted, name
+
+
+def test_autocast_keeps_a_copy_of_the_weights_that_it_multiplies(ledgers):
+    """Those of the Linear layers of four blocks and of the head; biases backward does not need."""
+    block = 128 * 384 + 128 * 128 + 2 * 128 * 512
+    assert ledgers["amp-bf16"].bytes_of("weights cast by autocast") == 2 * (4 * block + 128 * 128)
+
+
+def test_activations_halve_in_16_bits_and_the_whole_shrinks(ledgers):
+    saved = {name: ledger.bytes_of("activations saved for backward") for name, ledger in ledgers.items()}
+    assert saved["tf32"] == saved["fp32"]
+    assert 0.5 <= saved["bf16"] / saved["fp32"] < 0.51
+    assert 0.5 < saved["amp-bf16"] / saved["fp32"] < 0.6
+    assert ledgers["amp-bf16"].bytes < ledgers["fp32"].bytes
+
+
+def test_momentum_of_sgd():
+    ledger = dtype_ledger(load_task("digits-mlp"), Recipe.parse("lean-bf16"))
+    assert (ledger.format_of("momentum"), ledger.bytes_per_parameter) == ("bf16", 8)
+
+
+def test_it_shows_itself(ledgers):
+    lines = repr(ledgers["lean-bf16"]).splitlines()
+    assert lines[0] == "lean-bf16 on chars-gpt: 834,304 parameters, 12 bytes each"
+    assert lines[2].split() == ["parameters", "fp32", "834,304", "3,337,216", "4"]
+    assert "<td>exp_avg_sq</td><td>fp32</td>" in ledgers["lean-bf16"]._repr_html_()
+
+
+def test_a_scale_that_never_works_is_no_ledger():
+    recipe = Recipe.parse("amp-fp16,scaler=static,scale=2^60")
+    with pytest.raises(RuntimeError, match="skipped its first 61 steps; lower its loss scale"):
+        dtype_ledger(load_task("digits-mlp"), recipe)

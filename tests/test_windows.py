@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mixlab import FP16, TASKS, Recipe, TorchPolicy, Trainer, load_task, tensor_stats, track
+from mixlab.windows import ScaleWindow, predict_settled, predict_windows, scale_window, static_window
+
+SEEDS = range(5)
+STEPS = {"digits-mlp": 120, "digits-cnn": 120, "chars-gpt": 30}
+
+
+def test_the_edges_of_given_gradients():
+    gradients = torch.tensor([2.0**-20, 3.0])
+    window = scale_window([tensor_stats(gradients)], "fp16")
+    assert window == ScaleWindow(-4, 14)  # 2^-24 is the smallest fp16 value; 3 * 2^14 fits, 3 * 2^15 does not
+    assert window.usable
+    assert str(window) == "2^-4 to 2^14"
+
+
+def test_a_range_too_wide_for_the_format_has_no_window():
+    window = scale_window([tensor_stats(torch.tensor([1e-20, 1e20]))], FP16)
+    assert not window.usable
+    assert "none" in str(window)
+
+
+def test_all_layers_share_the_scale_and_activations_do_not_count():
+    stats = [tensor_stats(torch.tensor([value]), layer=str(value)) for value in (1.0, 64.0)]
+    activation = tensor_stats(torch.tensor([1e30]), kind="activation")
+    assert scale_window([*stats, activation], FP16).high == 9
+    assert static_window([ScaleWindow(0, 9), ScaleWindow(3, 12)]) == ScaleWindow(3, 9)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: scale_window([], "fp16"), "no gradient that is not zero"),
+        (lambda: scale_window([tensor_stats(torch.zeros(3))], "fp16"), "no gradient that is not zero"),
+        (lambda: static_window([]), "no windows; predict_windows"),
+        (lambda: predict_windows(load_task("digits-mlp"), steps=0), "steps must be a whole number from 1 up, got 0"),
+        (lambda: predict_windows(load_task("digits-mlp"), steps=1, every=0), "every must be a whole number"),
+    ],
+)
+def test_bad_input_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", TASKS)
+def test_a_static_scale_at_the_predicted_edges(name, seed):
+    """One fp16 step at the weights of the probed one: finite at the upper edge, inf at most one binade above it, and
+    at the lower edge about the tolerated share of weight gradients is zero that fp32 keeps.
+    """
+    task = load_task(name)
+    probed = Trainer(task, Recipe(), seed=seed, device="cpu")
+    list(probed.steps(3))
+    with track(probed.model, sample=None, kinds=("gradient", "weight_gradient")) as probe:
+        probed.backward()
+    window = scale_window(probe, FP16)
+    assert window.usable
+
+    def step_at(exponent: int):
+        recipe = Recipe.parse(f"amp-fp16,scaler=static,scale=2^{exponent}")
+        trainer = Trainer(task, recipe, seed=seed, device="cpu", probe_every=1)
+        trainer.model.load_state_dict(probed.model.state_dict())
+        trainer.step = probed.step
+        return next(trainer.steps(1))
+
+    probed.optimizer.zero_grad()
+    assert not step_at(window.high - 1).skipped
+    assert step_at(window.high + 2).skipped
+    below, inside = step_at(window.low - 8), step_at(window.low)
+    assert max(below.underflow.values()) > 5 * max(inside.underflow.values())
+    assert statistics.mean(inside.underflow.values()) < 0.05
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", TASKS)
+def test_where_the_dynamic_scaler_settles_is_predicted_within_a_factor_of_two(name, seed):
+    """The prediction comes from float32 gradients of a run that never saw fp16."""
+    task, steps = load_task(name), STEPS[name]
+    recipe = Recipe.parse("amp-fp16,growth_interval=5")
+    predicted = predict_settled(predict_windows(task, steps=steps, seed=seed), recipe.scale_policy())
+    records = list(Trainer(task, recipe, seed=seed, device="cpu").steps(steps))
+    settled = statistics.median(math.log2(record.scale) for record in records[steps // 2 :])
+    assert abs(settled - predicted) <= 1
+
+
+def test_probing_every_few_steps_gives_fewer_windows():
+    task = load_task("digits-mlp")
+    whole, few = (predict_windows(task, steps=6, every=every) for every in (1, 3))
+    assert few == whole[::3]
+    assert predict_settled([ScaleWindow(0, 10)] * 60, replace(TorchPolicy(), growth_interval=3)) in (10, 11)
