@@ -31,18 +31,19 @@ from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.rounding import round_to
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """Returns the words of a text: lists of ops are long, and read better without quotes."""
     return frozenset(text.split())
 
 
 # CUDA's lists, by the names under which Python calls the ops (PyTorch, "CUDA Op-Specific Behavior" in the docs of
 # torch.amp, and AT_FORALL_* in ATen/autocast_mode.h). The 16-bit ops that are not listed here are on the CPU's own
 # 16-bit list.
-COMPUTE_OPS = _names("""
+COMPUTE_OPS = names("""
     mv addmv addr prelu chain_matmul linalg_multi_dot
     lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
 """)
-FLOAT32_OPS = _names("""
+FLOAT32_OPS = names("""
     __pow__ __rpow__ acos arccos asin arcsin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal rsqrt sinh tan
     softplus softmax softmin log_softmax logsumexp layer_norm native_layer_norm rms_norm group_norm
     sum prod cumsum cumprod norm frobenius_norm nuclear_norm normalize renorm
@@ -52,7 +53,7 @@ FLOAT32_OPS = _names("""
     triplet_margin_loss poisson_nll_loss cosine_embedding_loss binary_cross_entropy_with_logits
     interpolate upsample upsample_nearest upsample_bilinear
 """)
-WIDEST_OPS = _names("""
+WIDEST_OPS = names("""
     addcdiv addcmul atan2 arctan2 bilinear cross dot vdot grid_sample grid_sampler index_put index_put_ tensordot
     scatter_add
 """)

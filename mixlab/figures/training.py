@@ -209,8 +209,8 @@ def _first_skipped(records: Sequence[StepRecord]) -> int | None:
 
 
 def _exponents(records: Sequence[StepRecord]) -> list[float | None]:
-    """Returns log2 of each scale; None for 0, where a scaler ends that backs off for ever."""
-    return [math.log2(record.scale) if record.scale > 0 else None for record in records]
+    """Returns log2 of each scale; None for 0 and inf, where a scaler without bounds may end."""
+    return [math.log2(record.scale) if 0 < record.scale < math.inf else None for record in records]
 
 
 def _running_mean(records: Sequence[StepRecord]) -> list[float | None]:

@@ -1,0 +1,310 @@
+"""What autocast does to each op of a forward pass: what came in, how it was computed, what came out, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mixlab import emulation
+from mixlab.formats import BF16, FP16, Format
+
+_FORMATS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_BITS = {"fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+
+# Products, convolutions and attention, by the names under which Python calls them (PyTorch, "CUDA Ops that can autocast
+# to float16" in the docs of torch.amp); the others of that list are in `emulation.COMPUTE_OPS`.
+_PRODUCTS = emulation.names("""
+    linear matmul __matmul__ __rmatmul__ mm bmm baddbmm addmm addbmm scaled_dot_product_attention
+    conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d
+""")
+_aten = torch.ops.aten
+_COPIES = frozenset({_aten.clone.default, _aten.detach.default, _aten.alias.default, _aten.copy_.default})
+
+
+@dataclass(frozen=True)
+class TracedOp:
+    """One call of an op on floating tensors.
+
+    Attributes:
+        op: The name under which Python calls it, e.g. "linear" or "softmax".
+        module: The innermost module that was running, "" outside of all.
+        inputs: The formats of the floating tensors that it was given.
+        computed: The format that its operands had below autocast; more than one, if it is made of several ops.
+        output: The format of its first floating result, "" if there is none.
+        casts: How many tensors autocast converted for it.
+        why: The rule, in words.
+    """
+
+    op: str
+    module: str
+    inputs: tuple[str, ...]
+    computed: str
+    output: str
+    casts: int
+    why: str
+
+
+@dataclass(frozen=True)
+class WeightCast:
+    """A parameter that autocast converted.
+
+    Attributes:
+        name: Qualified.
+        numel: Elements.
+        times: How often it was converted in this forward pass; its cache makes that once.
+        bytes: Of the 16-bit copy.
+    """
+
+    name: str
+    numel: int
+    times: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CastTrace(Sequence[TracedOp]):
+    """The ops of a forward pass in order. Its repr and its HTML are a table.
+
+    Attributes:
+        ops: The calls.
+        weight_casts: The parameters that were converted, in the order of their first use.
+    """
+
+    ops: tuple[TracedOp, ...]
+    weight_casts: tuple[WeightCast, ...]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of all 16-bit copies of weights: what the cache holds when forward ends."""
+        return sum(cast.bytes for cast in self.weight_casts)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.ops[index]
+
+    def __repr__(self) -> str:
+        rows = [self._columns(), *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join([*(line.rstrip() for line in lines), self._cache_line()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in self._columns())
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self._cache_line())}</p>"
+
+    def _columns(self) -> tuple[str, ...]:
+        return "module", "op", "inputs", "computed in", "output", "casts", "why"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (op.module, op.op, " ".join(op.inputs), op.computed, op.output, str(op.casts or ""), op.why)
+            for op in self.ops
+        ]
+
+    def _cache_line(self) -> str:
+        return f"weights cast: {len(self.weight_casts)}, {self.cache_bytes:,} bytes of 16-bit copies"
+
+
+def cast_trace(
+    model: nn.Module,
+    batch: Tensor | tuple[Any, ...],
+    *,
+    compute: Format | str = "fp16",
+    loss: Callable[[Any], Any] | None = None,
+    device: torch.device | str | None = None,
+) -> CastTrace:
+    """Runs a forward pass under autocast, and tells what happened to each op.
+
+    On a CPU these are CUDA's rules, emulated; on CUDA torch's own autocast is watched. The model's buffers and torch's
+    random numbers are left as they were. Views, copies and ops without floating operands are left out.
+
+    >>> trace = cast_trace(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), torch.ones(2, 4))
+    >>> [(op.op, op.computed, op.why) for op in trace]
+    [('linear', 'fp16', 'fp16 by list'), ('softmax', 'fp32', 'fp32 by list')]
+
+    Args:
+        model: In float32.
+        batch: What the model is called with; a tuple is taken apart into arguments.
+        compute: fp16 or bf16, or its name.
+        loss: Called with the model's output, and traced too.
+        device: Whose rules; None takes that of the model's first parameter.
+
+    Raises:
+        TypeError: `model` is no module.
+        ValueError: Another format.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    if compute not in (FP16, BF16):
+        raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    arguments = batch if isinstance(batch, tuple) else (batch,)
+    calls = _Calls(compute)
+    ran = _Ran(calls, model)
+    with (
+        _unchanged(model),
+        _module_names(model, calls.modules),
+        torch.enable_grad(),
+        emulation.arithmetic(device, compute),
+        emulation.autocast(compute, device),
+        ran,
+        calls,
+    ):
+        output = model(*arguments)
+        if loss is not None:
+            loss(output)
+    return CastTrace(tuple(calls.traced), tuple(ran.weight_casts()))
+
+
+class _Call:
+    """What is seen of one call while it runs."""
+
+    def __init__(self) -> None:
+        self.casts = 0
+        self.computed: set[str] = set()
+
+
+class _Calls(TorchFunctionMode):
+    """Sees ops as Python calls them, before autocast."""
+
+    def __init__(self, compute: Format) -> None:
+        super().__init__()
+        self.compute = compute
+        self.modules: list[str] = []
+        self.traced: list[TracedOp] = []
+        self.running: _Call | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.running = call = _Call()
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            self.running = None
+        if call.computed:
+            inputs = _formats((args, kwargs))
+            computed = ", ".join(sorted(call.computed))
+            op = TracedOp(
+                func.__name__,
+                self.modules[-1] if self.modules else "",
+                inputs,
+                computed,
+                next(iter(_formats(result)), ""),
+                call.casts,
+                _why(func.__name__, inputs, call.casts, self.compute),
+            )
+            self.traced.append(op)
+        return result
+
+
+class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees ops as they run, after autocast."""
+
+    def __init__(self, calls: _Calls, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._calls = calls
+        self._names = {_address(parameter): name for name, parameter in model.named_parameters()}
+        self._sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        self._times: dict[str, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        call = self._calls.running
+        if call is None or func.is_view or func in _COPIES:
+            return result
+        operands = [leaf for leaf in tree_leaves((args, kwargs)) if _is_floating(leaf)]
+        if func is _aten._to_copy.default:
+            if operands and result.dtype != operands[0].dtype:
+                call.casts += 1
+                self._note_weight(operands[0])
+        elif operands:
+            formats = [_format(operand) for operand in operands if operand.dim() > 0] or [_format(operands[0])]
+            call.computed.add(max(formats, key=lambda name: _BITS.get(name, 0)))
+        return result
+
+    def weight_casts(self) -> Iterator[WeightCast]:
+        return (WeightCast(name, self._sizes[name], n, 2 * self._sizes[name]) for name, n in self._times.items())
+
+    def _note_weight(self, tensor: Tensor) -> None:
+        name = self._names.get(_address(tensor))
+        if name is not None:
+            self._times[name] = self._times.get(name, 0) + 1
+
+
+def _why(op: str, inputs: tuple[str, ...], casts: int, compute: Format) -> str:
+    if op in emulation.FLOAT32_OPS:
+        return "fp32 by list"
+    if op in emulation.WIDEST_OPS:
+        return "widest of its inputs, by list"
+    if op in _PRODUCTS or op in emulation.COMPUTE_OPS:
+        return f"{compute} by list"
+    if casts:
+        return "the ops it is made of are on a list"
+    if len(set(inputs)) > 1:
+        return "on no list: inputs differ, the widest wins"
+    return "on no list: follows its inputs"
+
+
+@contextmanager
+def _module_names(model: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keeps on `stack` the names of the modules that are running."""
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: stack.append(name)))
+        handles.append(module.register_forward_hook(lambda _m, _i, _o: _drop_last(stack), always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Puts the model's buffers and torch's random numbers back."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+def _drop_last(stack: list[str]) -> None:
+    stack.pop()
+
+
+def _formats(tree: Any) -> tuple[str, ...]:
+    return tuple(_format(leaf) for leaf in tree_leaves(tree) if _is_floating(leaf))
+
+
+def _format(tensor: Tensor) -> str:
+    return _FORMATS.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+
+
+def _is_floating(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

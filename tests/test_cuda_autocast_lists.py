@@ -1,0 +1,278 @@
+"""CUDA's autocast itself, asked without a GPU: its kernels are in every build of torch, and run on fake CUDA tensors.
+
+They say which dtype each op returns; the emulation on real CPU tensors must say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mixlab import TASKS, autocast, load_task
+from mixlab.formats import BF16, FP16, Format
+
+Tensors = Callable[..., Tensor]
+
+
+@contextmanager
+def cuda_autocast(fmt: Format) -> Iterator[None]:
+    """Switches CUDA's autocast on where there is no CUDA, which `torch.autocast` refuses."""
+    torch.set_autocast_dtype("cuda", fmt.dtype)
+    torch.set_autocast_enabled("cuda", True)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", torch.float16)
+
+
+def outcome(run: Callable[[Tensors], object], kinds: tuple[torch.dtype, ...], device: str) -> str:
+    """Returns the dtype of what `run` returns, or "error"; its n-th tensor has the n-th dtype of `kinds`, in turn."""
+    made = 0
+
+    def tensor(*shape: int) -> Tensor:
+        nonlocal made
+        made += 1
+        return (torch.rand(shape, device=device) + 0.5).to(kinds[(made - 1) % len(kinds)])
+
+    try:
+        result = run(tensor)
+    except (RuntimeError, TypeError, ValueError):
+        return "error"
+    result = result[0] if isinstance(result, tuple) else result
+    return str(result.dtype)
+
+
+def index_like(x: Tensor, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.long, device=x.device)
+
+
+OPS: dict[str, Callable[[Tensors], object]] = {
+    # on the list of 16-bit ops
+    "linear": lambda t: F.linear(t(4, 8), t(3, 8), t(3)),
+    "matmul": lambda t: t(4, 8) @ t(8, 3),
+    "mm": lambda t: torch.mm(t(4, 8), t(8, 3)),
+    "mv": lambda t: torch.mv(t(4, 8), t(8)),
+    "bmm": lambda t: torch.bmm(t(2, 4, 8), t(2, 8, 3)),
+    "baddbmm": lambda t: torch.baddbmm(t(2, 4, 3), t(2, 4, 8), t(2, 8, 3)),
+    "addmm": lambda t: torch.addmm(t(4, 3), t(4, 8), t(8, 3)),
+    "addmv": lambda t: torch.addmv(t(4), t(4, 8), t(8)),
+    "addr": lambda t: torch.addr(t(4, 3), t(4), t(3)),
+    "addbmm": lambda t: torch.addbmm(t(4, 3), t(2, 4, 8), t(2, 8, 3)),
+    "chain_matmul": lambda t: torch.linalg.multi_dot([t(4, 8), t(8, 3), t(3, 2)]),
+    "einsum": lambda t: torch.einsum("bij,bjk->bik", t(2, 4, 8), t(2, 8, 3)),
+    "conv1d": lambda t: F.conv1d(t(2, 3, 8), t(4, 3, 3)),
+    "conv2d": lambda t: F.conv2d(t(2, 3, 8, 8), t(4, 3, 3, 3), t(4)),
+    "conv3d": lambda t: F.conv3d(t(2, 3, 4, 4, 4), t(4, 3, 3, 3, 3)),
+    "conv_transpose2d": lambda t: F.conv_transpose2d(t(2, 3, 8, 8), t(3, 4, 3, 3)),
+    "prelu": lambda t: F.prelu(t(4, 8), t(8)),
+    "attention": lambda t: F.scaled_dot_product_attention(t(2, 2, 4, 8), t(2, 2, 4, 8), t(2, 2, 4, 8)),
+    "causal attention": lambda t: F.scaled_dot_product_attention(
+        t(2, 2, 4, 8), t(2, 2, 4, 8), t(2, 2, 4, 8), is_causal=True
+    ),
+    # on the list of float32 ops
+    "softmax": lambda t: torch.softmax(t(4, 8), -1),
+    "F.softmax": lambda t: F.softmax(t(4, 8), -1),
+    "log_softmax": lambda t: F.log_softmax(t(4, 8), -1),
+    "softmin": lambda t: F.softmin(t(4, 8), -1),
+    "logsumexp": lambda t: torch.logsumexp(t(4, 8), -1),
+    "layer_norm": lambda t: F.layer_norm(t(4, 8), (8,), t(8), t(8)),
+    "group_norm": lambda t: F.group_norm(t(4, 8), 2, t(8), t(8)),
+    "exp": lambda t: t(4).exp(),
+    "expm1": lambda t: torch.expm1(t(4)),
+    "log": lambda t: t(4).log(),
+    "log2": lambda t: torch.log2(t(4)),
+    "log1p": lambda t: torch.log1p(t(4)),
+    "log10": lambda t: torch.log10(t(4)),
+    "pow": lambda t: t(4).pow(2.5),
+    "power operator": lambda t: t(4) ** 3,
+    "power of two": lambda t: 2 ** t(4),
+    "rsqrt": lambda t: t(4).rsqrt(),
+    "reciprocal": lambda t: t(4).reciprocal(),
+    "sinh": lambda t: t(4).sinh(),
+    "cosh": lambda t: t(4).cosh(),
+    "tan": lambda t: t(4).tan(),
+    "acos": lambda t: t(4).acos(),
+    "asin": lambda t: t(4).asin(),
+    "erfinv": lambda t: t(4).erfinv(),
+    "softplus": lambda t: F.softplus(t(4)),
+    "sum": lambda t: t(4, 8).sum(),
+    "sum of a dimension": lambda t: torch.sum(t(4, 8), 1),
+    "prod": lambda t: t(4, 8).prod(),
+    "cumsum": lambda t: t(4, 8).cumsum(0),
+    "cumprod": lambda t: t(4, 8).cumprod(0),
+    "norm": lambda t: t(4, 8).norm(),
+    "vector_norm": lambda t: torch.linalg.vector_norm(t(4, 8)),
+    "matrix_norm": lambda t: torch.linalg.matrix_norm(t(4, 8)),
+    "normalize": lambda t: F.normalize(t(4, 8)),
+    "dist": lambda t: torch.dist(t(4), t(4)),
+    "cdist": lambda t: torch.cdist(t(4, 8), t(3, 8)),
+    "pdist": lambda t: F.pdist(t(4, 8)),
+    "renorm": lambda t: torch.renorm(t(4, 8), 2, 0, 1.0),
+    "cosine_similarity": lambda t: F.cosine_similarity(t(4, 8), t(4, 8)),
+    "cross_entropy": lambda t: F.cross_entropy(x := t(4, 8), index_like(x, 4)),
+    "nll_loss": lambda t: F.nll_loss(x := t(4, 8), index_like(x, 4)),
+    "mse_loss": lambda t: F.mse_loss(t(4), t(4)),
+    "l1_loss": lambda t: F.l1_loss(t(4), t(4)),
+    "smooth_l1_loss": lambda t: F.smooth_l1_loss(t(4), t(4)),
+    "huber_loss": lambda t: F.huber_loss(t(4), t(4)),
+    "kl_div": lambda t: F.kl_div(t(4, 8), t(4, 8), reduction="batchmean"),
+    "soft_margin_loss": lambda t: F.soft_margin_loss(t(4), t(4)),
+    "poisson_nll_loss": lambda t: F.poisson_nll_loss(t(4), t(4)),
+    "hinge_embedding_loss": lambda t: F.hinge_embedding_loss(t(4), t(4)),
+    "margin_ranking_loss": lambda t: F.margin_ranking_loss(t(4), t(4), t(4)),
+    "triplet_margin_loss": lambda t: F.triplet_margin_loss(t(4, 8), t(4, 8), t(4, 8)),
+    "cosine_embedding_loss": lambda t: F.cosine_embedding_loss(t(4, 8), t(4, 8), t(4)),
+    "bce with logits": lambda t: F.binary_cross_entropy_with_logits(t(4), t(4)),
+    "binary_cross_entropy": lambda t: F.binary_cross_entropy(t(4) / 2, t(4) / 2),
+    "interpolate": lambda t: F.interpolate(t(2, 3, 8, 8), scale_factor=2),
+    "interpolate bilinear": lambda t: F.interpolate(t(2, 3, 8, 8), scale_factor=2, mode="bilinear"),
+    # on the list of ops that take the widest of their inputs
+    "addcdiv": lambda t: torch.addcdiv(t(4), t(4), t(4)),
+    "addcmul": lambda t: torch.addcmul(t(4), t(4), t(4)),
+    "atan2": lambda t: torch.atan2(t(4), t(4)),
+    "bilinear": lambda t: F.bilinear(t(4, 3), t(4, 5), t(2, 3, 5)),
+    "cross": lambda t: torch.cross(t(4, 3), t(4, 3), dim=1),
+    "dot": lambda t: torch.dot(t(4), t(4)),
+    "vdot": lambda t: torch.vdot(t(4), t(4)),
+    "index_put": lambda t: torch.index_put(x := t(4), (index_like(x, 2),), t(2)),
+    "scatter_add": lambda t: torch.scatter_add(x := t(4), 0, index_like(x, 4), t(4)),
+    "tensordot": lambda t: torch.tensordot(t(4, 8), t(8, 3), dims=1),
+    # on no list
+    "add": lambda t: t(4) + t(4),
+    "multiply": lambda t: t(4) * t(4),
+    "divide": lambda t: t(4) / t(4),
+    "where": lambda t: torch.where((x := t(4)) > 0, x, t(4)),
+    "cat": lambda t: torch.cat([t(4), t(4)]),
+    "stack": lambda t: torch.stack([t(4), t(4)]),
+    "gelu": lambda t: F.gelu(t(4)),
+    "silu": lambda t: F.silu(t(4)),
+    "relu": lambda t: F.relu(t(4)),
+    "leaky_relu": lambda t: F.leaky_relu(t(4)),
+    "tanh": lambda t: t(4).tanh(),
+    "sigmoid": lambda t: t(4).sigmoid(),
+    "sqrt": lambda t: t(4).sqrt(),
+    "abs": lambda t: t(4).abs(),
+    "clamp": lambda t: t(4).clamp(0, 1),
+    "mean": lambda t: t(4, 8).mean(),
+    "var": lambda t: t(4, 8).var(),
+    "std": lambda t: t(4, 8).std(),
+    "max": lambda t: t(4, 8).max(),
+    "embedding": lambda t: F.embedding(index_like(x := t(5, 8), 4), x),
+    "dropout": lambda t: F.dropout(t(4), 0.5, training=True),
+    "max_pool2d": lambda t: F.max_pool2d(t(2, 3, 8, 8), 2),
+    "avg_pool2d": lambda t: F.avg_pool2d(t(2, 3, 8, 8), 2),
+    "adaptive_avg_pool2d": lambda t: F.adaptive_avg_pool2d(t(2, 3, 8, 8), 1),
+    "batch_norm": lambda t: F.batch_norm(t(4, 3), None, None, training=True),
+    "rms_norm": lambda t: F.rms_norm(t(4, 8), (8,), t(8)),
+    "masked_fill": lambda t: (x := t(4)).masked_fill(x > 1, 0.0),
+    "gather": lambda t: torch.gather(x := t(4), 0, index_like(x, 2)),
+    "outer": lambda t: torch.outer(t(4), t(3)),
+}
+KINDS = {
+    "all fp32": lambda half: (torch.float32,),
+    "all 16-bit": lambda half: (half,),
+    "16-bit then fp32": lambda half: (half, torch.float32),
+    "fp32 then 16-bit": lambda half: (torch.float32, half),
+}
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_returns_the_dtype_that_cuda_returns(op, kinds, fmt):
+    dtypes = KINDS[kinds](fmt.dtype)
+    with FakeTensorMode(), cuda_autocast(fmt):
+        on_cuda = outcome(OPS[op], dtypes, "cuda")
+    with autocast(fmt, "cpu"):
+        emulated = outcome(OPS[op], dtypes, "cpu")
+    assert emulated == on_cuda
+
+
+def test_an_op_made_of_listed_ops_in_c_is_not_taken_apart():
+    """The emulation's known limit: torch.trapezoid sums, and CUDA's autocast sees that."""
+    with FakeTensorMode(), cuda_autocast(FP16):
+        on_cuda = outcome(lambda t: torch.trapezoid(t(4)), (torch.float16,), "cuda")
+    with autocast(FP16, "cpu"):
+        emulated = outcome(lambda t: torch.trapezoid(t(4)), (torch.float16,), "cpu")
+    assert (emulated, on_cuda) == ("torch.float16", "torch.float32")
+
+
+def test_the_oracle_tells_formats_apart():
+    with FakeTensorMode(), cuda_autocast(BF16):
+        seen = {op: outcome(OPS[op], (torch.float32,), "cuda") for op in ("linear", "softmax", "gelu")}
+        seen["binary_cross_entropy"] = outcome(OPS["binary_cross_entropy"], (torch.float32,), "cuda")
+    assert seen == {
+        "linear": "torch.bfloat16",
+        "softmax": "torch.float32",
+        "gelu": "torch.float32",
+        "binary_cross_entropy": "error",
+    }
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    **{
+        name: (lambda name=name: load_task(name).seeded_model(0), lambda name=name: load_task(name).batch(0, 0)[0])
+        for name in TASKS
+    },
+    "cnn with norms": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False),
+            nn.SiLU(),
+            nn.GroupNorm(2, 4),
+            nn.AvgPool2d(2),
+        ),
+        lambda: torch.randn(2, 1, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_of_a_model_returns_the_dtype_that_cuda_returns(name, fmt):
+    make, batch = MODELS[name]
+
+    def layer_dtypes(model: nn.Module, inputs: Tensor) -> list[tuple[str, torch.dtype]]:
+        seen: list[tuple[str, torch.dtype]] = []
+        for layer, module in model.named_modules():
+
+            def note(_m: nn.Module, _i: object, out: object, layer: str = layer) -> None:
+                out = out[0] if isinstance(out, tuple) else out
+                seen.append((layer, out.dtype))
+
+            module.register_forward_hook(note)
+        model(inputs)
+        return seen
+
+    with autocast(fmt, "cpu"):
+        emulated = layer_dtypes(make(), batch())
+    inputs = batch()
+    model = make()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = _fake_on_cuda(model)
+        like = torch.empty(inputs.shape, dtype=inputs.dtype, device="cuda")
+        with cuda_autocast(fmt):
+            on_cuda = layer_dtypes(fake, like)
+    assert emulated == on_cuda
+    assert fmt.dtype in {dtype for _, dtype in emulated}
+
+
+def _fake_on_cuda(model: nn.Module) -> nn.Module:
+    """Replaces parameters and buffers by fake ones that say they are on a GPU; autocast's cache cannot hold such."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            fake = torch.empty(parameter.shape, dtype=parameter.dtype, device="cuda")
+            setattr(module, name, nn.Parameter(fake, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda"))
+    return model
