@@ -1,0 +1,179 @@
+"""The scaler board: four loss scalers side by side on the overflows that the reader clicks together.
+
+The browser draws lanes and words; all of both was computed here before.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from mixlab.figures.scaling import board, presets
+from mixlab.panels.loss_scale import NotAllowedError
+from mixlab.scale_policies import ScaleHistory, simulate
+from mixlab.scaling_game import INIT_EXPONENTS, policies
+
+STEPS = range(5, 61)
+
+
+class _Anything(traitlets.TraitType[Any, Any]):
+    """Anything, even None, goes to the panel's own check, which says what is allowed."""
+
+
+class ScalerBoard(anywidget.AnyWidget):
+    """Shows what torch, apex, Megatron and DeepSpeed make of the same overflows.
+
+        ScalerBoard([10, 11, 12], growth_interval=4)
+
+    What the reader changes can be read and set from Python too; its `repr` is its status line.
+
+    Args:
+        overflows: The steps that overflow, counted from 0.
+        steps: How many there are, in `STEPS`.
+        init_exponent: k of the scale 2^k before the first step, in `INIT_EXPONENTS`.
+        growth_interval: Clean steps before the scale grows, at least 1.
+        hysteresis: The overflow that lowers the scale of Megatron and DeepSpeed first, at least 1.
+
+    Attributes:
+        overflows, init_exponent, growth_interval, hysteresis: As above.
+        consecutive_hysteresis: Whether every clean step restores DeepSpeed's hysteresis.
+        histories: What each scaler did, by its name.
+        last_error: What the latest change raised, or None if it went well; also a value from the browser that was
+            refused. It shows in red too.
+
+    Raises:
+        ValueError: A value that is not allowed; also when an attribute is set.
+
+    >>> panel = ScalerBoard([0, 1], steps=10, init_exponent=10)
+    >>> panel.histories["Megatron"].scales[:3]
+    (1024.0, 1024.0, 512.0)
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = Path(__file__).with_suffix(".css")
+
+    overflows = _Anything(()).tag(sync=True)
+    init_exponent = _Anything(10).tag(sync=True)
+    growth_interval = _Anything(4).tag(sync=True)
+    hysteresis = _Anything(2).tag(sync=True)
+    consecutive_hysteresis = _Anything(False).tag(sync=True)
+    _choices = traitlets.Dict().tag(sync=True)
+    _drawing = traitlets.Dict().tag(sync=True)
+    _error = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(
+        self,
+        overflows: Iterable[int] = (),
+        steps: int = 40,
+        init_exponent: int = 10,
+        growth_interval: int = 4,
+        hysteresis: int = 2,
+    ) -> None:
+        self.last_error: Exception | None = None
+        if type(steps) is not int or steps not in STEPS:
+            raise NotAllowedError(
+                f"ScalerBoard: steps must be a whole number from {STEPS[0]} to {STEPS[-1]}, got {steps!r}"
+            )
+        self.steps = steps
+        super().__init__(
+            overflows=overflows, init_exponent=init_exponent, growth_interval=growth_interval, hysteresis=hysteresis
+        )
+        self._choices = {
+            "initExponents": [INIT_EXPONENTS[0], INIT_EXPONENTS[-1]],
+            "presets": list(presets(steps).items()),
+        }
+        self._redraw()
+        self.observe(
+            self._changed, ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis"]
+        )
+
+    @property
+    def histories(self) -> dict[str, ScaleHistory]:
+        return self._histories
+
+    @property
+    def status(self) -> str:
+        """What the chart shows, in words."""
+        return str(self._drawing["sentence"])
+
+    def __repr__(self) -> str:
+        return self.status
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
+        try:
+            super().set_state(sync_data)
+        except Exception as error:
+            self._show(error)
+            self.send_state(list(sync_data))
+
+    @traitlets.validate("overflows")
+    def _check_overflows(self, proposal: traitlets.Bunch) -> list[int]:
+        try:
+            found = sorted({_whole(step) for step in proposal.value})
+        except TypeError:
+            found = [-1]
+        if any(step not in range(self.steps) for step in found):
+            raise NotAllowedError(
+                f"ScalerBoard: overflows must be a list of steps from 0 to {self.steps - 1}, got {proposal.value!r}"
+            )
+        return found
+
+    @traitlets.validate("init_exponent")
+    def _check_init_exponent(self, proposal: traitlets.Bunch) -> int:
+        value = proposal.value
+        if type(value) is not int or value not in INIT_EXPONENTS:
+            raise NotAllowedError(
+                f"ScalerBoard: init_exponent must be a whole number from {INIT_EXPONENTS[0]} to {INIT_EXPONENTS[-1]}, "
+                f"got {value!r}"
+            )
+        return value
+
+    @traitlets.validate("growth_interval", "hysteresis")
+    def _check_count(self, proposal: traitlets.Bunch) -> int:
+        name, value = proposal.trait.name, proposal.value
+        if type(value) is not int or value < 1:
+            raise NotAllowedError(f"ScalerBoard: {name} must be a whole number from 1 up, got {value!r}")
+        return value
+
+    @traitlets.validate("consecutive_hysteresis")
+    def _check_consecutive_hysteresis(self, proposal: traitlets.Bunch) -> bool:
+        value = proposal.value
+        if type(value) is not bool:
+            raise NotAllowedError(f"ScalerBoard: consecutive_hysteresis must be True or False, got {value!r}")
+        return value
+
+    def _redraw(self) -> None:
+        knobs = {
+            "growth_interval": self.growth_interval,
+            "hysteresis": self.hysteresis,
+            "consecutive_hysteresis": self.consecutive_hysteresis,
+        }
+        overflowing = [step in self.overflows for step in range(self.steps)]
+        found = policies(2.0**self.init_exponent, **knobs)
+        self._histories = {name: simulate(policy, overflowing) for name, policy in found.items()}
+        self._drawing = board(self._histories, self.overflows, self.steps)
+
+    def _changed(self, _change: object) -> None:
+        try:
+            self._redraw()
+        except Exception as error:  # Jupyter would swallow it
+            self._show(error)
+        else:
+            self._show(None)
+
+    def _show(self, error: Exception | None) -> None:
+        self.last_error = error
+        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _whole(step: Any) -> int:
+    """Returns a whole number, of numpy too, as int; raises TypeError for anything else."""
+    if isinstance(step, bool):
+        raise TypeError("True and False are no steps")
+    return operator.index(step)

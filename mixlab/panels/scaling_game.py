@@ -1,0 +1,117 @@
+"""The scaling game: the reader is the loss scaler, on the usable scales of a real training.
+
+The browser draws what was played; the steps to come are never sent there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from mixlab.figures.scaling import news, playfield
+from mixlab.scaling_game import Game, Result, Score, Window, results
+
+
+class ScalingGame(anywidget.AnyWidget):
+    """Keep the run alive with the fewest lost steps: halve, keep or double the scale before each step.
+
+        ScalingGame([usable_window(stats, "fp16") for stats in probes], init_exponent=16)
+
+    After the last step, four loss scalers have played the same steps. What the reader does by buttons and keys can be
+    done from Python too; its `repr` is its status line.
+
+    Args:
+        windows: The usable exponents (low, high) of each step: above 2^high it overflows, below 2^low its small
+            gradients underflow.
+        init_exponent: k of the scale 2^k before the first move, from 0 to 24.
+
+    Attributes:
+        game: The rules' own record of what was played.
+        last_error: What the latest move from the browser raised, or None if it went well. It shows in red too.
+
+    Raises:
+        ValueError: Windows that are no pairs (low, high), or an exponent that is not allowed.
+
+    >>> game = ScalingGame([(8, 15), (8, 15)], init_exponent=16)
+    >>> game.play("halve")
+    >>> game.play("double")
+    >>> game.score
+    Score(good=1, skipped=1, underflowed=0)
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = Path(__file__).with_suffix(".css")
+
+    _drawing = traitlets.Dict().tag(sync=True)
+    _error = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, windows: Sequence[Window], *, init_exponent: int = 16) -> None:
+        self.last_error: Exception | None = None
+        self.game = Game(windows, init_exponent)  # type: ignore[arg-type]  # it makes a tuple of it
+        super().__init__(_drawing=playfield(self.game))
+        self.on_msg(self._heard)
+
+    @property
+    def score(self) -> Score:
+        return self.game.score
+
+    @property
+    def over(self) -> bool:
+        return self.game.over
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What the reader and the four scalers made of the windows; of a game that is over.
+
+        Raises:
+            ValueError: It is not over.
+        """
+        if not self.over:
+            raise ValueError(f"ScalingGame: the results come after the last step; this is {self.game}")
+        return results(self.game)
+
+    @property
+    def status(self) -> str:
+        """Where the game stands, in words."""
+        return f"{self.game}. {news(self.game)}"
+
+    def __repr__(self) -> str:
+        return self.status
+
+    def play(self, move: str) -> None:
+        """Plays one step after a move.
+
+        Args:
+            move: "halve", "keep" or "double".
+
+        Raises:
+            ValueError: There is no such move, or the game is over.
+        """
+        self._go_on_with(self.game.play(move))
+
+    def restart(self) -> None:
+        """Starts the same game anew."""
+        self._go_on_with(Game(self.game.windows, self.game.init_exponent))
+
+    def _go_on_with(self, game: Game) -> None:
+        self.game = game
+        self._drawing = playfield(game)
+        self._show(None)
+
+    def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        """Takes a move from the browser."""
+        try:
+            if "restart" in content:
+                self.restart()
+            else:
+                self.play(content.get("move", ""))
+        except Exception as error:  # Jupyter would swallow it
+            self._show(error)
+
+    def _show(self, error: Exception | None) -> None:
+        self.last_error = error
+        self._error = "" if error is None else f"{type(error).__name__}: {error}"
