@@ -1,9 +1,11 @@
-"""`mixlab measure`: measures this machine, shows the numbers, keeps them as a record."""
+"""`mixlab measure`: measures this machine, shows the numbers, keeps them as records."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
+from mixlab.measure_emulation import measure_emulation
+from mixlab.measure_train import SMALL, GPTShape, measure_train
 from mixlab.records import Record
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
@@ -35,41 +40,151 @@ def cast(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
 ) -> None:
     """Measure how fast tensors are rounded to formats, by every path, beside the machine's own copy."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measure_cast(
+            device,
+            numel=numel,
+            formats=_listed(formats),
+            rounds=rounds,
+            threads=threads,
+            seed=seed,
+            command=_typed(),
+            progress=progress,
+        )
+
+    _measure(measured, out, as_json, _cast_table)
+
+
+@app.command()
+def train(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    recipes: Annotated[
+        str | None, typer.Option(help="Separated by semicolons. Default: fp32, tf32, AMP and pure; on a CPU no fp16.")
+    ] = None,
+    modes: Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")] = "eager,compiled",
+    steps: Annotated[int, typer.Option(help="Counted steps of each case; 3 come before them.")] = 20,
+    width: Annotated[int | None, typer.Option(help="Of the GPT. Default: 768 on CUDA, 256 on a CPU.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Default: 50304 or 4096.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens a row. Default: 1024 or 128.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a step. Default: 8.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+) -> None:
+    """Measure training a GPT, recipe by recipe: tokens/s, memory, share of the peak, loss. Nothing is emulated."""
+    sizes = {"width": width, "layers": layers, "heads": heads, "vocabulary": vocabulary, "context": context}
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        base = GPTShape() if usable_device(device).type == "cuda" else SMALL
+        given = {name: value for name, value in {**sizes, "batch": batch}.items() if value is not None}
+        return measure_train(
+            device,
+            shape=replace(base, **given),
+            recipes=_listed(recipes, ";") if recipes else None,
+            modes=_listed(modes),
+            steps=steps,
+            seed=seed,
+            command=_typed(),
+            progress=progress,
+        )
+
+    _measure(measured, out, as_json, _train_table)
+
+
+@app.command()
+def emulation(
+    device: Annotated[str, typer.Option(help="Whose arithmetic to hold it against: cuda, or cpu.")] = "cuda",
+    formats: Annotated[str, typer.Option(help="fp16, bf16 or both, separated by commas.")] = "fp16,bf16",
+    seed: Annotated[int, typer.Option(help="Of inputs and weights.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+) -> None:
+    """Measure how close emulated 16-bit training is to a device's own: op by op, forward and backward."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measure_emulation(device, formats=_listed(formats), seed=seed, command=_typed(), progress=progress)
+
+    _measure(measured, out, as_json, _emulation_table)
+
+
+def _measure(
+    measured: Callable[[Callable[[float], None]], Record],
+    out: Path | None,
+    as_json: bool,
+    table: Callable[[Record], Table],
+) -> None:
+    """Measures behind a progress bar, keeps the record and prints it; a wrong argument ends with 2 and words."""
     console = Console(stderr=True)
     try:
         if out is not None and not out.absolute().parent.is_dir():
             raise ValueError(f"there is no folder {out.absolute().parent} to keep the record in")
         with Progress(TextColumn("measuring"), BarColumn(), TaskProgressColumn(), console=console) as bar:
             task = bar.add_task("", total=1.0)
-            record = measure_cast(
-                device,
-                numel=numel,
-                formats=[name.strip() for name in formats.split(",")],
-                rounds=rounds,
-                threads=threads,
-                seed=seed,
-                command=shlex.join(["mixlab", *sys.argv[1:]]),
-                progress=lambda part: bar.update(task, completed=part),
-            )
+            record = measured(lambda part: bar.update(task, completed=part))
         if out is not None:
             record.save(out)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        console.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:
-        Console().print(_table(record))
+        Console().print(table(record))
 
 
-def _table(record: Record) -> Table:
-    copy = record["copy_"].median
+def _typed() -> str:
+    return shlex.join(["mixlab", *sys.argv[1:]])
+
+
+def _listed(text: str, separator: str = ",") -> list[str]:
+    return [word.strip() for word in text.split(separator)]
+
+
+def _new_table(record: Record, *columns: str) -> Table:
     parameters = ", ".join(f"{name} {value}" for name, value in record.parameters.items() if value != "")
     table = Table(title=record.summary, caption=parameters, box=None, title_justify="left", caption_justify="left")
-    table.add_column("path")
-    for column in ("GB/s", "quartiles", "time / copy_"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _cast_table(record: Record) -> Table:
+    copy = record["copy_"].median
+    table = _new_table(record, "path", "GB/s", "quartiles", "time / copy_")
     for series in record.series:
         low, high = series.quartiles
         table.add_row(series.name, f"{series.median:.3g}", f"{low:.3g} to {high:.3g}", f"{copy / series.median:.2f}")
+    return table
+
+
+def _train_table(record: Record) -> Table:
+    values = {series.name: series for series in record.series}
+    cases = [name.removesuffix(", tokens/s") for name in values if name.endswith(", tokens/s")]
+    base = values[f"{cases[0]}, tokens/s"].median if cases else 1.0
+    table = _new_table(record, "recipe", "tokens/s", "ratio", "GiB", "MFU", "last loss")
+    for case in cases:
+        rate, memory, mfu, loss = (values.get(f"{case}, {what}") for what in ("tokens/s", "peak memory", "MFU", "loss"))
+        assert rate is not None
+        table.add_row(
+            case,
+            f"{rate.median:,.0f}",
+            f"{rate.median / base:.2f}",
+            f"{memory.median / 2**30:.2f}" if memory else "-",
+            f"{mfu.median:.1%}" if mfu else "-",
+            "NaN" if case in record.parameters else f"{loss.samples[-1]:.4f}" if loss else "",
+        )
+    return table
+
+
+def _emulation_table(record: Record) -> Table:
+    values = {series.name: series.samples[0] for series in record.series}
+    table = _new_table(record, "op", "equal", "worst, ulp", "worst / largest value")
+    for name in (name.removesuffix(", equal") for name in values if name.endswith(", equal")):
+        worst = f"{name}, largest difference"
+        table.add_row(
+            name, f"{values[f'{name}, equal']:.2%}", f"{values[worst]:.3g}", f"{values[f'{worst} / largest value']:.1e}"
+        )
     return table

@@ -168,7 +168,17 @@ def _digits_cnn(loss_weight: float) -> Task:
 
 
 def _chars_gpt(loss_weight: float) -> Task:
-    batch, context = 16, 64
+    draw, held_out = text_batches(batch=16, context=64)
+    return Task("chars-gpt", TinyGPT, draw, held_out, optimizer="adamw", lr=1e-3, loss_weight=loss_weight)
+
+
+def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator], Batch], Batch]:
+    """Returns what draws training batches of Python's manual, character by character, and a held-out batch.
+
+    Args:
+        batch: Rows.
+        context: Characters a row; inputs and targets are (batch, context), ASCII codes below 128.
+    """
     text = _manual()
     split = len(text) * 9 // 10
 
@@ -179,8 +189,7 @@ def _chars_gpt(loss_weight: float) -> Task:
     def draw(generator: torch.Generator) -> Batch:
         return windows(text[:split], torch.randint(split - context, (batch,), generator=generator))
 
-    held_out = windows(text[split:], torch.linspace(0, len(text) - split - context - 1, batch).long())
-    return Task("chars-gpt", TinyGPT, draw, held_out, optimizer="adamw", lr=1e-3, loss_weight=loss_weight)
+    return draw, windows(text[split:], torch.linspace(0, len(text) - split - context - 1, batch).long())
 
 
 _LOADERS: dict[str, Callable[[float], Task]] = {

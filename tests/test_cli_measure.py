@@ -76,3 +76,54 @@ def test_bad_input_ends_with_2_and_words(arguments: tuple[str, ...], words: str)
     assert result.exit_code == 2
     assert words in re.sub(r"\s+", " ", result.stderr)
     assert "Traceback" not in result.stderr
+
+
+SHAPE = {"width": 16, "layers": 1, "heads": 2, "vocabulary": 128, "context": 8, "batch": 2}
+TINY = [f"--{name}={value}" for name, value in {**SHAPE, "steps": 2, "modes": "eager"}.items()]
+
+
+def measured(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["measure", *arguments])
+
+
+def test_train_shows_speed_and_loss_and_keeps_the_record(tmp_path: Path):
+    result = measured("train", *TINY, "--recipes", "fp32;amp-bf16,scaler=dynamic", "--out", str(tmp_path / "t.json"))
+    assert result.exit_code == 0, result.stderr
+    record = Record.load(tmp_path / "t.json")
+    assert "amp-bf16,scaler=dynamic eager, tokens/s" in [series.name for series in record.series]
+    shown = re.sub(r"\s+", " ", result.stdout)
+    assert (
+        f"{record['fp32 eager, tokens/s'].median:,.0f} 1.00 - - {record['fp32 eager, loss'].samples[-1]:.4f}" in shown
+    )
+
+
+def test_train_says_which_recipe_diverged():
+    shown = re.sub(r"\s+", " ", measured("train", *TINY, "--recipes", "fp16").stdout)
+    assert "- - NaN" in shown
+    assert "fp16 eager diverged" in shown
+
+
+def test_emulation_shows_every_op():
+    result = measured("emulation", "--device", "cpu", "--formats", "bf16")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"bf16 linear forward\s+9\d\.\d+%|bf16 linear forward\s+100\.00%", result.stdout)
+    assert (
+        json.loads(measured("emulation", "--device", "cpu", "--formats", "fp16", "--json").stdout)["kind"]
+        == "emulation"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--recipes", "amp-fp17"], "unknown recipe 'amp-fp17'"),
+        (["train", "--heads", "3"], "heads must divide width, got 3 heads"),
+        (["train", "--device", "tpu"], "device must be cpu, cuda or cuda:<number>"),
+        (["train", "--out", "no/such/folder/r.json"], "there is no folder"),
+        (["emulation", "--device", "cpu", "--formats", "fp32"], "formats must be fp16 or bf16, got fp32"),
+    ],
+)
+def test_bad_arguments_of_the_new_commands_end_with_2_and_words(arguments, words):
+    result = measured(*arguments)
+    assert result.exit_code == 2
+    assert words in re.sub(r"\s+", " ", result.stderr)

@@ -41,6 +41,7 @@ ROOMS = (
     "windows",
     "anatomy",
     "ledger",
+    "modes",
     "first_aid",
     "records",
     "measure",

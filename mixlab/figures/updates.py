@@ -1,0 +1,86 @@
+"""Which updates of a training step survive the rounding of the weights, as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from mixlab.figures.theme import BLUE, DASHES, GREY, SERIES, styled
+from mixlab.formats import Format
+
+
+def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format]) -> go.Figure:
+    """Draws how large the updates of one step are, relative to their weights, and where each format loses them.
+
+    An update below half of a format's unit roundoff times the weight is lost for certain, one above the unit roundoff
+    survives; the line stands at the unit roundoff, and all to the left of it is lost for most weights.
+
+    Args:
+        before, after: All weights in float32 around one step, by name.
+        formats: Of which to draw the line.
+    """
+    weights = torch.cat([weight.float().flatten() for weight in before.values()])
+    updates = torch.cat([weight.float().flatten() for weight in after.values()]) - weights
+    moving = (updates != 0) & (weights != 0)
+    if not bool(moving.any()):
+        raise ValueError("update_sizes: no weight was updated; take a step that is not skipped between the two")
+    ratios = (updates[moving].abs() / weights[moving].abs()).log2().numpy()
+    edges = np.arange(np.floor(ratios.min()), np.ceil(ratios.max()) + 0.5, 0.5)
+    counts, edges = np.histogram(ratios, bins=edges if len(edges) > 1 else 2)
+    figure = go.Figure(
+        go.Bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts / counts.sum(),
+            width=np.diff(edges),
+            marker={"color": BLUE, "line": {"width": 0}},
+            hovertemplate="2^%{x:.1f} times the weight: %{y:.2%} of the updates<extra></extra>",
+        )
+    )
+    for index, fmt in enumerate(formats):
+        place = float(np.log2(fmt.unit_roundoff))
+        lost = float((ratios < place).mean())
+        figure.add_vline(
+            x=place,
+            line={"color": SERIES[(index + 1) % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
+            annotation={
+                "text": f"{fmt}: {lost:.0%} lie left",
+                "yref": "paper",
+                "y": 1.0 - 0.09 * index,
+                "xanchor": "left",
+                "font": {"color": GREY},
+            },
+        )
+    figure = styled(figure, title="One step's updates, relative to their weights", height=340)
+    figure.update_layout(hovermode="closest", showlegend=False, bargap=0)
+    figure.update_yaxes(tickformat=".0%", title="share of the updates")
+    return figure.update_xaxes(title="update / weight", tickprefix="2^")
+
+
+def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> go.Figure:
+    """Draws the share of lost updates by parameter, one colour a way to store the weights.
+
+    Args:
+        shares: By label, e.g. "fp16 weights", and in it by parameter.
+        title: Above the figure.
+    """
+    if not shares:
+        raise ValueError("swallowed_bars: nothing to draw; swallowed_by_layer(before, after, fmt) counts")
+    figure = go.Figure()
+    for index, (label, by_layer) in enumerate(shares.items()):
+        figure.add_bar(
+            name=label,
+            x=list(by_layer.values()),
+            y=list(by_layer),
+            orientation="h",
+            marker={"color": SERIES[index % len(SERIES)], "pattern": {"shape": ["", "/", ".", "x"][index % 4]}},
+            hovertemplate="%{y}, " + label + ": %{x:.1%} lost<extra></extra>",
+        )
+    rows = max(len(by_layer) for by_layer in shares.values())
+    figure = styled(figure, title=title, height=170 + 14 * rows * len(shares))
+    figure.update_layout(hovermode="closest", barmode="group", legend={"y": 1.0})
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure.update_xaxes(title="share of the updates that are lost", tickformat=".0%", range=[0, 1])
