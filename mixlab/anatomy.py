@@ -61,14 +61,12 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
         ValueError: No such parameter or element.
     """
     parameters = dict(trainer.model.named_parameters())
-    parameter = next(iter(parameters)) if parameter is None else parameter
-    if parameter not in parameters:
-        raise ValueError(f"dissect: unknown parameter {parameter!r}: use one of {', '.join(parameters)}")
+    parameter = _known(trainer, parameter)
     weight = parameters[parameter]
     batch = trainer.next_batch()
     exact = trainer.reference_gradients(batch)[parameter]  # as float32 would have it
     if element is None:
-        element = _median_element(exact)
+        element = median_element(trainer, parameter)
     if type(element) is not int or not 0 <= element < weight.numel():
         raise ValueError(f"dissect: element must be from 0 to {weight.numel() - 1}, got {element!r}")
     return tuple(_stages(trainer, batch, parameter, weight, element, float(exact.flatten()[element])))
@@ -205,13 +203,23 @@ def _states_of(trainer: Trainer, weight: nn.Parameter) -> Iterable[tuple[str, Te
     return ((names.get(name, name), state) for name, state in state_tensors(trainer.optimizer, weight))
 
 
-def _median_element(gradient: Tensor) -> int:
-    """Returns the index of the non-zero element of median magnitude, or 0."""
-    magnitudes = gradient.flatten().abs()
+def median_element(trainer: Trainer, parameter: str | None = None) -> int:
+    """Returns the index, in the flattened parameter, of the non-zero gradient of median magnitude in the next step.
+
+    0 if there is no such gradient.
+    """
+    magnitudes = trainer.reference_gradients()[_known(trainer, parameter)].flatten().abs()
     alive = magnitudes.nonzero().flatten()
     if not len(alive):
         return 0
     return int(alive[magnitudes[alive].argsort()[len(alive) // 2]])
+
+
+def _known(trainer: Trainer, parameter: str | None) -> str:
+    names = [name for name, _ in trainer.model.named_parameters()]
+    if parameter is not None and parameter not in names:
+        raise ValueError(f"dissect: unknown parameter {parameter!r}: use one of {', '.join(names)}")
+    return names[0] if parameter is None else parameter
 
 
 def _name(tensor: Tensor) -> str:

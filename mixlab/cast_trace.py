@@ -258,7 +258,7 @@ def _why(op: str, inputs: tuple[str, ...], casts: int, compute: Format) -> str:
     if casts:
         return "the ops it is made of are on a list"
     if len(set(inputs)) > 1:
-        return "on no list: inputs differ, the widest wins"
+        return "on no list: the widest input wins"
     return "on no list: follows its inputs"
 
 

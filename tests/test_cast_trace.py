@@ -36,7 +36,7 @@ def test_a_transformer_op_by_op(gpt):
         ("linear", ("fp16", "fp32", "fp32"), "fp16", "fp16", "fp16 by list"),
         ("scaled_dot_product_attention", ("fp16",) * 3, "fp16", "fp16", "fp16 by list"),
         ("gelu", ("fp16",), "fp16", "fp16", "on no list: follows its inputs"),
-        ("add", ("fp32", "fp16"), "fp32", "fp32", "on no list: inputs differ, the widest wins"),
+        ("add", ("fp32", "fp16"), "fp32", "fp32", "on no list: the widest input wins"),
         ("add", ("fp32", "fp32"), "fp32", "fp32", "on no list: follows its inputs"),
         ("cross_entropy", ("fp16",), "fp32", "fp32", "fp32 by list"),
     }

@@ -19,7 +19,7 @@ def test_cells_name_the_formats_and_rows_the_rules():
     ]
     assert [list(row) for row in heat.z] == [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
     whys = [annotation.text for annotation in figure.layout.annotations]
-    assert whys == ["fp16 by list", "on no list: follows its inputs", "fp32 by list"]
+    assert whys == ["fp16 by list", "follows its inputs", "fp32 by list"]
 
 
 def test_a_long_trace_says_what_is_left_out():

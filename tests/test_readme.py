@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mixlab import PRESETS, Recipe
+from mixlab import PRESETS, Recipe, load_task
 from mixlab.cli import app
+from mixlab.ledger import dtype_ledger
 from mixlab.notebooks import find_lab, parameter_names
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,26 @@ def test_the_lines_for_ones_own_model_run(capsys):
     exec(CODE[2], names)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" (")[0] for line in lines] == ["0 gradient", "0 weight_gradient"]
+    exec(CODE[3], names)
+    window, *trace = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"2\^-?\d+ to 2\^\d+", window)
+    assert trace[1].split()[:2] == ["0", "linear"]
+
+
+def test_the_lines_about_scalers_print_what_they_say(capsys):
+    exec(CODE[4], {})
+    shown = capsys.readouterr().out.strip()
+    assert shown in CODE[4]
+
+
+def test_the_bytes_of_the_presets_are_counted():
+    task = load_task("digits-cnn")
+    rows = re.findall(r"^\| (`.*`) \|.*\| ([\d, ]+) \|$", README, re.MULTILINE)
+    said = {}
+    for names, numbers in rows:
+        presets, counts = re.findall(r"`([\w-]+)`", names), [int(number) for number in numbers.split(",")]
+        said |= dict(zip(presets, counts * len(presets) if len(counts) == 1 else counts, strict=False))
+    assert said == {name: dtype_ledger(task, recipe).bytes_per_parameter for name, recipe in PRESETS.items()}
 
 
 def test_links_and_pictures_lead_to_files():
@@ -71,7 +92,7 @@ def test_the_commands_exist():
 
 def test_the_recipes_parse():
     shown = re.findall(r"^    (amp-\S+)$", README, re.MULTILINE)
-    assert len(shown) == 3
+    assert len(shown) == 4
     for text in shown:
         assert Recipe.parse(text).compute.name == "fp16"
     assert all(f"`{name}`" in README for name in PRESETS)

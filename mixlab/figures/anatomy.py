@@ -72,9 +72,9 @@ def _track(stages: Sequence[Stage], index: int) -> str:
 
 
 def _table(cards: Sequence[Card]) -> str:
-    head = "".join(
-        f"<th>{name}</th>" for name in ("tensor", "format", "this element", "largest", "zeros", "inf or NaN")
-    )
+    padded = 'style="padding: 0.15em 0.9em 0.15em 0; text-align: left"'
+    columns = ("tensor", "format", "this element", "largest", "zeros", "inf or NaN")
+    head = "".join(f"<th {padded}>{name}</th>" for name in columns)
     rows = (
         (
             f'<span style="color: {SERIES[row % len(SERIES)]}" aria-hidden="true">●</span> {escape(card.name)}',
@@ -86,7 +86,7 @@ def _table(cards: Sequence[Card]) -> str:
         )
         for row, card in enumerate(cards)
     )
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td {padded}>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table style="margin: 0.4em 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 

@@ -47,14 +47,20 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
     )
     for row, op in zip(rows, shown, strict=True):
         figure.add_annotation(
-            x=1.01, xref="paper", y=row, text=op.why, showarrow=False, xanchor="left", font={"size": 11}
+            x=1.01,
+            xref="paper",
+            y=row,
+            text=op.why.removeprefix("on no list: "),
+            showarrow=False,
+            xanchor="left",
+            font={"size": 11},
         )
     left = len(trace) - len(shown)
     note = f"<br><sub>the first {len(shown)} of {len(trace)} ops</sub>" if left else ""
     figure = styled(figure, title=title + note, height=130 + 24 * len(shown))
-    figure.update_layout(hovermode="closest", margin={"l": 10, "r": 260, "t": 90, "b": 20})
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    return figure.update_xaxes(side="top", showgrid=False)
+    figure.update_layout(hovermode="closest", margin={"l": 10, "r": 175, "t": 90, "b": 20})
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, tickfont={"size": 11})
+    return figure.update_xaxes(side="top", showgrid=False, tickangle=0, tickfont={"size": 11})
 
 
 def _name(op: TracedOp) -> str:

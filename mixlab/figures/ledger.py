@@ -45,6 +45,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
             text=[ledger.format_of(what) if size else "" for ledger, size in zip(ledgers.values(), sizes, strict=True)],
             textposition="inside",
             insidetextanchor="middle",
+            textangle=0,
             hovertemplate="%{y}, " + what + ": %{x:.3g} bytes a parameter (%{text})<extra></extra>",
         )
     for label, ledger in ledgers.items():
@@ -53,11 +54,11 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
     first = next(iter(ledgers.values()))
     kept = "all that is kept at the end of forward" if whole else "parameters, gradients and optimizer states"
     title = f"Bytes per parameter: {kept}<br><sub>{first.task}, {first.numel:,} parameters, counted as stored</sub>"
-    figure = styled(figure, title=title, height=200 + 32 * len(ledgers))
+    figure = styled(figure, title=title, height=230 + 32 * len(ledgers))
     figure.update_layout(
         barmode="stack",
         hovermode="closest",
-        margin={"t": 80, "b": 90},
+        margin={"t": 110, "b": 90},
         legend={"y": -0.12, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"},
     )
     return figure.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="", side="top", showgrid=False)

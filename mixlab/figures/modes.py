@@ -39,7 +39,10 @@ class ModeTable:
         size, runs = f"{base.ledger.task}, {base.ledger.numel:,} parameters", base.runs
         self.notes = [
             f"{size}, {len(runs[0])} steps, {len(runs)} seeds; measured on {machine}",
-            *(f"{_short(record)}: {record.summary}, not run here" for record in records),
+            *(
+                f"{record.summary}: a GPT of {record.parameters['parameters']:,} parameters, not run here"
+                for record in records
+            ),
         ]
 
     def __repr__(self) -> str:

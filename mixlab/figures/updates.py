@@ -49,13 +49,14 @@ def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], form
             annotation={
                 "text": f"{fmt}: {lost:.0%} lie left",
                 "yref": "paper",
-                "y": 1.0 - 0.09 * index,
-                "xanchor": "left",
+                "y": 1.02 + 0.08 * index,
+                "yanchor": "bottom",
+                "xanchor": "center",
                 "font": {"color": GREY},
             },
         )
-    figure = styled(figure, title="One step's updates, relative to their weights", height=340)
-    figure.update_layout(hovermode="closest", showlegend=False, bargap=0)
+    figure = styled(figure, title="One step's updates, relative to their weights", height=400)
+    figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 140})
     figure.update_yaxes(tickformat=".0%", title="share of the updates")
     return figure.update_xaxes(title="update / weight", tickprefix="2^")
 

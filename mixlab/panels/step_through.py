@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.anatomy import Stage, dissect
+from mixlab.anatomy import Stage, dissect, median_element
 from mixlab.figures.anatomy import stage_line, stage_page
 from mixlab.panels.errors import ErrorBox
 from mixlab.recipes import PRESETS, Recipe
@@ -49,6 +49,8 @@ class StepThrough(widgets.VBox):  # type: ignore[misc]
         element: int | None = None,
     ) -> None:
         self._task, self._steps, self._seed = task, steps, seed
+        if element is None:  # one that all recipes share
+            element = median_element(Trainer(task, Recipe(), seed=seed, device="cpu"), parameter)
         self._follow = {"parameter": parameter, "element": element}
         self.errors = ErrorBox()
         presets = list(PRESETS) if recipe in PRESETS else [*PRESETS, recipe]

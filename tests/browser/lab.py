@@ -133,8 +133,10 @@ def write_notebook(path: Path, cells: Sequence[str]) -> Path:
 def notebook_on_a_page(
     server: Server, browser: Browser, path: Path, *, width: int = 1400, height: int = 1000
 ) -> Notebook:
-    """Opens a copy of the notebook in a new page of JupyterLab, with nothing else on it."""
+    """Opens a copy of the notebook, with its pictures, in a new page of JupyterLab, with nothing else on it."""
     shutil.copy(path, server.root / path.name)
+    if (path.parent / "img").is_dir():
+        shutil.copytree(path.parent / "img", server.root / "img", dirs_exist_ok=True)
     page = browser.new_page(viewport={"width": width, "height": height})
     notebook = Notebook(page, f"{server.url}/doc/tree/{quote(path.name)}")
     page.on("pageerror", lambda error: notebook.errors.append(f"page: {error}"))

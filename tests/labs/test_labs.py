@@ -32,13 +32,28 @@ PARAMETERS = {
         {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 120, "seed": 1},
         {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
     ],
+    "03_inside_amp": [
+        {"recipe": "fp16-master", "loss_scale": 256, "steps": 40, "seed": 2},
+        {"task": "digits-mlp", "steps": 60, "recipe": "bf16-sr"},
+        {"task": "chars-gpt", "steps": 8},
+    ],
     "04_training_modes": [
         {"recipe": "amp-bf16", "loss_scale": 256, "steps": 40, "seed": 2},
         {"task": "digits-mlp", "steps": 60},
         {"recipe": "fp16", "steps": 30},
     ],
+    "05_dynamic_loss_scaling": [
+        {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "loss_scale": 4096, "steps": 60, "seed": 2},
+        {"task": "chars-gpt", "steps": 16},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 40},
+    ],
 }
-DIVERGING = {"01_number_formats": 2, "02_underflow_and_loss_scaling": 2, "04_training_modes": 2}  # index of the set
+DIVERGING = {  # index of the set
+    "01_number_formats": 2,
+    "02_underflow_and_loss_scaling": 2,
+    "04_training_modes": 2,
+    "05_dynamic_loss_scaling": 2,
+}
 
 
 def outputs(path: Path) -> str:
@@ -66,6 +81,9 @@ def test_the_lab_is_built_as_labs_are(name):
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
     assert sum("check(" in cell.source for cell in code) == 2
     assert sum("Prediction(" in cell.source for cell in code) >= 1
+    for words, picture in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+        assert (LABS / picture).exists()
+        assert len(words) > 60
     for link in re.findall(r"\((\w+\.ipynb)\)", text):
         assert (LABS / link).exists()
     assert ".ipynb)" in text
