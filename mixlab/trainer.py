@@ -149,7 +149,8 @@ class Trainer:
         with self._random_numbers(), self._arithmetic():
             with self._autocast():
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
-            self.scaler.scale(loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+            weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
+            self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), accuracy
 
     def unscale(self) -> dict[str, Tensor]:
@@ -222,13 +223,16 @@ class Trainer:
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
         """Seeds torch's global generators for this step, and puts them back afterwards."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(step_seed(self.seed, self.step))
+        on_cuda = self.device.type == "cuda"
+        # torch.manual_seed would note the seed for a CUDA that is not there, with a stack trace, at every step.
+        reseed = torch.manual_seed if on_cuda else torch.default_generator.manual_seed
+        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
+            reseed(step_seed(self.seed, self.step))
             yield
 
 
 def _norm(gradients: Iterable[Tensor]) -> Tensor:
     """Returns the norm of all gradients together, in float32 whatever their dtype."""
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
