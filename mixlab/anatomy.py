@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixlab.formats import FP32, Format
+from mixlab.formats import FP32, Format, dtype_name
 from mixlab.optimizers import state_tensors
 from mixlab.rounding import round_to
 from mixlab.trainer import Trainer
-
-_FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def _stages(
     yield Stage(
         "forward",
         "loss = criterion(model(inputs), targets)",
-        f"Layer {layer} multiplies in {recipe.compute} and hands on {_name(output)}; the loss is {float(loss):.4g}.",
+        f"Layer {layer} multiplies in {recipe.compute} and hands on {dtype_name(output.dtype)}; "
+        f"the loss is {float(loss):.4g}.",
         (_card(f"output of {layer}", output), _card("loss", loss)),
     )
     scaled = loss.float() * trainer.task.loss_weight * scale
@@ -112,8 +111,8 @@ def _stages(
     yield Stage(
         "backward",
         "scaler.scale(loss).backward()",
-        f"The gradient of {name} arrives in {_name(scaled_gradient)}{', the scale still in it' if checked else ''}: "
-        f"{lost:,} of {scaled_gradient.numel():,} elements are zero.",
+        f"The gradient of {name} arrives in {dtype_name(scaled_gradient.dtype)}"
+        f"{', the scale still in it' if checked else ''}: {lost:,} of {scaled_gradient.numel():,} elements are zero.",
         (
             *([_card(f"gradient of the output of {layer}", output_gradient)] if output_gradient is not None else []),
             _card(f"gradient of {name}", scaled_gradient, element),
@@ -185,7 +184,7 @@ def _card(name: str, tensor: Tensor, element: int = 0, fmt: Format | None = None
     finite = tensor[tensor.isfinite()]
     return Card(
         name,
-        _name(tensor) if fmt is None else fmt.name,
+        dtype_name(tensor.dtype) if fmt is None else fmt.name,
         float(tensor.flatten()[element]),
         float(finite.abs().max()) if finite.numel() else 0.0,
         tensor.numel(),
@@ -220,10 +219,6 @@ def _known(trainer: Trainer, parameter: str | None) -> str:
     if parameter is not None and parameter not in names:
         raise ValueError(f"dissect: unknown parameter {parameter!r}: use one of {', '.join(names)}")
     return names[0] if parameter is None else parameter
-
-
-def _name(tensor: Tensor) -> str:
-    return _FORMATS.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
 
 
 def _cast_words(weights: Format, compute: Format) -> str:

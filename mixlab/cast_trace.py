@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -15,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixlab import emulation
-from mixlab.formats import BF16, FP16, Format
+from mixlab.formats import BF16, FP16, Format, dtype_name
+from mixlab.tables import html_table, text_table
 
-_FORMATS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_BITS = {"fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+_COLUMNS = ("module", "op", "inputs", "computed in", "output", "casts", "why")
 
 # Products, convolutions and attention, by the names under which Python calls them (PyTorch, "CUDA Ops that can autocast
 # to float16" in the docs of torch.amp); the others of that list are in `emulation.COMPUTE_OPS`.
@@ -94,18 +93,10 @@ class CastTrace(Sequence[TracedOp]):
         return self.ops[index]
 
     def __repr__(self) -> str:
-        rows = [self._columns(), *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join([*(line.rstrip() for line in lines), self._cache_line()])
+        return f"{text_table(_COLUMNS, self._rows())}\n{self._cache_line()}"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self._columns())
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self._cache_line())}</p>"
-
-    def _columns(self) -> tuple[str, ...]:
-        return "module", "op", "inputs", "computed in", "output", "casts", "why"
+        return f"{html_table(_COLUMNS, self._rows())}<p>{self._cache_line()}</p>"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -235,8 +226,8 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 call.casts += 1
                 self._note_weight(operands[0])
         elif operands:
-            formats = [_format(operand) for operand in operands if operand.dim() > 0] or [_format(operands[0])]
-            call.computed.add(max(formats, key=lambda name: _BITS.get(name, 0)))
+            dtypes = [operand.dtype for operand in operands if operand.dim() > 0] or [operands[0].dtype]
+            call.computed.add(dtype_name(max(dtypes, key=lambda dtype: dtype.itemsize)))
         return result
 
     def weight_casts(self) -> Iterator[WeightCast]:
@@ -295,11 +286,7 @@ def _drop_last(stack: list[str]) -> None:
 
 
 def _formats(tree: Any) -> tuple[str, ...]:
-    return tuple(_format(leaf) for leaf in tree_leaves(tree) if _is_floating(leaf))
-
-
-def _format(tensor: Tensor) -> str:
-    return _FORMATS.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+    return tuple(dtype_name(leaf.dtype) for leaf in tree_leaves(tree) if _is_floating(leaf))
 
 
 def _is_floating(leaf: object) -> bool:

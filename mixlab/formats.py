@@ -379,3 +379,8 @@ _DTYPES = {
     "e4m3fnuz": torch.float8_e4m3fnuz,
     "e8m0fnu": torch.float8_e8m0fnu,
 }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Returns the field's name of a torch dtype, such as "bf16"; that of torch where there is no such format."""
+    return next((name for name, own in _DTYPES.items() if own is dtype), str(dtype).removeprefix("torch."))

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mixlab.formats import dtype_name
 from mixlab.optimizers import state_tensors
 from mixlab.recipes import Recipe
+from mixlab.tables import html_table, text_table
 from mixlab.tasks import Task
 from mixlab.trainer import Trainer
 
-_FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+_COLUMNS = ("what", "format", "elements", "bytes", "bytes/parameter")
 _MOST_SKIPPED = 60  # steps that a scaler may need to find a scale, before there are states to look at
 _PASSING = ("weights cast by autocast", "activations saved for backward")
 
@@ -71,22 +72,13 @@ class Ledger:
         return sum(entry.bytes for entry in self.entries if entry.what == what)
 
     def __repr__(self) -> str:
-        rows = [self._columns(), *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+        return f"{self._title()}\n{text_table(_COLUMNS, self._rows())}"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self._columns())
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
-        caption = f'<caption style="text-align: left">{escape(self._title())}</caption>'
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table(_COLUMNS, self._rows(), caption=self._title())
 
     def _title(self) -> str:
         return f"{self.recipe} on {self.task}: {self.numel:,} parameters, {self.bytes_per_parameter:.4g} bytes each"
-
-    def _columns(self) -> tuple[str, ...]:
-        return "what", "format", "elements", "bytes", "bytes/parameter"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -139,7 +131,7 @@ def _count(sizes: Iterable[tuple[torch.dtype, int]]) -> Counter[torch.dtype]:
 
 
 def _entry(what: str, dtype: torch.dtype, numel: int) -> Entry:
-    return Entry(what, _FORMATS.get(dtype, str(dtype).removeprefix("torch.")), numel, numel * dtype.itemsize)
+    return Entry(what, dtype_name(dtype), numel, numel * dtype.itemsize)
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A module may import only what stands before it. Every module has a place here.
 ROOMS = (
     "files",
+    "tables",
     "machine",
     "formats",
     "scale_policies",

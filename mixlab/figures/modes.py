@@ -9,6 +9,7 @@ from mixlab.formats import BF16, FP16, TF32
 from mixlab.modes import ModeResult
 from mixlab.recipes import Recipe
 from mixlab.records import Record
+from mixlab.tables import html_table, text_table
 
 
 class ModeTable:
@@ -46,21 +47,11 @@ class ModeTable:
         ]
 
     def __repr__(self) -> str:
-        rows = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join([*(line.rstrip() for line in lines), *self.notes])
+        return "\n".join([text_table(self.columns, self.rows), *self.notes])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.columns)
-        body = "".join(
-            f"<tr><th style='text-align: left'>{escape(row[0])}</th>"
-            + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-            + "</tr>"
-            for row in self.rows
-        )
         notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        return html_table(self.columns, self.rows, row_heads=True) + notes
 
 
 def hardware(recipe: Recipe) -> str:

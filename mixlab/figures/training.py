@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import DASHES, SERIES, styled
 from mixlab.runs import final, first_non_finite
+from mixlab.tables import html_table, text_table
 from mixlab.trainer import StepRecord
 
 Runs = Mapping[str, Sequence[StepRecord]]
@@ -162,18 +162,10 @@ class ComparisonTable:
         self.rows = [_row(label, records) for label, records in runs.items()]
 
     def __repr__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self._lines)
-        return "\n".join(line.rstrip() for line in lines)
+        return text_table(self.columns, self.rows)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    @property
-    def _lines(self) -> list[tuple[str, ...]]:
-        return [self.columns, *self.rows]
+        return html_table(self.columns, self.rows)
 
 
 def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:

@@ -1,0 +1,44 @@
+"""Small tables, as aligned text and as HTML: what results show of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+Row = Sequence[str]
+
+
+def text_table(columns: Row, rows: Iterable[Row]) -> str:
+    """Returns columns aligned to the left, two spaces apart, under a head line.
+
+    >>> print(text_table(("what", "bytes"), [("weights", "4"), ("m", "2")]))
+    what     bytes
+    weights  4
+    m        2
+    """
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_heads: bool = False) -> str:
+    """Returns the same as HTML, escaped.
+
+    Args:
+        columns, rows: Cells as plain text.
+        caption: Above the table.
+        row_heads: Whether the first cell of a row is its heading.
+    """
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)
+    body = "".join(f"<tr>{''.join(_cells(row, row_heads))}</tr>" for row in rows)
+    above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
+    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(row: Row, row_heads: bool) -> Iterable[str]:
+    for place, cell in enumerate(row):
+        if row_heads and place == 0:
+            yield f"<th style='text-align: left'>{escape(cell)}</th>"
+        else:
+            yield f"<td>{escape(cell)}</td>"
