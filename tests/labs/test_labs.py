@@ -102,10 +102,11 @@ def test_the_lab_runs_under_nbval(name):
 @pytest.mark.parametrize(
     ("name", "number"), [(name, number) for name, sets in PARAMETERS.items() for number in range(len(sets))]
 )
-def test_the_lab_runs_under_papermill(name, number, tmp_path):
+def test_the_lab_runs_under_papermill(name, number, tmp_path, caplog):
     run_notebook(LABS / f"{name}.ipynb", PARAMETERS[name][number], out=tmp_path, progress=False)
     shown = outputs(tmp_path / f"{name}.ipynb")
-    assert ("diverged" in shown) == (DIVERGING.get(name) == number)
+    assert ("diverged: " in shown) == (DIVERGING.get(name) == number)
+    assert not caplog.messages  # papermill understood the cell of parameters
 
 
 def test_a_wrong_recipe_ends_the_lab_with_the_allowed_ones():
