@@ -11,7 +11,7 @@ lab: $(VENV)/.lab
 	$(BIN)/mixlab lab
 
 test: $(VENV)/.dev chromium lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
