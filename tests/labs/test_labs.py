@@ -20,39 +20,35 @@ NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
 CELL_TIMEOUT_S = 60
 MEMORY_BYTES = 700e6
 
+# Beside the defaults, which nbval runs.
 PARAMETERS = {
-    "00_start_here": [{"task": "digits-mlp"}, {"seed": 3}, {"task": "digits-cnn", "seed": 1}],
+    "00_start_here": [{"seed": 3}, {"task": "digits-cnn", "seed": 1}],
     "01_number_formats": [
-        {"task": "digits-cnn", "seed": 5},
         {"recipe": "amp-bf16", "loss_scale": 8, "steps": 20, "seed": 1},
         {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
     ],
     "02_underflow_and_loss_scaling": [
-        {"loss_scale": 1024, "steps": 200},
         {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 120, "seed": 1},
         {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
     ],
     "03_inside_amp": [
         {"recipe": "fp16-master", "loss_scale": 256, "steps": 40, "seed": 2},
-        {"task": "digits-mlp", "steps": 60, "recipe": "bf16-sr"},
         {"task": "chars-gpt", "steps": 8},
     ],
     "04_training_modes": [
         {"recipe": "amp-bf16", "loss_scale": 256, "steps": 40, "seed": 2},
-        {"task": "digits-mlp", "steps": 60},
         {"recipe": "fp16", "steps": 30},
     ],
     "05_dynamic_loss_scaling": [
-        {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "loss_scale": 4096, "steps": 60, "seed": 2},
-        {"task": "chars-gpt", "steps": 16},
+        {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "task": "chars-gpt", "loss_scale": 4096, "steps": 16},
         {"recipe": "fp16", "task": "digits-cnn", "steps": 40},
     ],
 }
 DIVERGING = {  # index of the set
-    "01_number_formats": 2,
-    "02_underflow_and_loss_scaling": 2,
-    "04_training_modes": 2,
-    "05_dynamic_loss_scaling": 2,
+    "01_number_formats": 1,
+    "02_underflow_and_loss_scaling": 1,
+    "04_training_modes": 1,
+    "05_dynamic_loss_scaling": 1,
 }
 
 
