@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mixlab.rounding import round_to
+from mixlab.memory_layout import flat, is_dense, laid_out_as, unflat
+from mixlab.optimizer_step import (
+    AdamNumbers,
+    AdamRule,
+    SGDNumbers,
+    SGDRule,
+    StepPlan,
+    WeightUpdate,
+    compiled_step,
+    eager_step_,
+)
+from mixlab.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRounding, state_format
 
-WeightUpdate = Literal["nearest", "stochastic", "kahan"]
-
-_STATES = (torch.float32, torch.float16, torch.bfloat16)
+_PIECE = 1 << 15  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -27,43 +38,83 @@ class Storage:
     """How an optimizer stores what it keeps from step to step.
 
     Attributes:
-        exp_avg_dtype: Of Adam's first moment, or of SGD's momentum: float32, float16 or bfloat16.
-        exp_avg_sq_dtype: Of Adam's second moment.
+        exp_avg_dtype: Of Adam's first moment, or of SGD's momentum: float32, float16, bfloat16; or, in 8 bits with a
+            float32 scale for each block, float8_e4m3fn, float8_e5m2 or "dynamic8".
+        exp_avg_sq_dtype: Of Adam's second moment; "dynamic8" is without sign there.
         master_weights: Keep a float32 copy of 16-bit parameters, update it, and round it to the parameters.
         update: How a new weight is rounded to a 16-bit parameter without master weights. "nearest". "stochastic": up or
             down at random, in proportion to the distances, so that it is right on average (Gupta et al., Deep Learning
             with Limited Numerical Precision, 2015, section 3). "kahan": to nearest, with what was lost kept in a second
             number of the parameter's dtype (Zamirai et al., Revisiting BFloat16 Training, 2020, section 3.2).
+        state_rounding: How both moments are rounded to their dtypes: "nearest" or "stochastic".
+        block_size: How many neighbours in memory share a scale, in the 8-bit dtypes (Dettmers et al., 8-bit Optimizers
+            via Block-wise Quantization, 2022, section 2.1).
 
     Raises:
-        ValueError: A dtype or update that is not allowed.
+        ValueError: A value that is not allowed.
     """
 
-    exp_avg_dtype: torch.dtype = torch.float32
-    exp_avg_sq_dtype: torch.dtype = torch.float32
+    exp_avg_dtype: StateDtype = torch.float32
+    exp_avg_sq_dtype: StateDtype = torch.float32
     master_weights: bool = False
     update: WeightUpdate = "nearest"
+    state_rounding: StateRounding = "nearest"
+    block_size: int = 256
 
     def __post_init__(self) -> None:
         for name in ("exp_avg_dtype", "exp_avg_sq_dtype"):
-            if getattr(self, name) not in _STATES:
-                allowed = ", ".join(map(str, _STATES))
+            if getattr(self, name) not in STATE_DTYPES:
+                allowed = ", ".join(map(str, STATE_DTYPES))
                 raise ValueError(f"Storage: {name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.state_rounding not in get_args(StateRounding):
+            raise ValueError(f"Storage: state_rounding must be one of nearest, stochastic, got {self.state_rounding!r}")
+        if type(self.block_size) is not int or self.block_size < 1:
+            raise ValueError(f"Storage: block_size must be a whole number from 1 up, got {self.block_size!r}")
+        if type(self.master_weights) is not bool:
+            raise ValueError(f"Storage: master_weights must be True or False, got {self.master_weights!r}")
         if self.update not in get_args(WeightUpdate):
             raise ValueError(f"Storage: update must be one of nearest, stochastic, kahan, got {self.update!r}")
         if self.master_weights and self.update != "nearest":
             raise ValueError(f"Storage: update={self.update} has no effect with master weights; use update='nearest'")
 
+    @property
+    def exp_avg(self) -> StateFormat:
+        return state_format(self.exp_avg_dtype, signed=True, rounding=self.state_rounding, block_size=self.block_size)
+
+    @property
+    def exp_avg_sq(self) -> StateFormat:
+        return state_format(
+            self.exp_avg_sq_dtype, signed=False, rounding=self.state_rounding, block_size=self.block_size
+        )
+
 
 class _StoredOptimizer(Optimizer):
-    """The loop over parameters, and the way from and to storage; `_compute` is the mathematics of one step."""
+    """The loop over parameters and their pieces, and what is kept; the rule is the mathematics of one step."""
 
-    def __init__(self, params: Any, defaults: dict[str, Any], storage: Storage, generator: torch.Generator | None):
+    def __init__(
+        self,
+        params: Any,
+        defaults: dict[str, Any],
+        storage: Storage,
+        generator: torch.Generator | None,
+        compiled: bool,
+    ) -> None:
         if not isinstance(storage, Storage):
             raise TypeError(f"{type(self).__name__}: storage must be a Storage, got {storage!r}")
         self.storage = storage
         self.generator = generator
+        self.compiled = compiled
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for parameter in group["params"]:
+            if parameter.dtype not in _DTYPES:
+                self.param_groups.pop()
+                allowed = ", ".join(map(str, _DTYPES))
+                raise TypeError(f"{type(self).__name__}: parameters must be {allowed}, got {parameter.dtype}")
+        self._check(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -73,36 +124,47 @@ class _StoredOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            numbers = _Numbers(partial(self._numbers, group))
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step_one(parameter, group)
+                if parameter.grad is not None and parameter.numel():
+                    self._step_one(parameter, group, numbers)
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads states in the dtypes they were saved in, where torch would cast them to the parameters'."""
-        super().load_state_dict(state_dict)
-        saved = state_dict["state"]
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        for number, parameter in zip(numbers, parameters, strict=True):
-            for name, value in saved.get(number, {}).items():
-                kept = value.clone().to(parameter.device) if isinstance(value, Tensor) and value.dim() else value
-                self.state[parameter][name] = kept
-
-    def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _step_one(self, parameter: Tensor, group: dict[str, Any], numbers: _Numbers) -> None:
+        if parameter.grad.layout is not torch.strided:  # type: ignore[union-attr]
+            raise RuntimeError(f"{type(self).__name__}: gradients must be dense, got {parameter.grad.layout}")  # type: ignore[union-attr]
         state = self.state[parameter]
         if not state:
-            self._start(parameter, state)
+            self._start(parameter, state, group)
         state["step"] += 1
-        weight = self._load(parameter, state)  # float32, from here to `_store`
-        moments = {name: state[name].float() for name in self._moments(group) if name in state}
-        self._compute(weight, parameter.grad.float(), moments, state["step"], group)  # type: ignore[union-attr]
-        for name, moment in moments.items():
-            _keep(state, name, moment, self._moments(group)[name])
-        self._store(parameter, weight, state)
+        plan = self._plan(parameter, group)
+        dense = parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
+        whole = {"weight": dense, "gradient": laid_out_as(dense, parameter.grad)}  # type: ignore[arg-type]
+        whole |= {name: value for name, value in state.items() if name != "step"}
+        parts = {name: flat(tensor) for name, tensor in whole.items()}
+        if self.compiled:
+            compiled_step(plan)(parts, numbers.tensor(state["step"], parameter.device), self._seed(plan, parameter))
+        else:
+            for piece in _pieces(parts, self.storage.block_size):
+                eager_step_(plan, piece, numbers(state["step"]), self.generator)
+        if dense.data_ptr() != parameter.data_ptr():
+            parameter.copy_(dense)
 
-    def _start(self, parameter: Tensor, state: dict[str, Any]) -> None:
+    def _seed(self, plan: StepPlan, parameter: Tensor) -> Tensor:
+        """Returns two numbers for the hash of a compiled step; drawn only where something is rounded at random."""
+        device = parameter.device
+        if not plan.random:
+            return torch.zeros(2, dtype=torch.int32, device=device)
+        return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
+
+    def _plan(self, parameter: Tensor, group: dict[str, Any]) -> StepPlan:
+        update: WeightUpdate = "nearest" if parameter.dtype is torch.float32 else self.storage.update
+        return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
+
+    def _start(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         state["step"] = 0
+        for name, fmt in self._states(group).items():
+            state |= _new_state(name, fmt, parameter)
         if parameter.dtype is torch.float32:
             return
         if self.storage.master_weights:
@@ -110,31 +172,87 @@ class _StoredOptimizer(Optimizer):
         elif self.storage.update == "kahan":
             state["compensation"] = torch.zeros_like(parameter)
 
-    def _load(self, parameter: Tensor, state: dict[str, Any]) -> Tensor:
-        if "master" in state:
-            return state["master"]  # type: ignore[no-any-return]
-        weight = parameter.detach().float()
-        return weight.add_(state["compensation"]) if "compensation" in state else weight
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads states and keeps them as this optimizer stores them, also those of `torch.optim`'s namesake.
 
-    def _store(self, parameter: Tensor, weight: Tensor, state: dict[str, Any]) -> None:
-        if parameter.dtype is torch.float32:
-            return  # `weight` is the parameter
-        if self.storage.update == "stochastic":
-            fmt = "fp16" if parameter.dtype is torch.float16 else "bf16"
-            weight = round_to(weight, fmt, overflow="inf", rounding="stochastic", generator=self.generator)
-        parameter.copy_(weight)
-        if "compensation" in state:
-            state["compensation"].copy_(weight.sub_(parameter))
+        States that were stored in the same way come back bit for bit; others are rounded to nearest, and what a
+        checkpoint lacks (master weights, compensation) starts from the parameters.
 
-    def _moments(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
-        """Returns the names of the states that `_compute` works on, and how they are stored."""
+        Raises:
+            ValueError: Scales of another block size.
+        """
+        groups = {**state_dict, "state": {}}
+        super().load_state_dict(groups)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        owners = [group for group in self.param_groups for _ in group["params"]]
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        for number, parameter, group in zip(numbers, parameters, owners, strict=True):
+            if number in state_dict["state"]:
+                self.state[parameter] = self._restored(parameter, group, state_dict["state"][number])
+
+    def _restored(self, parameter: Tensor, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        self._start(parameter, state, group)
+        state["step"] = int(saved.get("step", 0))
+        for name, fmt in self._states(group).items():
+            if isinstance(saved.get(name), Tensor):
+                _restore_(state, name, fmt, saved)
+        for name in ("master", "compensation"):
+            if name in state and name in saved:
+                state[name].copy_(saved[name])
+        return state
+
+    def read_state(self, parameter: Tensor, name: str) -> Tensor:
+        """Returns one state of a parameter in float32, in its shape, whatever it is stored as.
+
+        Args:
+            parameter: One of this optimizer's, which has taken a step.
+            name: "exp_avg", "exp_avg_sq" or "momentum_buffer".
+
+        Raises:
+            KeyError: There is no such state.
+        """
+        state, fmt = self.state[parameter], self._formats(parameter)[name]
+        value = fmt.read(*(flat(state[key]) for key in fmt.keys(name)))
+        return unflat(value, state[name]).clone()
+
+    def _formats(self, parameter: Tensor) -> dict[str, StateFormat]:
+        return next(self._states(g) for g in self.param_groups if any(parameter is p for p in g["params"]))
+
+    def _check(self, group: dict[str, Any]) -> None:
+        """Raises ValueError for numbers of a group that are not allowed."""
         raise NotImplementedError
 
-    def _compute(
-        self, weight: Tensor, gradient: Tensor, moments: dict[str, Tensor], step: int, group: dict[str, Any]
-    ) -> None:
-        """Changes `weight` and `moments` in place; all are float32. A moment that is missing is to be made."""
+    def _states(self, group: dict[str, Any]) -> dict[str, StateFormat]:
+        """Returns the names of the moments that the rule works on, and how they are stored."""
         raise NotImplementedError
+
+    def _rule(self, group: dict[str, Any]) -> SGDRule | AdamRule:
+        raise NotImplementedError
+
+    def _numbers(self, group: dict[str, Any], step: int) -> SGDNumbers | AdamNumbers:
+        """Returns what the rule computes with in a step, which is counted from 1."""
+        raise NotImplementedError
+
+
+class _Numbers:
+    """The numbers of a group's steps, and as one tensor; most parameters share their step."""
+
+    def __init__(self, of_step: Callable[[int], SGDNumbers | AdamNumbers]) -> None:
+        self._of_step = of_step
+        self._known: dict[int, SGDNumbers | AdamNumbers] = {}
+        self._tensors: dict[tuple[int, torch.device], Tensor] = {}
+
+    def __call__(self, step: int) -> SGDNumbers | AdamNumbers:
+        if step not in self._known:
+            self._known[step] = self._of_step(step)
+        return self._known[step]
+
+    def tensor(self, step: int, device: torch.device) -> Tensor:
+        key = (step, device)
+        if key not in self._tensors:
+            self._tensors[key] = torch.tensor(self(step), dtype=torch.float32, device=device)
+        return self._tensors[key]
 
 
 class SGD(_StoredOptimizer):
@@ -146,7 +264,8 @@ class SGD(_StoredOptimizer):
         momentum: 0 keeps no state.
         weight_decay: Times the weight, added to the gradient.
         storage: How weights and momentum are stored; the momentum as `exp_avg_dtype` says.
-        generator: Of stochastic rounding; None takes torch's global one.
+        generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
+        compiled: Compute each parameter's step in one pass over memory with `torch.compile`; as for `AdamW`.
     """
 
     def __init__(
@@ -158,25 +277,22 @@ class SGD(_StoredOptimizer):
         weight_decay: float = 0.0,
         storage: Storage = Storage(),
         generator: torch.Generator | None = None,
+        compiled: bool = False,
     ) -> None:
-        _require_from_zero("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, storage, generator)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, defaults, storage, generator, compiled)
 
-    def _moments(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
-        return {"momentum_buffer": self.storage.exp_avg_dtype} if group["momentum"] else {}
+    def _check(self, group: dict[str, Any]) -> None:
+        _require_from_zero(self, group, "lr", "momentum", "weight_decay")
 
-    def _compute(
-        self, weight: Tensor, gradient: Tensor, moments: dict[str, Tensor], step: int, group: dict[str, Any]
-    ) -> None:
-        if group["weight_decay"]:
-            gradient = gradient.add(weight, alpha=group["weight_decay"])
-        if group["momentum"]:
-            if step == 1:
-                moments["momentum_buffer"] = gradient.clone()
-            else:
-                moments["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-            gradient = moments["momentum_buffer"]
-        weight.add_(gradient, alpha=-group["lr"])
+    def _states(self, group: dict[str, Any]) -> dict[str, StateFormat]:
+        return {"momentum_buffer": self.storage.exp_avg} if group["momentum"] else {}
+
+    def _rule(self, group: dict[str, Any]) -> SGDRule:
+        return SGDRule(has_momentum=bool(group["momentum"]), decays=bool(group["weight_decay"]))
+
+    def _numbers(self, group: dict[str, Any], _step: int) -> SGDNumbers:
+        return SGDNumbers(float(group["lr"]), group["momentum"], group["weight_decay"])
 
 
 class Adam(_StoredOptimizer):
@@ -187,7 +303,10 @@ class Adam(_StoredOptimizer):
         lr, betas, eps: As in the paper; eps is added to the square root.
         weight_decay: Times the weight, added to the gradient.
         storage: How weights and moments are stored.
-        generator: Of stochastic rounding; None takes torch's global one.
+        generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
+        compiled: Compute each parameter's step in one pass over memory with `torch.compile` (on a CPU it needs a C++
+            compiler; the first step of each kind of parameter takes some seconds). It computes the same up to last
+            bits, and hashes the bits of stochastic rounding instead of drawing them.
     """
 
     _decoupled = False
@@ -202,28 +321,35 @@ class Adam(_StoredOptimizer):
         weight_decay: float = 0.0,
         storage: Storage = Storage(),
         generator: torch.Generator | None = None,
+        compiled: bool = False,
     ) -> None:
-        owner = type(self).__name__
-        _require_from_zero(owner, lr=lr, eps=eps, weight_decay=weight_decay)
-        if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(f"{owner}: betas must be two numbers from 0 to below 1, got {betas!r}")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults, storage, generator)
+        super().__init__(params, defaults, storage, generator, compiled)
 
-    def _moments(self, _group: dict[str, Any]) -> dict[str, torch.dtype]:
-        return {"exp_avg": self.storage.exp_avg_dtype, "exp_avg_sq": self.storage.exp_avg_sq_dtype}
+    def _check(self, group: dict[str, Any]) -> None:
+        _require_from_zero(self, group, "lr", "eps", "weight_decay")
+        betas = group["betas"]
+        if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(f"{type(self).__name__}: betas must be two numbers from 0 to below 1, got {betas!r}")
 
-    def _compute(
-        self, weight: Tensor, gradient: Tensor, moments: dict[str, Tensor], step: int, group: dict[str, Any]
-    ) -> None:
-        if step == 1:
-            moments |= {name: torch.zeros_like(weight) for name in self._moments(group)}
-        if group["weight_decay"]:
-            if self._decoupled:
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-            else:
-                gradient = gradient.add(weight, alpha=group["weight_decay"])
-        adam_(weight, gradient, **moments, step=step, lr=group["lr"], betas=group["betas"], eps=group["eps"])
+    def _states(self, _group: dict[str, Any]) -> dict[str, StateFormat]:
+        return {"exp_avg": self.storage.exp_avg, "exp_avg_sq": self.storage.exp_avg_sq}
+
+    def _rule(self, group: dict[str, Any]) -> AdamRule:
+        return AdamRule(decays=bool(group["weight_decay"]), decoupled=self._decoupled)
+
+    def _numbers(self, group: dict[str, Any], step: int) -> AdamNumbers:
+        lr, (beta1, beta2), decay = float(group["lr"]), group["betas"], group["weight_decay"]
+        return AdamNumbers(
+            step_size=lr / (1 - beta1**step),
+            shrink=1 - lr * decay,
+            weight_decay=decay,
+            new1=1 - beta1,
+            beta2=beta2,
+            new2=1 - beta2,
+            root=(1 - beta2**step) ** 0.5,
+            eps=group["eps"],
+        )
 
 
 class AdamW(Adam):
@@ -234,8 +360,7 @@ class AdamW(Adam):
         params: Parameters or groups of them.
         lr, betas, eps: As for `Adam`.
         weight_decay: Each step takes lr * weight_decay times the weight off the weight.
-        storage: How weights and moments are stored.
-        generator: Of stochastic rounding; None takes torch's global one.
+        storage, generator, compiled: As for `Adam`.
     """
 
     _decoupled = True
@@ -250,48 +375,18 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         storage: Storage = Storage(),
         generator: torch.Generator | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
-            params, lr, betas=betas, eps=eps, weight_decay=weight_decay, storage=storage, generator=generator
+            params,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            storage=storage,
+            generator=generator,
+            compiled=compiled,
         )
-
-
-def adam_(
-    weight: Tensor,
-    gradient: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    *,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """One Adam step in place on tensors of one shape and dtype; the operations of torch.optim, in its order.
-
-    Args:
-        step: Counted from 1.
-    """
-    beta1, beta2 = betas
-    exp_avg.lerp_(gradient, 1 - beta1)
-    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    bias_correction1, bias_correction2 = 1 - beta1**step, 1 - beta2**step
-    denominator = (exp_avg_sq.sqrt() / bias_correction2**0.5).add_(eps)
-    weight.addcdiv_(exp_avg, denominator, value=-lr / bias_correction1)
-
-
-def _keep(state: dict[str, Any], name: str, value: Tensor, dtype: torch.dtype) -> None:
-    """Stores a float32 tensor under `name`, in place if something is stored there."""
-    if name not in state:
-        state[name] = value.to(dtype)
-    elif state[name] is not value:
-        state[name].copy_(value)
-
-
-def _require_from_zero(owner: str, **knobs: float) -> None:
-    for name, value in knobs.items():
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{owner}: {name} must be a finite number from 0 up, got {value!r}")
 
 
 def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -299,3 +394,72 @@ def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iter
     states = optimizer.state.values() if parameter is None else [optimizer.state.get(parameter, {})]
     for state in states:
         yield from ((name, value) for name, value in state.items() if isinstance(value, Tensor) and name != "step")
+
+
+def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
+    """Returns a state of any optimizer in float32: one of these, or one that keeps plain tensors, as torch.optim does.
+
+    Raises:
+        KeyError: The parameter has no such state, or has not taken a step.
+    """
+    if isinstance(optimizer, _StoredOptimizer):
+        return optimizer.read_state(parameter, name)
+    return optimizer.state[parameter][name].float()  # type: ignore[no-any-return]
+
+
+def _new_state(name: str, fmt: StateFormat, parameter: Tensor) -> dict[str, Tensor]:
+    """Returns the tensors of a state that is zero everywhere, laid out as the parameter."""
+    dense = parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
+    codes = torch.zeros_like(dense, dtype=fmt.dtype)
+    blocks = -(-parameter.numel() // fmt.block_size)
+    kept = [codes, torch.ones(blocks, device=parameter.device)] if fmt.scaled else [codes]
+    fmt.write_(torch.zeros(parameter.numel(), device=parameter.device), None, *map(flat, kept))
+    return dict(zip(fmt.keys(name), kept, strict=True))
+
+
+def _restore_(state: dict[str, Any], name: str, fmt: StateFormat, saved: dict[str, Any]) -> None:
+    """Writes a saved state over a new one, converting it if it was stored in another way."""
+    codes, scale = saved[name], saved.get(f"{name}_scale")
+    if (codes.dtype, scale is not None) == (fmt.dtype, fmt.scaled):
+        for key in fmt.keys(name):
+            if saved[key].shape != state[key].shape:
+                raise ValueError(
+                    f"load_state_dict: {key} was saved with shape {tuple(saved[key].shape)}, and this optimizer needs "
+                    f"{tuple(state[key].shape)}; take the parameters and the block_size that it was saved with"
+                )
+            state[key].copy_(saved[key])
+        return
+    kept = [flat(codes)] if scale is None else [flat(codes), scale]
+    value = unflat(_saved_format(name, fmt, codes, scale).read(*kept), codes)
+    fmt.write_(flat(laid_out_as(state[name], value)), None, *(flat(state[key]) for key in fmt.keys(name)))
+
+
+def _saved_format(name: str, fmt: StateFormat, codes: Tensor, scale: Tensor | None) -> StateFormat:
+    """Returns how a state was stored; of its block size the number of scales must tell."""
+    if scale is None:
+        return state_format(codes.dtype, signed=True)
+    block_size = fmt.block_size if fmt.scaled else Storage.block_size
+    if -(-codes.numel() // block_size) != scale.numel():
+        raise ValueError(
+            f"load_state_dict: {name} was saved with {scale.numel()} scales for {codes.numel()} elements, "
+            f"not with blocks of {block_size}; load it into an optimizer with the block_size that it was saved with"
+        )
+    dtype: StateDtype = "dynamic8" if codes.dtype is torch.uint8 else codes.dtype
+    return state_format(dtype, signed=name != "exp_avg_sq", block_size=block_size)
+
+
+def _pieces(parts: dict[str, Tensor], block_size: int) -> Iterator[dict[str, Tensor]]:
+    """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
+    numel, device = parts["weight"].numel(), parts["weight"].device
+    size = numel if device.type != "cpu" else _PIECE * torch.get_num_threads()
+    size = -(-size // block_size) * block_size
+    for start in range(0, numel, size):
+        piece, blocks = slice(start, start + size), slice(start // block_size, (start + size) // block_size)
+        yield {name: tensor[blocks if name.endswith("_scale") else piece] for name, tensor in parts.items()}
+
+
+def _require_from_zero(optimizer: Optimizer, group: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not 0 <= group[name] < float("inf"):
+            owner = type(optimizer).__name__
+            raise ValueError(f"{owner}: {name} must be a finite number from 0 up, got {group[name]!r}")

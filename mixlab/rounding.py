@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from mixlab.compiling import compiled_variant
 from mixlab.formats import Format
 
 Overflow = Literal["inf", "nan", "saturate"]
@@ -70,7 +71,7 @@ def round_to(
     if compiled:
         return _run_compiled(x, plan, limits, random_bits, generator, out)
     if rounding == "stochastic" and random_bits is None:
-        random_bits = _draw(x, generator)
+        random_bits = draw_bits(x, generator)
     if torch.compiler.is_compiling():
         rounded = rounded_values(x, plan, limits, random_bits).to(x.dtype)
         return rounded if out is None else out.copy_(rounded)
@@ -122,6 +123,7 @@ class Limits(NamedTuple):
         low, high: The carrier's bits of the smallest normal value, and of the first power of two beyond `max`.
         cut: How many of the carrier's mantissa bits the format lacks, as a part of an exponent field.
         step: The lowest of the carrier's bits that the format keeps.
+        share: How many 2^-24 of a step one of the carrier's last bits is.
         smallest_normal, max: As of the format.
         beyond: What a value out of range becomes.
     """
@@ -130,6 +132,7 @@ class Limits(NamedTuple):
     high: Any
     cut: Any
     step: Any
+    share: Any
     smallest_normal: Any
     max: Any
     beyond: Any
@@ -168,6 +171,7 @@ def limits_for(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> Limits:
         high=(fmt.max_exponent + 1 + bias) << mantissa_bits,
         cut=(mantissa_bits - fmt.mantissa_bits) << mantissa_bits,
         step=1 << (mantissa_bits - fmt.mantissa_bits),
+        share=(1 << 24) >> (mantissa_bits - fmt.mantissa_bits),
         smallest_normal=fmt.smallest_normal,
         max=fmt.max,
         beyond={"inf": torch.inf, "nan": torch.nan, "saturate": fmt.max}[overflow],
@@ -183,6 +187,9 @@ def rounded_values(
     beyond = limits.beyond
     if plan.rounding == "nearest_even":
         rounded = _nearest_by_cutting(a, plan, limits) if plan.native else _nearest_by_adding(a, plan, limits)
+    elif plan.rounding == "stochastic" and plan.native:
+        assert random_bits is not None
+        rounded = _stochastic_by_cutting(a, limits, random_bits)
     else:
         below, above, part = _between_by_cutting(a, limits) if plan.native else _between_by_adding(a, plan, limits)
         away = _goes_away(x, part, plan.rounding, random_bits)
@@ -262,6 +269,14 @@ def _nearest_by_cutting(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     return torch.where(a == a, bits.view(torch.float32), a)  # unequal is NaN; isnan() would not be vectorised
 
 
+def _stochastic_by_cutting(a: Tensor, limits: Limits, random_bits: Tensor) -> Tensor:
+    """Rounds as `_between_by_cutting` and `_goes_away` do, in integers."""
+    bits = a.view(torch.int32)
+    rest = bits & (limits.step - 1)
+    away = ((random_bits >> 8) & 0xFFFFFF) < rest * limits.share
+    return torch.where(a == a, (bits - rest + away.to(torch.int32) * limits.step).view(torch.float32), a)
+
+
 def _between_by_cutting(a: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
     bits = a.view(torch.int32)
     rest = bits & (limits.step - 1)
@@ -269,7 +284,8 @@ def _between_by_cutting(a: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tens
     return below, (bits - rest + limits.step).view(torch.float32), rest.to(torch.float32) / limits.step
 
 
-def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw_bits(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Returns int32 of `x`'s shape and device, any of the 2^32 equally likely."""
     return torch.randint(-(2**31), 2**31, x.shape, dtype=torch.int32, device=x.device, generator=generator)
 
 
@@ -308,10 +324,10 @@ def _run_compiled(
 def _compiled(plan: Plan) -> Callable[..., None]:
     def run(x: Tensor, out: Tensor, limits: Limits, bits: Tensor | None, seed: Tensor | None) -> None:
         if seed is not None:
-            bits = _hashed(torch.arange(x.numel(), device=x.device).to(torch.int32), seed)
+            bits = hashed_bits(torch.arange(x.numel(), device=x.device).to(torch.int32), seed)
         out.copy_(rounded_values(x, plan, limits, bits))
 
-    return torch.compile(run, dynamic=True)
+    return compiled_variant(run)
 
 
 @cache
@@ -322,7 +338,7 @@ def as_tensors(limits: Limits, carrier: torch.dtype, device: torch.device) -> Li
     return Limits(*(torch.tensor(v, dtype=dtype, device=device) for v, dtype in zip(limits, dtypes, strict=True)))
 
 
-def _hashed(index: Tensor, seed: Tensor) -> Tensor:
+def hashed_bits(index: Tensor, seed: Tensor | Sequence[Tensor]) -> Tensor:
     """Returns int32 bits from int32 indices: the finaliser of MurmurHash3 (Appleby, 2011), keyed before and between."""
     return _finalised(_finalised(index + seed[0]) ^ seed[1])
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlab.compiling import compiled_variant
 from mixlab.formats import Format
 from mixlab.rounding import Limits, Overflow, Plan, as_tensors, checked, limits_for, plan_for, rounded_values
 
@@ -111,7 +112,7 @@ def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: T
 
 @cache
 def _compiled(plan: Plan) -> Callable[..., Any]:
-    return torch.compile(partial(_round_rows, plan), dynamic=True)
+    return partial(compiled_variant(_round_rows), plan)
 
 
 def _stats(numel: int, sums: Tensor) -> RoundingStats:

@@ -1,0 +1,28 @@
+"""Tensors as they lie in memory: flat views, whatever the order of their dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their memory without gaps, in whatever order of dimensions."""
+    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Returns a view of a dense tensor's elements as they lie in memory."""
+    return tensor.view(-1) if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))
+
+
+def unflat(elements: Tensor, like: Tensor) -> Tensor:
+    """Returns a view of flat elements in the shape and strides of `like`, which is dense."""
+    return elements.view(like.shape) if like.is_contiguous() else elements.as_strided(like.shape, like.stride())
+
+
+def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """Returns `tensor`, or a copy, whose elements lie in memory as those of `like`, which is dense."""
+    if tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)

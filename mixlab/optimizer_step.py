@@ -1,0 +1,224 @@
+"""One optimizer step on a flat piece of a parameter: read, compute in float32, round, store; eager or compiled.
+
+The eager operations are those of torch.optim, in its order, so that with float32 storage the two are equal bit for bit.
+A compiled step fuses everything into one pass over memory; the compiler takes numbers that change from step to step
+only as tensors, which torch.optim's operations do not, so its mathematics is written out, and may differ in last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixlab.compiling import compiled_variant
+from mixlab.formats import BF16, FP16
+from mixlab.rounding import draw_bits, hashed_bits, round_to
+from mixlab.state_formats import StateFormat
+
+WeightUpdate = Literal["nearest", "stochastic", "kahan"]
+Moments = dict[str, Tensor]
+
+_FORMATS = {torch.float16: FP16, torch.bfloat16: BF16}
+
+
+class SGDNumbers(NamedTuple):
+    """What `SGDRule` computes with; 0-dimensional tensors in a compiled step."""
+
+    lr: Any
+    momentum: Any
+    weight_decay: Any
+
+
+@dataclass(frozen=True)
+class SGDRule:
+    """Stochastic gradient descent.
+
+    Attributes:
+        has_momentum, decays: Whether the momentum and the weight decay are other than zero.
+    """
+
+    has_momentum: bool
+    decays: bool
+    numbers = SGDNumbers
+
+    def eager_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: SGDNumbers) -> tuple[Tensor, Moments]:
+        if self.decays:
+            gradient = gradient.add(weight, alpha=n.weight_decay)
+        if self.has_momentum:
+            gradient = moments["momentum_buffer"].mul_(n.momentum).add_(gradient)
+        return weight.add_(gradient, alpha=-n.lr), moments
+
+    def compiled(self, weight: Tensor, gradient: Tensor, moments: Moments, n: SGDNumbers) -> tuple[Tensor, Moments]:
+        if self.decays:
+            gradient = gradient + n.weight_decay * weight
+        if self.has_momentum:
+            gradient = moments["momentum_buffer"] * n.momentum + gradient
+            moments = {"momentum_buffer": gradient}
+        return weight - n.lr * gradient, moments
+
+
+class AdamNumbers(NamedTuple):
+    """What `AdamRule` computes with; 0-dimensional tensors in a compiled step.
+
+    Attributes:
+        step_size: The learning rate / (1 - beta1^step).
+        shrink: What decoupled weight decay multiplies the weight by.
+        weight_decay: Times the weight, added to the gradient where the decay is not decoupled.
+        new1, beta2, new2: 1 - beta1, beta2, 1 - beta2.
+        root: The square root of 1 - beta2^step.
+        eps: Added to the square root of the second moment.
+    """
+
+    step_size: Any
+    shrink: Any
+    weight_decay: Any
+    new1: Any
+    beta2: Any
+    new2: Any
+    root: Any
+    eps: Any
+
+
+@dataclass(frozen=True)
+class AdamRule:
+    """Adam.
+
+    Attributes:
+        decays: Whether there is weight decay.
+        decoupled: Whether the decay is AdamW's.
+    """
+
+    decays: bool
+    decoupled: bool
+    numbers = AdamNumbers
+
+    def eager_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: AdamNumbers) -> tuple[Tensor, Moments]:
+        if self.decays:
+            if self.decoupled:
+                weight.mul_(n.shrink)
+            else:
+                gradient = gradient.add(weight, alpha=n.weight_decay)
+        exp_avg = moments["exp_avg"].lerp_(gradient, n.new1)
+        exp_avg_sq = moments["exp_avg_sq"].mul_(n.beta2).addcmul_(gradient, gradient, value=n.new2)
+        denominator = exp_avg_sq.sqrt().div_(n.root).add_(n.eps)
+        return weight.addcdiv_(exp_avg, denominator, value=-n.step_size), moments
+
+    def compiled(self, weight: Tensor, gradient: Tensor, moments: Moments, n: AdamNumbers) -> tuple[Tensor, Moments]:
+        if self.decays:
+            if self.decoupled:
+                weight = weight * n.shrink
+            else:
+                gradient = gradient + n.weight_decay * weight
+        exp_avg = moments["exp_avg"] + n.new1 * (gradient - moments["exp_avg"])
+        exp_avg_sq = moments["exp_avg_sq"] * n.beta2 + n.new2 * gradient * gradient
+        weight = weight - n.step_size * exp_avg / (exp_avg_sq.sqrt() / n.root + n.eps)
+        return weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What decides how a step is computed and stored; a compiled step is made for each.
+
+    Attributes:
+        rule: The mathematics.
+        states: Name and format of each moment that the rule works on.
+        dtype: Of the parameter.
+        update: How a new weight is rounded to it.
+    """
+
+    rule: SGDRule | AdamRule
+    states: tuple[tuple[str, StateFormat], ...]
+    dtype: torch.dtype
+    update: WeightUpdate
+
+    @property
+    def random(self) -> bool:
+        """Whether anything is rounded at random."""
+        return self.update == "stochastic" or any(fmt.rounding == "stochastic" for _, fmt in self.states)
+
+
+def eager_step_(
+    plan: StepPlan, piece: dict[str, Tensor], numbers: Sequence[float], generator: torch.Generator | None
+) -> None:
+    """Takes one step on a piece.
+
+    Args:
+        plan: As for all pieces of the parameter.
+        piece: Flat tensors: "weight", "gradient", each state by name with its "_scale" if it has one, and "master" or
+            "compensation" if the parameter has one.
+        numbers: Of the rule.
+        generator: What draws the bits of stochastic rounding.
+    """
+
+    def bits(_stream: int) -> Tensor:
+        return draw_bits(piece["weight"], generator)
+
+    _step_(plan, piece, plan.rule.eager_, plan.rule.numbers(*numbers), bits)
+
+
+@cache
+def compiled_step(plan: StepPlan) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
+    """Returns the step as one compiled function of a piece, the numbers as a tensor, and two int32 seeds."""
+
+    def step(piece: dict[str, Tensor], numbers: Tensor, seed: Tensor) -> None:
+        weight = piece["weight"]
+
+        def bits(stream: int) -> Tensor:
+            index = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device)
+            return hashed_bits(index, (seed[0], seed[1] + stream))
+
+        _step_(plan, piece, plan.rule.compiled, plan.rule.numbers(*numbers.unbind()), bits)
+
+    return compiled_variant(step)
+
+
+def _step_(
+    plan: StepPlan,
+    piece: dict[str, Tensor],
+    compute: Callable[..., tuple[Tensor, Moments]],
+    numbers: SGDNumbers | AdamNumbers,
+    bits: Callable[[int], Tensor],
+) -> None:
+    kept = {name: [piece[key] for key in fmt.keys(name)] for name, fmt in plan.states}
+    moments = {name: fmt.read(*kept[name]) for name, fmt in plan.states}
+    weight, moments = compute(_weight(piece), piece["gradient"].float(), moments, numbers)
+    for stream, (name, fmt) in enumerate(plan.states, start=1):
+        fmt.write_(moments[name], bits(stream) if fmt.rounding == "stochastic" else None, *kept[name])
+    _store_weight_(plan, piece, weight, bits)
+
+
+def _weight(piece: dict[str, Tensor]) -> Tensor:
+    """Returns the weight in float32, a tensor to be changed."""
+    if "master" in piece:
+        return piece["master"]
+    weight = piece["weight"].float()
+    return weight + piece["compensation"].float() if "compensation" in piece else weight
+
+
+def _store_weight_(plan: StepPlan, piece: dict[str, Tensor], weight: Tensor, bits: Callable[[int], Tensor]) -> None:
+    if "master" in piece:
+        _copy_(piece["master"], weight)
+    elif "compensation" in piece:
+        rounded = _rounded(weight, plan.dtype)
+        piece["compensation"].copy_(weight - rounded)
+        weight = rounded
+    elif plan.update == "stochastic":
+        fmt = _FORMATS[plan.dtype]
+        weight = round_to(weight, fmt, overflow="inf", rounding="stochastic", random_bits=bits(0))
+    _copy_(piece["weight"], weight)
+
+
+def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    if torch.compiler.is_compiling():
+        return round_to(weight, _FORMATS[dtype], overflow="inf")  # a cast and back would be compiled to nothing
+    return weight.to(dtype).float()
+
+
+def _copy_(stored: Tensor, value: Tensor) -> None:
+    if stored is not value:
+        stored.copy_(value)
