@@ -120,7 +120,13 @@ def dtype_ledger(
     return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries))
 
 
-_NAMES = {"master": "master weights", "compensation": "Kahan compensation", "momentum_buffer": "momentum"}
+_NAMES = {
+    "master": "master weights",
+    "compensation": "Kahan compensation",
+    "momentum_buffer": "momentum",
+    **{f"{name}_scale": f"scales of {name}" for name in ("exp_avg", "exp_avg_sq")},
+    "momentum_buffer_scale": "scales of momentum",
+}
 
 
 def _count(sizes: Iterable[tuple[torch.dtype, int]]) -> Counter[torch.dtype]:
@@ -131,7 +137,8 @@ def _count(sizes: Iterable[tuple[torch.dtype, int]]) -> Counter[torch.dtype]:
 
 
 def _entry(what: str, dtype: torch.dtype, numel: int) -> Entry:
-    return Entry(what, dtype_name(dtype), numel, numel * dtype.itemsize)
+    name = "dynamic8" if dtype is torch.uint8 and what != "parameters" else dtype_name(dtype)
+    return Entry(what, name, numel, numel * dtype.itemsize)
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -141,6 +141,11 @@ class StepPlan:
         """Whether anything is rounded at random."""
         return self.update == "stochastic" or any(fmt.rounding == "stochastic" for _, fmt in self.states)
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a state has scales."""
+        return any(fmt.scaled for _, fmt in self.states)
+
 
 def eager_step_(
     plan: StepPlan, piece: dict[str, Tensor], numbers: Sequence[float], generator: torch.Generator | None

@@ -29,7 +29,7 @@ from mixlab.optimizer_step import (
 )
 from mixlab.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRounding, state_format
 
-_PIECE = 1 << 15  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
+_PIECE = 1 << 17  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -108,13 +108,13 @@ class _StoredOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        group = self.param_groups.pop()
         for parameter in group["params"]:
             if parameter.dtype not in _DTYPES:
-                self.param_groups.pop()
                 allowed = ", ".join(map(str, _DTYPES))
                 raise TypeError(f"{type(self).__name__}: parameters must be {allowed}, got {parameter.dtype}")
         self._check(group)
+        self.param_groups.append(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -142,7 +142,7 @@ class _StoredOptimizer(Optimizer):
         whole = {"weight": dense, "gradient": laid_out_as(dense, parameter.grad)}  # type: ignore[arg-type]
         whole |= {name: value for name, value in state.items() if name != "step"}
         parts = {name: flat(tensor) for name, tensor in whole.items()}
-        if self.compiled:
+        if self.compiled and not (parameter.device.type == "cpu" and plan.in_blocks):
             compiled_step(plan)(parts, numbers.tensor(state["step"], parameter.device), self._seed(plan, parameter))
         else:
             for piece in _pieces(parts, self.storage.block_size):
@@ -306,7 +306,8 @@ class Adam(_StoredOptimizer):
         generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
         compiled: Compute each parameter's step in one pass over memory with `torch.compile` (on a CPU it needs a C++
             compiler; the first step of each kind of parameter takes some seconds). It computes the same up to last
-            bits, and hashes the bits of stochastic rounding instead of drawing them.
+            bits, and hashes the bits of stochastic rounding instead of drawing them. States in 8 bits on a CPU are
+            computed eagerly all the same, which is faster there.
     """
 
     _decoupled = False

@@ -6,14 +6,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from mixlab.formats import BF16, FP16, FP32, TF32, Format
+from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
 from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, ScalePolicy, TorchPolicy
 from mixlab.scalers import DynamicScaler, NoScaler, OnOverflow, Scaler, StaticScaler
+from mixlab.state_formats import StateRounding
 
 ScalerName = Literal["none", "static", "dynamic", "apex", "megatron", "deepspeed"]
 Update = Literal["nearest", "stochastic", "kahan", "per_op"]
 
+StateName = Format | Literal["dynamic8"]
+
 STORED = (FP32, FP16, BF16)
+EIGHT_BIT: tuple[StateName, ...] = (E4M3FN, E5M2, "dynamic8")
+STATES: tuple[StateName, ...] = (*STORED, *EIGHT_BIT)
 COMPUTED = (FP32, TF32, FP16, BF16)
 
 _POLICIES: dict[str, type[ScalePolicy]] = {
@@ -46,7 +51,10 @@ class Recipe:
             is fp32 storage with operands rounded to tf32; 16-bit weights compute in their own format.
         gradients: The format in which parameters' gradients are stored until the optimizer has used them: fp32, fp16 or
             bf16; with 16-bit weights, theirs or fp32.
-        exp_avg, exp_avg_sq: The formats of Adam's two moments; SGD's momentum is stored as `exp_avg` says.
+        exp_avg, exp_avg_sq: The formats of Adam's two moments: fp32, fp16 or bf16; or, in 8 bits with a scale for each
+            block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.state_formats`). SGD's momentum is stored as `exp_avg` says.
+        state_rounding: How both are rounded: "nearest" or "stochastic".
+        block_size: Of states in 8 bits: how many elements share a scale.
         master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
             weights" of Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
         update: How the optimizer computes new weights. "nearest", "stochastic", "kahan": in fp32, then rounded to the
@@ -69,8 +77,10 @@ class Recipe:
     compute: Format = FP32
     _: KW_ONLY
     gradients: Format = FP32
-    exp_avg: Format = FP32
-    exp_avg_sq: Format = FP32
+    exp_avg: StateName = FP32
+    exp_avg_sq: StateName = FP32
+    state_rounding: StateRounding = "nearest"
+    block_size: int = 256
     master_weights: bool = False
     update: Update = "nearest"
     scaler: ScalerName = "none"
@@ -86,6 +96,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_formats()
+        self._check_states()
         self._check_update()
         if self.scaler not in _KNOBS:
             raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(_KNOBS)}")
@@ -99,9 +110,9 @@ class Recipe:
         self.make_scaler()  # refuses knobs out of range
 
     def _check_formats(self) -> None:
-        for name in ("weights", "compute", "gradients", "exp_avg", "exp_avg_sq"):
-            fmt, allowed = getattr(self, name), COMPUTED if name == "compute" else STORED
-            if not isinstance(fmt, Format):
+        for name, allowed in _ALLOWED.items():
+            fmt = getattr(self, name)
+            if not isinstance(fmt, Format) and not (isinstance(fmt, str) and fmt in allowed):
                 raise TypeError(
                     f"Recipe: {name} must be a Format such as mixlab.FP16, got {fmt!r}; Recipe.parse reads text"
                 )
@@ -116,6 +127,23 @@ class Recipe:
             raise ValueError(
                 f"Recipe: weights={self.weights} needs gradients={self.weights} or gradients=fp32, "
                 f"got gradients={self.gradients}"
+            )
+
+    def _check_states(self) -> None:
+        states = (self.exp_avg, self.exp_avg_sq)
+        if self.state_rounding not in get_args(StateRounding):
+            raise ValueError(
+                f"Recipe: state_rounding={self.state_rounding!r} is not allowed; use {_listed(get_args(StateRounding))}"
+            )
+        if self.state_rounding != "nearest" and (set(states) == {FP32} or self.update == "per_op"):
+            raise ValueError(
+                "Recipe: state_rounding=stochastic needs exp_avg or exp_avg_sq in less than fp32, and not update=per_op"
+            )
+        if type(self.block_size) is not int or self.block_size < 1:
+            raise ValueError(f"Recipe: block_size must be a whole number from 1 up, got {self.block_size!r}")
+        if self.block_size != 256 and not any(state in EIGHT_BIT for state in states):
+            raise ValueError(
+                f"Recipe: block_size={self.block_size} has no effect without a state in {_listed(EIGHT_BIT)}"
             )
 
     def _check_update(self) -> None:
@@ -221,6 +249,13 @@ class Recipe:
         return replace(self, scaler=scaler, **defaults)  # type: ignore[arg-type]
 
 
+_ALLOWED: dict[str, tuple[StateName, ...]] = {
+    "weights": STORED,
+    "compute": COMPUTED,
+    "gradients": STORED,
+    "exp_avg": STATES,
+    "exp_avg_sq": STATES,
+}
 _FIRST_KNOB = [field.name for field in fields(Recipe)].index("scaler") + 1
 
 
@@ -260,6 +295,10 @@ def _whole_number(text: str) -> int:
         raise ValueError(f"{text!r} is not a whole number such as 2000") from None
 
 
+def _state(text: str) -> StateName:
+    return "dynamic8" if text == "dynamic8" else Format.parse(text)
+
+
 def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"{text!r} is neither true nor false")
@@ -267,7 +306,10 @@ def _truth(text: str) -> bool:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("weights", "compute", "gradients", "exp_avg", "exp_avg_sq"), Format.parse),
+    **dict.fromkeys(("weights", "compute", "gradients"), Format.parse),
+    **dict.fromkeys(("exp_avg", "exp_avg_sq"), _state),
+    "state_rounding": str,
+    "block_size": _whole_number,
     "master_weights": _truth,
     "update": str,
     "scaler": str,

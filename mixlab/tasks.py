@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from mixlab import optimizers
 from mixlab.formats import FP32
-from mixlab.recipes import Recipe
+from mixlab.recipes import Recipe, StateName
+from mixlab.state_formats import StateDtype
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Batch = tuple[Tensor, Tensor]
@@ -103,12 +104,7 @@ class Task:
         plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
         if plain or recipe.update == "per_op":
             return _TORCHS[self.optimizer](model.parameters(), **knobs)
-        assert recipe.exp_avg.dtype is not None
-        assert recipe.exp_avg_sq.dtype is not None
-        storage = optimizers.Storage(
-            recipe.exp_avg.dtype, recipe.exp_avg_sq.dtype, recipe.master_weights, recipe.update
-        )
-        return _OURS[self.optimizer](model.parameters(), **knobs, storage=storage, generator=generator)
+        return _OURS[self.optimizer](model.parameters(), **knobs, storage=storage(recipe), generator=generator)
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
@@ -117,6 +113,31 @@ class Task:
         logits, targets = logits.flatten(0, -2), targets.flatten()
         accuracy = (logits.detach().argmax(-1) == targets).float().mean()
         return F.cross_entropy(logits, targets), accuracy
+
+
+def storage(recipe: Recipe) -> optimizers.Storage:
+    """Returns how an optimizer stores what this recipe says.
+
+    Raises:
+        ValueError: The recipe's update is "per_op", which is that of torch.optim.
+    """
+    if recipe.update == "per_op":
+        raise ValueError(f"storage: update=per_op of {recipe} is that of torch.optim, whose states are the parameters'")
+    return optimizers.Storage(
+        exp_avg_dtype=_state_dtype(recipe.exp_avg),
+        exp_avg_sq_dtype=_state_dtype(recipe.exp_avg_sq),
+        master_weights=recipe.master_weights,
+        update=recipe.update,
+        state_rounding=recipe.state_rounding,
+        block_size=recipe.block_size,
+    )
+
+
+def _state_dtype(state: StateName) -> StateDtype:
+    if isinstance(state, str):
+        return state
+    assert state.dtype is not None  # a recipe takes no others
+    return state.dtype
 
 
 def load_task(name: str, *, loss_weight: float = 1.0) -> Task:

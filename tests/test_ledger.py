@@ -4,6 +4,7 @@ import pytest
 
 from mixlab import PRESETS, Recipe, load_task
 from mixlab.ledger import Ledger, dtype_ledger
+from mixlab.tasks import storage
 
 GPT = 834_304
 
@@ -36,6 +37,23 @@ def test_bytes_per_parameter(ledgers, recipe, bytes_each):
 
 def test_the_zero_papers_recipe_has_16_bytes():
     assert dtype_ledger(load_task("digits-cnn"), Recipe.parse("bf16-master,gradients=bf16")).bytes_per_parameter == 16
+
+
+@pytest.mark.parametrize(
+    ("states", "formats"),
+    [
+        ("exp_avg=dynamic8,exp_avg_sq=dynamic8", ("dynamic8", "dynamic8")),
+        ("exp_avg=e4m3fn,exp_avg_sq=bf16", ("e4m3fn", "bf16")),
+    ],
+)
+def test_states_in_8_bits_cost_what_their_formats_say(states, formats):
+    recipe = Recipe.parse(f"amp-bf16,{states}")
+    ledger = dtype_ledger(load_task("digits-cnn"), recipe)
+    assert (ledger.format_of("exp_avg"), ledger.format_of("exp_avg_sq")) == formats
+    sizes = [p.numel() for p in load_task("digits-cnn").make_model().parameters()]
+    for name in ("exp_avg", "exp_avg_sq"):
+        kept = ledger.bytes_of(name) + ledger.bytes_of(f"scales of {name}")
+        assert kept == sum(getattr(storage(recipe), name).bytes(size) for size in sizes)
 
 
 def test_every_kind_is_in_the_format_that_the_recipe_says(ledgers):

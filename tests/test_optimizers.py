@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mixlab.formats import BF16
-from mixlab.optimizers import SGD, Adam, AdamW, Storage, state_tensors
+from mixlab.optimizers import SGD, Adam, AdamW, Storage, read_state, state_tensors
 from mixlab.rounding import round_to
 
 TWINS = {
@@ -192,3 +192,293 @@ def test_bad_knobs_are_named(make, words):
 def test_storage_must_be_one():
     with pytest.raises(TypeError, match="storage must be a Storage, got 'bf16'"):
         SGD([nn.Parameter(torch.ones(1))], storage="bf16")
+
+
+EIGHT_BIT = [torch.float8_e4m3fn, torch.float8_e5m2, "dynamic8"]
+
+
+def pair(shape: tuple[int, ...] = (40, 30), *, dtype: torch.dtype = torch.float32) -> tuple[nn.Parameter, ...]:
+    torch.manual_seed(1)
+    value = torch.randn(shape).to(dtype)
+    return nn.Parameter(value.clone()), nn.Parameter(value.clone())
+
+
+def step_together(p, q, left, right, steps: int, *, seed: int = 2) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+        q.grad = p.grad.clone()
+        left.step()
+        right.step()
+
+
+@pytest.mark.parametrize("numel", [1, 3 * (1 << 17) + 5])
+def test_pieces_equal_the_whole(numel):
+    """Over one piece and its ends, too, equal to torch bit for bit."""
+    p, q = pair((numel,))
+    left, right = AdamW([p], lr=1e-2), torch.optim.AdamW([q], lr=1e-2)
+    step_together(p, q, left, right, 3)
+    assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("dtype", EIGHT_BIT, ids=str)
+def test_pieces_begin_at_blocks(dtype, monkeypatch):
+    storage = Storage(dtype, dtype, block_size=100)
+    p, q = pair((1234,))
+    left, right = AdamW([p], storage=storage), AdamW([q], storage=storage)
+    step_together(p, q, left, right, 2)
+    q.grad = torch.randn(1234, generator=torch.Generator().manual_seed(9))
+    p.grad = q.grad.clone()
+    right.step()
+    monkeypatch.setattr("mixlab.optimizers._PIECE", 250)
+    left.step()
+    assert torch.equal(p, q)
+    assert torch.equal(left.state[p]["exp_avg_scale"], right.state[q]["exp_avg_scale"])
+
+
+@pytest.mark.parametrize("storage", [Storage(), Storage("dynamic8", torch.float8_e4m3fn, block_size=64)], ids=str)
+@pytest.mark.parametrize("way", ["channels last", "transposed", "with gaps"])
+def test_any_layout_in_memory(way, storage):
+    p, q = pair((4, 6, 5, 3))
+    if way == "channels last":
+        p = nn.Parameter(p.detach().contiguous(memory_format=torch.channels_last))
+    elif way == "transposed":
+        p = nn.Parameter(p.detach().transpose(0, 2).contiguous().transpose(0, 2))
+    else:
+        p = nn.Parameter(torch.zeros(4, 6, 5, 6)[..., ::2].copy_(p.detach()))
+    left, right = AdamW([p], storage=storage), torch.optim.AdamW([q])
+    step_together(p, q, left, right, 5)
+    if storage == Storage():
+        assert torch.equal(p, q)
+    else:
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-3)
+    torch.testing.assert_close(left.read_state(p, "exp_avg"), right.state[q]["exp_avg"], rtol=0.2, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, *EIGHT_BIT], ids=str)
+def test_states_in_any_format_train(dtype):
+    p, q = pair()
+    left, right = AdamW([p], lr=1e-2, storage=Storage(dtype, dtype)), torch.optim.AdamW([q], lr=1e-2)
+    step_together(p, q, left, right, 50)
+    coarse = 0.15 if dtype is torch.float8_e5m2 else 0.05
+    assert 0 < (p - q).abs().mean() < coarse * 1e-2 * 50
+    assert read_state(left, p, "exp_avg_sq").shape == p.shape
+    assert torch.equal(read_state(right, q, "exp_avg"), right.state[q]["exp_avg"])
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("numel", [1, 256, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, *EIGHT_BIT], ids=str)
+def test_state_bytes_are_those_of_the_formats(member, numel, dtype):
+    storage = Storage(dtype, dtype)
+    p = nn.Parameter(torch.ones(numel))
+    optimizer = member([p], storage=storage, **({"momentum": 0.9} if member is SGD else {}))
+    p.grad = torch.ones(numel)
+    optimizer.step()
+    told = storage.exp_avg.bytes(numel) + (0 if member is SGD else storage.exp_avg_sq.bytes(numel))
+    assert sum(tensor.nbytes for _, tensor in state_tensors(optimizer)) == told
+
+
+def test_groups_and_schedules_are_those_of_torch():
+    left, right = network(), network()
+    ours, theirs = (
+        make(
+            [
+                {"params": model[0].parameters(), "lr": 3e-3, "weight_decay": 0.0},
+                {"params": model[2].parameters(), "betas": (0.5, 0.9), "eps": 1e-4},
+            ],
+            lr=1e-2,
+        )
+        for make, model in ((AdamW, left), (torch.optim.AdamW, right))
+    )
+    for model, optimizer in ((left, ours), (right, theirs)):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=[1e-2, 2e-2], total_steps=60)
+        for step in range(50):
+            train(model, optimizer, 1, start=step)
+            schedule.step()
+    assert torch.equal(flat(left), flat(right))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_checkpoint_of_torchs_is_gone_on_with(member):
+    theirs_class = getattr(torch.optim, member.__name__)
+    knobs = {"lr": 1e-2} | ({"momentum": 0.9} if member is SGD else {})
+    model, twin = network(), network()
+    theirs = theirs_class(model.parameters(), **knobs)
+    train(model, theirs, 5)
+    twin.load_state_dict(model.state_dict())
+    ours = member(twin.parameters(), **knobs)
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    if member is SGD:  # torch counts no steps there, and ours need none
+        assert all(state["step"] == 0 for state in ours.state.values())
+    train(model, theirs, 5, start=5)
+    train(twin, ours, 5, start=5)
+    assert torch.equal(flat(model), flat(twin))
+
+
+@pytest.mark.parametrize("start", [torch.float32, torch.bfloat16, *EIGHT_BIT], ids=str)
+@pytest.mark.parametrize("end", [torch.float32, torch.float16, *EIGHT_BIT], ids=str)
+def test_states_are_converted_on_loading(start, end, tmp_path):
+    p, q = pair()
+    first = AdamW([p], storage=Storage(start, start))
+    p.grad = torch.randn(p.shape)
+    first.step()
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = AdamW([q], storage=Storage(end, end))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert second.state[q]["exp_avg"].dtype is second.storage.exp_avg.dtype
+    assert second.state[q]["step"] == 1
+    for name in ("exp_avg", "exp_avg_sq"):
+        before, after = first.read_state(p, name), second.read_state(q, name)
+        if start == end:
+            assert torch.equal(before, after)
+        else:
+            assert (before - after).abs().mean() < 0.1 * before.abs().mean()
+
+
+def test_another_block_size_is_refused():
+    p, q = pair()
+    first = AdamW([p], storage=Storage("dynamic8", "dynamic8", block_size=100))
+    p.grad = torch.ones_like(p)
+    first.step()
+    for storage in (Storage("dynamic8", "dynamic8"), Storage()):
+        with pytest.raises(ValueError, match=r"exp_avg.* was saved with .*block_size"):
+            AdamW([q], storage=storage).load_state_dict(first.state_dict())
+
+
+COMPILED = [
+    (torch.float32, Storage()),
+    (torch.float32, Storage(torch.bfloat16, torch.bfloat16)),
+    (torch.bfloat16, Storage(torch.bfloat16, torch.bfloat16)),
+    (torch.bfloat16, Storage(torch.bfloat16, torch.bfloat16, update="kahan")),
+    (torch.float16, Storage(torch.float16, torch.float16, update="kahan")),
+    (torch.bfloat16, Storage(master_weights=True)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "storage"), COMPILED, ids=str)
+def test_compiled_steps_equal_eager_ones_up_to_last_bits(dtype, storage):
+    p, q = pair((777,), dtype=dtype)
+    left = AdamW([p], lr=1e-2, storage=storage, compiled=True)
+    right = AdamW([q], lr=1e-2, storage=storage)
+    step_together(p, q, left, right, 20)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(p, q, rtol=4 * eps, atol=4 * eps)
+    for name, ours in state_tensors(left):
+        theirs = right.state[q][name]
+        eps = torch.finfo(theirs.dtype).eps
+        scale = 0 if name == "compensation" else eps
+        torch.testing.assert_close(ours, theirs, rtol=4 * eps, atol=max(scale * float(theirs.abs().max()), 2**-8))
+    if storage.update == "kahan":
+        assert left.state[p]["compensation"].abs().max() > 0
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_compiled_members_equal_eager_ones_up_to_last_bits(member):
+    knobs = {"lr": 1e-2, "weight_decay": 0.1} | ({"momentum": 0.9} if member is SGD else {})
+    p, q = pair((300,))
+    step_together(p, q, member([p], **knobs, compiled=True), member([q], **knobs), 10)
+    torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_once_for_all_steps_and_sizes(monkeypatch):
+    """Neither a new step, a learning rate nor a size compiles anything again."""
+    made = []
+    monkeypatch.setattr("mixlab.optimizer_step.hashed_bits", lambda *_: made.append(1))
+    torch._dynamo.reset()
+    counter = torch._dynamo.utils.counters
+    p, q = nn.Parameter(torch.ones(1000)), nn.Parameter(torch.ones(77, 31))
+    optimizer = AdamW([p, q], storage=Storage(torch.bfloat16, torch.float32), compiled=True)
+    for step in range(5):
+        optimizer.param_groups[0]["lr"] = 1e-3 / (1 + step)
+        p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+        optimizer.step()
+        if step == 0:
+            graphs = counter["stats"]["unique_graphs"]
+    assert counter["stats"]["unique_graphs"] == graphs
+    assert not made  # nothing is rounded at random, so nothing is hashed
+
+
+def test_compiled_stochastic_updates_are_right_on_average():
+    """As for eager ones: each step moves with probability 1e-4 * 2^8, by 2^-8."""
+    p = torch.ones(4096).bfloat16().requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    optimizer = SGD([p], lr=1e-4, storage=Storage(update="stochastic"), generator=generator, compiled=True)
+    for _ in range(300):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    chance = 1e-4 * 2**8
+    sigma = math.sqrt(300 * chance * (1 - chance) / 4096) * 2**-8
+    assert abs(p.detach().double().mean().item() - (1 - 0.03)) < 5 * sigma
+
+
+def test_a_stochastic_second_moment_decays_where_a_nearest_one_cannot():
+    """v = 1 with no gradient: bf16 stays, rounded at random it follows 0.999^500 within five standard errors."""
+    ends = {}
+    for rounding in ("nearest", "stochastic"):
+        p = nn.Parameter(torch.zeros(4096))
+        storage = Storage(exp_avg_sq_dtype=torch.bfloat16, state_rounding=rounding)
+        optimizer = AdamW([p], storage=storage, generator=torch.Generator().manual_seed(0))
+        for gradient in [1000.0] + [0.0] * 500:
+            p.grad = torch.full_like(p, gradient)
+            optimizer.step()
+        ends[rounding] = optimizer.state[p]["exp_avg_sq"].double()
+    assert (ends["nearest"] == 1000).all()
+    wanted = 1000 * 0.999**500
+    assert abs(ends["stochastic"].mean() - wanted) < 5 * ends["stochastic"].std() / math.sqrt(4096)
+    assert ends["stochastic"].std() < 0.1 * wanted
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "words"),
+    [
+        (lambda: AdamW([nn.Parameter(torch.ones(2).double())]), TypeError, "parameters must be .*, got torch.float64"),
+        (lambda: Storage(exp_avg_dtype="int4"), ValueError, "exp_avg_dtype must be one of .*dynamic8, got 'int4'"),
+        (lambda: Storage(block_size=0), ValueError, "block_size must be a whole number from 1 up, got 0"),
+        (lambda: Storage(state_rounding="up"), ValueError, "state_rounding must be one of nearest, stochastic"),
+        (lambda: Storage(master_weights=1), ValueError, "master_weights must be True or False, got 1"),
+        (
+            lambda: AdamW([{"params": [nn.Parameter(torch.ones(2))], "lr": -1}]),
+            ValueError,
+            "AdamW: lr must be a finite number from 0 up, got -1",
+        ),
+    ],
+)
+def test_bad_storages_and_groups_are_named(act, kind, words):
+    with pytest.raises(kind, match=words):
+        act()
+
+
+def test_sparse_gradients_are_refused():
+    embedding = nn.Embedding(5, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="gradients must be dense"):
+        AdamW(embedding.parameters()).step()
+
+
+def test_a_refused_group_is_not_kept():
+    optimizer = AdamW([nn.Parameter(torch.ones(2))])
+    for group in (
+        {"params": [nn.Parameter(torch.ones(2).double())]},
+        {"params": [nn.Parameter(torch.ones(2))], "lr": -1},
+    ):
+        with pytest.raises((TypeError, ValueError), match="float64|from 0 up"):
+            optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *EIGHT_BIT], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_cuda_as_on_a_cpu(dtype, compiled):
+    p, q = pair()
+    p = nn.Parameter(p.detach().cuda())
+    left, right = (
+        AdamW([w], lr=1e-2, storage=Storage(dtype, dtype), compiled=c) for w, c in ((p, compiled), (q, False))
+    )
+    for step in range(20):
+        q.grad = torch.randn(q.shape, generator=torch.Generator().manual_seed(step))
+        p.grad = q.grad.cuda()
+        left.step()
+        right.step()
+    assert (p.cpu() - q).abs().mean() < 1e-2 * (q - pair()[0]).abs().mean()

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from mixlab import (
     BF16,
+    E4M3FN,
+    E5M2,
     FP16,
     FP32,
     PRESETS,
@@ -53,9 +55,22 @@ scaling = st.one_of(
         }
     ),
 )
-states = {"exp_avg": any_of, "exp_avg_sq": any_of}
+any_state = st.sampled_from([FP32, FP16, BF16, E4M3FN, E5M2, "dynamic8"])
+
+
+def rounded(stored: dict) -> st.SearchStrategy[dict]:
+    """Adds how states are rounded, and the size of their blocks, where that has an effect."""
+    states = {stored["exp_avg"], stored["exp_avg_sq"]}
+    more = {} if states == {FP32} else {"state_rounding": st.sampled_from(["nearest", "stochastic"])}
+    more |= {"block_size": st.integers(1, 9999)} if states & {E4M3FN, E5M2, "dynamic8"} else {}
+    return st.fixed_dictionaries(more).map(lambda more: stored | more)
+
+
+states = {"exp_avg": any_state, "exp_avg_sq": any_state}
 storage = st.one_of(
-    st.fixed_dictionaries({"compute": st.sampled_from([FP32, TF32, FP16, BF16]), "gradients": any_of, **states}),
+    st.fixed_dictionaries(
+        {"compute": st.sampled_from([FP32, TF32, FP16, BF16]), "gradients": any_of, **states}
+    ).flatmap(rounded),
     sixteen.flatmap(
         lambda fmt: st.fixed_dictionaries(
             {
@@ -65,12 +80,12 @@ storage = st.one_of(
                 **states,
                 "update": st.sampled_from(["nearest", "stochastic", "kahan"]),
             }
-        )
+        ).flatmap(rounded)
     ),
     sixteen.flatmap(
         lambda fmt: st.fixed_dictionaries(
             {"weights": st.just(fmt), "compute": st.just(fmt), "master_weights": st.booleans(), **states}
-        )
+        ).flatmap(rounded)
     ),
     sixteen.map(lambda fmt: dict.fromkeys(FORMATTED, fmt) | {"update": "per_op"}),
 )
@@ -149,6 +164,14 @@ def test_text_may_use_powers_of_two_and_spaces():
         ("fp32,on_overflow=zero", "on_overflow=zero has no effect with scaler=none"),
         ("amp-fp16,on_overflow=clip", "on_overflow must be one of skip, zero, got 'clip'"),
         ("amp-fp16,scaler=apex,max_scale=2", "max_scale must be a finite number from init_scale=65536 up, got 2"),
+        ("amp-bf16,exp_avg=int8", "unknown format 'int8'"),
+        ("amp-bf16,exp_avg=tf32", "exp_avg=tf32 is not allowed; use fp32, fp16, bf16, e4m3fn, e5m2, dynamic8"),
+        ("amp-bf16,gradients=dynamic8", "unknown format 'dynamic8'"),
+        ("fp32,state_rounding=stochastic", "state_rounding=stochastic needs exp_avg or exp_avg_sq in less than fp32"),
+        ("bf16,state_rounding=stochastic", "state_rounding=stochastic needs .* not update=per_op"),
+        ("lean-bf16,state_rounding=up", "state_rounding='up' is not allowed; use nearest, stochastic"),
+        ("lean-bf16,block_size=64", "block_size=64 has no effect without a state in e4m3fn, e5m2, dynamic8"),
+        ("fp32,exp_avg=e5m2,block_size=0", "block_size must be a whole number from 1 up, got 0"),
         ("fp32,weights=tf32", "weights=tf32 is not allowed; use fp32, fp16, bf16"),
         ("bf16,gradients=fp16", "weights=bf16 needs gradients=bf16 or gradients=fp32, got gradients=fp16"),
         ("bf16,gradients=fp32", "update=per_op needs gradients, exp_avg and exp_avg_sq .* bf16, got fp32, bf16, bf16"),

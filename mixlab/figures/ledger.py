@@ -15,12 +15,20 @@ _COLOURS = {
     "gradients": ORANGE,
     "exp_avg": GREEN,
     "momentum": GREEN,
+    "scales of exp_avg": GREEN,
+    "scales of momentum": GREEN,
     "exp_avg_sq": VERMILLION,
+    "scales of exp_avg_sq": VERMILLION,
     "Kahan compensation": PURPLE,
     "weights cast by autocast": GREY,
     "activations saved for backward": PURPLE,
 }
-_PATTERNS = {"Kahan compensation": "x", "weights cast by autocast": "/", "activations saved for backward": "."}
+_PATTERNS = {
+    "Kahan compensation": "x",
+    "weights cast by autocast": "/",
+    "activations saved for backward": ".",
+    **{name: "-" for name in _COLOURS if name.startswith("scales")},
+}
 
 
 def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Figure:
