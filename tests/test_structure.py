@@ -44,6 +44,7 @@ ROOMS = (
     "tasks",
     "trainer",
     "updates",
+    "track_updates",
     "windows",
     "anatomy",
     "ledger",
