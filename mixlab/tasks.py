@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -21,6 +21,7 @@ from mixlab.recipes import Recipe, StateName
 from mixlab.state_formats import StateDtype
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
+MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
 Batch = tuple[Tensor, Tensor]
 
 _KNOBS: dict[str, dict[str, float]] = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {}}
@@ -42,7 +43,9 @@ class Task:
         draw: Returns one training batch (inputs, targets) drawn with the given generator: inputs (B, ...) floating or
             integer, targets (B,) or (B, T) int64 class numbers.
         held_out: One batch that is never trained on.
-        optimizer: "sgd" (momentum 0.9), "adam" or "adamw".
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw", stored as the recipe says. Or a function of parameters and
+            learning rate that returns an optimizer of your own, which decides itself what it stores; then only recipes
+            train that leave that to it: with fp32 weights and states, or with update=per_op.
         lr: Learning rate at loss_weight 1.
         loss_weight: A constant factor of the loss, as of an auxiliary loss or a mean over very many terms. With SGD the
             learning rate is divided by it, so that in exact arithmetic nothing changes; Adam does that by itself.
@@ -55,13 +58,14 @@ class Task:
     make_model: Callable[[], nn.Module]
     draw: Callable[[torch.Generator], Batch]
     held_out: Batch
-    optimizer: OptimizerName = "adam"
+    optimizer: OptimizerName | MakeOptimizer = "adam"
     lr: float = 1e-3
     loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in _KNOBS:
-            raise ValueError(f"Task: optimizer must be one of {', '.join(_KNOBS)}, got {self.optimizer!r}")
+        if not callable(self.optimizer) and self.optimizer not in _KNOBS:
+            allowed = f"one of {', '.join(_KNOBS)}, or a function of (parameters, lr)"
+            raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
@@ -98,13 +102,33 @@ class Task:
 
         Args:
             generator: Of stochastic rounding.
+
+        Raises:
+            ValueError: The recipe says how states are stored, and the task's own optimizer does.
+            TypeError: The task's own function returned no optimizer.
         """
+        plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
+        plain = plain or recipe.update == "per_op"
+        if callable(self.optimizer):
+            return self._own_optimizer(self.optimizer, model, recipe, plain)
         lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
         knobs = {"lr": lr, **_KNOBS[self.optimizer]}
-        plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
-        if plain or recipe.update == "per_op":
+        if plain:
             return _TORCHS[self.optimizer](model.parameters(), **knobs)
         return _OURS[self.optimizer](model.parameters(), **knobs, storage=storage(recipe), generator=generator)
+
+    def _own_optimizer(self, make: MakeOptimizer, model: nn.Module, recipe: Recipe, plain: bool) -> Optimizer:
+        if not plain:
+            raise ValueError(
+                f"Task {self.name}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
+                "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
+            )
+        optimizer = make(model.parameters(), self.lr)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"Task {self.name}: optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}"
+            )
+        return optimizer
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""

@@ -36,6 +36,7 @@ ROOMS = (
     "memory_layout",
     "state_formats",
     "recipes",
+    "memory",
     "optimizer_step",
     "optimizers",
     "stalls",

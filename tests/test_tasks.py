@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.optim import SGD, AdamW
 
-from mixlab import PRESETS, TASKS, Recipe, Task, load_task
+from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
 from mixlab.tasks import TinyGPT, step_seed
 
 
@@ -80,10 +81,34 @@ def test_torchs_own_optimizer_serves_where_it_stores_as_asked():
     assert own == {"fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16"}
 
 
+def test_an_optimizer_of_your_own_trains():
+    task = replace(load_task("digits-cnn"), optimizer=lambda parameters, lr: torch.optim.NAdam(parameters, lr=2 * lr))
+    trainer = Trainer(task, Recipe.parse("amp-bf16"), device="cpu")
+    records = list(trainer.steps(40))
+    assert isinstance(trainer.optimizer, torch.optim.NAdam)
+    assert trainer.optimizer.param_groups[0]["lr"] == 2 * task.lr
+    assert records[-1].loss < records[0].loss / 2
+
+
+def test_an_optimizer_of_your_own_decides_what_it_stores():
+    task = replace(load_task("digits-cnn"), optimizer=lambda parameters, lr: torch.optim.NAdam(parameters, lr=lr))
+    for allowed in ("fp32", "amp-fp16", "bf16"):
+        Trainer(task, Recipe.parse(allowed), device="cpu")
+    with pytest.raises(
+        ValueError, match="decides itself what it stores, and recipe lean-bf16 says it too; use a recipe"
+    ):
+        Trainer(task, Recipe.parse("lean-bf16"), device="cpu")
+    with pytest.raises(TypeError, match=r"optimizer must return a torch.optim.Optimizer, got list"):
+        Trainer(replace(task, optimizer=lambda parameters, lr: list(parameters)), Recipe(), device="cpu")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
+        (
+            {"optimizer": "lion"},
+            r"optimizer must be one of sgd, adam, adamw, or a function of \(parameters, lr\), got 'lion'",
+        ),
         ({"lr": 0}, "lr must be a positive finite number, got 0"),
         ({"lr": math.nan}, "lr must be a positive finite number, got nan"),
         ({"loss_weight": -1.0}, "loss_weight must be a positive finite number, got -1.0"),

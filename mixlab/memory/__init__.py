@@ -1,0 +1,1 @@
+"""How many bytes a training needs, as a function of its recipe."""
