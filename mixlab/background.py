@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from typing import Generic, TypeVar
 
-from mixlab.trainer import StepRecord
+R = TypeVar("R")
 
 
-class Training:
-    """Consumes an iterator of step records in a thread of its own.
+class Training(Generic[R]):
+    """Consumes an iterator of records, one a step, in a thread of its own.
 
     Args:
         steps: E.g. `trainer.steps(300)` or `run.train(300)`; stopping it means to stop iterating, after the step at
@@ -20,8 +21,8 @@ class Training:
         error: What the training raised, or None.
     """
 
-    def __init__(self, steps: Iterable[StepRecord]) -> None:
-        self.history: list[StepRecord] = []
+    def __init__(self, steps: Iterable[R]) -> None:
+        self.history: list[R] = []
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._go = threading.Event()
@@ -54,14 +55,14 @@ class Training:
         self._thread.join(timeout_s)
         return not self.running
 
-    def result(self) -> list[StepRecord]:
+    def result(self) -> list[R]:
         """Waits for the end, and returns the records or raises what the training raised."""
         self.wait()
         if self.error is not None:
             raise self.error
         return self.history
 
-    def _consume(self, steps: Iterator[StepRecord]) -> None:
+    def _consume(self, steps: Iterator[R]) -> None:
         try:
             for record in steps:
                 self.history.append(record)

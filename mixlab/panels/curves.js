@@ -1,20 +1,16 @@
-// Four small charts over one step axis. The model holds short columns of numbers; everything here is drawing.
+// Small charts of several runs. The model says which charts there are, and holds short columns of numbers for each run;
+// everything here is drawing. A chart is {column, title, and any of
+//   x: the column across, "step" without it; of others, xTitle says what they are, and all runs share their extent
+//   format, xFormat: how numbers are written, by name in FORMATS
+//   thin: a second column, drawn thin; ticks: a column of places to mark at the bottom
+//   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; steps: drawn as stairs
+//   note: whether the curve ends in a cross and the run's note, if it has one}.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 165;
 const GAP = 16;
 const TWO_COLUMNS = 560; // the narrowest place, in pixels, for two charts side by side
 const MARGIN = { left: 58, right: 10, top: 26, bottom: 26 };
-
-const CHARTS = [
-  { column: "loss", title: "loss", format: short },
-  { column: "accuracy", title: "accuracy on the batch", format: percent, range: [0, 1] },
-  { column: "scale", title: "loss scale (ticks: skipped steps)", format: (value) => `2^${short(value)}`, whole: true },
-  {
-    column: "underflow", thin: "mean_underflow", title: "underflow, worst layer (thin: mean)", format: percent,
-    floor: [0, 0.01], sparse: true,
-  },
-];
 
 function short(value) {
   return Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 0.01)
@@ -25,6 +21,8 @@ function short(value) {
 function percent(value) {
   return `${Number((100 * value).toPrecision(2))} %`;
 }
+
+const FORMATS = { short, percent, power: (value) => `2^${short(value)}` };
 
 function element(parent, name, attributes = {}, text = "") {
   const node = document.createElementNS(SVG, name);
@@ -40,7 +38,7 @@ function extent(values, chart) {
   let high = Math.max(...values, chart.floor ? chart.floor[1] : -Infinity);
   if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
   if (chart.whole) return [Math.floor(low) - 1, Math.ceil(high) + 1];
-  if (chart.column === "loss") low = Math.min(0, low);
+  if (chart.fromZero) low = Math.min(0, low);
   return high > low ? [low, high] : [low, low + 1];
 }
 
@@ -49,56 +47,70 @@ function ticks([low, high], whole) {
   return whole ? [...new Set(values.map(Math.round))] : values;
 }
 
+function across(chart, runs, lastStep) {
+  if (!chart.x) return [0, Math.max(lastStep, 1)];
+  const places = runs.flatMap((run) => run[chart.x]);
+  return places.length ? [Math.min(...places), Math.max(...places, Math.min(...places) + 1)] : [0, 1];
+}
+
 function drawChart(parent, chart, runs, lastStep, width) {
   const svg = element(parent, "svg", { width, height: HEIGHT, class: "mixlab-chart", "aria-hidden": "true" });
-  const values = runs.flatMap((run) => run[chart.column]).filter((value) => value !== null);
-  const range = extent(values, chart);
-  const x = (step) => MARGIN.left + (step / Math.max(lastStep, 1)) * (width - MARGIN.left - MARGIN.right);
+  const values = runs.flatMap((run) => [...run[chart.column], ...(chart.thin ? run[chart.thin] : [])])
+    .filter((value) => value !== null);
+  const [range, domain] = [extent(values, chart), across(chart, runs, lastStep)];
+  const x = (place) =>
+    MARGIN.left + ((place - domain[0]) / (domain[1] - domain[0])) * (width - MARGIN.left - MARGIN.right);
   const y = (value) =>
     HEIGHT - MARGIN.bottom - ((value - range[0]) / (range[1] - range[0])) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   element(svg, "text", { x: 0, y: 15, class: "mixlab-title" }, chart.title);
   for (const value of ticks(range, chart.whole)) {
     element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
-    element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, chart.format(value));
+    element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, FORMATS[chart.format](value));
   }
-  for (const [step, anchor] of [[0, "start"], [lastStep, "end"]]) {
-    element(svg, "text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, step ? `step ${step}` : "0");
+  for (const [place, anchor] of [[domain[0], "start"], [domain[1], "end"]]) {
+    const words = chart.x ? FORMATS[chart.xFormat](place) : place ? `step ${place}` : "0";
+    element(svg, "text", { x: x(place), y: HEIGHT - 8, "text-anchor": anchor }, words);
   }
+  if (chart.xTitle) element(svg, "text", { x: x((domain[0] + domain[1]) / 2), y: HEIGHT - 8, "text-anchor": "middle" }, chart.xTitle);
   if (!values.length) {
     element(svg, "text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
   }
   for (const run of runs) drawRun(svg, chart, run, x, y);
 }
 
-function pointsOf(run, column, sparse) {
-  return run.step.map((step, i) => [step, run[column][i]]).filter(([, value]) => !sparse || value !== null);
+function pointsOf(run, column, chart) {
+  return run[chart.x ?? "step"].map((place, i) => [place, run[column][i]])
+    .filter(([, value]) => !chart.sparse || value !== null);
 }
 
 // A null lifts the pen.
-function pathOf(points, x, y) {
+function pathOf(points, x, y, steps) {
   let path = "";
   let pen = "M";
-  for (const [step, value] of points) {
-    if (value !== null) path += `${pen}${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
+  for (const [place, value] of points) {
+    if (value !== null) {
+      const [px, py] = [x(place).toFixed(1), y(value).toFixed(1)];
+      path += steps && pen === "L" ? `H${px}V${py}` : `${pen}${px} ${py}`;
+    }
     pen = value === null ? "M" : "L";
   }
   return path;
 }
 
 function drawRun(svg, chart, run, x, y) {
-  const points = pointsOf(run, chart.column, chart.sparse);
+  const points = pointsOf(run, chart.column, chart);
   const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
-  element(svg, "path", { d: pathOf(points, x, y), "stroke-width": 2, ...style });
-  if (chart.thin) element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart.sparse), x, y), "stroke-width": 1, ...style });
+  element(svg, "path", { d: pathOf(points, x, y, chart.steps), "stroke-width": 2, ...style });
+  if (chart.thin) {
+    element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart), x, y, chart.steps), "stroke-width": 1, ...style });
+  }
   const last = points.findLast(([, value]) => value !== null);
-  if (last) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
-  if (chart.column === "loss" && run.note) drawEnd(svg, run, last, x, y);
-  if (chart.column === "scale") {
-    for (const step of run.skipped) {
-      element(svg, "line", {
-        x1: x(step), x2: x(step), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
-      });
-    }
+  if (last && !chart.x) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
+  if (chart.note && run.note) drawEnd(svg, run, last, x, y);
+  for (const place of chart.ticks ? run[chart.ticks] : []) {
+    element(svg, "line", {
+      x1: x(place), x2: x(place), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
+    });
   }
 }
 
@@ -127,14 +139,14 @@ function draw(root, model, width) {
   const runs = [...model.get("finished"), ...(live.step ? [live] : [])].filter((run) => run.step.length);
   const lastStep = Math.max(1, ...runs.map((run) => Math.max(run.step.at(-1), (run.steps ?? 0) - 1)));
   root.replaceChildren();
-  root.setAttribute("aria-label", `Training curves. ${model.get("summary")}`);
+  root.setAttribute("aria-label", `${model.get("heading")}. ${model.get("summary")}`);
   drawLegend(root, runs);
   const grid = document.createElement("div");
   grid.className = "mixlab-charts";
   const columns = width >= TWO_COLUMNS ? 2 : 1;
   const chartWidth = Math.floor((width - GAP * (columns - 1)) / columns);
   grid.style.gridTemplateColumns = `repeat(${columns}, ${chartWidth}px)`;
-  for (const chart of CHARTS) drawChart(grid, chart, runs, lastStep, chartWidth);
+  for (const chart of model.get("charts")) drawChart(grid, chart, runs, lastStep, chartWidth);
   root.append(grid);
 }
 

@@ -23,20 +23,34 @@ _LENGTHS = {
 }
 
 
-class Curves(anywidget.AnyWidget):
-    """Loss, accuracy, loss scale and underflow over the steps, of several finished runs and one that is running.
+class Charts(anywidget.AnyWidget):
+    """Small charts of some finished runs and one that is running, drawn as columns of numbers say.
 
     Traits:
-        finished: Runs that stand still; sent when they change.
-        live: The running one, or empty; sent again at every `paint`, some 10 KB.
-        summary: The chart in words.
+        charts: Which there are; see curves.js for what one says.
+        finished: Runs that stand still; sent when they change. A run has a label, a color, a dash and the columns.
+        live: The running one, or empty; sent again at every change, some 10 KB.
+        heading: What they are about; read out before the summary.
+        summary: The charts in words.
     """
 
     _esm = Path(__file__).parent / "curves.js"
     _css = Path(__file__).parent / "curves.css"
+    charts: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     finished: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     live: traitlets.Dict[str, object] = traitlets.Dict().tag(sync=True)
+    heading = traitlets.Unicode("Training curves").tag(sync=True)
     summary = traitlets.Unicode("no training yet").tag(sync=True)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.summary}"
+
+
+class Curves(Charts):
+    """Loss, accuracy, loss scale and underflow over the steps, of several finished runs and one that is running."""
+
+    def __init__(self) -> None:
+        super().__init__(charts=_CHARTS)
 
     def show(self, runs: Mapping[str, Sequence[StepRecord]]) -> None:
         """Draws these finished runs, and no running one."""
@@ -51,13 +65,36 @@ class Curves(anywidget.AnyWidget):
             self.live = {**_series(label, records, len(self.finished)), "steps": steps}
             self.summary = self._words({label: records})
 
-    def __repr__(self) -> str:
-        return f"Curves: {self.summary}"
-
     def _words(self, runs: Mapping[str, Sequence[StepRecord]]) -> str:
         return "; ".join(f"{label}: {outcome(records)}" for label, records in runs.items()) or "no training yet"
 
 
-def _series(label: str, records: Sequence[StepRecord], index: int) -> dict[str, object]:
+_CHARTS: list[dict[str, object]] = [
+    {"column": "loss", "title": "loss", "format": "short", "fromZero": True, "note": True},
+    {"column": "accuracy", "title": "accuracy on the batch", "format": "percent", "range": [0, 1]},
+    {
+        "column": "scale",
+        "title": "loss scale (ticks: skipped steps)",
+        "format": "power",
+        "whole": True,
+        "ticks": "skipped",
+    },
+    {
+        "column": "underflow",
+        "thin": "mean_underflow",
+        "title": "underflow, worst layer (thin: mean)",
+        "format": "percent",
+        "floor": [0, 0.01],
+        "sparse": True,
+    },
+]
+
+
+def line_style(index: int) -> dict[str, str]:
+    """Returns color and dash of the n-th run, as `Charts` takes them."""
     color, dash = series_style(index)
-    return {"label": label, "color": color, "dash": _LENGTHS[dash], "note": diverged(records), **curves(records)}
+    return {"color": color, "dash": _LENGTHS[dash]}
+
+
+def _series(label: str, records: Sequence[StepRecord], index: int) -> dict[str, object]:
+    return {"label": label, **line_style(index), "note": diverged(records), **curves(records)}

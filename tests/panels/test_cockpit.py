@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mixlab import PRESETS, Run
-from mixlab.panels import cockpit as module
+from mixlab.panels import live as module
 from mixlab.panels.cockpit import Cockpit
 from tests.panels.trainings import Gate, eventually, record
 
@@ -28,7 +28,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Cockpit]]:
     yield make_one
     for cockpit in made:
         cockpit.stop()
-        if cockpit._job is not None:
+        if cockpit.job is not None:
             cockpit.wait()
         assert cockpit.last_error is None
 
@@ -327,7 +327,7 @@ def test_a_kernel_that_ends_while_training_leaves_a_whole_run(tmp_path: Path, wh
         "import sys, time; from mixlab.panels.cockpit import Cockpit\n"
         "cockpit = Cockpit(steps=100_000, runs_dir=sys.argv[1] or None)\n"
         "cockpit.start()\n"
-        "while not cockpit._job.training.history: time.sleep(0.01)\n"
+        "while not cockpit.job.training.history: time.sleep(0.01)\n"
         "print(cockpit._runs_dir)\n"
     )
     runs_dir = tmp_path / "runs"
