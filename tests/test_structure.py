@@ -46,6 +46,7 @@ ROOMS = (
     "trainer",
     "updates",
     "track_updates",
+    "microscope",
     "windows",
     "anatomy",
     "ledger",
