@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class Recording:
     gradients: tuple[Tensor, ...]
     seed: int
     element: int
+
+    def at(self, lr: float) -> Recording:
+        """Returns the same gradients for a replay at another learning rate."""
+        return replace(self, task=replace(self.task, lr=lr))
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def replay(recording: Recording, recipe: Recipe, *, spike_at: int | None = None,
         raise ValueError(f"replay: spike_at must be a whole number from 0 to {steps - 1}, got {spike_at!r}")
     if not math.isfinite(spike):
         raise ValueError(f"replay: spike must be a finite factor, got {spike!r}")
-    model = _Alone(recording.start.to(recipe.weights.dtype))
+    model = _Alone(recording.start.to(recipe.weights.dtype, copy=True))
     if recipe.gradients != recipe.weights:
         model.weight.grad_dtype = recipe.gradients.dtype
     generator = torch.Generator().manual_seed(recording.seed)

@@ -7,7 +7,7 @@ print(lost.total().swallowed, lost.total().stuck_falling)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from mixlab.histograms import Histogram
 from mixlab.optimizers import SGD, Adam, AdamW, read_state
+from mixlab.trainer import StepRecord, Trainer
 
 
 @dataclass(frozen=True)
@@ -263,3 +265,40 @@ def _state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | None:
 
 def _share(lost: Tensor, of: Tensor) -> Share:
     return Share(int((lost & of).sum()), int(of.sum()))
+
+
+@dataclass(frozen=True)
+class WatchedStep:
+    """One step of a training, with what its optimizer lost.
+
+    Attributes:
+        record: Of the step.
+        lost: Over all parameters; None of a step that was not watched, or skipped.
+        second_moments: The magnitudes of all second moments after the step; None as well of an optimizer without.
+    """
+
+    record: StepRecord
+    lost: Lost | None
+    second_moments: Histogram | None
+
+
+def watched_steps(trainer: Trainer, steps: Iterable[StepRecord], *, every: int = 10) -> Iterator[WatchedStep]:
+    """Yields each of a trainer's steps, and watches each n-th of them.
+
+    Args:
+        trainer: Whose steps they are.
+        steps: E.g. `trainer.steps(300)`.
+        every: From 1 up.
+    """
+    with track_updates(trainer.model, trainer.optimizer, every=every) as seen:
+        known = 0
+        for record in steps:
+            lost = seen.by_step()[-1] if len(seen) > known else None
+            known = len(seen)
+            yield WatchedStep(record, lost, _second_moments(trainer) if lost else None)
+
+
+def _second_moments(trainer: Trainer) -> Histogram | None:
+    parameters = list(trainer.model.parameters())
+    states = [state for p in parameters if (state := _state(trainer.optimizer, p, "exp_avg_sq")) is not None]
+    return reduce(Histogram.__add__, map(Histogram.of, states)) if states else None

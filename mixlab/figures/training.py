@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -139,17 +140,31 @@ def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Seq
     last, and underflow the largest: that of the worst layer, and the mean over the layers. What is not finite, or was
     not measured, is None. The column "skipped" has one skipped step of every piece that has any.
     """
-    size = max(1, math.ceil(len(records) / points))
-    pieces = [records[start : start + size] for start in range(0, len(records), size)]
+    pieces = in_pieces(records, points)
     return {
         "step": [piece[-1].step for piece in pieces],
-        "loss": [_mean([record.loss for record in piece]) for piece in pieces],
-        "accuracy": [_mean([record.accuracy for record in piece]) for piece in pieces],
+        "loss": [finite_mean([record.loss for record in piece]) for piece in pieces],
+        "accuracy": [finite_mean([record.accuracy for record in piece]) for piece in pieces],
         "scale": _exponents([piece[-1] for piece in pieces]),
         "underflow": [_largest_underflow(piece) for piece in pieces],
         "mean_underflow": [_largest_mean_underflow(piece) for piece in pieces],
         "skipped": [first for piece in pieces if (first := _first_skipped(piece)) is not None],
     }
+
+
+T = TypeVar("T")
+
+
+def in_pieces(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """Cuts a sequence into at most `most` pieces of one length, the last one shorter."""
+    size = max(1, math.ceil(len(items) / most))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def finite_mean(values: Sequence[float]) -> float | None:
+    """Returns the mean, None if it is not finite."""
+    mean = sum(values) / len(values)
+    return mean if math.isfinite(mean) else None
 
 
 class ComparisonTable:
@@ -180,11 +195,6 @@ def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:
         f"{max(lost):.2%}" if lost else "not probed",
         f"{1e3 * float(np.median([record.seconds for record in records])):.1f}",
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    mean = sum(values) / len(values)
-    return mean if math.isfinite(mean) else None
 
 
 def _largest_underflow(records: Sequence[StepRecord]) -> float | None:

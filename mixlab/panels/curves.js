@@ -3,7 +3,7 @@
 //   x: the column across, "step" without it; of others, xTitle says what they are, and all runs share their extent
 //   format, xFormat: how numbers are written, by name in FORMATS
 //   thin: a second column, drawn thin; ticks: a column of places to mark at the bottom
-//   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; steps: drawn as stairs
+//   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn so
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -22,7 +22,12 @@ function percent(value) {
   return `${Number((100 * value).toPrecision(2))} %`;
 }
 
-const FORMATS = { short, percent, power: (value) => `2^${short(value)}` };
+const FORMATS = {
+  short,
+  percent,
+  fine: (value) => String(Number(value.toPrecision(6))),
+  power: (value) => `2^${short(value)}`,
+};
 
 function element(parent, name, attributes = {}, text = "") {
   const node = document.createElementNS(SVG, name);
@@ -84,13 +89,13 @@ function pointsOf(run, column, chart) {
 }
 
 // A null lifts the pen.
-function pathOf(points, x, y, steps) {
+function pathOf(points, x, y, stairs) {
   let path = "";
   let pen = "M";
   for (const [place, value] of points) {
     if (value !== null) {
       const [px, py] = [x(place).toFixed(1), y(value).toFixed(1)];
-      path += steps && pen === "L" ? `H${px}V${py}` : `${pen}${px} ${py}`;
+      path += stairs && pen === "L" ? `H${px}V${py}` : `${pen}${px} ${py}`;
     }
     pen = value === null ? "M" : "L";
   }
@@ -100,9 +105,9 @@ function pathOf(points, x, y, steps) {
 function drawRun(svg, chart, run, x, y) {
   const points = pointsOf(run, chart.column, chart);
   const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
-  element(svg, "path", { d: pathOf(points, x, y, chart.steps), "stroke-width": 2, ...style });
+  element(svg, "path", { d: pathOf(points, x, y, chart.stairs), "stroke-width": 2, ...style });
   if (chart.thin) {
-    element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart), x, y, chart.steps), "stroke-width": 1, ...style });
+    element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart), x, y, chart.stairs), "stroke-width": 1, ...style });
   }
   const last = points.findLast(([, value]) => value !== null);
   if (last && !chart.x) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });

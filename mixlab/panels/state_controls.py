@@ -1,0 +1,169 @@
+"""Toggles for what an optimizer stores in which format, and the bytes that it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as widgets
+
+from mixlab.formats import BF16, FP32
+from mixlab.memory.model_states import ModelStates, model_states
+from mixlab.panels.errors import ErrorBox
+from mixlab.recipes import STATES, Recipe, StateName
+
+_RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+_ROUNDINGS = ("nearest", "stochastic")
+_LABELS = {"description_width": "9em"}
+_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
+
+# How weights are kept: what the recipe then says, gradients in the weights' format.
+_WEIGHTS: dict[str, dict[str, Any]] = {
+    "fp32": {"weights": FP32, "gradients": FP32, "master_weights": False, "update": "nearest"},
+    **{
+        label: {"weights": BF16, "compute": BF16, "gradients": BF16, **changes}
+        for label, changes in {
+            "bf16, rounded to nearest": {"master_weights": False, "update": "nearest"},
+            "bf16, rounded stochastically": {"master_weights": False, "update": "stochastic"},
+            "bf16, Kahan sum": {"master_weights": False, "update": "kahan"},
+            "bf16, fp32 master weights": {"master_weights": True, "update": "nearest"},
+        }.items()
+    },
+}
+_FREE = ("compute", "gradients")  # may be otherwise, and it is the same way all the same
+_OTHER = "as Share says"
+
+
+class StateControls(widgets.VBox):  # type: ignore[misc]
+    """Shows how a recipe stores weights and states, with the bytes of it, and changes it. What it holds is allowed.
+
+    Args:
+        recipe: The first one, as text.
+        lr: The learning rate, at first.
+        spike: Whether one step's gradient is multiplied, at first.
+
+    Attributes:
+        changed: Functions without arguments to call after every change; may be appended to.
+        errors: Where a change that is not allowed is answered.
+
+    Raises:
+        ValueError: No recipe, or a learning rate that is not positive.
+    """
+
+    def __init__(self, recipe: str = "fp32", *, lr: float = 1e-4, spike: bool = False) -> None:
+        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+            raise ValueError(f"StateControls: lr must be a positive finite number, got {lr!r}")
+        self._recipe = Recipe.parse(recipe)
+        self._showing = False
+        self.changed: list[Callable[[], object]] = []
+        self.errors = ErrorBox()
+        states = [(str(state), state) for state in STATES]
+        self._exp_avg = _dropdown("First moment m", states)
+        self._exp_avg_sq = _dropdown("Second moment v", states)
+        self._rounding = _dropdown("Moments rounded", _ROUNDINGS)
+        self._weights = _dropdown("Weights", [*_WEIGHTS, _OTHER])
+        rates = sorted({*_RATES, float(lr)}, reverse=True)
+        self._lr = _dropdown("Learning rate", [(f"{rate:g}", rate) for rate in rates], value=float(lr))
+        self._spike = widgets.Checkbox(
+            value=spike, description="one gradient × 1000", indent=True, style=_LABELS, layout=_WIDE
+        )
+        self._share = widgets.Text(description="Share", continuous_update=False, style=_LABELS, layout=_WIDE)
+        self._bytes = widgets.HTML()
+        self._on(self._exp_avg, lambda state: self._with_states(state, self._recipe.exp_avg_sq))
+        self._on(self._exp_avg_sq, lambda state: self._with_states(self._recipe.exp_avg, state))
+        self._on(self._rounding, lambda way: replace(self._recipe, state_rounding=way))
+        self._on(self._weights, self._with_weights)
+        self._on(self._share, Recipe.parse)
+        for control in (self._lr, self._spike):
+            control.observe(self.errors.guard(lambda _change: self._tell()), "value")
+        left = widgets.VBox([self._exp_avg, self._exp_avg_sq, self._rounding, self._weights])
+        right = widgets.VBox([self._lr, self._spike, self._share])
+        columns = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
+        super().__init__([columns, self.errors, self._bytes])
+        self._show()
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._recipe
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._show()
+        self._tell()
+
+    @property
+    def lr(self) -> float:
+        return self._lr.value  # type: ignore[no-any-return]
+
+    @property
+    def spike(self) -> bool:
+        return self._spike.value  # type: ignore[no-any-return]
+
+    @property
+    def label(self) -> str:
+        """All that the controls say, in short."""
+        return f"{self._recipe}, lr {self.lr:g}{', spike' if self.spike else ''}"
+
+    @property
+    def bytes(self) -> ModelStates:
+        """What a parameter costs."""
+        return model_states(self._recipe)
+
+    def __repr__(self) -> str:
+        return f"{self.label}: {self.bytes.bytes_per_parameter:.4g} bytes per parameter"
+
+    def _with_states(self, exp_avg: StateName, exp_avg_sq: StateName) -> Recipe:
+        recipe = self._recipe
+        changes: dict[str, Any] = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+        if {exp_avg, exp_avg_sq} == {FP32}:
+            changes["state_rounding"] = "nearest"
+        if recipe.update == "per_op":  # of which the states are part
+            changes["update"] = "nearest"
+        if not any(state in STATES[3:] for state in (exp_avg, exp_avg_sq)):
+            changes["block_size"] = 256
+        return replace(recipe, **changes)
+
+    def _with_weights(self, way: str) -> Recipe:
+        if way == _OTHER:
+            return self._recipe
+        changes = _WEIGHTS[way]
+        compute = FP32 if way == "fp32" and self._recipe.weights != FP32 else self._recipe.compute
+        return replace(self._recipe, **{"compute": compute, **changes})
+
+    def _on(self, control: Any, changed: Callable[[Any], Recipe]) -> None:
+        def apply(change: Any) -> None:
+            if not self._showing:
+                try:
+                    self.recipe = changed(change["new"])
+                except Exception:
+                    self._show()  # what is still so
+                    raise
+
+        control.observe(self.errors.guard(apply), "value")
+
+    def _show(self) -> None:
+        recipe = self._recipe
+        self._showing = True
+        try:
+            self._exp_avg.value, self._exp_avg_sq.value = recipe.exp_avg, recipe.exp_avg_sq
+            self._rounding.value = recipe.state_rounding
+            self._weights.value = next((label for label, way in _WEIGHTS.items() if _is_kept(recipe, way)), _OTHER)
+            self._share.value = str(recipe)
+        finally:
+            self._showing = False
+        self._rounding.disabled = {recipe.exp_avg, recipe.exp_avg_sq} == {FP32} or recipe.update == "per_op"
+        self._bytes.value = self.bytes._repr_html_()
+
+    def _tell(self) -> None:
+        for told in self.changed:
+            told()
+
+
+def _is_kept(recipe: Recipe, way: dict[str, Any]) -> bool:
+    return all(getattr(recipe, name) == value for name, value in way.items() if name not in _FREE)
+
+
+def _dropdown(label: str, options: Any, **more: Any) -> Any:
+    return widgets.Dropdown(description=label, options=options, style=_LABELS, layout=_WIDE, **more)
