@@ -17,6 +17,7 @@ from rich.table import Table
 from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
 from mixlab.measure_emulation import measure_emulation
+from mixlab.measure_states import measure_states
 from mixlab.measure_train import SMALL, GPTShape, measure_train
 from mixlab.records import Record
 
@@ -110,6 +111,22 @@ def emulation(
     _measure(measured, out, as_json, _emulation_table)
 
 
+@app.command()
+def states(
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 1000,
+    seeds: Annotated[int, typer.Option(help="How many runs of each setting.")] = 5,
+    seed: Annotated[int, typer.Option(help="The first one.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+) -> None:
+    """Measure what training loses with Adam's moments or the weights in fewer bits: every pair of formats, by seeds."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measure_states(steps=steps, seeds=seeds, seed=seed, command=_typed(), progress=progress)
+
+    _measure(measured, out, as_json, _states_table)
+
+
 def _measure(
     measured: Callable[[Callable[[float], None]], Record],
     out: Path | None,
@@ -187,4 +204,14 @@ def _emulation_table(record: Record) -> Table:
         table.add_row(
             name, f"{values[f'{name}, equal']:.2%}", f"{values[worst]:.3g}", f"{values[f'{worst} / largest value']:.1e}"
         )
+    return table
+
+
+def _states_table(record: Record) -> Table:
+    values = {series.name: series for series in record.series}
+    table = _new_table(record, "setting", "loss", "lowest to highest", "accuracy")
+    for case in (name.removesuffix(", loss") for name in values if name.endswith(", loss")):
+        loss, accuracy = values[f"{case}, loss"], values[f"{case}, accuracy"]
+        spread = f"{min(loss.samples):.3g} to {max(loss.samples):.3g}"
+        table.add_row(case, f"{loss.median:.3g}", spread, f"{accuracy.median:.1%}")
     return table

@@ -56,6 +56,8 @@ ROOMS = (
     "measure",
     "measure_train",
     "measure_emulation",
+    "state_grid",
+    "measure_states",
     "runs",
     "background",
     "notebooks",

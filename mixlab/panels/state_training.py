@@ -1,0 +1,110 @@
+"""A training under the state controls: loss, swallowed updates and the second moments, while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mixlab.background import Training
+from mixlab.figures.optimizer_states import watched_columns
+from mixlab.figures.training import diverged, progress_line
+from mixlab.panels.curves import Charts, line_style
+from mixlab.panels.live import Job, LiveTraining
+from mixlab.panels.state_controls import StateControls
+from mixlab.runs import outcome
+from mixlab.state_grid import spiked_steps
+from mixlab.tasks import Task
+from mixlab.track_updates import WatchedStep, watched_steps
+from mixlab.trainer import Trainer
+
+_MOST_RUNS = 4  # finished ones that stay to compare
+_CHARTS: list[dict[str, object]] = [
+    {"column": "loss", "title": "loss", "format": "short", "fromZero": True, "note": True},
+    {
+        "column": "swallowed",
+        "title": "updates that rounding swallows",
+        "format": "percent",
+        "range": [0, 1],
+        "sparse": True,
+    },
+    {
+        "column": "stuck",
+        "title": "second moments that should fall and do not",
+        "format": "percent",
+        "range": [0, 1],
+        "sparse": True,
+    },
+    {
+        "column": "v",
+        "x": "exponent",
+        "xFormat": "power",
+        "xTitle": "magnitude of v",
+        "title": "second moments now",
+        "format": "percent",
+        "floor": [0, 0.05],
+        "stairs": True,
+    },
+]
+
+
+class StateTraining(LiveTraining[WatchedStep]):
+    """Trains a task as the controls say, and draws what its optimizer loses. The latest runs stay, to compare.
+
+    Args:
+        task: What is trained, with Adam or AdamW; its learning rate is the controls'.
+        controls: Which may stand elsewhere on the page.
+        steps: Of a training; a spike comes after a third of them.
+        seed: Of weights and batches.
+
+    Raises:
+        ValueError: Steps that are not a whole number from 1 up.
+    """
+
+    def __init__(self, task: Task, controls: StateControls, *, steps: int = 600, seed: int = 0) -> None:
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"StateTraining: steps must be a whole number from 1 up, got {steps!r}")
+        self._task, self._controls, self._steps, self._seed = task, controls, steps, seed
+        super().__init__()
+        self.charts = Charts(charts=_CHARTS)
+        self.runs: dict[str, list[WatchedStep]] = {}
+        self.children = [self.buttons, self.status_line, self.errors, self.charts]
+
+    def new_job(self) -> Job[WatchedStep]:
+        controls = self._controls
+        trainer = Trainer(replace(self._task, lr=controls.lr), controls.recipe, seed=self._seed, device="cpu")
+        spike_at = self._steps // 3 if controls.spike else None
+        steps = spiked_steps(trainer, self._steps, at=spike_at)
+        every = max(1, self._steps // 100)
+        return Job(controls.label, Training(watched_steps(trainer, steps, every=every)), self._steps)
+
+    def progress(self, job: Job[WatchedStep]) -> str:
+        return progress_line([step.record for step in job.training.history], job.steps)
+
+    def paint(self, job: Job[WatchedStep]) -> None:
+        live = _series(job.label, job.training.history, len(self.charts.finished))
+        with self.charts.hold_sync():
+            self.charts.live = {**live, "label": f"{job.label} (running)", "steps": job.steps}
+            self.charts.summary = f"{job.label}: {self.progress(job)}"
+
+    def finish(self, job: Job[WatchedStep]) -> str:
+        steps = list(job.training.history)
+        if steps:
+            self.runs.pop(job.label, None)
+            self.runs[job.label] = steps
+        for label in list(self.runs)[:-_MOST_RUNS]:
+            del self.runs[label]
+        with self.charts.hold_sync():
+            self.charts.finished = [_series(*run, index) for index, run in enumerate(self.runs.items())]
+            self.charts.live = {}
+            self.charts.summary = "; ".join(f"{label}: {_outcome(run)}" for label, run in self.runs.items())
+        return _outcome(steps)
+
+
+def _outcome(steps: list[WatchedStep]) -> str:
+    words = outcome([step.record for step in steps])
+    last = next((step.lost for step in reversed(steps) if step.lost is not None), None)
+    return words if last is None else f"{words}; last {last}"
+
+
+def _series(label: str, steps: list[WatchedStep], index: int) -> dict[str, object]:
+    note = diverged([step.record for step in steps])
+    return {"label": label, **line_style(index), "note": note, **watched_columns(steps)}

@@ -1,0 +1,95 @@
+"""A training under the state controls, without a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from mixlab import PRESETS, load_task
+from mixlab.formats import BF16, FP16
+from mixlab.panels import live
+from mixlab.panels.state_controls import StateControls
+from mixlab.panels.state_training import StateTraining
+
+TASK = replace(load_task("digits-cnn"), lr=1e-4)
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StateTraining]]:
+    monkeypatch.setattr(live, "PAINT_INTERVAL_S", 0.01)
+    made: list[StateTraining] = []
+
+    def make_one(recipe: str = "fp32", **arguments: object) -> StateTraining:
+        made.append(StateTraining(TASK, StateControls(recipe), **{"steps": 12, **arguments}))
+        return made[-1]
+
+    yield make_one
+    for training in made:
+        training.stop()
+        if training.job is not None:
+            training.wait()
+        assert training.last_error is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains(make, preset):
+    training = make(preset)
+    assert repr(training) == "StateTraining: ready"
+    training.start()
+    steps = training.wait()
+    assert [step.record.step for step in steps] == list(range(12))
+    assert training.status.startswith(f"done: {preset}, lr 0.0001: ")
+    (run,) = training.charts.finished
+    assert training.charts.live == {}
+    assert json.dumps(training.charts.get_state(["charts", "finished", "live"]), allow_nan=False)
+    for chart in training.charts.charts:
+        assert len(run[chart["column"]]) == len(run[chart.get("x", "step")])
+
+
+def test_it_says_what_was_lost(make):
+    training = make("bf16-master,gradients=bf16,master_weights=false")
+    training.start()
+    training.wait()
+    (run,) = training.charts.finished
+    assert max(share for share in run["swallowed"] if share is not None) > 0.5
+    assert "swallowed" in training.status
+
+
+def test_the_controls_decide_and_the_latest_runs_stay(make):
+    training = make(steps=3)
+    for exp_avg in (BF16, FP16, "dynamic8"):
+        training._controls._exp_avg.value = exp_avg
+        training.start()
+        training.wait()
+    training._controls._lr.value = 1e-3
+    for spike in (True, False):
+        training._controls._spike.value = spike
+        training.start()
+        training.wait()
+    labels = [run["label"] for run in training.charts.finished]
+    assert labels == [
+        "fp32,exp_avg=fp16, lr 0.0001",
+        "fp32,exp_avg=dynamic8, lr 0.0001",
+        "fp32,exp_avg=dynamic8, lr 0.001, spike",
+        "fp32,exp_avg=dynamic8, lr 0.001",
+    ]
+    assert list(training.runs) == labels
+    assert training.runs[labels[2]][1].record.grad_norm > 100 * training.runs[labels[3]][1].record.grad_norm
+
+
+def test_it_paints_while_it_trains(make):
+    painted: list[str] = []
+    training = make(steps=150)
+    training.charts.observe(lambda change: painted.append(change["new"].get("label", "")), "live")
+    training.start()
+    training.wait()
+    assert "fp32, lr 0.0001 (running)" in painted
+    assert painted[-1] == ""
+
+
+def test_steps_must_be_some():
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 up, got 0"):
+        StateTraining(TASK, StateControls(), steps=0)
