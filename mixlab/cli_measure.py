@@ -17,6 +17,7 @@ from rich.table import Table
 from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
 from mixlab.measure_emulation import measure_emulation
+from mixlab.measure_optimizer import RECIPES, measure_optimizer
 from mixlab.measure_states import measure_states
 from mixlab.measure_train import SMALL, GPTShape, measure_train
 from mixlab.records import Record
@@ -109,6 +110,38 @@ def emulation(
         return measure_emulation(device, formats=_listed(formats), seed=seed, command=_typed(), progress=progress)
 
     _measure(measured, out, as_json, _emulation_table)
+
+
+@app.command()
+def optimizer(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    numel: Annotated[int, typer.Option(help="Parameters, about.")] = 25_000_000,
+    recipes: Annotated[str | None, typer.Option(help="Separated by semicolons. Default: a dozen.")] = None,
+    backends: Annotated[str | None, typer.Option(help="Separated by commas. Default: all that are installed.")] = None,
+    modes: Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")] = "eager,compiled",
+    rounds: Annotated[int, typer.Option(help="Counted steps of each case.")] = 7,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU. Default: as torch.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and gradients.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+) -> None:
+    """Measure steps of AdamW, stored in every way, beside torch's fused one and other libraries'."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measure_optimizer(
+            device,
+            numel=numel,
+            recipes=_listed(recipes, ";") if recipes else RECIPES,
+            backends=_listed(backends) if backends else None,
+            modes=_listed(modes),
+            rounds=rounds,
+            threads=threads,
+            seed=seed,
+            command=_typed(),
+            progress=progress,
+        )
+
+    _measure(measured, out, as_json, _optimizer_table)
 
 
 @app.command()
@@ -214,4 +247,15 @@ def _states_table(record: Record) -> Table:
         loss, accuracy = values[f"{case}, loss"], values[f"{case}, accuracy"]
         spread = f"{min(loss.samples):.3g} to {max(loss.samples):.3g}"
         table.add_row(case, f"{loss.median:.3g}", spread, f"{accuracy.median:.1%}")
+    return table
+
+
+def _optimizer_table(record: Record) -> Table:
+    values = {series.name: series for series in record.series}
+    table = _new_table(record, "AdamW", "ms", "/ fused", "state bytes", "GB/s")
+    table.columns[0].no_wrap = False  # a recipe may be longer than the terminal is wide
+    for case in (name.removesuffix(", step") for name in values if name.endswith(", step")):
+        step, ratio, states, speed = (values[f"{case}, {what}"].median for what in ("step", "ratio", "states", "speed"))
+        table.add_row(case, f"{1e3 * step:.3g}", f"{ratio:.2f}", f"{states:.4g}", f"{speed:.3g}")
+    table.add_row("copy_", "", "", "", f"{values['copy_'].median:.3g}")
     return table

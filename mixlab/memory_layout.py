@@ -26,3 +26,11 @@ def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
     if tensor.stride() == like.stride():
         return tensor
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+def inner_tensors(tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Returns the tensors that a subclass such as torchao's is made of, by name; a plain tensor alone, unnamed."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [("", tensor)]
+    names, _ = tensor.__tensor_flatten__()
+    return [(name, getattr(tensor, name)) for name in names]
