@@ -100,7 +100,8 @@ def measure_optimizer(
             try:
                 series += _measure(case, device, numel, rounds, seed)
             except Exception as error:  # whatever a library raises on a machine that it is not made for
-                notes[case.name] = f"does not run here: {str(error).partition('\n')[0] or type(error).__name__}"
+                reason = [*str(error).splitlines(), type(error).__name__][0]
+                notes[case.name] = f"does not run here: {reason}"
             _free(device)
             progress((number + 1) / len(cases))
     finally:

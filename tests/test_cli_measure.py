@@ -8,9 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from mixlab import measure
+from mixlab import Recipe, measure, measure_states
 from mixlab.cli import app
 from mixlab.records import Record
+from mixlab.state_grid import Setting
 
 NO_COMPILER = torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
 SMALL = ("--numel", "5000", "--rounds", "2", "--formats", "fp16,e2m1fn")
@@ -127,3 +128,29 @@ def test_bad_arguments_of_the_new_commands_end_with_2_and_words(arguments, words
     result = measured(*arguments)
     assert result.exit_code == 2
     assert words in re.sub(r"\s+", " ", result.stderr)
+
+
+def test_optimizer_measures_ours_and_theirs(tmp_path: Path):
+    small = ("--numel", "4096", "--rounds", "2", "--recipes", "fp32;bf16-sr", "--modes", "eager")
+    out = ("--backends", "torch loop,bitsandbytes 8-bit", "--out", str(tmp_path / "r.json"))
+    result = CliRunner().invoke(app, ["measure", "optimizer", *small, *out])
+    assert result.exit_code == 0, result.stderr
+    assert Record.load(tmp_path / "r.json").kind == "optimizer"
+    shown = re.sub(r"\s+", " ", result.stdout)
+    assert all(name in shown for name in ("torch loop", "bitsandbytes 8-bit", "fp32 eager", "bf16-sr eager", "copy_"))
+    wrong = CliRunner().invoke(app, ["measure", "optimizer", "--backends", "apex"])
+    assert (wrong.exit_code, "unknown optimizer backend 'apex'" in wrong.stderr) == (2, True)
+
+
+def test_states_measures_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = [Setting(Recipe()), Setting(Recipe.parse("fp32,exp_avg_sq=bf16"))]
+    monkeypatch.setattr(measure_states, "moment_settings", lambda: settings)
+    monkeypatch.setattr(measure_states, "weight_settings", list)
+    result = CliRunner().invoke(
+        app, ["measure", "states", "--steps", "4", "--seeds", "2", "--out", str(tmp_path / "r.json")]
+    )
+    assert result.exit_code == 0, result.stderr
+    record = Record.load(tmp_path / "r.json")
+    assert (record.kind, record.parameters["seeds"], len(record.series)) == ("states", 2, 4)
+    assert "fp32,exp_avg_sq=bf16, lr 0.001, spike" in re.sub(r"\s+", " ", result.stdout)
+    assert CliRunner().invoke(app, ["measure", "states", "--seeds", "0"]).exit_code == 2
