@@ -1,0 +1,53 @@
+"""Optimizers beside each other, from a record of `mixlab measure optimizer`, as a table."""
+
+from __future__ import annotations
+
+from html import escape
+
+from mixlab.optimizer_backends import BACKENDS
+from mixlab.records import Record
+from mixlab.tables import html_table, text_table
+
+
+class OptimizerTable:
+    """Bytes of states and time of a step, relative to torch's fused AdamW; ours first, then other libraries'.
+
+    A row of ours is a recipe, eager or compiled. What did not run on that machine is a note.
+
+    Args:
+        record: Of `mixlab measure optimizer`.
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    columns = ("AdamW", "bytes of states", "time / torch fused", "quartiles", "GB/s")
+
+    def __init__(self, record: Record) -> None:
+        if record.kind != "optimizer":
+            raise ValueError(f"OptimizerTable: the record must be of kind optimizer, got {record.kind!r}")
+        cases = [one.name.removesuffix(", ratio") for one in record.series if one.name.endswith(", ratio")]
+        ordered = sorted(cases, key=lambda case: case in BACKENDS)
+        self.rows = [_row(record, case) for case in ordered]
+        parameters = record.parameters
+        size = f"{parameters['numel']:,} parameters, {parameters['threads']} threads on {parameters['device']}"
+        self.notes = [
+            f"{record.summary}, not run here",
+            f"{size}; a copy runs at {record['copy_'].median:.3g} GB/s",
+            *(f"{name}: {note}" for name, note in parameters.items() if str(note).startswith("does not run here")),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join([text_table(self.columns, self.rows), *self.notes])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
+        return html_table(self.columns, self.rows, row_heads=True) + notes
+
+
+def _row(record: Record, case: str) -> tuple[str, ...]:
+    ratio = record[f"{case}, ratio"]
+    low, high = ratio.quartiles
+    kept, speed = record[f"{case}, states"].median, record[f"{case}, speed"].median
+    words = f"{case}: {BACKENDS[case].stores}" if case in BACKENDS else case
+    return (words, f"{kept:.4g}", f"{ratio.median:.2f} ×", f"{low:.2f} to {high:.2f}", f"{speed:.3g}")
