@@ -15,6 +15,7 @@ from mixlab.explain import Explanation, explain
 from mixlab.fake_quantize import fake_quantize
 from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Code, Format
 from mixlab.histograms import Fractions, Histogram
+from mixlab.memory.model_states import ModelStates, model_states
 from mixlab.probes import TensorStats, tensor_stats, track, usable_window
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.rounding import round_to
@@ -23,6 +24,7 @@ from mixlab.runs import Run, RunInfo, outcome
 from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, TorchPolicy, hunt, simulate
 from mixlab.scalers import DynamicScaler, NoScaler, StaticScaler
 from mixlab.tasks import TASKS, Task, load_task
+from mixlab.track_updates import track_updates
 from mixlab.trainer import StepRecord, Trainer
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "Fractions",
     "Histogram",
     "MegatronPolicy",
+    "ModelStates",
     "NoScaler",
     "Recipe",
     "RoundingStats",
@@ -66,6 +69,7 @@ __all__ = [
     "fake_quantize",
     "hunt",
     "load_task",
+    "model_states",
     "outcome",
     "quantize_blocks",
     "round_to",
@@ -73,5 +77,6 @@ __all__ = [
     "simulate",
     "tensor_stats",
     "track",
+    "track_updates",
     "usable_window",
 ]

@@ -34,6 +34,7 @@ from mixlab import (
     fake_quantize,
     hunt,
     load_task,
+    model_states,
     outcome,
     quantize_blocks,
     round_to,
@@ -41,6 +42,7 @@ from mixlab import (
     simulate,
     tensor_stats,
     track,
+    track_updates,
     usable_window,
 )
 from mixlab.cli import app
@@ -121,6 +123,10 @@ CALLS = [
     ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=math.nan), "from 0 to 1, got nan"),
     ("track", lambda: track(TASK), "model must be a torch.nn.Module, got Task"),
     ("track", lambda: track(TASK.make_model(), kinds=("grads",)), "unknown kinds grads; use activation"),
+    ("model_states", lambda: model_states("fp32"), "recipe must be a Recipe, got 'fp32'"),
+    ("model_states", lambda: model_states(PRESETS["fp32"], [0]), "numels must be whole numbers from 1 up"),
+    ("track_updates", lambda: track_updates(TASK, None), "model must be a torch.nn.Module, got Task"),
+    ("track_updates", lambda: track_updates(TASK.make_model(), None), "optimizer must be a torch.optim.Optimizer"),
     ("load_task", lambda: load_task("mnist"), "unknown task 'mnist': use one of digits-mlp"),
     ("load_task", lambda: load_task("digits-mlp", loss_weight=0), "loss_weight must be a positive finite number"),
     ("Task", lambda: Task("t", TASK.make_model, TASK.draw, TASK.held_out, "lion"), "one of sgd, adam, adamw"),
@@ -156,7 +162,17 @@ COMMANDS = [
 
 # Constants, and records that mixlab makes and nobody is asked to construct.
 NO_INPUT = {"BF16", "BLOCK_FORMATS", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
-RECORDS = {"BlockTensor", "Code", "Explanation", "Fractions", "RoundingStats", "RunInfo", "StepRecord", "TensorStats"}
+RECORDS = {
+    "BlockTensor",
+    "Code",
+    "Explanation",
+    "Fractions",
+    "ModelStates",
+    "RoundingStats",
+    "RunInfo",
+    "StepRecord",
+    "TensorStats",
+}
 
 
 @pytest.mark.parametrize(("name", "call", "words"), CALLS, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(CALLS)])

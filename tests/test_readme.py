@@ -55,6 +55,17 @@ def test_the_lines_about_scalers_print_what_they_say(capsys):
     assert shown in CODE[4]
 
 
+def test_the_lines_about_optimizers_train(capsys):
+    model = nn.Sequential(nn.Linear(4, 3))
+
+    def train(model, optimizer):
+        model(torch.randn(8, 4)).sum().backward()
+        optimizer.step()
+
+    exec(CODE[5], {"model": model, "train": train})
+    assert capsys.readouterr().out.startswith("swallowed ")
+
+
 def test_the_bytes_of_the_presets_are_counted():
     task = load_task("digits-cnn")
     rows = re.findall(r"^\| (`.*`) \|.*\| ([\d, ]+) \|$", README, re.MULTILINE)
