@@ -18,7 +18,7 @@ def test_a_trajectory_has_a_row_a_step():
     seen = Trajectory(Recipe(), (1.0, 1.5, math.nan), (0.5, -0.25), (4.0, 0.0), (0.5, math.nan), (1.0, math.nan))
     assert trajectory_columns(seen) == {
         "step": [0, 1],
-        "weight": [1.5, None],
+        "change": [0.5, None],
         "exp_avg": [0.5, -0.25],
         "exp_avg_sq": [2.0, None],
         "reach": [-1.0, None],
@@ -31,7 +31,7 @@ def test_a_long_trajectory_is_thinned():
     columns = trajectory_columns(seen, points=100)
     assert {len(column) for column in columns.values()} == {100}
     assert columns["step"][:3] == [0, 10, 20]
-    assert columns["weight"][1] == 11.0
+    assert columns["change"][1] == 11.0
 
 
 def test_a_watched_training_in_pieces():

@@ -14,7 +14,7 @@ Columns = dict[str, Sequence[float | None]]
 
 
 def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
-    """Returns one weight's training as columns: step, weight, exp_avg, log2 of exp_avg_sq, log2 of update over gap.
+    """Returns one weight's training as columns: step, change of the weight, exp_avg, log2 of exp_avg_sq, log2 of update over gap.
 
     Of more than `points` steps, every n-th. What is zero or not finite has no logarithm and is None.
     """
@@ -24,7 +24,7 @@ def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
     ratios = [update / gap if gap else math.nan for update, gap in zip(trajectory.update, trajectory.gap, strict=True)]
     return {
         "step": list(places),
-        "weight": [_finite(trajectory.weight[place + 1]) for place in places],
+        "change": [_finite(trajectory.weight[place + 1] - trajectory.weight[0]) for place in places],
         "exp_avg": [_finite(trajectory.exp_avg[place]) for place in places],
         "exp_avg_sq": [_log2(trajectory.exp_avg_sq[place]) for place in places],
         "reach": [_log2(ratios[place]) for place in places],

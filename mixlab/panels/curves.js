@@ -3,6 +3,7 @@
 //   x: the column across, "step" without it; of others, xTitle says what they are, and all runs share their extent
 //   format, xFormat: how numbers are written, by name in FORMATS
 //   thin: a second column, drawn thin; ticks: a column of places to mark at the bottom
+//   line: a value to rule a line at
 //   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn so
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
@@ -25,7 +26,6 @@ function percent(value) {
 const FORMATS = {
   short,
   percent,
-  fine: (value) => String(Number(value.toPrecision(6))),
   power: (value) => `2^${short(value)}`,
 };
 
@@ -42,6 +42,7 @@ function extent(values, chart) {
   let low = chart.floor ? chart.floor[0] : Math.min(...values);
   let high = Math.max(...values, chart.floor ? chart.floor[1] : -Infinity);
   if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  if (chart.line !== undefined) [low, high] = [Math.min(low, chart.line), Math.max(high, chart.line)];
   if (chart.whole) return [Math.floor(low) - 1, Math.ceil(high) + 1];
   if (chart.fromZero) low = Math.min(0, low);
   return high > low ? [low, high] : [low, low + 1];
@@ -79,6 +80,9 @@ function drawChart(parent, chart, runs, lastStep, width) {
   if (chart.xTitle) element(svg, "text", { x: x((domain[0] + domain[1]) / 2), y: HEIGHT - 8, "text-anchor": "middle" }, chart.xTitle);
   if (!values.length) {
     element(svg, "text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
+  }
+  if (chart.line !== undefined) {
+    element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(chart.line), y2: y(chart.line), class: "mixlab-rule" });
   }
   for (const run of runs) drawRun(svg, chart, run, x, y);
 }

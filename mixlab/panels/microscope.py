@@ -13,11 +13,12 @@ from mixlab.recipes import Recipe
 from mixlab.stalls import largest_stalled_significand, smallest_effective_lr
 
 _BETA2 = 0.999  # Adam's default, which the tasks take
+_POWER: dict[str, object] = {"format": "power", "whole": True}
 _CHARTS: list[dict[str, object]] = [
-    {"column": "weight", "title": "the weight", "format": "fine", "stairs": True},
-    {"column": "reach", "title": "update / gap to the next value (below 2^-1: lost)", "format": "power"},
+    {"column": "change", "title": "how far the weight has gone", "format": "short", "stairs": True},
+    {"column": "reach", "title": "update / gap (lost below 2^-1)", "line": -1, **_POWER},
     {"column": "exp_avg", "title": "first moment m", "format": "short", "stairs": True},
-    {"column": "exp_avg_sq", "title": "second moment v", "format": "power", "stairs": True},
+    {"column": "exp_avg_sq", "title": "second moment v", "stairs": True, **_POWER},
 ]
 
 
@@ -28,7 +29,7 @@ class Microscope(widgets.VBox):  # type: ignore[misc]
 
     Args:
         recording: What to replay.
-        controls: Which may stand elsewhere on the page.
+        controls: Shown above; they may stand elsewhere on the page too.
 
     Attributes:
         exact, stored: Both trajectories.
@@ -39,7 +40,7 @@ class Microscope(widgets.VBox):  # type: ignore[misc]
         self._controls = controls
         self.charts = Charts(charts=_CHARTS, heading="One weight")
         self._words = widgets.HTML()
-        super().__init__([self._words, self.charts])
+        super().__init__([controls, self._words, self.charts])
         self._draw()
         controls.changed.append(self._draw)
 

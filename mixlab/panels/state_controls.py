@@ -15,8 +15,8 @@ from mixlab.recipes import STATES, Recipe, StateName
 
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 _ROUNDINGS = ("nearest", "stochastic")
-_LABELS = {"description_width": "9em"}
-_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
+_LABELS = {"description_width": "10em"}
+_WIDE = {"width": "24em"}  # two columns of these fit a page of 800 pixels
 
 # How weights are kept: what the recipe then says, gradients in the weights' format.
 _WEIGHTS: dict[str, dict[str, Any]] = {
@@ -79,8 +79,8 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
             control.observe(self.errors.guard(lambda _change: self._tell()), "value")
         left = widgets.VBox([self._exp_avg, self._exp_avg_sq, self._rounding, self._weights])
         right = widgets.VBox([self._lr, self._spike, self._share])
-        columns = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
-        super().__init__([columns, self.errors, self._bytes])
+        columns = widgets.HBox([left, right, self._bytes], layout={"flex_flow": "row wrap"})
+        super().__init__([columns, self.errors])
         self._show()
 
     @property

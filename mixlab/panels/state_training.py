@@ -28,7 +28,7 @@ _CHARTS: list[dict[str, object]] = [
     },
     {
         "column": "stuck",
-        "title": "second moments that should fall and do not",
+        "title": "second moments that fail to fall",
         "format": "percent",
         "range": [0, 1],
         "sparse": True,
@@ -51,7 +51,7 @@ class StateTraining(LiveTraining[WatchedStep]):
 
     Args:
         task: What is trained, with Adam or AdamW; its learning rate is the controls'.
-        controls: Which may stand elsewhere on the page.
+        controls: Shown above; they may stand elsewhere on the page too.
         steps: Of a training; a spike comes after a third of them.
         seed: Of weights and batches.
 
@@ -66,7 +66,7 @@ class StateTraining(LiveTraining[WatchedStep]):
         super().__init__()
         self.charts = Charts(charts=_CHARTS)
         self.runs: dict[str, list[WatchedStep]] = {}
-        self.children = [self.buttons, self.status_line, self.errors, self.charts]
+        self.children = [controls, self.buttons, self.status_line, self.errors, self.charts]
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls
@@ -102,7 +102,7 @@ class StateTraining(LiveTraining[WatchedStep]):
 def _outcome(steps: list[WatchedStep]) -> str:
     words = outcome([step.record for step in steps])
     last = next((step.lost for step in reversed(steps) if step.lost is not None), None)
-    return words if last is None else f"{words}; last {last}"
+    return words if last is None else f"{words}; at the end {last.swallowed} of the updates swallowed"
 
 
 def _series(label: str, steps: list[WatchedStep], index: int) -> dict[str, object]:

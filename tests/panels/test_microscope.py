@@ -56,4 +56,4 @@ def test_a_spike_comes_after_a_third(recording):
 
 def test_what_becomes_nan_is_a_gap(recording):
     panel = Microscope(recording, StateControls("fp16", spike=True))
-    assert None in panel.charts.finished[1]["weight"]
+    assert None in panel.charts.finished[1]["change"]
