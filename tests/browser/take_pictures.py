@@ -43,12 +43,19 @@ def see_the_board(page: Page) -> None:
     expect(page.get_by_text("DeepSpeed: consecutive hysteresis")).to_be_visible()
 
 
+def round_the_weights(page: Page) -> None:
+    cell = page.locator(".jp-CodeCell").filter(has=page.get_by_text("microscope = Microscope("))
+    cell.get_by_label("Weights").select_option("bf16, rounded to nearest")
+    expect(cell.get_by_role("status")).to_contain_text("it moves in 0 steps")
+
+
 PICTURES = [
     ("01_number_formats", "bit_explorer", "BitExplorer(", leave_as_it_is),
     ("02_underflow_and_loss_scaling", "loss_scale_panel", "LossScalePanel(probe", turn_the_scale),
     ("03_inside_amp", "step_through", "stepper = StepThrough(", go_to_backward),
     ("04_training_modes", "cockpit", "cockpit = Cockpit(", train_two),
     ("05_dynamic_loss_scaling", "scaler_board", "board = ScalerBoard(", see_the_board),
+    ("06_adam_in_low_precision", "microscope", "microscope = Microscope(", round_the_weights),
 ]
 
 

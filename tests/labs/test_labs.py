@@ -43,12 +43,17 @@ PARAMETERS = {
         {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "task": "chars-gpt", "loss_scale": 4096, "steps": 16},
         {"recipe": "fp16", "task": "digits-cnn", "steps": 40},
     ],
+    "06_adam_in_low_precision": [
+        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 12, "seed": 2},
+        {"recipe": "fp16", "task": "digits-mlp", "steps": 60},
+    ],
 }
 DIVERGING = {  # index of the set
     "01_number_formats": 1,
     "02_underflow_and_loss_scaling": 1,
     "04_training_modes": 1,
     "05_dynamic_loss_scaling": 1,
+    "06_adam_in_low_precision": 1,
 }
 
 
