@@ -14,7 +14,7 @@ Columns = dict[str, Sequence[float | None]]
 
 
 def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
-    """Returns one weight's training as columns: step, change of the weight, exp_avg, log2 of exp_avg_sq, log2 of update over gap.
+    """Returns one weight's training as columns: step, change, exp_avg, and log2 of exp_avg_sq and of update over gap.
 
     Of more than `points` steps, every n-th. What is zero or not finite has no logarithm and is None.
     """

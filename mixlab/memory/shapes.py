@@ -1,0 +1,205 @@
+"""Shapes of decoder-only transformers as data, with parameter counts that follow from them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Style = Literal["gpt2", "llama"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What decides a transformer's memory.
+
+    Attributes:
+        name: What it is called.
+        layers, width, heads: As usual; heads divide width, and `head_width` is their quotient.
+        kv_heads: Heads of keys and values, which divide `heads`; fewer is grouped-query attention (Ainslie et al., GQA,
+            2023).
+        ffn: Width of the feed-forward layer.
+        vocabulary: Tokens.
+        tied: Whether the output layer is the embedding.
+        context: The longest sequence it was made for; of "gpt2" each position has an embedding.
+        style: "gpt2": LayerNorm, biases, two feed-forward matrices with GELU (Radford et al., Language Models are
+            Unsupervised Multitask Learners, 2019). "llama": RMSNorm, no biases, three matrices with SwiGLU (Touvron et
+            al., Llama 2, 2023).
+        qkv_bias: Whether "llama" has biases at queries, keys and values, as Qwen.
+
+    Raises:
+        ValueError: A number that is not whole and positive, or one that does not divide another as it must.
+    """
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    vocabulary: int
+    tied: bool
+    context: int
+    style: Style = "llama"
+    qkv_bias: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("layers", "width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"ModelShape {self.name}: {field} must be a whole number from 1 up, got {value!r}")
+        if self.style not in ("gpt2", "llama"):
+            raise ValueError(f"ModelShape {self.name}: style must be gpt2 or llama, got {self.style!r}")
+        if self.width % self.heads:
+            raise ValueError(
+                f"ModelShape {self.name}: heads must divide width, got {self.heads} heads and width {self.width}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"ModelShape {self.name}: kv_heads must divide heads, got {self.kv_heads} and {self.heads}"
+            )
+        if self.style == "gpt2" and self.kv_heads != self.heads:
+            raise ValueError(f"ModelShape {self.name}: style gpt2 has as many kv_heads as heads, got {self.kv_heads}")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def kv_width(self) -> int:
+        """Of keys, and of values."""
+        return self.kv_heads * self.head_width
+
+    @property
+    def layer_matrices(self) -> tuple[tuple[int, int], ...]:
+        """(outputs, inputs) of a layer's matrix products, in order."""
+        w, kv = self.width, self.kv_width
+        attention = [(w, w), (kv, w), (kv, w), (w, w)]
+        feed_forward = [(self.ffn, w)] * (2 if self.style == "llama" else 1) + [(w, self.ffn)]
+        return (*attention, *feed_forward)
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer."""
+        matrices = sum(rows * columns for rows, columns in self.layer_matrices)
+        if self.style == "gpt2":
+            return matrices + sum(rows for rows, _ in self.layer_matrices) + 4 * self.width  # biases, two LayerNorms
+        biases = self.width + 2 * self.kv_width if self.qkv_bias else 0
+        return matrices + biases + 2 * self.width  # two RMSNorms
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Of the embeddings, and of the output layer if it is not tied."""
+        tokens = self.vocabulary * self.width * (1 if self.tied else 2)
+        return tokens + (self.context * self.width if self.style == "gpt2" else 0)
+
+    @property
+    def parameters(self) -> int:
+        final_norm = (2 if self.style == "gpt2" else 1) * self.width
+        return self.layers * self.layer_parameters + self.embedding_parameters + final_norm
+
+
+def _gpt2(name: str, layers: int, width: int, heads: int) -> ModelShape:
+    return ModelShape(name, layers, width, heads, heads, 4 * width, 50257, True, 1024, "gpt2")
+
+
+# Radford et al., 2019; Touvron et al., Llama 2, 2023; Grattafiori et al., The Llama 3 Herd of Models, 2024; Jiang et
+# al., Mistral 7B, 2023; Qwen Team, Qwen2.5 Technical Report, 2024; and the config.json of each.
+SHAPES: dict[str, ModelShape] = {
+    shape.name: shape
+    for shape in (
+        _gpt2("gpt2", 12, 768, 12),
+        _gpt2("gpt2-medium", 24, 1024, 16),
+        _gpt2("gpt2-large", 36, 1280, 20),
+        _gpt2("gpt2-xl", 48, 1600, 25),
+        ModelShape("llama-2-7b", 32, 4096, 32, 32, 11008, 32000, False, 4096),
+        ModelShape("llama-2-13b", 40, 5120, 40, 40, 13824, 32000, False, 4096),
+        ModelShape("llama-2-70b", 80, 8192, 64, 8, 28672, 32000, False, 4096),
+        ModelShape("llama-3-8b", 32, 4096, 32, 8, 14336, 128256, False, 8192),
+        ModelShape("llama-3-70b", 80, 8192, 64, 8, 28672, 128256, False, 8192),
+        ModelShape("llama-3.1-405b", 126, 16384, 128, 8, 53248, 128256, False, 131072),
+        ModelShape("llama-3.2-1b", 16, 2048, 32, 8, 8192, 128256, True, 131072),
+        ModelShape("mistral-7b", 32, 4096, 32, 8, 14336, 32000, False, 32768),
+        ModelShape("qwen2.5-0.5b", 24, 896, 14, 2, 4864, 151936, True, 32768, qkv_bias=True),
+        ModelShape("qwen2.5-1.5b", 28, 1536, 12, 2, 8960, 151936, True, 32768, qkv_bias=True),
+        ModelShape("qwen2.5-7b", 28, 3584, 28, 4, 18944, 152064, False, 131072, qkv_bias=True),
+        ModelShape("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False, 131072, qkv_bias=True),
+    )
+}
+
+
+def model_shape(name: str | Path) -> ModelShape:
+    """Returns a shape by its name, or from a Hugging Face `config.json`.
+
+    >>> f"{model_shape('llama-3-8b').parameters:,}"
+    '8,030,261,248'
+
+    Args:
+        name: One of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture.
+
+    Raises:
+        ValueError: An unknown name (near ones are offered), or a file of which no shape can be read; what is missing is
+            named.
+    """
+    if isinstance(name, str) and name in SHAPES:
+        return SHAPES[name]
+    if str(name).endswith(".json"):
+        return _from_config(Path(name))
+    near = difflib.get_close_matches(str(name), SHAPES, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or a path of a config.json")
+
+
+_LLAMAS = ("llama", "mistral", "qwen2")
+
+
+def _from_config(path: Path) -> ModelShape:
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no config.json: it must hold an object")
+    kind = config.get("model_type")
+    if kind not in ("gpt2", *_LLAMAS):
+        raise ValueError(f"{path}: model_type must be one of gpt2, {', '.join(_LLAMAS)}, got {kind!r}")
+    wanted = _GPT2_KEYS if kind == "gpt2" else _LLAMA_KEYS
+    missing = [key for key in wanted.values() if key not in config]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    numbers: dict[str, Any] = {field: config[key] for field, key in wanted.items()}
+    name = str(config.get("_name_or_path") or path.parent.name or path.stem)
+    if kind == "gpt2":
+        ffn = config.get("n_inner") or 4 * numbers["width"]
+        return ModelShape(name, kv_heads=numbers["heads"], ffn=ffn, tied=True, style="gpt2", **numbers)
+    heads = numbers["heads"]
+    if (head_width := config.get("head_dim")) not in (None, numbers["width"] // heads):
+        raise ValueError(f"{path}: head_dim must be hidden_size / num_attention_heads, got {head_width!r}")
+    return ModelShape(
+        name,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
+        **numbers,
+    )
+
+
+_GPT2_KEYS = {
+    "layers": "n_layer",
+    "width": "n_embd",
+    "heads": "n_head",
+    "vocabulary": "vocab_size",
+    "context": "n_positions",
+}
+_LLAMA_KEYS = {
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "context": "max_position_embeddings",
+}
