@@ -146,7 +146,8 @@ def optimizer(
 
 @app.command()
 def states(
-    steps: Annotated[int, typer.Option(help="Of each run.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 1500,
+    spike_at: Annotated[int, typer.Option(help="The step with the gradient spike, counted from 0.")] = 50,
     seeds: Annotated[int, typer.Option(help="How many runs of each setting.")] = 5,
     seed: Annotated[int, typer.Option(help="The first one.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
@@ -155,7 +156,9 @@ def states(
     """Measure what training loses with Adam's moments or the weights in fewer bits: every pair of formats, by seeds."""
 
     def measured(progress: Callable[[float], None]) -> Record:
-        return measure_states(steps=steps, seeds=seeds, seed=seed, command=_typed(), progress=progress)
+        return measure_states(
+            steps=steps, spike_at=spike_at, seeds=seeds, seed=seed, command=_typed(), progress=progress
+        )
 
     _measure(measured, out, as_json, _states_table)
 

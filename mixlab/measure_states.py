@@ -14,7 +14,8 @@ from mixlab.state_grid import Setting, final_loss, moment_settings, weight_setti
 def measure_states(
     *,
     settings: Sequence[Setting] | None = None,
-    steps: int = 1000,
+    steps: int = 1500,
+    spike_at: int = 50,
     seeds: int = 5,
     seed: int = 0,
     command: str = "measure_states",
@@ -28,6 +29,7 @@ def measure_states(
     Args:
         settings: None takes all of `mixlab.state_grid`: half an hour on one core.
         steps: Of each run.
+        spike_at: The step with the spike, counted from 0.
         seeds: How many.
         seed: The first one; the others follow.
         command: What the record shall say was typed.
@@ -38,7 +40,7 @@ def measure_states(
     """
     if settings is None:
         settings = list(dict.fromkeys([*moment_settings(), *weight_settings()]))
-    for name, value, low in (("seeds", seeds, 1), ("steps", steps, 3)):
+    for name, value, low in (("seeds", seeds, 1), ("steps", steps, 1)):
         if type(value) is not int or value < low:
             raise ValueError(f"measure_states: {name} must be a whole number from {low} up, got {value!r}")
     if not settings:
@@ -47,7 +49,7 @@ def measure_states(
     for number, setting in enumerate(settings):
         ends = []
         for one in range(seeds):
-            ends.append(final_loss(setting, steps=steps, seed=seed + one))
+            ends.append(final_loss(setting, steps=steps, spike_at=spike_at, seed=seed + one))
             progress((number + (one + 1) / seeds) / len(settings))
         finite = [end for end in ends if math.isfinite(end[0])]
         if len(finite) < seeds:
@@ -61,6 +63,13 @@ def measure_states(
         date=date,
         seed=seed,
         command=command,
-        parameters={"task": "digits-adam", "steps": steps, "seeds": seeds, "threads": torch.get_num_threads(), **notes},
+        parameters={
+            "task": "digits-adam",
+            "steps": steps,
+            "spike at step": spike_at,
+            "seeds": seeds,
+            "threads": torch.get_num_threads(),
+            **notes,
+        },
         series=tuple(series),
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from mixlab.compiling import compiled_variant
 from mixlab.formats import BF16, FP16
 from mixlab.rounding import draw_bits, hashed_bits, round_to
-from mixlab.state_formats import StateFormat
+from mixlab.state_formats import StateFormat, at_random
 
 WeightUpdate = Literal["nearest", "stochastic", "kahan"]
 Moments = dict[str, Tensor]
@@ -70,7 +70,7 @@ class AdamNumbers(NamedTuple):
         shrink: What decoupled weight decay multiplies the weight by.
         weight_decay: Times the weight, added to the gradient where the decay is not decoupled.
         new1, beta2, new2: 1 - beta1, beta2, 1 - beta2.
-        root: The square root of 1 - beta2^step.
+        root, inverse_root: The square root of 1 - beta2^step, and 1 over it.
         eps: Added to the square root of the second moment.
     """
 
@@ -81,6 +81,7 @@ class AdamNumbers(NamedTuple):
     beta2: Any
     new2: Any
     root: Any
+    inverse_root: Any
     eps: Any
 
 
@@ -116,7 +117,7 @@ class AdamRule:
                 gradient = gradient + n.weight_decay * weight
         exp_avg = moments["exp_avg"] + n.new1 * (gradient - moments["exp_avg"])
         exp_avg_sq = moments["exp_avg_sq"] * n.beta2 + n.new2 * gradient * gradient
-        weight = weight - n.step_size * exp_avg / (exp_avg_sq.sqrt() / n.root + n.eps)
+        weight = weight - n.step_size * exp_avg / (exp_avg_sq.sqrt() * n.inverse_root + n.eps)
         return weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
@@ -140,6 +141,11 @@ class StepPlan:
     def random(self) -> bool:
         """Whether anything is rounded at random."""
         return self.update == "stochastic" or any(fmt.rounding == "stochastic" for _, fmt in self.states)
+
+    @property
+    def has_narrow_states(self) -> bool:
+        """Whether a state is stored in less than float32."""
+        return any(fmt.dtype is not torch.float32 for _, fmt in self.states)
 
     @property
     def in_blocks(self) -> bool:
@@ -168,18 +174,48 @@ def eager_step_(
 
 @cache
 def compiled_step(plan: StepPlan) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
-    """Returns the step as one compiled function of a piece, the numbers as a tensor, and two int32 seeds."""
+    """Returns the step as one compiled function of a piece, the numbers as a tensor, and two int32 seeds.
+
+    The tensors of a piece may also be float32 copies of what is stored; values that are rounded to nearest are then not
+    rounded yet when it returns, and all others lie in their formats.
+    """
 
     def step(piece: dict[str, Tensor], numbers: Tensor, seed: Tensor) -> None:
         weight = piece["weight"]
 
         def bits(stream: int) -> Tensor:
             index = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device)
-            return hashed_bits(index, (seed[0], seed[1] + stream))
+            number, upper = (stream + 1) // 2, stream % 2 == 0  # two moments share a hash where 16 bits are enough
+            shared = number > 0 and all(fmt.dtype is torch.bfloat16 for _, fmt in plan.states)
+            hashed = hashed_bits(index, (seed[0], seed[1] + (number if shared else stream)))
+            return hashed << 16 if shared and upper else hashed
 
         _step_(plan, piece, plan.rule.compiled, plan.rule.numbers(*numbers.unbind()), bits)
 
     return compiled_variant(step)
+
+
+def widened_step_(
+    plan: StepPlan, piece: dict[str, Tensor], numbers: Tensor, seed: Tensor, scratch: dict[str, Tensor]
+) -> None:
+    """Takes a compiled step on float32 copies of a piece's 16-bit tensors, and rounds them back.
+
+    On a CPU, the compiler loads 16-bit states beside float32 weights by way of the stack, which takes longer than all
+    the rest; torch's own casts do not, and a piece stays in the cache. (Beside 16-bit weights, copies cost more.)
+
+    Args:
+        scratch: Where the copies lie, to be kept from piece to piece: fresh memory would cost as much again.
+    """
+    narrow = [name for name, tensor in piece.items() if tensor.dtype is not torch.float32]
+    wide = dict(piece)
+    for name in narrow:
+        if name not in scratch:
+            scratch[name] = torch.empty_like(piece[name], dtype=torch.float32)
+        wide[name] = scratch[name][: piece[name].numel()].copy_(piece[name])
+    compiled_step(plan)(wide, numbers, seed)
+    for name in narrow:
+        if name != "gradient":
+            piece[name].copy_(wide[name])
 
 
 def _step_(
@@ -213,8 +249,7 @@ def _store_weight_(plan: StepPlan, piece: dict[str, Tensor], weight: Tensor, bit
         piece["compensation"].copy_(weight - rounded)
         weight = rounded
     elif plan.update == "stochastic":
-        fmt = _FORMATS[plan.dtype]
-        weight = round_to(weight, fmt, overflow="inf", rounding="stochastic", random_bits=bits(0))
+        weight = at_random(weight, plan.dtype, bits(0))
     _copy_(piece["weight"], weight)
 
 

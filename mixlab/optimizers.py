@@ -26,10 +26,12 @@ from mixlab.optimizer_step import (
     WeightUpdate,
     compiled_step,
     eager_step_,
+    widened_step_,
 )
 from mixlab.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRounding, state_format
 
 _PIECE = 1 << 17  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
+_WIDE_PIECE = 1 << 19  # of a compiled step that works on copies: fewer calls, and its copies still fit
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -143,16 +145,25 @@ class _StoredOptimizer(Optimizer):
         whole |= {name: value for name, value in state.items() if name != "step"}
         parts = {name: flat(tensor) for name, tensor in whole.items()}
         if self.compiled and not (parameter.device.type == "cpu" and plan.in_blocks):
-            compiled_step(plan)(parts, numbers.tensor(state["step"], parameter.device), self._seed(plan, parameter))
+            self._step_compiled(plan, parts, numbers.tensor(state["step"], parameter.device))
         else:
             for piece in _pieces(parts, self.storage.block_size):
                 eager_step_(plan, piece, numbers(state["step"]), self.generator)
         if dense.data_ptr() != parameter.data_ptr():
             parameter.copy_(dense)
 
-    def _seed(self, plan: StepPlan, parameter: Tensor) -> Tensor:
+    def _step_compiled(self, plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor) -> None:
+        device = parts["weight"].device
+        widened = device.type == "cpu" and plan.dtype is torch.float32 and plan.has_narrow_states
+        if not widened:
+            compiled_step(plan)(parts, numbers, self._seed(plan, device))
+            return
+        scratch: dict[str, Tensor] = {}
+        for piece in _pieces(parts, 1, size=_WIDE_PIECE):
+            widened_step_(plan, piece, numbers, self._seed(plan, device), scratch)
+
+    def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
         """Returns two numbers for the hash of a compiled step; drawn only where something is rounded at random."""
-        device = parameter.device
         if not plan.random:
             return torch.zeros(2, dtype=torch.int32, device=device)
         return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
@@ -349,6 +360,7 @@ class Adam(_StoredOptimizer):
             beta2=beta2,
             new2=1 - beta2,
             root=(1 - beta2**step) ** 0.5,
+            inverse_root=(1 - beta2**step) ** -0.5,
             eps=group["eps"],
         )
 
@@ -449,10 +461,10 @@ def _saved_format(name: str, fmt: StateFormat, codes: Tensor, scale: Tensor | No
     return state_format(dtype, signed=name != "exp_avg_sq", block_size=block_size)
 
 
-def _pieces(parts: dict[str, Tensor], block_size: int) -> Iterator[dict[str, Tensor]]:
+def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) -> Iterator[dict[str, Tensor]]:
     """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
     numel, device = parts["weight"].numel(), parts["weight"].device
-    size = numel if device.type != "cpu" else _PIECE * torch.get_num_threads()
+    size = numel if device.type != "cpu" else size * torch.get_num_threads()
     size = -(-size // block_size) * block_size
     for start in range(0, numel, size):
         piece, blocks = slice(start, start + size), slice(start // block_size, (start + size) // block_size)

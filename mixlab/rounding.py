@@ -339,14 +339,32 @@ def as_tensors(limits: Limits, carrier: torch.dtype, device: torch.device) -> Li
 
 
 def hashed_bits(index: Tensor, seed: Tensor | Sequence[Tensor]) -> Tensor:
-    """Returns int32 bits from int32 indices: the finaliser of MurmurHash3 (Appleby, 2011), keyed before and between."""
-    return _finalised(_finalised(index + seed[0]) ^ seed[1])
+    """Returns int32 bits from int32 indices: the finaliser of MurmurHash3 (Appleby, 2011) twice, keyed before each.
 
-
-def _finalised(h: Tensor) -> Tensor:
-    h = (h ^ ((h >> 16) & 0xFFFF)) * -0x7A143595  # 0x85EBCA6B as int32
-    h = (h ^ ((h >> 13) & 0x7FFFF)) * -0x3D4D51CB  # 0xC2B2AE35 as int32
+    The last shift of the first and the first of the second would undo each other, and are left out.
+    """
+    h = index + seed[0]
+    h = _multiplied(h ^ ((h >> 16) & 0xFFFF))
+    h = _multiplied(h ^ seed[1])
     return h ^ ((h >> 16) & 0xFFFF)
+
+
+def bf16_at_random(x: Tensor, random_bits: Tensor) -> Tensor:
+    """Returns float32 values rounded stochastically to bfloat16's, bit for bit as `round_to` with overflow="inf".
+
+    What is cut off carries over if the random 16 bits are below it: one addition, for compiled kernels and for loops.
+
+    Args:
+        x: Float32, of any shape; NaN stays NaN.
+        random_bits: int32 of its shape, each of the 2^32 equally likely.
+    """
+    carry = ((random_bits >> 16) ^ -1) & 0xFFFF
+    return torch.where(x == x, ((x.view(torch.int32) + carry) & -0x10000).view(torch.float32), x)
+
+
+def _multiplied(h: Tensor) -> Tensor:
+    h = h * -0x7A143595  # 0x85EBCA6B as int32
+    return (h ^ ((h >> 13) & 0x7FFFF)) * -0x3D4D51CB  # 0xC2B2AE35 as int32
 
 
 def _require_input(x: object, fmt: object) -> None:

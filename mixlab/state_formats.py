@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixlab.formats import BF16, E4M3FN, E5M2, FP16, dtype_name
-from mixlab.rounding import round_to
+from mixlab.formats import E4M3FN, E5M2, FP16, dtype_name
+from mixlab.rounding import bf16_at_random, round_to
 
 StateDtype = torch.dtype | Literal["dynamic8"]
 StateRounding = Literal["nearest", "stochastic"]
@@ -30,7 +30,6 @@ STATE_DTYPES: tuple[StateDtype, ...] = (
     torch.float8_e5m2,
     "dynamic8",
 )
-_SIXTEEN_BIT = {torch.float16: FP16, torch.bfloat16: BF16}
 _EIGHT_BIT = {torch.float8_e4m3fn: E4M3FN, torch.float8_e5m2: E5M2}
 
 
@@ -63,8 +62,7 @@ class CastState:
         if value is codes:
             return
         if bits is not None:
-            fmt = _SIXTEEN_BIT[self.dtype]
-            value = round_to(value, fmt, overflow="inf", rounding="stochastic", random_bits=bits)
+            value = at_random(value, self.dtype, bits)
         codes.copy_(value)
 
 
@@ -154,6 +152,13 @@ class DynamicState:
             part = (scaled - values[below]) / (values[below + 1] - values[below])
             found = below + (((bits >> 8) & 0xFFFFFF).float() * 2.0**-24 < part)
         codes.copy_(found)
+
+
+def at_random(value: Tensor, dtype: torch.dtype, bits: Tensor) -> Tensor:
+    """Returns float32 values rounded stochastically to bfloat16's or float16's; what is out of range becomes inf."""
+    if dtype is torch.bfloat16:
+        return bf16_at_random(value, bits)
+    return round_to(value, FP16, overflow="inf", rounding="stochastic", random_bits=bits)
 
 
 StateFormat = CastState | ScaledState | DynamicState

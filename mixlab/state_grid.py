@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from mixlab.formats import BF16, FP32
+from mixlab.formats import BF16, FP16, FP32
 from mixlab.recipes import STATES, Recipe
 from mixlab.tasks import Task, load_task
 from mixlab.trainer import StepRecord, Trainer
@@ -75,7 +75,7 @@ class Setting:
     Attributes:
         recipe: How weights and moments are stored.
         lr: Learning rate.
-        spike: Whether a gradient is multiplied by 1000, after a third of the steps.
+        spike: Whether the gradients of one step are multiplied by 1000.
     """
 
     recipe: Recipe
@@ -89,11 +89,12 @@ class Setting:
 def moment_settings() -> list[Setting]:
     """Returns every pair of moment formats, rounded to nearest and stochastically, with float32 weights and a spike.
 
-    Then the pairs of fp32 and bf16 without one.
+    Then without one: the pairs of fp32 and bf16, and fp16, whose range v leaves at its lower end.
     """
     pairs = [Recipe(exp_avg=m, exp_avg_sq=v) for m, v in product(STATES, STATES)]
     chances = [replace(recipe, state_rounding="stochastic") for recipe in pairs if recipe != Recipe()]
     quiet = [recipe for recipe in (*pairs, *chances) if {recipe.exp_avg, recipe.exp_avg_sq} <= {FP32, BF16}]
+    quiet += [Recipe(exp_avg=FP16), Recipe(exp_avg_sq=FP16)]
     return [*(Setting(recipe) for recipe in (*pairs, *chances)), *(Setting(recipe, spike=False) for recipe in quiet)]
 
 
@@ -110,23 +111,28 @@ def weight_settings() -> list[Setting]:
     return [Setting(recipe, lr, spike=False) for lr in (1e-4, 1e-3) for recipe in ways]
 
 
-def final_loss(setting: Setting, *, steps: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Trains digits under a setting, on a CPU.
+def final_loss(setting: Setting, *, steps: int = 1500, spike_at: int = 50, seed: int = 0) -> tuple[float, float]:
+    """Trains digits under a setting, on a CPU, with its own arithmetic.
+
+    The spike comes early, so that many steps follow in which exact second moments decay from it, by 1 / e in 1000.
 
     Args:
         setting: How.
-        steps: From 3 up; a spike comes after a third of them.
+        steps: Of the training.
+        spike_at: The step whose gradients are multiplied, if the setting has a spike; one of `steps`, from 0.
         seed: Of weights, batches and rounding.
 
     Returns:
         (mean loss of the last 100 steps, NaN or inf if one is; held-out accuracy).
 
     Raises:
-        ValueError: Too few steps.
+        ValueError: No steps, or a spike outside of them.
     """
-    if type(steps) is not int or steps < 3:
-        raise ValueError(f"final_loss: steps must be a whole number from 3 up, got {steps!r}")
-    trainer = Trainer(digits_adam(setting.lr), setting.recipe, seed=seed, device="cpu")
-    losses = [record.loss for record in spiked_steps(trainer, steps, at=steps // 3 if setting.spike else None)]
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"final_loss: steps must be a whole number from 1 up, got {steps!r}")
+    if type(spike_at) is not int or not 0 <= spike_at < steps:
+        raise ValueError(f"final_loss: spike_at must be one of the {steps} steps, counted from 0, got {spike_at!r}")
+    trainer = Trainer(digits_adam(setting.lr), setting.recipe, seed=seed, device="cpu", native=True)
+    losses = [record.loss for record in spiked_steps(trainer, steps, at=spike_at if setting.spike else None)]
     last = losses[-_LAST:]
     return sum(last) / len(last), trainer.held_out()[1]

@@ -147,7 +147,7 @@ def test_states_measures_what_it_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(measure_states, "moment_settings", lambda: settings)
     monkeypatch.setattr(measure_states, "weight_settings", list)
     result = CliRunner().invoke(
-        app, ["measure", "states", "--steps", "4", "--seeds", "2", "--out", str(tmp_path / "r.json")]
+        app, ["measure", "states", "--steps=4", "--spike-at=1", "--seeds=2", "--out", str(tmp_path / "r.json")]
     )
     assert result.exit_code == 0, result.stderr
     record = Record.load(tmp_path / "r.json")

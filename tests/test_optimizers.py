@@ -482,3 +482,34 @@ def test_on_cuda_as_on_a_cpu(dtype, compiled):
         left.step()
         right.step()
     assert (p.cpu() - q).abs().mean() < 1e-2 * (q - pair()[0]).abs().mean()
+
+
+def widened(piece, rounding, monkeypatch):
+    """Returns weights and second moments after compiled steps on float32 weights with bf16 moments, piece by piece."""
+    monkeypatch.setattr("mixlab.optimizers._WIDE_PIECE", piece)
+    torch.manual_seed(0)
+    half = torch.randn(640)
+    parameter = torch.nn.Parameter(torch.cat([half, half]))
+    storage = Storage(torch.bfloat16, torch.bfloat16, state_rounding=rounding)
+    generator = torch.Generator().manual_seed(1)
+    optimizer = AdamW([parameter], storage=storage, generator=generator, compiled=True)
+    for step in range(3):
+        gradient = torch.randn(640, generator=torch.Generator().manual_seed(step))
+        parameter.grad = torch.cat([gradient, gradient])
+        optimizer.step()
+    return parameter.detach(), optimizer.state[parameter]["exp_avg_sq"]
+
+
+def test_pieces_of_a_compiled_step_equal_the_whole(monkeypatch):
+    whole, pieces = (widened(piece, "nearest", monkeypatch) for piece in (1280, 640))
+    assert all(map(torch.equal, whole, pieces))
+    weight, second = whole
+    assert torch.equal(weight[:640], weight[640:])
+    assert second.dtype is torch.bfloat16
+
+
+def test_pieces_of_a_compiled_step_draw_bits_of_their_own(monkeypatch):
+    for piece in (1280, 640):
+        _, second = widened(piece, "stochastic", monkeypatch)
+        differ = (second[:640] != second[640:]).float().mean()
+        assert 0.2 < float(differ) < 0.95

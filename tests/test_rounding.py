@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mixlab import BF16, E4M3FN, E5M2, FORMATS, FP16, TF32, Format, round_to
 from mixlab.formats import E4M3FNUZ
-from mixlab.rounding import Rounding
+from mixlab.rounding import Rounding, bf16_at_random
 from tests.reference.rounding import round_reference
 
 SMALL = {
@@ -410,3 +410,16 @@ def test_bad_input_is_named(x, fmt, overflow, message):
 def test_bad_options_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         round_to(torch.ones(2), "fp16", overflow="inf", **arguments)
+
+
+def test_bf16_at_random_is_round_to_with_the_same_bits():
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randint(-(2**31), 2**31, (1 << 20,), dtype=torch.int32, generator=generator)
+    bits = torch.randint(-(2**31), 2**31, (1 << 20,), dtype=torch.int32, generator=generator)
+    edges = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 3.4e38, -3.4e38, 2.0**-149, 1.0, -1.0])
+    x = torch.cat([patterns.view(torch.float32), edges.repeat_interleave(3)])
+    bits = torch.cat([bits, torch.tensor([0, -1, 2**31 - 1], dtype=torch.int32).repeat(len(edges))])
+    expected = round_to(x, "bf16", overflow="inf", rounding="stochastic", random_bits=bits)
+    seen = bf16_at_random(x, bits)
+    assert torch.equal(seen.isnan(), expected.isnan())
+    assert torch.equal(seen.nan_to_num(7.0).view(torch.int32), expected.nan_to_num(7.0).view(torch.int32))

@@ -10,7 +10,9 @@ import torch
 
 from mixlab import PRESETS, Recipe, Trainer, load_task
 from mixlab.measure_states import measure_states
+from mixlab.optimizers import read_state
 from mixlab.records import shipped
+from mixlab.stalls import largest_stalled_significand
 from mixlab.state_grid import Setting, digits_adam, final_loss, moment_settings, spiked_steps, weight_settings
 
 SEEDS = range(2)
@@ -18,7 +20,7 @@ V_BF16 = Recipe.parse("fp32,exp_avg_sq=bf16")
 NEAREST = Recipe.parse("bf16-master,gradients=bf16,master_weights=false")
 
 
-def losses(recipe: Recipe, *, steps: int = 500, **change) -> list[float]:
+def losses(recipe: Recipe, *, steps: int = 600, **change) -> list[float]:
     """Returns the final losses of short runs, one a seed."""
     return [final_loss(Setting(recipe, **change), steps=steps, seed=seed)[0] for seed in SEEDS]
 
@@ -39,9 +41,9 @@ def test_a_second_moment_in_bf16_hurts_after_a_spike_and_stochastic_rounding_rep
     exact, stuck = losses(Recipe()), losses(V_BF16)
     chance = losses(replace(V_BF16, state_rounding="stochastic"))
     first = losses(Recipe.parse("fp32,exp_avg=bf16"))
-    assert all(bad > 1.01 * good for bad, good in zip(stuck, exact, strict=True))
+    assert all(bad > 1.03 * good for bad, good in zip(stuck, exact, strict=True))
     for other in (chance, first):
-        assert all(abs(loss / good - 1) < 0.002 for loss, good in zip(other, exact, strict=True))
+        assert all(abs(loss / good - 1) < 0.003 for loss, good in zip(other, exact, strict=True))
 
 
 def test_bf16_weights_stall_at_a_small_learning_rate_and_each_remedy_repairs_it():
@@ -50,6 +52,26 @@ def test_bf16_weights_stall_at_a_small_learning_rate_and_each_remedy_repairs_it(
     for way in ("bf16-master,gradients=bf16", "bf16-sr,exp_avg=fp32,exp_avg_sq=fp32", "bf16-kahan"):
         repaired = losses(Recipe.parse(way), steps=300, lr=1e-4, spike=False)
         assert all(abs(loss / good - 1) < 0.02 for loss, good in zip(repaired, exact, strict=True))
+
+
+def test_after_the_spike_exact_second_moments_decay_and_those_in_bf16_stand():
+    """At beta2 = 0.999 every bf16 value rounds back to itself; exact ones fall to 0.999^200 = 0.819 of the spike.
+
+    A scaled block of 8-bit numbers falls as a whole: its scale is kept in fp32 and follows the largest.
+    """
+    assert largest_stalled_significand("bf16", 0.999) == 2
+    left = {}
+    for recipe in (Recipe(), V_BF16, Recipe.parse("fp32,exp_avg_sq=e5m2")):
+        trainer = Trainer(digits_adam(), recipe, device="cpu", native=True)
+        for record in spiked_steps(trainer, 251, at=50):
+            if record.step in (50, 250):
+                kept = [read_state(trainer.optimizer, p, "exp_avg_sq") for p in trainer.model.parameters()]
+                left.setdefault(recipe, []).append(torch.cat([v.flatten() for v in kept]))
+    exact, stuck, scaled = ((late / early)[early > 0] for early, late in left.values())
+    assert float(exact.median()) == pytest.approx(0.999**200, abs=0.002)
+    assert float(scaled.median()) == pytest.approx(0.999**200, abs=0.002)
+    assert float((stuck == 1).float().mean()) > 0.85
+    assert float((stuck < 1).float().mean()) < 0.01
 
 
 def test_the_record_says_so_in_every_seed():
@@ -97,7 +119,7 @@ def test_a_spike_that_overflows_is_skipped_like_any_other():
 
 def test_the_grid_has_every_pair_once():
     settings = moment_settings()
-    assert len(set(settings)) == len(settings) == 36 + 35 + 4 + 3
+    assert len(set(settings)) == len(settings) == 36 + 35 + 4 + 3 + 2
     assert len(weight_settings()) == 10
     assert str(settings[0]) == "fp32, lr 0.001, spike"
 
@@ -105,11 +127,11 @@ def test_the_grid_has_every_pair_once():
 def test_a_record_of_a_few_settings():
     parts: list[float] = []
     settings = [Setting(Recipe(), 1e-2), Setting(Recipe.parse("fp16"), 1e-2)]
-    record = measure_states(settings=settings, steps=6, seeds=2, seed=3, progress=parts.append)
+    record = measure_states(settings=settings, steps=6, spike_at=2, seeds=2, seed=3, progress=parts.append)
     assert record.kind == "states"
     assert record.parameters["fp16, lr 0.01, spike"] == "diverged: 2 of 2 runs"
     series = record["fp32, lr 0.01, spike, loss"]
-    assert series.samples == tuple(final_loss(settings[0], steps=6, seed=seed)[0] for seed in (3, 4))
+    assert series.samples == tuple(final_loss(settings[0], steps=6, spike_at=2, seed=seed)[0] for seed in (3, 4))
     assert [one.name for one in record.series] == ["fp32, lr 0.01, spike, loss", "fp32, lr 0.01, spike, accuracy"]
     assert parts == sorted(parts)
     assert parts[-1] == 1
@@ -121,9 +143,11 @@ def test_mistakes_are_named():
         next(spiked_steps(trainer, 1, at=-1))
     with pytest.raises(ValueError, match="factor must be finite, got nan"):
         next(spiked_steps(trainer, 1, at=0, factor=float("nan")))
-    with pytest.raises(ValueError, match="steps must be a whole number from 3 up, got 2"):
-        final_loss(Setting(Recipe()), steps=2)
-    for wrong, words in (({"seeds": 0}, "seeds must be"), ({"steps": 2}, "steps must be"), ({"settings": []}, "empty")):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 up, got 0"):
+        final_loss(Setting(Recipe()), steps=0)
+    with pytest.raises(ValueError, match="spike_at must be one of the 5 steps, counted from 0, got 5"):
+        final_loss(Setting(Recipe()), steps=5, spike_at=5)
+    for wrong, words in (({"seeds": 0}, "seeds must be"), ({"steps": 0}, "steps must be"), ({"settings": []}, "empty")):
         with pytest.raises(ValueError, match=words):
             measure_states(**wrong)
 

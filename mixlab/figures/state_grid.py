@@ -11,13 +11,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import GREY, styled
-from mixlab.recipes import STATES, Recipe
+from mixlab.formats import FP32
+from mixlab.recipes import STATES, Recipe, StateName
 from mixlab.records import Record
+from mixlab.state_formats import StateRounding
 from mixlab.state_grid import Setting, weight_settings
 
-# From white over orange to dark red; light to dark in grey too. What is not worse than fp32 is as good as white.
-_SCALE = [[0.0, "#FFFFFF"], [0.25, "#FDD9A0"], [0.5, "#F0963C"], [0.75, "#C23B22"], [1.0, "#5E0F13"]]
-_WORST = 30.0  # the ratio at the dark end
+# From pale blue over orange to dark red, ever darker, so that it reads in grey too; steep at first, for 1.2 times the
+# loss is a difference to be seen. What is not worse than fp32 is as good as pale.
+_SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
+_WORST = 10.0  # the ratio at the dark end
+_ROUNDINGS: tuple[StateRounding, ...] = ("nearest", "stochastic")
 _WEIGHTS = ("fp32", "bf16, nearest", "bf16, stochastic", "bf16, Kahan sum", "bf16, fp32 master")
 
 
@@ -34,29 +38,30 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     """Draws the final loss of every pair of moment formats, as a multiple of that with both in fp32, seed by seed.
 
     Left: rounded to nearest, right: stochastically. Rows are formats of m, columns of v. A cell says the median over
-    the seeds, and below it the lowest and highest; a darker cell is worse; runs that diverged are counted.
+    the seeds, and below it the lowest and highest; a darker cell is worse; runs that diverged are counted. Formats of
+    which nothing is recorded have no row and no column.
 
     Args:
         record: Of `mixlab measure states`.
         spike: Whether a gradient was multiplied by 1000.
 
     Raises:
-        ValueError: The record has no run with both moments in fp32.
+        ValueError: The record lacks a run with both moments in fp32, or one of them diverged.
     """
-    names = [str(state) for state in STATES]
-    figure = make_subplots(
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=["moments rounded to nearest", "rounded stochastically"],
-    )
-    base = _losses(record, Setting(Recipe(), spike=spike))
-    for column, rounding in enumerate(("nearest", "stochastic"), start=1):
-        rows = [[_cell(record, _moments(m, v, rounding, spike), base) for v in STATES] for m in STATES]
-        figure.add_trace(_heat(rows, names, names), row=1, col=column)
-    after = ", after a gradient × 1000" if spike else ""
-    title = f"Final loss, as a multiple of fp32's{after}<br><sub>{_summary(record)}</sub>"
-    figure = _finished(figure, title, height=470)
+    settings = {
+        (m, v, rounding): _moments(m, v, rounding, spike) for m in STATES for v in STATES for rounding in _ROUNDINGS
+    }
+    known = {key for key, setting in settings.items() if _is_recorded(record, setting)}
+    m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
+    base = _base(record, Setting(Recipe(), spike=spike))
+    titles = ["moments rounded to nearest", "moments rounded stochastically"]
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles)
+    for column, rounding in enumerate(_ROUNDINGS, start=1):
+        rows = [[_cell(record, settings[m, v, rounding], base) for v in v_formats] for m in m_formats]
+        figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=1, col=column)
+    after = ", after a gradient spike" if spike else ", without a gradient spike"
+    spiked = f", gradients × 1000 at step {record.parameters['spike at step']}" if spike else ""
+    figure = _finished(figure, f"Final loss as a multiple of fp32's{after}", record, spiked, rows=len(m_formats))
     figure.update_xaxes(title="second moment v")
     return figure.update_yaxes(title="first moment m", row=1, col=1)
 
@@ -65,49 +70,75 @@ def weight_map(record: Record) -> go.Figure:
     """Draws the final loss of five ways to store weights at two learning rates, as a multiple of that in fp32.
 
     Raises:
-        ValueError: The record has no run in fp32 without a spike.
+        ValueError: The record lacks a run in fp32 without a spike, or one of them diverged.
     """
     settings = weight_settings()
     rates = sorted({setting.lr for setting in settings})
     rows = [
         [
-            _cell(record, setting, _losses(record, Setting(Recipe(), setting.lr, spike=False)))
+            _cell(record, setting, _base(record, Setting(Recipe(), setting.lr, spike=False)))
             for setting in settings
             if setting.lr == rate
         ]
         for rate in rates
     ]
-    title = f"Final loss by the weights' storage, as a multiple of fp32's<br><sub>{_summary(record)}</sub>"
-    figure = _finished(go.Figure(_heat(rows, list(_WEIGHTS), [f"lr {rate:g}" for rate in rates])), title, height=270)
-    return figure.update_xaxes(title="weights, with fp32 moments")
+    figure = go.Figure(_heat(rows, list(_WEIGHTS), [f"lr {rate:g}" for rate in rates]))
+    title = "Final loss by the weights' storage, as a multiple of fp32's"
+    return _finished(figure, title, record, rows=len(rates)).update_xaxes(title="weights, with fp32 moments")
 
 
-def _moments(m: object, v: object, rounding: str, spike: bool) -> Setting:
-    recipe = Recipe(exp_avg=m, exp_avg_sq=v)  # type: ignore[arg-type]
-    if recipe != Recipe() and rounding == "stochastic":
-        recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding="stochastic")  # type: ignore[arg-type]
+def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -> Setting:
+    rounded = {m, v} != {FP32}
+    recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding=rounding if rounded else "nearest")
     return Setting(recipe, spike=spike)
 
 
 def _losses(record: Record, setting: Setting) -> tuple[float, ...]:
-    found = [series.samples for series in record.series if series.name == f"{setting}, loss"]
-    if not found:
-        raise ValueError(f"the record has no runs of {setting!s}; mixlab measure states makes one that has")
-    return found[0]
+    return next((series.samples for series in record.series if series.name == f"{setting}, loss"), ())
+
+
+def _diverged(record: Record, setting: Setting) -> str:
+    """Returns "2 of 5 runs", or nothing."""
+    return str(record.parameters.get(str(setting), "")).removeprefix("diverged: ")
+
+
+def _is_recorded(record: Record, setting: Setting) -> bool:
+    return bool(_losses(record, setting) or _diverged(record, setting))
+
+
+def _base(record: Record, setting: Setting) -> tuple[float, ...]:
+    losses = _losses(record, setting)
+    if not losses or _diverged(record, setting):
+        raise ValueError(
+            f"the record has no loss of {setting!s} in every seed to compare with; mixlab measure states makes one"
+        )
+    return losses
 
 
 def _cell(record: Record, setting: Setting, base: Sequence[float]) -> _Cell:
-    diverged = str(record.parameters.get(str(setting), ""))
+    diverged = _diverged(record, setting)
     if diverged:
-        return _Cell(math.inf, f"<b>NaN</b><br>{diverged.removeprefix('diverged: ')}", f"{setting}: {diverged}")
-    try:
-        losses = _losses(record, setting)
-    except ValueError:
+        words = f"{setting}: {diverged} diverged"
+        return _Cell(math.inf, f"<b>NaN</b><br>{_small(diverged.removesuffix(' runs'))}", words)
+    losses = _losses(record, setting)
+    if not losses:
         return _Cell(math.nan, "", f"{setting}: not recorded")
     ratios = [loss / other for loss, other in zip(losses, base, strict=True)]
-    middle, low, high = float(np.median(ratios)), min(ratios), max(ratios)
-    words = f"{setting}: loss {np.median(losses):.3g}, {low:.3g} to {high:.3g} times that of fp32, {len(losses)} seeds"
-    return _Cell(middle, f"<b>{middle:.3g}</b><br>{low:.2g}–{high:.2g}", words)
+    middle, low, high = (_short(number) for number in (float(np.median(ratios)), min(ratios), max(ratios)))
+    words = f"{setting}: loss {np.median(losses):.3g}, {low} to {high} times that of fp32, {len(losses)} seeds"
+    return _Cell(float(np.median(ratios)), f"<b>{middle}</b><br>{_small(f'{low}–{high}')}", words)
+
+
+def _short(ratio: float) -> str:
+    """Writes a ratio in five characters at most."""
+    if ratio < 9999.5:
+        return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
+    digit, _, exponent = f"{ratio:.0e}".partition("e")
+    return f"{digit}e{int(exponent)}"
+
+
+def _small(text: str) -> str:
+    return f'<span style="font-size:10px">{text}</span>'
 
 
 def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Sequence[str]) -> go.Heatmap:
@@ -132,11 +163,23 @@ def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Seque
     )
 
 
-def _summary(record: Record) -> str:
-    return f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each; {record.summary}"
-
-
-def _finished(figure: go.Figure, title: str, height: int) -> go.Figure:
-    figure = styled(figure, title=title, height=height)
-    figure.update_layout(hovermode="closest", margin={"t": 100, "b": 70, "l": 90}, font={"color": GREY})
-    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
+def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
+    """Styles the figure, and says below it where the numbers come from, in lines that fit into 700 pixels."""
+    runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
+    figure = styled(figure, title=title, height=230 + 44 * rows)
+    figure.update_layout(hovermode="closest", margin={"t": 85, "b": 145, "l": 90, "r": 15}, font={"color": GREY})
+    figure.add_annotation(
+        text=f"in a cell: the median over the seeds, below it the lowest–highest; {runs}<br>{record.summary}",
+        font={"size": 11},
+        align="left",
+        showarrow=False,
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=0,
+        xanchor="left",
+        yanchor="top",
+        xshift=-85,
+        yshift=-70,
+    )
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False, tickfont={"size": 12})
