@@ -116,7 +116,7 @@ def emulation(
 def optimizer(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
     numel: Annotated[int, typer.Option(help="Parameters, about.")] = 25_000_000,
-    recipes: Annotated[str | None, typer.Option(help="Separated by semicolons. Default: a dozen.")] = None,
+    recipes: Annotated[str | None, typer.Option(help="Separated by semicolons. Default: all pairs of formats.")] = None,
     backends: Annotated[str | None, typer.Option(help="Separated by commas. Default: all that are installed.")] = None,
     modes: Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")] = "eager,compiled",
     rounds: Annotated[int, typer.Option(help="Counted steps of each case.")] = 7,

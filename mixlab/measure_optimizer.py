@@ -7,31 +7,30 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mixlab.formats import BF16, FP32
 from mixlab.machine import usable_device
 from mixlab.optimizer_backends import BACKENDS, backend, state_bytes
 from mixlab.optimizers import AdamW
-from mixlab.recipes import Recipe
+from mixlab.recipes import STATES, Recipe
 from mixlab.records import Record, Series, now, this_machine
 from mixlab.tasks import storage
 
-RECIPES = (
-    "fp32",
-    "fp32,exp_avg=bf16",
-    "fp32,exp_avg=bf16,exp_avg_sq=bf16",
-    "fp32,exp_avg=bf16,exp_avg_sq=bf16,state_rounding=stochastic",
-    "fp32,exp_avg=e4m3fn,exp_avg_sq=e4m3fn",
-    "fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8",
-    "fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8,state_rounding=stochastic",
-    "bf16-master,gradients=bf16,master_weights=false",
-    "bf16-master,gradients=bf16,exp_avg=bf16,exp_avg_sq=bf16,master_weights=false",
-    "bf16-master,gradients=bf16",
-    "bf16-sr",
-    "bf16-kahan",
+# Every pair of formats of m and v beside fp32 weights; the same format for both, rounded stochastically; and every way
+# to store bf16 weights, with moments in fp32 and in bf16.
+RECIPES: tuple[str, ...] = (
+    *(str(Recipe(exp_avg=m, exp_avg_sq=v)) for m, v in product(STATES, STATES)),
+    *(str(Recipe(exp_avg=s, exp_avg_sq=s, state_rounding="stochastic")) for s in STATES if s != FP32),
+    *(
+        str(Recipe(BF16, BF16, gradients=BF16, exp_avg=s, exp_avg_sq=s, **way))
+        for s in (FP32, BF16)
+        for way in ({"update": "nearest"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
+    ),
 )
 _PEER = "torch fused"  # every case's yardstick
 _WARM_UP = 2  # steps that are not counted; the first allocates states and compiles
@@ -181,8 +180,12 @@ def _parameters(dtype: torch.dtype, device: torch.device, numel: int, seed: int)
 
 
 def _shapes(numel: int) -> list[tuple[int, ...]]:
-    """Returns the shapes of four matrices and a vector that hold about so many elements."""
+    """Returns the shapes of four matrices and a vector that hold about so many elements.
+
+    Large sides are multiples of 256, as models have them: with others some libraries keep states in 32 bits.
+    """
     side = round((numel / 4) ** 0.5)
+    side = round(side / 256) * 256 if side > 256 else side
     return [*[(side, side)] * 4, (side,)]
 
 

@@ -46,6 +46,13 @@ def test_it_says_where_it_was_recorded_and_what_did_not_run():
     assert "2.50 ×" in repr(table)
 
 
+def test_some_of_ours_are_chosen():
+    assert OptimizerTable(made(), ["fp32"]).rows == OptimizerTable(made()).rows
+    assert [row[0][:7] for row in OptimizerTable(made(), []).rows] == ["torchao"]
+    with pytest.raises(ValueError, match="the record has no bf16-sr"):
+        OptimizerTable(made(), ["bf16-sr"])
+
+
 def test_another_record_is_refused():
     (other, *_) = shipped("cast")
     with pytest.raises(ValueError, match="must be of kind optimizer, got 'cast'"):

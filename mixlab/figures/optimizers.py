@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from mixlab.optimizer_backends import BACKENDS
@@ -16,19 +17,26 @@ class OptimizerTable:
 
     Args:
         record: Of `mixlab measure optimizer`.
+        recipes: Which of ours to show, as text; None shows all.
 
     Raises:
-        ValueError: Another kind of record.
+        ValueError: Another kind of record, or a recipe that it does not have.
     """
 
     columns = ("AdamW", "bytes of states", "time / torch fused", "quartiles", "GB/s")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, recipes: Sequence[str] | None = None) -> None:
         if record.kind != "optimizer":
             raise ValueError(f"OptimizerTable: the record must be of kind optimizer, got {record.kind!r}")
         cases = [one.name.removesuffix(", ratio") for one in record.series if one.name.endswith(", ratio")]
-        ordered = sorted(cases, key=lambda case: case in BACKENDS)
-        self.rows = [_row(record, case) for case in ordered]
+        ours = [case for case in cases if case not in BACKENDS]
+        if recipes is not None:
+            ours = [f"{recipe} {mode}" for recipe in recipes for mode in ("eager", "compiled")]
+            ours = [case for case in ours if case in cases]
+            absent = [recipe for recipe in recipes if not any(case.startswith(f"{recipe} ") for case in ours)]
+            if absent:
+                raise ValueError(f"OptimizerTable: the record has no {', '.join(absent)}")
+        self.rows = [_row(record, case) for case in (*ours, *(case for case in cases if case in BACKENDS))]
         parameters = record.parameters
         size = f"{parameters['numel']:,} parameters, {parameters['threads']} threads on {parameters['device']}"
         self.notes = [
