@@ -32,6 +32,7 @@ from mixlab.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRou
 
 _PIECE = 1 << 17  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
 _WIDE_PIECE = 1 << 19  # of a compiled step that works on copies: fewer calls, and its copies still fit
+_VECTORS = torch.backends.cpu.get_cpu_capability()  # of this CPU, as torch names them
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -154,8 +155,8 @@ class _StoredOptimizer(Optimizer):
 
     def _step_compiled(self, plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor) -> None:
         device = parts["weight"].device
-        widened = device.type == "cpu" and plan.dtype is torch.float32 and plan.has_narrow_states
-        if not widened:
+        widened = _VECTORS == "AVX512" and plan.dtype is torch.float32 and plan.has_narrow_states
+        if device.type != "cpu" or not widened:
             compiled_step(plan)(parts, numbers, self._seed(plan, device))
             return
         scratch: dict[str, Tensor] = {}

@@ -484,8 +484,9 @@ def test_on_cuda_as_on_a_cpu(dtype, compiled):
     assert (p.cpu() - q).abs().mean() < 1e-2 * (q - pair()[0]).abs().mean()
 
 
-def widened(piece, rounding, monkeypatch):
+def widened(piece, rounding, monkeypatch, vectors="AVX512"):
     """Returns weights and second moments after compiled steps on float32 weights with bf16 moments, piece by piece."""
+    monkeypatch.setattr("mixlab.optimizers._VECTORS", vectors)
     monkeypatch.setattr("mixlab.optimizers._WIDE_PIECE", piece)
     torch.manual_seed(0)
     half = torch.randn(640)
@@ -506,6 +507,12 @@ def test_pieces_of_a_compiled_step_equal_the_whole(monkeypatch):
     weight, second = whole
     assert torch.equal(weight[:640], weight[640:])
     assert second.dtype is torch.bfloat16
+
+
+def test_a_compiled_step_is_the_same_with_vectors_of_any_width(monkeypatch):
+    (wide, wide_second), (weight, second) = (widened(1280, "nearest", monkeypatch, v) for v in ("AVX512", "AVX2"))
+    torch.testing.assert_close(wide, weight, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(wide_second, second, rtol=2**-7, atol=0)
 
 
 def test_pieces_of_a_compiled_step_draw_bits_of_their_own(monkeypatch):
