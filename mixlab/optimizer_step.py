@@ -201,8 +201,8 @@ def widened_step_(
     """Takes a compiled step on float32 copies of a piece's 16-bit tensors, and rounds them back.
 
     With 512-bit vectors, the compiler loads 16-bit states beside float32 weights by way of the stack, which takes
-    longer than all the rest; torch's own casts do not, and a piece stays in the cache. (Beside 16-bit weights, or with 256-bit
-    vectors, copies cost more: there twice the time of the step.)
+    longer than all the rest; torch's own casts do not, and a piece stays in the cache. (Beside 16-bit weights, or with
+    256-bit vectors, copies cost more: there twice the time of the step.)
 
     Args:
         scratch: Where the copies lie, to be kept from piece to piece: fresh memory would cost as much again.
