@@ -83,7 +83,7 @@ def test_weights_by_rate():
     )
     (heat,) = weight_map(made({stalled: (10.0, 20.0)})).data
     assert heat.y == ("lr 0.0001", "lr 0.001")
-    assert heat.x == ("fp32", "bf16, nearest", "bf16, stochastic", "bf16, Kahan sum", "bf16, fp32 master")
+    assert heat.x == ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
     assert heat.text[0][1] == _cell("10", "10–10")
     assert heat.text[1][1] == _cell("1.00", "1.00–1.00")
     ways = [setting.recipe for setting in weight_settings()[:5]]

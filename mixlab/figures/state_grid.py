@@ -22,7 +22,7 @@ from mixlab.state_grid import Setting, weight_settings
 _SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
 _WORST = 10.0  # the ratio at the dark end
 _ROUNDINGS: tuple[StateRounding, ...] = ("nearest", "stochastic")
-_WEIGHTS = ("fp32", "bf16, nearest", "bf16, stochastic", "bf16, Kahan sum", "bf16, fp32 master")
+_WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Cell:
 def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     """Draws the final loss of every pair of moment formats, as a multiple of that with both in fp32, seed by seed.
 
-    Left: rounded to nearest, right: stochastically. Rows are formats of m, columns of v. A cell says the median over
+    Above: rounded to nearest, below: stochastically. Rows are formats of m, columns of v. A cell says the median over
     the seeds, and below it the lowest and highest; a darker cell is worse; runs that diverged are counted. Formats of
     which nothing is recorded have no row and no column.
 
@@ -55,15 +55,17 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
     base = _base(record, Setting(Recipe(), spike=spike))
     titles = ["moments rounded to nearest", "moments rounded stochastically"]
-    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles)
-    for column, rounding in enumerate(_ROUNDINGS, start=1):
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
+    for place, rounding in enumerate(_ROUNDINGS, start=1):
         rows = [[_cell(record, settings[m, v, rounding], base) for v in v_formats] for m in m_formats]
-        figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=1, col=column)
+        figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=place, col=1)
     after = ", after a gradient spike" if spike else ", without a gradient spike"
     spiked = f", gradients × 1000 at step {record.parameters['spike at step']}" if spike else ""
-    figure = _finished(figure, f"Final loss as a multiple of fp32's{after}", record, spiked, rows=len(m_formats))
-    figure.update_xaxes(title="second moment v")
-    return figure.update_yaxes(title="first moment m", row=1, col=1)
+    figure = _finished(
+        figure, f"Final loss as a multiple of fp32's{after}", record, spiked, rows=2 * len(m_formats) + 1
+    )
+    figure.update_xaxes(title="second moment v", row=2, col=1)
+    return figure.update_yaxes(title="first moment m")
 
 
 def weight_map(record: Record) -> go.Figure:
@@ -164,12 +166,13 @@ def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Seque
 
 
 def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
-    """Styles the figure, and says below it where the numbers come from, in lines that fit into 700 pixels."""
+    """Styles the figure, and says below it where the numbers come from, in lines that fit into 600 pixels."""
     runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
+    words = "in a cell: the median over the seeds, below it the lowest–highest"
     figure = styled(figure, title=title, height=230 + 44 * rows)
-    figure.update_layout(hovermode="closest", margin={"t": 85, "b": 145, "l": 90, "r": 15}, font={"color": GREY})
+    figure.update_layout(hovermode="closest", margin={"t": 85, "b": 160, "l": 90, "r": 15}, font={"color": GREY})
     figure.add_annotation(
-        text=f"in a cell: the median over the seeds, below it the lowest–highest; {runs}<br>{record.summary}",
+        text=f"{words}<br>{runs}<br>{record.summary}",
         font={"size": 11},
         align="left",
         showarrow=False,
@@ -180,6 +183,8 @@ def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, 
         xanchor="left",
         yanchor="top",
         xshift=-85,
-        yshift=-70,
+        yshift=-80,
     )
-    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False, tickfont={"size": 12})
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(
+        showgrid=False, tickfont={"size": 12}, tickangle=0, title={"standoff": 12}
+    )
