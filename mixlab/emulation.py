@@ -87,6 +87,25 @@ def autocast(compute: Format | str, device: torch.device | str) -> AbstractConte
     return _cpu_autocast(compute.dtype)
 
 
+def run_backward(loss: Tensor, compute: Format | str, device: torch.device | str) -> None:
+    """Runs the backward pass of a scalar loss that was computed under `autocast`, checkpoints included.
+
+    `torch.utils.checkpoint` computes parts of the forward pass again in backward, and then switches autocast on by
+    itself, but not what `autocast` adds to it on a CPU. Without checkpoints this is `loss.backward()`.
+
+    Args:
+        loss: Needs a gradient.
+        compute, device: As for `autocast`.
+    """
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    emulated = compute in (FP16, BF16) and torch.device(device).type == "cpu"
+    with _CudaLists(compute.dtype) if emulated and compute.dtype else nullcontext():
+        # `Tensor.backward` and `torch.autograd.backward` leave function modes for their time; the engine does not.
+        torch.autograd.Variable._execution_engine.run_backward(
+            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
+
+
 def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
     """The context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
 
@@ -120,7 +139,10 @@ def _cpu_autocast(dtype: torch.dtype) -> Iterator[None]:
 
 
 class _CudaLists(TorchFunctionMode):
-    """Adds to the CPU's autocast, which casts for products and convolutions, what CUDA's lists say of the other ops."""
+    """Adds to the CPU's autocast, which casts for products and convolutions, what CUDA's lists say of the other ops.
+
+    Where autocast is off it does nothing.
+    """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()

@@ -150,7 +150,8 @@ class Trainer:
             with self._autocast():
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
             weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
-            self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
+            compute = self.recipe.compute if self.recipe.autocast and not self.native else FP32
+            emulation.run_backward(self.scaler.scale(weighted), compute, self.device)
         return loss.detach(), accuracy
 
     def unscale(self) -> dict[str, Tensor]:

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from mixlab import BF16, E5M2, FP16, FP32, TF32, arithmetic, autocast
-from mixlab.emulation import COMPUTE_OPS, FLOAT32_OPS, WIDEST_OPS
+from mixlab.emulation import COMPUTE_OPS, FLOAT32_OPS, WIDEST_OPS, run_backward
 
 HALVES = [torch.float16, torch.bfloat16]
 
@@ -239,6 +240,29 @@ def test_multi_head_attention_runs_in_16_bits():
     with arithmetic("cpu"), autocast(BF16, "cpu"):
         out, _ = attention(x, x, x, need_weights=False)
     assert out.dtype is torch.bfloat16
+
+
+def test_checkpoints_compute_again_under_the_same_lists():
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def attend(x):
+        return (x @ weight).softmax(-1) @ weight  # softmax in float32, which a CPU's own autocast computes in 16 bits
+
+    def loss(recompute):
+        with autocast(BF16, "cpu"):
+            y = checkpoint(attend, torch.eye(8), use_reentrant=False) if recompute else attend(torch.eye(8))
+            return y.float().square().mean()
+
+    gradients = []
+    for recompute in (False, True):
+        run_backward(loss(recompute), BF16, "cpu")
+        gradients.append(weight.grad)
+        weight.grad = None
+    assert torch.equal(*gradients)
+    loss(False).backward()
+    assert torch.equal(weight.grad, gradients[0])
+    with pytest.raises(CheckpointError):
+        loss(True).backward()
 
 
 def test_fp32_switches_autocast_off_and_other_formats_are_refused():

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mixlab import PRESETS, Recipe, Task, Trainer, load_task
 from mixlab.optimizers import state_tensors
@@ -110,6 +111,25 @@ def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task):
 def test_native_differs_from_emulated_on_a_cpu():
     assert not torch.equal(weights(trained("amp-bf16", 3, native=True)[0]), weights(trained("amp-bf16", 3)[0]))
     assert torch.equal(weights(trained("fp32", 3, native=True)[0]), weights(trained("fp32", 3)[0]))
+
+
+class Attentive(nn.Sequential):
+    """A perceptron with a softmax inside, which autocast computes in float32; its layers checkpointed or not."""
+
+    def __init__(self, recompute: bool) -> None:
+        super().__init__(nn.Linear(64, 32), nn.Softmax(-1), nn.LayerNorm(32), nn.Linear(32, 10))
+        self.recompute = recompute
+
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False) if self.recompute else super().forward(x)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "amp-fp16,scale=256", "amp-bf16", "bf16"])
+def test_checkpointed_layers_train_as_others_do(recipe):
+    digits = load_task("digits-mlp")
+    tasks = (replace(digits, make_model=lambda recompute=recompute: Attentive(recompute)) for recompute in (0, 1))
+    plain, recomputed = (trained(recipe, 3, task=task)[0] for task in tasks)
+    assert torch.equal(weights(plain), weights(recomputed))
 
 
 def test_a_zeroed_step_is_taken():
