@@ -114,13 +114,13 @@ def dtype_ledger(
         "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
     }
     for name, state in state_tensors(trainer.optimizer):
-        tensors.setdefault(_NAMES.get(name, name), []).append(state)
+        tensors.setdefault(STATE_NAMES.get(name, name), []).append(state)
     counts = [(what, _count((t.dtype, t.numel()) for t in kept)) for what, kept in tensors.items()]
     entries = [_entry(what, dtype, n) for what, count in [*counts, *saved.counts()] for dtype, n in count.items()]
     return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries))
 
 
-_NAMES = {
+STATE_NAMES = {
     "master": "master weights",
     "compensation": "Kahan compensation",
     "momentum_buffer": "momentum",

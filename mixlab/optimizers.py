@@ -150,7 +150,7 @@ class _StoredOptimizer(Optimizer):
         else:
             for piece in _pieces(parts, self.storage.block_size):
                 eager_step_(plan, piece, numbers(state["step"]), self.generator)
-        if dense.data_ptr() != parameter.data_ptr():
+        if not is_dense(parameter):
             parameter.copy_(dense)
 
     def _step_compiled(self, plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor) -> None:
@@ -464,8 +464,8 @@ def _saved_format(name: str, fmt: StateFormat, codes: Tensor, scale: Tensor | No
 
 def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) -> Iterator[dict[str, Tensor]]:
     """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
-    numel, device = parts["weight"].numel(), parts["weight"].device
-    size = numel if device.type != "cpu" else size * torch.get_num_threads()
+    numel = parts["weight"].numel()
+    size = size * torch.get_num_threads() if parts["weight"].is_cpu else numel
     size = -(-size // block_size) * block_size
     for start in range(0, numel, size):
         piece, blocks = slice(start, start + size), slice(start // block_size, (start + size) // block_size)

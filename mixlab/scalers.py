@@ -230,6 +230,18 @@ class _Steps:
 
 def _unscale_(optimizer: Optimizer, scale: float, allow_fp16: bool) -> bool:
     """Divides the optimizer's gradients by `scale` in place; returns whether any element was inf or NaN before that."""
+    return any(bool(found_inf) for found_inf in unscale_without_reading_(optimizer, scale, allow_fp16=allow_fp16))
+
+
+def unscale_without_reading_(optimizer: Optimizer, scale: float, *, allow_fp16: bool = False) -> list[Tensor]:
+    """Divides the optimizer's gradients by `scale` in place, and reads nothing back from the device.
+
+    Returns:
+        For each device a (1,) float32 tensor: other than zero if any element there was inf or NaN before that.
+
+    Raises:
+        ValueError: Gradients in float16 that are not allowed, or none at all.
+    """
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -252,7 +264,7 @@ def _unscale_(optimizer: Optimizer, scale: float, allow_fp16: bool) -> bool:
     for (device, _), gradients in groups.items():
         found_inf = found.setdefault(device, torch.zeros(1, device=device))
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, inverse.to(device))
-    return any(bool(found_inf) for found_inf in found.values())
+    return list(found.values())
 
 
 def _zero_gradients_(optimizer: Optimizer) -> None:

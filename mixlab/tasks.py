@@ -96,39 +96,14 @@ class Task:
     def make_optimizer(
         self, model: nn.Module, recipe: Recipe, *, generator: torch.Generator | None = None
     ) -> Optimizer:
-        """Returns this task's optimizer over the model's parameters, with the storage that the recipe asks for.
-
-        It is that of torch.optim where nothing but float32 is stored, and where every operation shall be rounded.
+        """Returns this task's optimizer over the model's parameters; as `make_optimizer`, which see.
 
         Args:
             generator: Of stochastic rounding.
-
-        Raises:
-            ValueError: The recipe says how states are stored, and the task's own optimizer does.
-            TypeError: The task's own function returned no optimizer.
         """
-        plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
-        plain = plain or recipe.update == "per_op"
-        if callable(self.optimizer):
-            return self._own_optimizer(self.optimizer, model, recipe, plain)
         lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
-        knobs = {"lr": lr, **_KNOBS[self.optimizer]}
-        if plain:
-            return _TORCHS[self.optimizer](model.parameters(), **knobs)
-        return _OURS[self.optimizer](model.parameters(), **knobs, storage=storage(recipe), generator=generator)
-
-    def _own_optimizer(self, make: MakeOptimizer, model: nn.Module, recipe: Recipe, plain: bool) -> Optimizer:
-        if not plain:
-            raise ValueError(
-                f"Task {self.name}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
-                "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
-            )
-        optimizer = make(model.parameters(), self.lr)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"Task {self.name}: optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}"
-            )
-        return optimizer
+        owner = f"Task {self.name}"
+        return make_optimizer(model.parameters(), recipe, self.optimizer, lr, generator=generator, owner=owner)
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
@@ -137,6 +112,48 @@ class Task:
         logits, targets = logits.flatten(0, -2), targets.flatten()
         accuracy = (logits.detach().argmax(-1) == targets).float().mean()
         return F.cross_entropy(logits, targets), accuracy
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    recipe: Recipe,
+    optimizer: OptimizerName | MakeOptimizer = "adam",
+    lr: float = 1e-3,
+    *,
+    generator: torch.Generator | None = None,
+    owner: str = "make_optimizer",
+) -> Optimizer:
+    """Returns an optimizer with the storage that the recipe asks for.
+
+    It is that of torch.optim where nothing but float32 is stored, and where every operation shall be rounded.
+
+    Args:
+        parameters: Stored as the recipe says.
+        recipe: The training's.
+        optimizer, lr: As of a `Task`.
+        generator: Of stochastic rounding.
+        owner: Who asks, for the words of an error.
+
+    Raises:
+        ValueError: The recipe says how states are stored, and an optimizer of your own does too.
+        TypeError: Your own function returned no optimizer.
+    """
+    plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
+    plain = plain or recipe.update == "per_op"
+    if not callable(optimizer):
+        knobs = {"lr": lr, **_KNOBS[optimizer]}
+        if plain:
+            return _TORCHS[optimizer](parameters, **knobs)
+        return _OURS[optimizer](parameters, **knobs, storage=storage(recipe), generator=generator)
+    if not plain:
+        raise ValueError(
+            f"{owner}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
+            "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
+        )
+    own = optimizer(parameters, lr)
+    if not isinstance(own, Optimizer):
+        raise TypeError(f"{owner}: optimizer must return a torch.optim.Optimizer, got {type(own).__name__}")
+    return own
 
 
 def storage(recipe: Recipe) -> optimizers.Storage:

@@ -12,6 +12,7 @@ from torch.optim import SGD
 
 from mixlab import ApexPolicy, DeepSpeedPolicy, DynamicScaler, MegatronPolicy, NoScaler, StaticScaler, TorchPolicy
 from mixlab.scale_policies import MinimumScaleError, simulate
+from mixlab.scalers import unscale_without_reading_
 
 SCALERS = {"none": NoScaler, "static": StaticScaler, "dynamic": lambda scale=2.0**16: DynamicScaler(TorchPolicy(scale))}
 
@@ -142,6 +143,18 @@ def test_a_bad_gradient_skips_only_its_own_optimizer(name):
     scaler.update()
     assert not scaler.found_inf
     assert scaler.get_scale() == (2.0 if name == "dynamic" else 4.0)
+
+
+def test_unscaling_without_reading_leaves_what_was_found_on_the_device():
+    weights = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    optimizer = SGD(weights)
+    for bad in (8.0, math.inf):
+        for weight in weights:
+            weight.grad = torch.tensor([8.0, 8.0], dtype=weight.dtype)
+        weights[1].grad[0] = bad
+        (found_inf,) = unscale_without_reading_(optimizer, 4.0)
+        assert found_inf.tolist() == [float(bad == math.inf)]
+        assert [weight.grad[1].item() for weight in weights] == [2.0, 2.0]
 
 
 def test_no_scaler_steps_on_nan():

@@ -1,1 +1,52 @@
-"""How many bytes a training needs, as a function of its recipe."""
+"""How many bytes a training needs, as a function of its recipe.
+
+>>> from mixlab.memory import estimate, largest_batch
+>>> training = estimate("llama-3.2-1b", "amp-bf16", batch=4, seq=2048, checkpointing="full")
+>>> training.peak_phase, bool(training.fits("h100-sxm")), largest_batch(training, "h100-sxm")
+('backward', True, 18)
+"""
+
+from mixlab.memory.activations import Activations, activations
+from mixlab.memory.advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
+from mixlab.memory.allocator import replay
+from mixlab.memory.estimates import Estimate, Fit, estimate
+from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
+from mixlab.memory.model_states import ModelStates, model_states
+from mixlab.memory.moments import Moment
+from mixlab.memory.parallel import Parallelism
+from mixlab.memory.shapes import SHAPES, ModelShape, model_shape
+from mixlab.memory.traces import Trace
+from mixlab.memory.tracing import TraceError, trace
+from mixlab.memory.transformers import transformer
+from mixlab.memory.variants import VARIANTS, Variant, variant
+
+__all__ = [
+    "GPUS",
+    "SHAPES",
+    "VARIANTS",
+    "Activations",
+    "Estimate",
+    "Fit",
+    "GpuSpec",
+    "ModelShape",
+    "ModelStates",
+    "Moment",
+    "Parallelism",
+    "Suggestion",
+    "Trace",
+    "TraceError",
+    "Variant",
+    "activations",
+    "break_even_batch",
+    "estimate",
+    "gpu_spec",
+    "largest_batch",
+    "largest_seq",
+    "model_shape",
+    "model_states",
+    "replay",
+    "suggestions",
+    "trace",
+    "transformer",
+    "variant",
+]

@@ -105,8 +105,9 @@ def _gpt2(name: str, layers: int, width: int, heads: int) -> ModelShape:
     return ModelShape(name, layers, width, heads, heads, 4 * width, 50257, True, 1024, "gpt2")
 
 
-# Radford et al., 2019; Touvron et al., Llama 2, 2023; Grattafiori et al., The Llama 3 Herd of Models, 2024; Jiang et
-# al., Mistral 7B, 2023; Qwen Team, Qwen2.5 Technical Report, 2024; and the config.json of each.
+# Radford et al., 2019; Touvron et al., Llama 2, 2023; Grattafiori et al., The Llama 3 Herd of Models, 2024; Zhang et
+# al., TinyLlama, 2024; Allal et al., SmolLM2, 2025; Jiang et al., Mistral 7B, 2023; Qwen Team, Qwen2.5 Technical
+# Report, 2024; and the config.json of each.
 SHAPES: dict[str, ModelShape] = {
     shape.name: shape
     for shape in (
@@ -119,12 +120,19 @@ SHAPES: dict[str, ModelShape] = {
         ModelShape("llama-2-70b", 80, 8192, 64, 8, 28672, 32000, False, 4096),
         ModelShape("llama-3-8b", 32, 4096, 32, 8, 14336, 128256, False, 8192),
         ModelShape("llama-3-70b", 80, 8192, 64, 8, 28672, 128256, False, 8192),
+        ModelShape("llama-3.1-8b", 32, 4096, 32, 8, 14336, 128256, False, 131072),
+        ModelShape("llama-3.1-70b", 80, 8192, 64, 8, 28672, 128256, False, 131072),
         ModelShape("llama-3.1-405b", 126, 16384, 128, 8, 53248, 128256, False, 131072),
         ModelShape("llama-3.2-1b", 16, 2048, 32, 8, 8192, 128256, True, 131072),
+        ModelShape("llama-3.2-3b", 28, 3072, 24, 8, 8192, 128256, True, 131072),
+        ModelShape("tinyllama-1.1b", 22, 2048, 32, 4, 5632, 32000, False, 2048),
+        ModelShape("smollm2-135m", 30, 576, 9, 3, 1536, 49152, True, 8192),
         ModelShape("mistral-7b", 32, 4096, 32, 8, 14336, 32000, False, 32768),
         ModelShape("qwen2.5-0.5b", 24, 896, 14, 2, 4864, 151936, True, 32768, qkv_bias=True),
         ModelShape("qwen2.5-1.5b", 28, 1536, 12, 2, 8960, 151936, True, 32768, qkv_bias=True),
+        ModelShape("qwen2.5-3b", 36, 2048, 16, 2, 11008, 151936, True, 32768, qkv_bias=True),
         ModelShape("qwen2.5-7b", 28, 3584, 28, 4, 18944, 152064, False, 131072, qkv_bias=True),
+        ModelShape("qwen2.5-14b", 48, 5120, 40, 8, 13824, 152064, False, 131072, qkv_bias=True),
         ModelShape("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False, 131072, qkv_bias=True),
     )
 }

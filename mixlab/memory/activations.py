@@ -1,0 +1,246 @@
+"""What a transformer keeps from forward to backward, as formulas: by layer and kind, in bytes.
+
+They describe `mixlab.memory.transformers` on CUDA, op by op, and are tested against `trace`. For each token, width and
+layer, without dropout, with h the width, f the feed-forward's, a the heads, s the sequence, r and c the bytes of a
+number between layers and of a product's operand:
+
+    gpt2    2 r + c (n + 1) + 3 c + c + 2 c f / h                     n = 1, under autocast 3
+    llama   2 r + c (n + m) + c (1 + 2) + c + 4 c f / h               m = 1, under autocast 2
+
+since autocast does not cache the casts of activations, and each product saves one of its own. On top come
+4 a / h for attention's log-sum-exp, and 8 / h for each LayerNorm's or 4 / h for each RMSNorm's statistics; or, where
+attention is materialised, its probabilities: 4, 6 or 2 a s / h with fp32, autocast or 16 bits. The bookkeeping is that
+of Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4, whose
+34 + 5 a s / h has dropout in it, 16 bits everywhere, and one product for queries, keys and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+from mixlab.formats import BF16, FP16
+from mixlab.memory.parallel import ONE_GPU, Parallelism
+from mixlab.memory.shapes import ModelShape, model_shape
+from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.recipes import Recipe
+from mixlab.tables import html_table, text_table
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What one microbatch keeps for backward on one GPU. Its repr and its HTML are a table.
+
+    Args:
+        shape: Of the model.
+        recipe: Decides r and c above.
+        batch: Rows.
+        seq: Tokens a row.
+        attention: "fused" or "materialised", as `transformer` has it.
+        checkpointing: "none", "selective" or "full", as `transformer` has it.
+        parallel: Tensor parallelism divides what lies within attention and feed-forward; what lies between them only
+            with `sequence` (Korthikanti et al., 2022, equations 2 and 4).
+
+    Raises:
+        TypeError, ValueError: Values that are not allowed; a sequence longer than a "gpt2" has positions.
+    """
+
+    shape: ModelShape
+    recipe: Recipe
+    batch: int
+    seq: int
+    attention: AttentionKind = "fused"
+    checkpointing: Checkpointing = "none"
+    parallel: Parallelism = ONE_GPU
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, ModelShape):
+            raise TypeError(f"shape must be a ModelShape, got {self.shape!r}; model_shape(name) returns one")
+        if not isinstance(self.recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, got {self.recipe!r}; Recipe.parse(text) makes one")
+        for name in ("batch", "seq"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, got {value!r}")
+        if self.shape.style == "gpt2" and self.seq > self.shape.context:
+            raise ValueError(
+                f"seq={self.seq} is longer than {self.shape.name}, which has an embedding for each of "
+                f"{self.shape.context} positions; use at most that, or a shape with rotary embeddings"
+            )
+        for name, kinds in (("attention", AttentionKind), ("checkpointing", Checkpointing)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
+        if not isinstance(self.parallel, Parallelism):
+            raise TypeError(f"parallel must be a Parallelism, got {self.parallel!r}")
+        self.parallel.check(self.shape)
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.seq
+
+    @property
+    def residual_bytes(self) -> int:
+        """Of a number between layers: r."""
+        return 2 if self.recipe.weights in (FP16, BF16) else 4
+
+    @property
+    def compute_bytes(self) -> int:
+        """Of a product's operand: c."""
+        return 2 if self.recipe.compute in (FP16, BF16) else 4
+
+    @property
+    def loss_bytes(self) -> int:
+        """Of the log-softmax of a logit; autocast computes it in fp32."""
+        return 4 if self.recipe.autocast else self.compute_bytes
+
+    @property
+    def between(self) -> int:
+        """Elements of a tensor between layers."""
+        return self.tokens * self.shape.width // (self.parallel.tensor if self.parallel.sequence else 1)
+
+    @property
+    def heads(self) -> int:
+        """Elements of all queries."""
+        return self.tokens * self.shape.width // self.parallel.tensor
+
+    @property
+    def hidden(self) -> int:
+        """Elements of a tensor within the feed-forward network."""
+        return self.tokens * self.shape.ffn // self.parallel.tensor
+
+    @property
+    def scores(self) -> int:
+        """Elements of a layer's attention scores, whether they are materialised or not."""
+        return self.batch * self.shape.heads * self.seq**2 // self.parallel.tensor
+
+    @property
+    def logits(self) -> int:
+        """Elements."""
+        return self.tokens * -(-self.shape.vocabulary // self.parallel.tensor)
+
+    @cached_property
+    def whole_layer(self) -> dict[str, int]:
+        """Bytes by what is kept of a layer, whose recomputation needs it even where checkpointing drops it."""
+        r, c = self.residual_bytes, self.compute_bytes
+        llama, autocast = self.shape.style == "llama", self.recipe.autocast
+        statistics = (4 if llama else 8) * self.between // self.shape.width
+        # Rotary tables are fp32 where the residual is, so that turned queries and keys are too until attention casts.
+        turned = r if llama and self.checkpointing == "selective" else c
+        parts = {
+            "input": r * self.between,
+            "statistics of its norm": statistics,
+            "operands of queries, keys, values": c * self.between * (3 if autocast else 1),
+            "queries": turned * self.heads,
+            "keys": turned * self.heads,
+            "values": c * self.heads,
+            "attended": c * self.heads,
+            "middle": r * self.between,
+            "statistics of the middle's norm": statistics,
+            "operands of the feed-forward": c * self.between * (2 if llama and autocast else 1),
+        }
+        if self.checkpointing != "selective":
+            if self.attention == "fused":
+                rows = self.seq if c == 2 else -(-self.seq // 32) * 32  # as the kernels for fp32 count them
+                parts["log-sum-exp of scores"] = 4 * rows * self.batch * self.shape.heads // self.parallel.tensor
+            else:
+                parts["probabilities"] = self.scores * (6 if autocast else c)
+        names = ("gate", "its SiLU", "up", "their product") if llama else ("hidden", "its GELU")
+        return parts | dict.fromkeys(names, c * self.hidden)
+
+    @cached_property
+    def layer(self) -> dict[str, int]:
+        """Bytes by what is kept of each layer."""
+        if self.checkpointing == "full":
+            return {"input": self.whole_layer["input"]}
+        return self.whole_layer
+
+    @cached_property
+    def shared(self) -> dict[str, int]:
+        """Bytes by what all layers have in common."""
+        parts = {}
+        if self.shape.style == "llama":
+            parts["rotary tables"] = 2 * self.seq * self.shape.head_width * self.residual_bytes
+        else:
+            parts["positions"] = 8 * self.seq  # in int64, for their embedding's gradient
+        if self.attention == "materialised":
+            parts["causal mask"] = self.seq**2
+        return parts
+
+    @cached_property
+    def head(self) -> dict[str, int]:
+        """Bytes by what is kept of the last norm and the output layer, but for what is as long as the logits."""
+        return {
+            "input of the last norm": self.residual_bytes * self.between,
+            "its statistics": (4 if self.shape.style == "llama" else 8) * self.between // self.shape.width,
+            "operand of the head": self.compute_bytes * self.between,
+        }
+
+    @property
+    def log_softmax(self) -> int:
+        """Bytes of what the loss keeps."""
+        return self.loss_bytes * self.logits
+
+    @property
+    def layer_bytes(self) -> int:
+        """Of one layer."""
+        return sum(self.layer.values())
+
+    @property
+    def bytes(self) -> int:
+        """Of all layers and the loss, as a single GPU has them at the end of a forward pass."""
+        rest = sum(self.shared.values()) + sum(self.head.values()) + self.log_softmax
+        return self.shape.layers * self.layer_bytes + rest
+
+    @property
+    def per_layer(self) -> float:
+        """Bytes of a layer for each token and width, the unit of Korthikanti et al., 2022."""
+        return self.layer_bytes / (self.tokens * self.shape.width)
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{text_table(_COLUMNS, self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(_COLUMNS, self._rows(), caption=self._title())
+
+    def _title(self) -> str:
+        return f"{self.shape.name}, {self.recipe}: {self.per_layer:.4g} bytes a layer for each token and width"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        unit = self.tokens * self.shape.width
+        return [(name, f"{size / unit:.4g}") for name, size in self.layer.items()]
+
+
+_COLUMNS = ("what a layer keeps", "bytes for each token and width")
+
+
+def activations(
+    model: ModelShape | str,
+    recipe: Recipe | str,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    attention: AttentionKind = "fused",
+    checkpointing: Checkpointing = "none",
+    parallel: Parallelism = ONE_GPU,
+) -> Activations:
+    """Returns what a model keeps from forward to backward, by the formulas of this module.
+
+    >>> activations("llama-2-7b", "amp-bf16", seq=2048).per_layer
+    47.533203125
+
+    Args:
+        model: A shape, or the name of one.
+        recipe: Or its text.
+        batch: Rows of a microbatch, on one GPU.
+        seq: Tokens a row; None is the model's context, at most 2048.
+        attention, checkpointing, parallel: As for `Activations`.
+
+    Raises:
+        TypeError, ValueError: Values that are not allowed.
+    """
+    shape = model_shape(model) if isinstance(model, str) else model
+    recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    if seq is None and isinstance(shape, ModelShape):
+        seq = min(shape.context, 2048)
+    return Activations(shape, recipe, batch, seq, attention, checkpointing, parallel)

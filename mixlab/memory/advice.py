@@ -1,0 +1,277 @@
+"""What fits on a GPU, and what to change where it does not: searches over estimates, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from mixlab.machine import Gpu
+from mixlab.memory.estimates import Estimate, estimate
+from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.moments import OptimizerKind, StepKind
+from mixlab.memory.parallel import ONE_GPU, Parallelism
+from mixlab.memory.shapes import ModelShape
+from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.recipes import Recipe
+
+_MOST = 2**24  # rows or tokens that a search goes to
+_WORTH = 0.005  # of the total that a change must save to be mentioned
+
+# From what costs nothing to what changes most; suggestions that fit are in this order.
+FREE, SLOWER, NUMERICS, HARDWARE, TASK = range(5)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A change that makes a training need less.
+
+    Attributes:
+        change: In words.
+        price: What it costs, in words.
+        kind: What it costs, as one of `FREE`, `SLOWER`, `NUMERICS`, `HARDWARE`, `TASK`.
+        estimate: Of the training with the change.
+        saved_bytes: Of the total.
+        fits: Whether it then fits.
+    """
+
+    change: str
+    price: str
+    kind: int
+    estimate: Estimate
+    saved_bytes: int
+    fits: bool
+
+    @property
+    def total_bytes(self) -> int:
+        return self.estimate.total_bytes
+
+    def __str__(self) -> str:
+        verdict = "fits" if self.fits else "does not fit"
+        saved, total = (f"{size / 2**30:.1f} GiB" for size in (self.saved_bytes, self.total_bytes))
+        return f"{self.change}: saves {saved}, {total} in all, {verdict}; price: {self.price}"
+
+
+def largest_batch(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
+    """Returns the most rows with which it fits, 0 if it does not fit with one.
+
+    >>> largest_batch(estimate("gpt2", "amp-bf16", seq=1024), "rtx-4090")
+    21
+
+    Args:
+        training: Its own batch does not matter.
+        gpu: A name of `GPUS`, or a GPU.
+
+    Raises:
+        ValueError: An unknown GPU.
+    """
+    spec = gpu_spec(gpu)
+    return _largest(lambda batch: bool(replace(training, batch=batch).fits(spec)), _MOST)
+
+
+def largest_seq(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
+    """Returns the most tokens a row with which it fits, 0 if it does not fit with one.
+
+    A "gpt2" shape ends at its context; rotary embeddings may go beyond it.
+
+    Args:
+        training: Its own seq does not matter.
+        gpu: A name of `GPUS`, or a GPU.
+
+    Raises:
+        ValueError: An unknown GPU.
+    """
+    spec = gpu_spec(gpu)
+    most = training.shape.context if training.shape.style == "gpt2" else _MOST
+    return _largest(lambda seq: bool(replace(training, seq=seq).fits(spec)), most)
+
+
+def break_even_batch(
+    model: ModelShape | str,
+    recipe_a: Recipe | str = "fp32",
+    recipe_b: Recipe | str = "amp-bf16",
+    *,
+    seq: int | None = None,
+    attention: AttentionKind = "fused",
+    checkpointing: Checkpointing = "none",
+    optimizer: OptimizerKind = "adam",
+    step: StepKind = "foreach",
+    accumulation: int = 1,
+    parallel: Parallelism = ONE_GPU,
+) -> int | None:
+    """Returns the batch at which `recipe_b` begins to need less memory than `recipe_a`; None if it never does.
+
+    Autocast keeps all states of fp32 and adds casts of weights, so it pays only where activations are many. With one
+    row less than that batch it does not pay. Where peaks change their phase there may be more than one such batch, and
+    one of them is returned; None means that with 2^20 rows it does not pay.
+
+    >>> break_even_batch("gpt2", seq=128), break_even_batch("llama-3-8b", seq=2048)
+    (9, 3)
+
+    Args:
+        model: A shape, or its name.
+        recipe_a, recipe_b: Or their texts.
+        seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+
+    Raises:
+        TypeError, ValueError: As `estimate`.
+    """
+    one, other = (
+        estimate(
+            *(model, recipe),
+            seq=seq,
+            attention=attention,
+            checkpointing=checkpointing,
+            optimizer=optimizer,
+            step=step,
+            accumulation=accumulation,
+            parallel=parallel,
+        )
+        for recipe in (recipe_a, recipe_b)
+    )
+
+    def not_less(batch: int) -> bool:
+        return replace(other, batch=batch).peak_bytes >= replace(one, batch=batch).peak_bytes
+
+    most = 2**20
+    return None if not_less(most) else _largest(not_less, most) + 1
+
+
+def _largest(holds: Callable[[int], bool], most: int) -> int:
+    """Returns the largest number up to `most` for which something holds that holds for all smaller ones; 0 if none."""
+    low, high = 0, 1
+    while high <= most and holds(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def suggestions(training: Estimate, gpu: str | GpuSpec | Gpu) -> list[Suggestion]:
+    """Returns changes that make a training need less, ranked: those with which it fits first, the cheapest of them.
+
+    If no single change is enough, the first is all of them together, cheapest first, until it fits, if it can. Whether
+    a recipe trains as well is not in it: that is what the other labs are about.
+
+    Args:
+        training: As it is planned.
+        gpu: A name of `GPUS`, or a GPU.
+
+    Raises:
+        ValueError: An unknown GPU.
+    """
+    spec = gpu_spec(gpu)
+    found = [_suggestion(training, spec, *change) for change in _changes(training, spec)]
+    found = sorted((one for one in found if one.saved_bytes > _WORTH * training.total_bytes), key=_rank)
+    if training.fits(spec) or any(one.fits for one in found):
+        return found
+    together = _together(training, spec)
+    return [together, *found] if together else found
+
+
+def _rank(one: Suggestion) -> tuple[bool, int, int]:
+    return not one.fits, one.kind if one.fits else 0, -one.saved_bytes
+
+
+def _suggestion(training: Estimate, gpu: GpuSpec, change: str, price: str, kind: int, changed: Estimate) -> Suggestion:
+    saved = training.total_bytes - changed.total_bytes
+    return Suggestion(change, price, kind, changed, saved, bool(changed.fits(gpu)))
+
+
+def _together(training: Estimate, gpu: GpuSpec) -> Suggestion | None:
+    """Returns changes that fit one after the other, from free ones to more GPUs, as few as that takes; or None.
+
+    Of a kind it takes the first with which it fits, or else the one that saves most, and goes on.
+    """
+    now, words, prices = training, [], []
+    for kind in (FREE, SLOWER, NUMERICS, HARDWARE):
+        while steps := [c for c in _changes(now, gpu) if c[2] == kind and c[3].total_bytes < now.total_bytes]:
+            fitting = (step for step in steps if step[3].fits(gpu))
+            change, price, _, now = next(fitting, min(steps, key=lambda step: step[3].total_bytes))
+            words.append(change)
+            prices.append(price)
+            if now.fits(gpu):
+                return _suggestion(training, gpu, ", then ".join(words), "; ".join(prices), kind, now)
+            if kind == HARDWARE and now.parallel.gpus > _MOST_GPUS:
+                return None
+    return None
+
+
+_MOST_GPUS = 4096
+_Change = tuple[str, str, int, Estimate]
+
+
+def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
+    """Yields (change, price, kind, estimate with it) of single changes."""
+    if now.step != "fused":
+        yield "an optimizer's step in one pass (fused)", "none", FREE, replace(now, step="fused")
+    if now.attention != "fused":
+        yield "fused attention", "none", FREE, replace(now, attention="fused")
+    if now.checkpointing == "none":
+        selective = "the attention core again in backward, a few % of the FLOPs"
+        yield "checkpointing of attention (selective)", selective, SLOWER, replace(now, checkpointing="selective")
+    if now.checkpointing != "full":
+        full = "one more forward pass, a third of the FLOPs on top"
+        yield "checkpointing of every layer (full)", full, SLOWER, replace(now, checkpointing="full")
+    if now.batch > 1:
+        passes = _in_passes(now, gpu)
+        price = "smaller products, and gradients that stay between passes"
+        yield f"batch {passes.batch} with {passes.accumulation} accumulated passes", price, SLOWER, passes
+    yield from _recipes(now)
+    yield from _more_gpus(now)
+    if now.seq > 1:
+        yield f"rows of {now.seq // 2} tokens", "another task: less context", TASK, replace(now, seq=now.seq // 2)
+
+
+def _in_passes(now: Estimate, gpu: GpuSpec) -> Estimate:
+    """Returns the same rows in passes of half of them, or of a quarter, ... whatever fits first; or one by one."""
+    sizes = (now.batch >> halvings for halvings in range(1, now.batch.bit_length()))
+    passes = [replace(now, batch=rows, accumulation=now.accumulation * -(-now.batch // rows)) for rows in sizes]
+    return next((one for one in passes if one.fits(gpu)), passes[-1])
+
+
+def _recipes(now: Estimate) -> Iterator[_Change]:
+    """Yields recipes that store or compute in less; those of the same family first."""
+    for text, price in _LEANER.items():
+        recipe = Recipe.parse(text)
+        if recipe != now.recipe:
+            yield f"recipe {text}", price, NUMERICS, replace(now, recipe=recipe)
+
+
+_LEANER = {
+    "amp-bf16": "products in bf16",
+    "amp-bf16,exp_avg=dynamic8,exp_avg_sq=dynamic8": "products in bf16, both moments in 8 bits",
+    "lean-bf16": "gradients and first moment in bf16",
+    "bf16-kahan": "all in bf16; the sum of each weight's updates is mended",
+    "bf16-sr": "all in bf16; updates rounded at random, right on average",
+    "bf16": "all in bf16; small updates are lost",
+}
+
+
+def _more_gpus(now: Estimate) -> Iterator[_Change]:
+    """Yields twice to eight times the GPUs that share states, and pairs that share matrices."""
+    parallel = now.parallel
+    prices = {
+        1: "gradients and parameters are sent once a step, as without ZeRO",
+        2: "as ZeRO 1",
+        3: "parameters are gathered twice a step, half as much again is sent",
+    }
+    for data in (2, 4, 8):
+        for zero, price in prices.items():
+            if (data * parallel.data, zero) > (parallel.data, parallel.zero):
+                shared = replace(parallel, data=data * parallel.data, zero=zero)  # type: ignore[arg-type]
+                change = f"ZeRO {zero} on {shared.data} GPUs" + (" (FSDP)" if zero == 3 else "")
+                yield change, f"{data} times the GPUs; {price}", HARDWARE, replace(now, parallel=shared)
+    pair = replace(parallel, tensor=2 * parallel.tensor, sequence=True)
+    if _divides(pair, now.shape):
+        price = "2 times the GPUs, with a fast link: something is sent in every layer"
+        yield f"tensor parallelism over {pair.tensor} GPUs", price, HARDWARE, replace(now, parallel=pair)
+
+
+def _divides(parallel: Parallelism, shape: ModelShape) -> bool:
+    try:
+        parallel.check(shape)
+    except ValueError:
+        return False
+    return True

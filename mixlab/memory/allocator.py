@@ -1,0 +1,162 @@
+"""What CUDA's caching allocator would reserve for the allocations of a trace: a model of it, replayed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mixlab.memory.traces import Trace
+
+_MIB = 2**20
+_GRANULE = 512  # bytes that a size is rounded up to a multiple of
+_SMALL = _MIB  # up to it, a block comes from segments of their own
+_SMALL_SEGMENT = 2 * _MIB
+_MEDIUM, _MEDIUM_SEGMENT = 10 * _MIB, 20 * _MIB  # below the first, a segment has the second
+_LARGE_GRANULE = 2 * _MIB  # of segments that hold more
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found.
+
+    Attributes:
+        reserved_bytes: Of all segments at the end, which is the most, since none is given back.
+        allocated_bytes: The most that was alive at a time, as `torch.cuda.max_memory_allocated` counts it: with what of
+            a block was too small to be split off.
+        segments: How many were taken from the GPU.
+    """
+
+    reserved_bytes: int
+    allocated_bytes: int
+    segments: int
+
+    @property
+    def fragmentation(self) -> float:
+        """The part of what is reserved that was never needed at a time."""
+        return 1 - self.allocated_bytes / self.reserved_bytes if self.reserved_bytes else 0.0
+
+
+def replay(trace: Trace) -> int:
+    """Returns the bytes that CUDA's caching allocator would have reserved at the end of a trace's second step.
+
+    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp), and it was not
+    held against a GPU: workspaces, other streams, garbage collection, expandable segments and a GPU that is full are
+    not in it.
+    """
+    return replay_events(trace.events()).reserved_bytes
+
+
+def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
+    """Returns what the allocator would reserve for these allocations and frees.
+
+    A size is rounded up to 512 bytes. The smallest free block that holds it is taken, the one at the lowest address of
+    several; what is left of it becomes a block of its own if it has 512 bytes (of a block up to 1 MiB) or more than
+    1 MiB. If none is free, a segment is taken from the GPU: of 2 MiB for up to 1 MiB, of 20 MiB for less than 10 MiB,
+    else of the size rounded up to 2 MiB. A block that is freed is merged with free neighbours of its segment.
+
+    >>> replay_events([(0, 1000), (1, 3_000_000), (0, -1000), (2, 4_000_000)])
+    Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2)
+
+    Args:
+        events: (number, bytes) for an allocation, (number, -bytes) for its end, in order.
+
+    Raises:
+        ValueError: An end without an allocation, a number that is allocated twice, or 0 bytes.
+    """
+    memory = _Memory()
+    blocks: dict[int, _Block] = {}
+    allocated = most = 0
+    for number, size in events:
+        if size > 0 and number not in blocks:
+            blocks[number] = memory.take(-(-size // _GRANULE) * _GRANULE)
+            allocated += blocks[number].size
+            most = max(most, allocated)
+        elif size < 0 and number in blocks:
+            block = blocks.pop(number)
+            allocated -= block.size
+            memory.give(block)
+        else:
+            raise ValueError(
+                f"replay_events: ({number}, {size}) must allocate a number that is not alive, with bytes from 1 up, or "
+                "end one that is, with bytes below 0"
+            )
+    return Replay(memory.reserved, most, memory.segments)
+
+
+@dataclass(eq=False)
+class _Block:
+    """A stretch of a segment; neighbours in the segment are linked."""
+
+    address: int
+    size: int
+    small: bool
+    before: _Block | None = None
+    after: _Block | None = None
+    free: bool = False
+
+
+@dataclass
+class _Memory:
+    """Segments and what is free in them, by size and address, for small and for large blocks."""
+
+    reserved: int = 0
+    segments: int = 0
+    _end: int = 0  # the address of the next segment
+    _free: dict[bool, list[tuple[int, int]]] = field(default_factory=lambda: {True: [], False: []})
+    _at: dict[int, _Block] = field(default_factory=dict)  # free blocks by address
+
+    def take(self, size: int) -> _Block:
+        small = size <= _SMALL
+        place = bisect_left(self._free[small], (size, 0))
+        if place < len(self._free[small]):
+            block = self._remove(self._at[self._free[small][place][1]])
+        else:
+            block = self._segment(_segment_size(size), small)
+        rest = block.size - size
+        if rest >= _GRANULE if small else rest > _SMALL:
+            self._add(_Block(block.address + size, rest, small, block, block.after))
+            block.size = size
+        return block
+
+    def give(self, block: _Block) -> None:
+        for neighbour in (block.before, block.after):
+            if neighbour is not None and neighbour.free:
+                self._remove(neighbour)
+                block.address = min(block.address, neighbour.address)
+                block.size += neighbour.size
+                if neighbour is block.before:
+                    block.before = neighbour.before
+                else:
+                    block.after = neighbour.after
+        self._add(block)
+
+    def _segment(self, size: int, small: bool) -> _Block:
+        block = _Block(self._end, size, small)
+        self._end += size
+        self.reserved += size
+        self.segments += 1
+        return block
+
+    def _add(self, block: _Block) -> None:
+        """Links a free block to its neighbours, and notes it."""
+        if block.before is not None:
+            block.before.after = block
+        if block.after is not None:
+            block.after.before = block
+        block.free = True
+        self._at[block.address] = block
+        insort(self._free[block.small], (block.size, block.address))
+
+    def _remove(self, block: _Block) -> _Block:
+        free = self._free[block.small]
+        del free[bisect_left(free, (block.size, block.address))]
+        del self._at[block.address]
+        block.free = False
+        return block
+
+
+def _segment_size(size: int) -> int:
+    if size <= _SMALL:
+        return _SMALL_SEGMENT
+    return _MEDIUM_SEGMENT if size < _MEDIUM else -(-size // _LARGE_GRANULE) * _LARGE_GRANULE

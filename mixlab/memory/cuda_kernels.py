@@ -1,0 +1,143 @@
+"""What CUDA's kernels keep for backward where a CPU's keep something else: fake ops with the memory of theirs.
+
+On a CPU, RMSNorm is made of several ops, the statistics of LayerNorm and the mask of dropout have the input's dtype,
+and attention with a mask or dropout keeps all scores. What takes their places here computes nothing: results are as
+empty as fake tensors are. The sizes are those of PyTorch's sources (ATen/native/layer_norm.cpp and
+transformers/cuda/flash_attn/flash_api.cpp); no GPU was at hand to hold them against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+
+
+class CudaKernels(TorchFunctionMode):
+    """Calls fake ops with the memory of CUDA's in the place of a CPU's; tensors say that they are on CUDA."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        replacement = _REPLACEMENTS.get(func)
+        return func(*args, **kwargs) if replacement is None else replacement(*args, **kwargs)
+
+
+def _rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: A002
+    if weight is not None and weight.dtype is not input.dtype:
+        return torch.rms_norm(input, normalized_shape, weight, eps)  # there is no fused kernel of this either
+    return _FusedNorm.apply(input, len(normalized_shape), False, weight)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _layer_norm(
+    input: Tensor,  # noqa: A002
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    if weight is not None and weight.dtype is not input.dtype:
+        return torch.layer_norm(input, normalized_shape, weight, bias, eps, cudnn_enable)
+    return _FusedNorm.apply(input, len(normalized_shape), True, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _FusedNorm(torch.autograd.Function):
+    """Keeps the input, the weight, and of each row one or two statistics in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dims: int, centred: bool, *affine: Tensor | None) -> Tensor:
+        rows = x.shape[: x.dim() - dims]
+        statistics = [torch.empty(rows, device=x.device) for _ in range(2 if centred else 1)]
+        ctx.save_for_backward(x, *affine, *statistics)
+        ctx.affine = len(affine)
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *affine = ctx.saved_tensors[: 1 + ctx.affine]
+        return (torch.empty_like(x), None, None, *(None if part is None else torch.empty_like(part) for part in affine))
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+    if inplace or not training or p == 0:
+        return F.dropout(input, p, training, inplace)
+    return torch.native_dropout(input, p, training)[0]
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (t.to(dtype) if t.is_floating_point() else t for t in (query, key, value))
+    if query.dim() != 4 or query.shape[-1] > _WIDEST_HEAD or (enable_gqa and query.dtype not in _SIXTEEN_BIT):
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    return _FusedAttention.apply(query, key, value, attn_mask)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_WIDEST_HEAD = 256  # of FlashAttention (Dao, FlashAttention-2, 2024)
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps queries, keys, values, the mask, the result, and the logarithm of each row's sum of exponentials.
+
+    In 16 bits it is FlashAttention, whose backward sums the queries' gradient in float32; in float32 the
+    memory-efficient kernels, whose rows are counted in 32s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        batch, heads, length, _ = q.shape
+        flash = mask is None and q.dtype in _SIXTEEN_BIT
+        result = torch.empty(batch, length, heads, v.shape[-1], dtype=q.dtype, device=q.device).transpose(1, 2)
+        sums = torch.empty(batch, heads, length if flash else _rounded(length, 32), device=q.device)
+        ctx.save_for_backward(q, k, v, mask, result, sums)
+        ctx.flash = flash
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, mask, _, _ = ctx.saved_tensors
+        batch, heads, length, width = q.shape
+        length, width = _rounded(length, 128), _rounded(width, 32 if width <= 128 else 64)
+        gradients = [torch.empty_like(t) for t in (q, k, v)]
+        scratch = [torch.empty(batch, heads, length, device=q.device)]
+        if ctx.flash:
+            scratch.append(torch.empty(batch, length, heads, width, device=q.device))
+            if k.shape[1] != heads:  # gradients of all heads, before they are summed over groups
+                scratch += [torch.empty(batch, heads, *t.shape[2:], dtype=t.dtype, device=t.device) for t in (k, v)]
+        mask_gradient = torch.empty_like(mask) if mask is not None and mask.requires_grad else None
+        return (*gradients, mask_gradient)
+
+
+def _rounded(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.is_cuda.__get__: lambda _tensor: True,  # type: ignore[attr-defined]
+    torch.Tensor.is_cpu.__get__: lambda _tensor: False,  # type: ignore[attr-defined]
+    F.rms_norm: _rms_norm,
+    torch.rms_norm: _rms_norm,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.dropout: _dropout,
+    F.scaled_dot_product_attention: _attention,
+}

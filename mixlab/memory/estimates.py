@@ -1,0 +1,240 @@
+"""The memory of a transformer's training step from closed formulas, in under a millisecond: what moves with sliders.
+
+`mixlab.memory.tracing` has the same numbers for any model, exactly and in seconds; tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+from mixlab.machine import Gpu
+from mixlab.memory.activations import Activations, activations
+from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.moments import Moment, OptimizerKind, Phase, Step, StepKind
+from mixlab.memory.parallel import ONE_GPU, Parallelism, Stage, stages
+from mixlab.memory.shapes import ModelShape
+from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.recipes import Recipe
+from mixlab.tables import html_table, text_table
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+# What no tensor of the program holds; models, not measurements.
+CUBLAS_WORKSPACES = (
+    2 * 32 * 2**20
+)  # 32 MiB on Hopper and later, 8 before; forward and backward have threads of their own
+CUDA_CONTEXT = 500 * 2**20  # of the driver and loaded kernels; 300 to 600 MiB
+FRAGMENTATION = 0.08  # of the peak: 3 to 13 % in replays of traces through a model of CUDA's caching allocator
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a training fits on a GPU. True in a condition if it does.
+
+    Attributes:
+        gpu: Which.
+        needed: Bytes, with what lies outside of the program's tensors.
+    """
+
+    gpu: GpuSpec
+    needed: int
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left; negative if it does not fit."""
+        return self.gpu.usable_bytes - self.needed
+
+    @property
+    def fraction(self) -> float:
+        """Of the GPU's memory that is needed."""
+        return self.needed / self.gpu.usable_bytes
+
+    def __bool__(self) -> bool:
+        return self.room >= 0
+
+    def __str__(self) -> str:
+        word = "fits on" if self else "does not fit on"
+        return f"{word} {self.gpu}: {_gib(self.needed)} of {_gib(self.gpu.usable_bytes)} GiB"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A training step, and the memory of the GPU that needs most. Its repr and its HTML are a table.
+
+    The fields are what it is an estimate of; `dataclasses.replace(estimate, batch=2)` is another.
+
+    Attributes:
+        shape, recipe, batch, seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+    """
+
+    shape: ModelShape
+    recipe: Recipe
+    batch: int
+    seq: int
+    attention: AttentionKind = "fused"
+    checkpointing: Checkpointing = "none"
+    optimizer: OptimizerKind = "adam"
+    step: StepKind = "foreach"
+    accumulation: int = 1
+    parallel: Parallelism = ONE_GPU
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("optimizer", OptimizerKind), ("step", StepKind)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
+        if type(self.accumulation) is not int or self.accumulation < 1:
+            raise ValueError(f"accumulation must be a whole number from 1 up, got {self.accumulation!r}")
+        assert self.activations  # checks the rest
+
+    @cached_property
+    def activations(self) -> Activations:
+        """What a microbatch keeps for backward."""
+        return Activations(
+            *(self.shape, self.recipe, self.batch, self.seq, self.attention, self.checkpointing, self.parallel)
+        )
+
+    @cached_property
+    def stage(self) -> Stage:
+        """What the GPU that needs most holds of the model."""
+        return self._worst[0]
+
+    @cached_property
+    def moments(self) -> tuple[Moment, ...]:
+        """The moments of the step at which memory may peak, in their order."""
+        return self._worst[1]
+
+    @cached_property
+    def _worst(self) -> tuple[Stage, tuple[Moment, ...]]:
+        accumulates = self.accumulation > 1 or self.parallel.microbatches > 1
+        steps = [
+            Step(self.activations, stage, self.optimizer, self.step, accumulates)
+            for stage in stages(self.shape, self.parallel)
+        ]
+        every = [(step.stage, step.moments()) for step in steps]
+        return max(every, key=lambda one: max(moment.bytes for moment in one[1]))
+
+    @cached_property
+    def phase_peaks(self) -> dict[Phase, Moment]:
+        """By phase its largest moment."""
+        return {
+            phase: max((m for m in self.moments if m.phase == phase), key=lambda moment: moment.bytes)
+            for phase in PHASES
+        }
+
+    @property
+    def phases(self) -> dict[Phase, dict[str, int]]:
+        """By phase the content of its largest moment: bytes by category."""
+        return {phase: moment.content for phase, moment in self.phase_peaks.items()}
+
+    @property
+    def peak(self) -> Moment:
+        """The step's largest moment."""
+        return max(self.phase_peaks.values(), key=lambda moment: moment.bytes)
+
+    @property
+    def peak_phase(self) -> Phase:
+        return self.peak.phase
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of tensors: what `torch.cuda.max_memory_allocated` would say, but for workspaces."""
+        return self.peak.bytes
+
+    @property
+    def at_peak(self) -> dict[str, int]:
+        """Bytes by category."""
+        return self.peak.content
+
+    @property
+    def outside(self) -> dict[str, int]:
+        """Bytes that no tensor of the program holds, from coarse models: see the constants of this module.
+
+        Buffers of NCCL, which come with several GPUs, are not in it.
+        """
+        return {
+            "cuBLAS workspaces": CUBLAS_WORKSPACES,
+            "CUDA context": CUDA_CONTEXT,
+            "fragmentation": int(FRAGMENTATION * self.peak_bytes),
+        }
+
+    @property
+    def total_bytes(self) -> int:
+        return self.peak_bytes + sum(self.outside.values())
+
+    def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
+        """Returns whether it fits on a GPU, and what is left or missing.
+
+        Raises:
+            ValueError: An unknown GPU.
+        """
+        return Fit(gpu_spec(gpu), self.total_bytes)
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{text_table(('GiB', *PHASES), self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(("GiB", *PHASES), self._rows(), caption=self._title(), row_heads=True)
+
+    def _title(self) -> str:
+        many = f" on {self.parallel}" if self.parallel.gpus > 1 else ""
+        return (
+            f"{self.shape.name}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {_gib(self.peak_bytes)} GiB at "
+            f"the {self.peak.name} ({self.peak_phase}), {_gib(self.total_bytes)} with what lies outside of tensors"
+        )
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        names = dict.fromkeys(name for content in self.phases.values() for name in content)
+        rows = [(name, *(_gib(content.get(name, 0)) for content in self.phases.values())) for name in names]
+        return [*rows, ("together", *(_gib(sum(content.values())) for content in self.phases.values()))]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"
+
+
+def estimate(
+    model: ModelShape | str,
+    recipe: Recipe | str,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    attention: AttentionKind = "fused",
+    checkpointing: Checkpointing = "none",
+    optimizer: OptimizerKind = "adam",
+    step: StepKind = "foreach",
+    accumulation: int = 1,
+    parallel: Parallelism = ONE_GPU,
+) -> Estimate:
+    """Returns the memory of a training step of a transformer, as `mixlab.memory.transformers` builds it, on CUDA.
+
+    >>> round(estimate("gpt2", "fp32", batch=4, seq=512).peak_bytes / 2**20)
+    3768
+
+    Args:
+        model: A shape, or its name.
+        recipe: Or its text.
+        batch: Rows of one forward pass, on one GPU.
+        seq: Tokens a row; None is the model's context, at most 2048.
+        attention: "fused" or "materialised".
+        checkpointing: "none", "selective" or "full".
+        optimizer: "adam" (or AdamW) or "sgd" with momentum.
+        step: How torch.optim takes its step: "foreach", as it does by itself on CUDA, "fused" or parameter by parameter
+            ("loop"). Recipes that torch.optim does not know train with mixlab's own optimizers, parameter by parameter,
+            but for "fused", which is their compiled step.
+        accumulation: Forward and backward passes of a step, whose gradients add up.
+        parallel: On how many GPUs, and what they divide. With more than one, gradients are views of what is sent;
+            with ZeRO 3, the parameters of two layers are gathered at a time, in the format that products take, and
+            those outside of layers from the forward to the backward pass. All of this is modelled, and not measured.
+
+    Raises:
+        TypeError, ValueError: Values that are not allowed, or that do not go together; a message says what does.
+    """
+    acts = activations(
+        model, recipe, batch=batch, seq=seq, attention=attention, checkpointing=checkpointing, parallel=parallel
+    )
+    return Estimate(
+        *(acts.shape, acts.recipe, acts.batch, acts.seq, attention, checkpointing),
+        *(optimizer, step, accumulation, parallel),
+    )

@@ -1,0 +1,187 @@
+"""Fake tensors: copies of models and batches with shapes and dtypes and no memory behind them, and ops on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+
+def fake_model(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Returns a copy whose parameters and buffers are empty CPU tensors, to be called under a `FakeTensorMode`.
+
+    What is shared stays shared: tied weights are one parameter. Gradients are not copied.
+
+    Args:
+        model: With real tensors or on "meta"; it is only read.
+        dtype: Of floating-point parameters and buffers in the copy.
+    """
+    copies: dict[int, object] = {}
+    for parameter in model.parameters():
+        copies[id(parameter)] = nn.Parameter(_empty(parameter, dtype), requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        copies[id(buffer)] = _empty(buffer, dtype)
+    for tensor in _plain_attributes(model):
+        copies.setdefault(id(tensor), _empty(tensor, tensor.dtype))
+    return copy.deepcopy(model, copies)
+
+
+def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns an empty CPU tensor of the same shape, to be called under a `FakeTensorMode`.
+
+    A tensor with gaps, such as a slice, has none in the copy, as on its way to a device.
+
+    Args:
+        tensor: Real or on "meta".
+        dtype: Of the copy, if the tensor is of floating point.
+    """
+    dense = torch.empty_like(tensor, device="meta")
+    return _empty(dense, dtype)
+
+
+def _plain_attributes(model: nn.Module) -> Iterator[Tensor]:
+    """Yields the tensors that modules hold without having registered them."""
+    for module in model.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+def _empty(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="cpu")
+
+
+class Results:
+    """Runs ops on fake tensors, and remembers what they returned: most of a model's layers are alike.
+
+    `FakeTensorMode` has such a cache too, which serves far more cases and takes several times as long.
+
+    Args:
+        mode: To which the tensors belong.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self._mode = mode
+        self._attributes = dict(vars(FakeTensor(mode, torch.empty(0, device="meta"), _CPU)))
+        self._known: dict[Hashable, tuple[type, list[_Made]] | None] = {}  # None: not to be remembered
+        self._tables: dict[int, tuple[Tensor, Tensor]] = {}  # real tensors by id, and their fakes
+
+    def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the op's result on these arguments; to be called where no mode but `mode` sees ops."""
+        if op is _NEW:
+            return op(*args, **kwargs)
+        args = tuple(self._fake(arg) if isinstance(arg, Tensor) else arg for arg in args)
+        key = (op, _signature(args), _signature(tuple(kwargs.items()))) if _is_plain(op) else None
+        if key is None or None in key:
+            return op(*args, **kwargs)
+        if key not in self._known:
+            result = op(*args, **kwargs)
+            self._known[key] = _described(result, args)
+            return result
+        known = self._known[key]
+        if known is None:
+            return op(*args, **kwargs)
+        kind, parts = known
+        results = [self._made(part, args) for part in parts]
+        return results[0] if kind is FakeTensor else kind(results)
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        """Returns a fake of a real tensor, such as a table that an optimizer keeps, made once; a number stays one."""
+        if isinstance(tensor, FakeTensor) or not tensor.dim():
+            return tensor
+        if id(tensor) not in self._tables:
+            self._tables[id(tensor)] = tensor, self._mode.from_tensor(tensor, static_shapes=True)
+        return self._tables[id(tensor)][1]
+
+    def _made(self, part: _Made, args: tuple[Any, ...]) -> Any:
+        if part is None:
+            return None
+        off = torch._C._DisableTorchDispatch()
+        if part.source is None:
+            made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
+        else:
+            made = torch.empty(0, dtype=part.dtype, device="meta")
+            made.set_(args[part.source].untyped_storage(), part.offset, part.shape, part.stride)
+        del off
+        # As `FakeTensor(mode, made, _CPU)`, which takes seven times as long.
+        fake: Tensor = Tensor._make_subclass(
+            FakeTensor, made, False, dispatch_device=True, device_for_backend_keys=_CPU
+        )
+        torch._C._set_warn_deprecated_on_mutable_data_ptr(fake)
+        vars(fake).update(self._attributes)
+        return fake
+
+
+class _Layout(NamedTuple):
+    """A result: where its elements lie, and in the storage of which argument, if it is a view of one."""
+
+    source: int | None
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
+_Made = _Layout | None
+_CPU = torch.device("cpu")
+_NEW = torch.ops.aten.lift_fresh.default  # of a real tensor that `torch.tensor` has just made
+_UNSAFE = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view)
+
+
+@cache
+def _is_plain(op: Any) -> bool:
+    """Whether shapes, strides and dtypes decide what an op returns, and it returns new tensors or views."""
+    schema = op._schema
+    return schema.name.startswith("aten::") and not schema.is_mutable and not any(tag in op.tags for tag in _UNSAFE)
+
+
+def _signature(values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Returns what of some arguments decides a result, None if that is more than can be compared."""
+    signature: list[Any] = []
+    for value in values:
+        if isinstance(value, FakeTensor):
+            if value.constant is not None:
+                return None
+            signature.append((value.shape, value.stride(), value.storage_offset(), value.dtype))
+        elif isinstance(value, Tensor):
+            return None
+        elif isinstance(value, list | tuple):
+            inner = _signature(value)
+            if inner is None:
+                return None
+            signature.append(inner)
+        else:
+            signature.append((type(value), value))
+    return tuple(signature)
+
+
+def _described(result: Any, args: tuple[Any, ...]) -> tuple[type, list[_Made]] | None:
+    """Returns how to make a result again, None if that is not plain."""
+    results = [result] if isinstance(result, FakeTensor) else result
+    if not isinstance(results, list | tuple) or not all(r is None or isinstance(r, FakeTensor) for r in results):
+        return None
+    sources = {arg.untyped_storage()._cdata: place for place, arg in enumerate(args) if isinstance(arg, FakeTensor)}
+    layouts: list[_Made] = []
+    for part in results:
+        if part is None:
+            layouts.append(None)
+            continue
+        storage = part.untyped_storage()
+        source = sources.get(storage._cdata)
+        layout = _Layout(source, part.shape, part.stride(), part.storage_offset(), part.dtype)
+        if part.constant is not None or (source is None and storage.nbytes() != _bytes(layout)):
+            return None
+        layouts.append(layout)
+    return type(result), layouts
+
+
+def _bytes(layout: _Layout) -> int:
+    """Returns the bytes of the least storage that has all elements."""
+    if 0 in layout.shape:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride, strict=True))
+    return (layout.offset + last + 1) * layout.dtype.itemsize

@@ -1,0 +1,146 @@
+"""GPUs as data: memory, bandwidth and peak FLOP/s by format, each with where the numbers were seen."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mixlab.machine import Gpu
+
+_USABLE = 0.94  # of what is sold, where nobody was seen to read it out: about the least of those below
+_PEAKS = ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4")
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    """What decides whether a training fits on a GPU, and how fast it could be at best.
+
+    Attributes:
+        name: In lower case, as `gpu_spec` takes it.
+        memory_bytes: As sold; a vendor's GB are GiB.
+        bandwidth: To memory, in bytes/s.
+        peak_flops: FLOP/s by format ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4"): dense products, on tensor cores
+            with fp32 accumulation where there are such; "fp32" without them. A format that the GPU does not multiply
+            is left out.
+        seen_bytes: The whole memory as a tool of the vendor reports it, what ECC takes already off; None if unknown.
+        source: Where the numbers were seen, and what is uncertain about them.
+
+    Raises:
+        ValueError: A number that is not positive, or an unknown format.
+    """
+
+    name: str
+    memory_bytes: int
+    bandwidth: float
+    peak_flops: Mapping[str, float]
+    seen_bytes: int | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = {"memory_bytes": self.memory_bytes, "bandwidth": self.bandwidth, **self.peak_flops}
+        if self.seen_bytes is not None:
+            numbers["seen_bytes"] = self.seen_bytes
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"GpuSpec {self.name}: {name} must be a positive number, got {value!r}")
+        if unknown := set(self.peak_flops) - set(_PEAKS):
+            raise ValueError(
+                f"GpuSpec {self.name}: peak_flops are by format, one of {', '.join(_PEAKS)}, got {unknown.pop()!r}"
+            )
+
+    @property
+    def usable_bytes(self) -> int:
+        """What a process can have: as seen, or else 94 % of what is sold."""
+        return self.seen_bytes if self.seen_bytes is not None else int(_USABLE * self.memory_bytes)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Memory in GiB as sold and in MiB as seen in public logs of nvidia-smi or rocm-smi, bandwidth in GB/s, peaks in
+# TFLOP/s, 0 for none. Peaks are dense, halves of what is marked "with sparsity"; NVIDIA's and AMD's, as quoted on the
+# pages named, for no vendor's own PDF was opened. "?" stands before what is from recollection, or sources disagree on.
+_ROWS = (
+    # name        sold   seen  GB/s   fp32   tf32    fp16    bf16     fp8    fp4
+    ("v100-16gb", 16, 16160, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
+    ("v100-32gb", 32, 32510, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
+    ("t4", 16, 15360, 320, (8.1, 0, 65, 0, 0, 0), "winston-zhang-orz/gpu-specs"),
+    ("a10", 24, 23028, 600, (31.2, 62.5, 125, 125, 0, 0), "astroC86/gpu-datasheet; others call the sparse 250 dense"),
+    ("a100-40gb", 40, 40960, 1555, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs"),
+    ("a100-80gb", 80, 81920, 2039, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs; SXM"),
+    ("rtx-a6000", 48, 49140, 768, (38.7, 77.4, 154.8, 154.8, 0, 0), "? all peaks and the bandwidth"),
+    ("l4", 24, 23034, 300, (30.3, 60, 121, 121, 242, 0), "winston-zhang-orz/gpu-specs"),
+    ("l40s", 48, 46068, 864, (91.6, 183, 362, 362, 733, 0), "winston-zhang-orz/gpu-specs"),
+    ("rtx-3090", 24, 24576, 936, (35.6, 35.6, 71, 71, 0, 0), "astroC86/gpu-datasheet; fp16 accumulation: 142"),
+    ("rtx-4090", 24, 24564, 1008, (82.6, 82.6, 165.2, 165.2, 330.3, 0), "waredb.com; fp16 accumulation: 330, fp8 661"),
+    ("rtx-5090", 32, 32607, 1792, (104.8, 104.8, 209.5, 209.5, 419, 1676), "VladislavDuma/gpu_specs; ? all but fp32"),
+    ("h100-pcie", 80, 81559, 2000, (51.2, 378, 756, 756, 1513, 0), "NVIDIA PB-11133 by manuals.plus; ? all but 756"),
+    ("h100-sxm", 80, 81559, 3350, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "glennklockwood.com/garden/processors/h100"),
+    ("h200", 141, 143771, 4800, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "astroC86/gpu-datasheet; SXM"),
+    ("b200", 180, 183359, 8000, (80, 1100, 2250, 2250, 4500, 9000), "glennklockwood.com, B200; ? 192 GB, fp32"),
+    ("gb200", 186, 189471, 8000, (90, 1250, 2500, 2500, 5000, 10000), "glennklockwood.com, B200; for one GPU"),
+    ("mi300x", 192, 196592, 5300, (163.4, 653.7, 1307.4, 1307.4, 2614.9, 0), "public code: 1307.4; ? the others"),
+    ("mi355x", 288, None, 8000, (157.3, 0, 2516.6, 2516.6, 5033, 10066), "boston-uk, aiwiki.ai; ? all but 2516"),
+)
+
+GPUS: dict[str, GpuSpec] = {
+    name: GpuSpec(
+        name,
+        sold * 2**30,
+        bandwidth * 1e9,
+        {fmt: peak * 1e12 for fmt, peak in zip(_PEAKS, peaks, strict=True) if peak},
+        seen * 2**20 if seen is not None else None,
+        source,
+    )
+    for name, sold, seen, bandwidth, peaks, source in _ROWS
+}
+
+
+def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
+    """Returns a GPU by its name, or one that this machine has.
+
+    >>> gpu_spec("H200").usable_bytes // 2**30
+    140
+
+    Args:
+        gpu: One of `GPUS`, in any case, blanks for hyphens; a `GpuSpec`, returned as it is; or a `Gpu` of
+            `mixlab.machine`, whose memory is known and whose speeds are not.
+
+    Raises:
+        TypeError, ValueError: Something else, or an unknown name; near ones are offered.
+    """
+    if isinstance(gpu, GpuSpec):
+        return gpu
+    if isinstance(gpu, Gpu):
+        return _of_this_machine(gpu)
+    if not isinstance(gpu, str):
+        raise TypeError(f"gpu_spec: gpu must be a name such as 'h200', a GpuSpec or a machine's Gpu, got {gpu!r}")
+    name = "-".join(gpu.lower().replace("_", "-").split())
+    if name in GPUS:
+        return GPUS[name]
+    near = [known for known in GPUS if name and name in known]
+    near = near or difflib.get_close_matches(name, GPUS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown GPU {gpu!r}: {hint}There are {', '.join(GPUS)}, or GpuSpec(...) of your own")
+
+
+def _of_this_machine(gpu: Gpu) -> GpuSpec:
+    words = gpu.name.lower().replace("-", " ").split()
+    size = gpu.memory_bytes / 2**30
+    fitting = [
+        spec
+        for spec in GPUS.values()
+        if spec.name.split("-")[-1 if spec.name.startswith("rtx") else 0] in words
+        and 0.85 < size / (spec.memory_bytes / 2**30) < 1.05
+        and ("pcie" in words or "pcie" not in spec.name)
+        and not ("pcie" in words and spec.name == "h100-sxm")
+    ]
+    if len(fitting) == 1:
+        known = fitting[0]
+        return GpuSpec(gpu.name, known.memory_bytes, known.bandwidth, known.peak_flops, gpu.memory_bytes, known.source)
+    raise ValueError(
+        f"gpu_spec: {gpu.name} with {size:.0f} GiB is not among {', '.join(GPUS)}; "
+        "give GpuSpec(name, memory_bytes, bandwidth, peak_flops) of your own"
+    )

@@ -1,0 +1,253 @@
+"""The memory of one training step of any model, to the byte, without that memory and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.optim import Optimizer
+
+from mixlab import emulation
+from mixlab.formats import FP32
+from mixlab.ledger import STATE_NAMES
+from mixlab.memory.cuda_kernels import CudaKernels
+from mixlab.memory.fakes import fake_input, fake_model
+from mixlab.memory.tracer import BATCH, GRADIENTS, PARAMETERS, Phase, Tracer, freed_by_reference_counts
+from mixlab.memory.traces import Span, Trace
+from mixlab.optimizers import state_tensors
+from mixlab.recipes import Recipe
+from mixlab.scalers import unscale_without_reading_
+from mixlab.tasks import Batch, MakeOptimizer, OptimizerName, make_optimizer
+
+AsOn = Literal["cuda", "cpu"]
+Loss = Callable[[Any, Tensor], Tensor]
+
+_GRANULE = {"cuda": 512, "cpu": 1}  # bytes that CUDA's caching allocator rounds up to a multiple of
+
+
+class TraceError(RuntimeError):
+    """A model, loss or optimizer that cannot be traced; the words say where and what to do."""
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of (..., C) logits and (...) class numbers, as the loss of `mixlab.tasks.Task`."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def trace(
+    model: nn.Module,
+    batch: Batch,
+    recipe: Recipe | str = "fp32",
+    *,
+    loss: Loss = cross_entropy,
+    optimizer: OptimizerName | MakeOptimizer = "adam",
+    as_on: AsOn = "cuda",
+    accumulation: int = 1,
+) -> Trace:
+    """Returns every allocation of one training step, from fake tensors that need none.
+
+    Two steps run, and the second is what the trace reports: in the first there are no states yet. Each is
+
+        for each of `accumulation` micro-steps:
+            with mixlab.autocast(...):                       # if the recipe has it
+                loss_value = loss(model(inputs), targets)    # "forward"
+            scaler.scale(loss_value).backward()              # "backward"
+        scaler.unscale_(optimizer)
+        optimizer.step()                                     # "step"
+        optimizer.zero_grad()
+
+    with every step taken, none skipped for an overflow, and no name left that holds the outputs, nor the loss after
+    backward. Nothing is computed, so a model whose ops depend on values raises.
+
+    Args:
+        model: Real, or on "meta", where a model of any size fits; in the mode (train or eval) in which it is. Neither
+            the model nor its gradients, hooks or states change, and no random numbers are drawn.
+        batch: (inputs, targets), real or on "meta"; floating-point inputs are cast to the recipe's weights, as
+            `mixlab.Trainer` does.
+        recipe: Of the training; its weights say how the parameters are stored, whatever the model's are.
+        loss: Of the model's outputs and the targets.
+        optimizer: "adam", "adamw", "sgd" (with momentum), or a function of (parameters, learning rate), as of a `Task`.
+        as_on: "cuda": every size a multiple of 512 bytes, as CUDA's caching allocator gives them; CUDA's fused norms,
+            dropout and attention (see `mixlab.memory.cuda_kernels`); and torch.optim over all parameters at once
+            (foreach), as it chooses there by itself. Workspaces of cuBLAS and cuDNN are not in it. "cpu": to the byte
+            what a step on a CPU allocates, but for what kernels such as a convolution's allocate and free inside, and
+            for Python's numbers that autograd keeps, 8 bytes each. In neither are the tables of states in 8 bits, one
+            MiB for all.
+        accumulation: Micro-steps a step.
+
+    Raises:
+        TypeError, ValueError: A model, batch, recipe or option that cannot be; or an optimizer of your own with a
+            recipe that says how states are stored.
+        TraceError: An op needs values, or has no fake kernel, or the model fails on this batch.
+    """
+    recipe = _checked(model, batch, recipe, optimizer, as_on, accumulation)
+    _fill_caches(recipe)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    tracer = Tracer(mode, granule=_GRANULE[as_on], copies_operands=as_on == "cpu")
+    kernels = CudaKernels() if as_on == "cuda" else nullcontext()
+    with freed_by_reference_counts(), mode, kernels:
+        step = _Step(model, batch, recipe, loss, optimizer, as_on, tracer)
+        try:
+            with tracer:
+                step.run(accumulation)
+                first = len(tracer.spans)
+                step.run(accumulation)
+                tracer.begin("start")  # ends the last phase
+        except Exception as error:
+            raise TraceError(_explained(error, tracer.failed)) from error
+        finally:
+            tracer.close()
+    numel = sum(parameter.numel() for parameter in model.parameters())
+    return Trace(recipe, as_on, numel, tracer.blocks(), tuple(tracer.log), _phases(tracer.spans[first:]))
+
+
+class _Step:
+    """A training step of fake tensors, its parts told to a tracer as they come."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        recipe: Recipe,
+        loss: Loss,
+        optimizer: OptimizerName | MakeOptimizer,
+        as_on: AsOn,
+        tracer: Tracer,
+    ) -> None:
+        assert recipe.weights.dtype is not None  # a recipe takes no others
+        self.model = fake_model(model, recipe.weights.dtype)
+        self.recipe = recipe
+        self.loss = loss
+        self.tracer = tracer
+        self.inputs = fake_input(batch[0], recipe.weights.dtype)
+        self.targets = fake_input(batch[1], batch[1].dtype)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if recipe.gradients != recipe.weights:
+            for parameter in self.parameters:
+                parameter.grad_dtype = recipe.gradients.dtype
+        self.optimizer = make_optimizer(self.model.parameters(), recipe, optimizer, owner="trace")
+        if as_on == "cuda":
+            _as_on_cuda(self.optimizer)
+            tracer.host_scalars = not any(g.get("fused") or g.get("capturable") for g in self.optimizer.param_groups)
+        self.scaler = recipe.make_scaler()
+        self.compute = recipe.compute if recipe.autocast else FP32
+        tracer.watch(self.model)
+        for parameter in self.model.parameters():
+            tracer.tag(parameter, PARAMETERS)
+        for tensor in (*self.model.buffers(), self.inputs, self.targets):
+            tracer.tag(tensor, BATCH)
+
+    def run(self, accumulation: int) -> None:
+        for _ in range(accumulation):
+            self._backward(self._forward(), accumulation)
+        self.tracer.begin("step")
+        if self.recipe.scaler != "none":
+            unscale_without_reading_(self.optimizer, self.scaler.get_scale(), allow_fp16=True)
+        self.optimizer.step()
+        self._tag_states()
+        self.optimizer.zero_grad()
+
+    def _forward(self) -> list[Tensor]:
+        """Returns the loss in a list, out of which `_backward` takes it, so that no other name holds it."""
+        self.tracer.begin("forward")
+        with emulation.autocast(self.compute, "cpu"):
+            return [self.loss(self.model(self.inputs), self.targets)]
+
+    def _backward(self, loss: list[Tensor], accumulation: int) -> None:
+        self.tracer.begin("backward")
+        value = loss.pop()
+        mean = value if accumulation == 1 else value / accumulation
+        emulation.run_backward(self.scaler.scale(mean), self.compute, "cpu")
+        del value, mean
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                self.tracer.tag(parameter.grad, GRADIENTS)
+
+    def _tag_states(self) -> None:
+        for name, state in state_tensors(self.optimizer):
+            self.tracer.tag(state, STATE_NAMES.get(name, name))
+        for state in self.optimizer.state.values():
+            if isinstance(state.get("step"), Tensor) and not self.tracer.host_scalars:
+                self.tracer.tag(state["step"], BATCH)
+
+
+def _phases(spans: list[tuple[Phase, int]]) -> tuple[Span, ...]:
+    """Returns the spans, each with where the next begins, without the last."""
+    ends = (first for _, first in spans[1:])
+    return tuple(Span(phase, first, end) for (phase, first), end in zip(spans, ends, strict=False))  # type: ignore[arg-type]
+
+
+def _as_on_cuda(optimizer: Optimizer) -> None:
+    """Makes an optimizer of torch.optim choose as it does for parameters on CUDA."""
+    for group in optimizer.param_groups:
+        if "foreach" in group and group["foreach"] is None and not group.get("fused"):
+            group["foreach"] = True
+
+
+def _fill_caches(recipe: Recipe) -> None:
+    """Takes a step with real tensors, so that the tables that an optimizer computes once are not fake ones."""
+    parameter = nn.Parameter(torch.zeros(1, dtype=recipe.weights.dtype))
+    parameter.grad_dtype = recipe.gradients.dtype
+    parameter.grad = torch.zeros(1, dtype=recipe.gradients.dtype)
+    make_optimizer([parameter], recipe, generator=torch.Generator()).step()
+
+
+def _checked(
+    model: object, batch: object, recipe: Recipe | str, optimizer: object, as_on: str, steps: object
+) -> Recipe:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"trace: model must be a torch.nn.Module, got {type(model).__name__}")
+    if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+        parts = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else type(batch).__name__
+        raise TypeError(f"trace: batch must be two tensors (inputs, targets), real or on meta, got {parts}")
+    if not isinstance(recipe, Recipe | str):
+        raise TypeError(f"trace: recipe must be a Recipe or its text such as 'amp-bf16', got {recipe!r}")
+    if not callable(optimizer) and optimizer not in get_args(OptimizerName):
+        allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"
+        raise ValueError(f"trace: optimizer must be {allowed}, got {optimizer!r}")
+    if as_on not in _GRANULE:
+        raise ValueError(f"trace: as_on must be one of {', '.join(_GRANULE)}, got {as_on!r}")
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"trace: accumulation must be a whole number from 1 up, got {steps!r}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("trace: no parameter of the model requires a gradient; there is nothing to train")
+    return Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+
+
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (
+        DataDependentOutputException,
+        "it reads a value (.item(), float(), bool(), an `if` on a tensor), and fake tensors have none: "
+        "keep the value in a tensor (torch.where, a product with a mask), or trace the model without that part",
+    ),
+    (
+        DynamicOutputShapeException,
+        "the shape of its result depends on values (a boolean index, nonzero, unique): "
+        "use torch.where or a fixed number of places (topk), or trace the model without that part",
+    ),
+    (
+        UnsupportedOperatorException,
+        "it has no fake kernel: give it one with torch.library.register_fake, or trace the model without that part",
+    ),
+)
+
+
+def _explained(error: Exception, failed: tuple[str, str] | None) -> str:
+    where = f"{failed[0]} of {failed[1]}" if failed else "the model, its loss or its optimizer"
+    for kind, advice in _ADVICE:
+        if isinstance(error, kind):
+            return f"trace: {where} cannot be traced: {advice}"
+    return (
+        f"trace: {where} failed with {type(error).__name__}: {error}; see whether the model trains on a real batch of "
+        "these shapes and dtypes, and whether a tensor of it is none of its parameters, buffers or inputs"
+    )

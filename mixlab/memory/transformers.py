@@ -1,0 +1,195 @@
+"""Transformers of any shape in plain torch, to be traced on "meta" at full size or trained at a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mixlab.memory.shapes import ModelShape
+
+AttentionKind = Literal["fused", "materialised"]
+Checkpointing = Literal["none", "selective", "full"]
+
+
+def transformer(
+    shape: ModelShape, *, attention: AttentionKind = "fused", checkpointing: Checkpointing = "none"
+) -> Transformer:
+    """Returns a decoder-only transformer with as many parameters as its shape says, to the last one.
+
+    Under `torch.device("meta")` it needs no memory.
+
+    >>> from mixlab.memory.shapes import SHAPES
+    >>> with torch.device("meta"):
+    ...     model = transformer(SHAPES["llama-3-8b"], checkpointing="full")
+    >>> sum(parameter.numel() for parameter in model.parameters()) == SHAPES["llama-3-8b"].parameters
+    True
+
+    Args:
+        shape: Layers, widths and heads.
+        attention: "fused": `scaled_dot_product_attention`, which keeps none of the (B, heads, T, T) scores.
+            "materialised": the scores, their softmax and its product with the values as ops of their own.
+        checkpointing: What is computed again in backward instead of being kept. "full": each layer, of which only the
+            input is kept. "selective": scores, softmax and their product with the values (Korthikanti et al., Reducing
+            Activation Recomputation in Large Transformer Models, 2022, section 5).
+
+    Raises:
+        TypeError, ValueError: No shape, another attention or checkpointing.
+    """
+    if not isinstance(shape, ModelShape):
+        raise TypeError(f"transformer: shape must be a ModelShape, got {shape!r}; model_shape(name) returns one")
+    for name, value, kinds in (
+        ("attention", attention, get_args(AttentionKind)),
+        ("checkpointing", checkpointing, get_args(Checkpointing)),
+    ):
+        if value not in kinds:
+            raise ValueError(f"transformer: {name} must be one of {', '.join(kinds)}, got {value!r}")
+    return Transformer(shape, attention, checkpointing)
+
+
+class Transformer(nn.Module):
+    """As `transformer` makes it, and in its words."""
+
+    def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
+        super().__init__()
+        self.shape = shape
+        self.attention = attention
+        self.checkpointing = checkpointing
+        self.token = nn.Embedding(shape.vocabulary, shape.width)
+        nn.init.normal_(self.token.weight, std=0.02)  # as GPT-2's; a tied head would else start with huge logits
+        if shape.style == "gpt2":
+            self.position = nn.Embedding(shape.context, shape.width)
+            nn.init.normal_(self.position.weight, std=0.02)
+        self.layers = nn.ModuleList(Layer(shape, attention, checkpointing) for _ in range(shape.layers))
+        self.norm = _norm(shape)
+        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        if shape.tied:
+            self.head.weight = self.token.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, vocabulary)
+        length = tokens.shape[1]
+        if length > self.shape.context:
+            raise ValueError(f"{self.shape.name}: at most {self.shape.context} tokens a row, got {length}")
+        x = self.token(tokens)
+        positions = torch.arange(length, device=tokens.device)
+        rotary, mask = None, None
+        if self.shape.style == "gpt2":
+            x = x + self.position(positions)
+        else:
+            rotary = rotary_tables(positions, self.shape.head_width, x.dtype)
+        if self.attention == "materialised":
+            mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        for layer in self.layers:
+            x = _recomputed(layer, x, rotary, mask) if self.checkpointing == "full" else layer(x, rotary, mask)
+        return cast(Tensor, self.head(self.norm(x)))
+
+
+class Layer(nn.Module):
+    """Causal self-attention and a feed-forward network, each normalised first and added on."""
+
+    def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
+        super().__init__()
+        self.norm_1 = _norm(shape)
+        self.attention = Attention(shape, attention, checkpointing)
+        self.norm_2 = _norm(shape)
+        self.feed_forward = _FEED_FORWARD[shape.style](shape)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:  # (B, T, D)
+        x = x + self.attention(self.norm_1(x), rotary, mask)
+        return x + cast(Tensor, self.feed_forward(self.norm_2(x)))
+
+
+class Attention(nn.Module):
+    """Queries, keys and values by a product each; keys and values are repeated for all heads that share them."""
+
+    def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
+        super().__init__()
+        self.head_width = shape.head_width
+        self.repeats = shape.heads // shape.kv_heads
+        self.core = attend_fused if attention == "fused" else attend_materialised
+        self.selective = checkpointing == "selective"
+        biases = shape.style == "gpt2"
+        self.query = nn.Linear(shape.width, shape.width, bias=biases or shape.qkv_bias)
+        self.key = nn.Linear(shape.width, shape.kv_width, bias=biases or shape.qkv_bias)
+        self.value = nn.Linear(shape.width, shape.kv_width, bias=biases or shape.qkv_bias)
+        self.project = nn.Linear(shape.width, shape.width, bias=biases)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:  # (B, T, D)
+        q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))  # (B, heads, T, d)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if self.repeats > 1:
+            k, v = (tensor.repeat_interleave(self.repeats, dim=1) for tensor in (k, v))
+        attended = _recomputed(self.core, q, k, v, mask) if self.selective else self.core(q, k, v, mask)
+        return cast(Tensor, self.project(attended.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x: Tensor) -> Tensor:  # (B, T, heads * d) -> (B, heads, T, d)
+        return x.view(*x.shape[:2], -1, self.head_width).transpose(1, 2)
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:
+    """Returns causal attention, (B, heads, T, d) as its operands, by one op."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def attend_materialised(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the same by way of the scores; `mask`, (T, T), is true where a query must not look."""
+    assert mask is not None
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, T, T)
+    weights: Tensor = scores.masked_fill_(mask, -torch.inf).softmax(-1)
+    return weights @ v
+
+
+def rotary_tables(positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines, (T, d), of rotary embeddings (Su et al., RoFormer, 2021, section 3.4.2)."""
+    exponents = torch.arange(0, head_width, 2, device=positions.device) / head_width
+    angles = positions[:, None] * 10000.0**-exponents  # (T, d / 2)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Returns queries or keys, (B, heads, T, d), turned by their positions; a head's halves make the pairs."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosines + torch.cat((-second, first), dim=-1) * sines
+
+
+class GELUFeedForward(nn.Module):
+    """Two products with GELU between them."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.expand = nn.Linear(shape.width, shape.ffn)
+        self.contract = nn.Linear(shape.ffn, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        return cast(Tensor, self.contract(F.gelu(self.expand(x), approximate="tanh")))
+
+
+class SwiGLUFeedForward(nn.Module):
+    """Three products, one of them gated by SiLU of another (Shazeer, GLU Variants Improve Transformer, 2020)."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        return cast(Tensor, self.down(F.silu(self.gate(x)) * self.up(x)))
+
+
+_FEED_FORWARD: dict[str, Any] = {"gpt2": GELUFeedForward, "llama": SwiGLUFeedForward}
+
+
+def _norm(shape: ModelShape) -> nn.Module:
+    return nn.LayerNorm(shape.width) if shape.style == "gpt2" else nn.RMSNorm(shape.width, eps=1e-5)
+
+
+def _recomputed(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    # The random state would be kept for dropout, of which there is none.
+    return cast(Tensor, checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False))

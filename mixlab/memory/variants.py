@@ -1,0 +1,132 @@
+"""What others store for each parameter: known designs of mixed precision as recipes, and what they keep besides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mixlab.memory.model_states import model_states
+from mixlab.recipes import Recipe
+from mixlab.tables import html_table, text_table
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A design: the recipe that stores the same, and what the design keeps beyond what a recipe says.
+
+    Attributes:
+        name: What it is called here.
+        recipe: As text.
+        source: Author, title, year, section.
+        kept: Further bytes per parameter by kind, from step to step.
+        passing: Further bytes per parameter by kind, at most, that live within a step.
+    """
+
+    name: str
+    recipe: str
+    source: str
+    kept: Mapping[str, float] = field(default_factory=dict)
+    passing: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Bytes per parameter by kind, from step to step, with Adam; kinds as in `model_states`."""
+        states = model_states(Recipe.parse(self.recipe))
+        return {name: size / states.numel for name, size in states.parts.items()} | dict(self.kept)
+
+    @property
+    def bytes_per_parameter(self) -> float:
+        """From step to step, with Adam and without activations."""
+        return sum(self.parts.values())
+
+    @property
+    def most_bytes_per_parameter(self) -> float:
+        """With what lives within a step too."""
+        return self.bytes_per_parameter + sum(self.passing.values())
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{text_table(_COLUMNS, self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(_COLUMNS, self._rows(), caption=self._title())
+
+    def _title(self) -> str:
+        least, most = self.bytes_per_parameter, self.most_bytes_per_parameter
+        span = f"{least:.4g}" if least == most else f"{least:.4g} to {most:.4g}"
+        return f"{self.name}: {span} bytes per parameter ({self.source})"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        passing = [(f"{name}, for a while", f"{size:.4g}") for name, size in self.passing.items()]
+        return [*((name, f"{size:.4g}") for name, size in self.parts.items()), *passing]
+
+
+_COLUMNS = ("what", "bytes per parameter")
+_CASTS = {"weights cast by autocast": 2.0}
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant("fp32", "fp32", "Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1"),
+        Variant(
+            "torch-autocast",
+            "amp-bf16",
+            "PyTorch, Automatic Mixed Precision package, torch.amp, 2025: weights stay fp32, casts live until backward",
+            passing=_CASTS,
+        ),
+        Variant(
+            "megatron-bf16",
+            "bf16-master",
+            "NVIDIA, Megatron-LM, docs of the distributed optimizer, 2024: fp32 main gradients, 18 bytes",
+        ),
+        Variant(
+            "megatron-fp16",
+            "fp16-master",
+            "NVIDIA, Megatron-LM, docs of the distributed optimizer, 2024: fp16 gradients and fp32 copies, 20 bytes",
+            kept={"fp16 gradients": 2.0},
+        ),
+        Variant(
+            "zero-paper",
+            "fp16-master,gradients=fp16",
+            "Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, 3.1",
+        ),
+        Variant(
+            "textbook",
+            "lean-bf16",
+            "the text that mixlab follows: gradient and first moment in bf16; 14 with a bf16 copy for the forward pass",
+            passing=_CASTS,
+        ),
+        Variant(
+            "pure-bf16",
+            "bf16",
+            "Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019, without its fp32 master weights",
+        ),
+        Variant("bf16-kahan", "bf16-kahan", "Zamirai et al., Revisiting BFloat16 Training, 2020, section 3.2"),
+        Variant(
+            "8-bit-adam",
+            "fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8",
+            "Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022, section 2",
+        ),
+        Variant(
+            "deepseek-v3",
+            "bf16-master,exp_avg=bf16,exp_avg_sq=bf16",
+            "DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, section 3.3.3; its fp8 copies for products are not in it",
+        ),
+    )
+}
+
+
+def variant(name: str) -> Variant:
+    """Returns a design by its name.
+
+    >>> variant("megatron-fp16").bytes_per_parameter
+    20.0
+
+    Raises:
+        ValueError: An unknown name; near ones are offered.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    near = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown variant {name!r}: {hint}There are {', '.join(VARIANTS)}")
