@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NoReturn, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -20,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from mixlab import __version__, cli_measure, machine, notebooks
+from mixlab import __version__, cli_measure, cli_memory, machine, notebooks
+from mixlab.cli_values import fail, number, port_number, print_error, print_json, whole_number
 from mixlab.explain import explain
 from mixlab.formats import FORMATS, Format
 from mixlab.recipes import PRESETS, Recipe
@@ -38,6 +36,7 @@ app = typer.Typer(
 
 
 app.add_typer(cli_measure.app, name="measure")
+app.command()(cli_memory.memory)
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
@@ -59,38 +58,17 @@ class _PairsCommand(TyperCommand):
         return super().parse_args(ctx, list(_joined_pairs(args)))
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number such as 300") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number such as 1e-6") from None
-
-
-def _port(text: str) -> int:
-    port = _whole_number(text)
-    if not 1 <= port <= 65535:
-        raise typer.BadParameter(f"{port} is no port; give one from 1 to 65535")
-    return port
-
-
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     ctx: typer.Context,
-    port: Annotated[int | None, typer.Option(parser=_port, help="Default: 8888, or the next free one.")] = None,
+    port: Annotated[int | None, typer.Option(parser=port_number, help="Default: 8888, or the next free one.")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
 ) -> None:
     """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
     labs = _labs_folder()
     missing = [package for package in machine.widget_stack() if package.version is None]
     if missing:
-        _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+        fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
     os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
@@ -109,14 +87,14 @@ def run(
         notebook = notebooks.find_lab(lab)
         notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
     except notebooks.LabError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except notebooks.CellError as error:
         if out is not None:
-            _print_error(f"executed up to the error: {out / notebook.name}")
+            print_error(f"executed up to the error: {out / notebook.name}")
         place = notebook.stem if error.cell is None else f"{notebook.stem}, cell {error.cell}"
-        _fail(f"{place}: {error}", 1)
+        fail(f"{place}: {error}", 1)
     except KeyboardInterrupt:
-        _fail(f"{notebook.stem}: stopped", 130)
+        fail(f"{notebook.stem}: stopped", 130)
     if out is not None:
         Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
 
@@ -125,10 +103,10 @@ def run(
 def train(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,scale=1024")] = "amp-fp16",
-    steps: Annotated[int, typer.Option(parser=_whole_number, help="In all, a resumed run's included.")] = 300,
-    seed: Annotated[int, typer.Option(parser=_whole_number, help="Of the weights and the batches.")] = 0,
-    loss_weight: Annotated[float, typer.Option(parser=_number, help="A factor of the loss.")] = 1.0,
-    probe_every: Annotated[int, typer.Option(parser=_whole_number, help="Steps between probes; 0 never.")] = 0,
+    steps: Annotated[int, typer.Option(parser=whole_number, help="In all, a resumed run's included.")] = 300,
+    seed: Annotated[int, typer.Option(parser=whole_number, help="Of the weights and the batches.")] = 0,
+    loss_weight: Annotated[float, typer.Option(parser=number, help="A factor of the loss.")] = 1.0,
+    probe_every: Annotated[int, typer.Option(parser=whole_number, help="Steps between probes; 0 never.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
     folder: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Keep the run here, or go on.")] = None,
 ) -> None:
@@ -148,9 +126,9 @@ def train(
             held_out_loss, held_out_accuracy = run.trainer(device=device).held_out()
             records = run.records()
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail(
+        fail(
             f"stopped; the same command goes on in {folder}" if folder else "stopped; with --run DIR it can go on", 130
         )
     Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
@@ -179,7 +157,7 @@ def doctor() -> None:
         Console().print(line, soft_wrap=True)  # never broken in the middle of a path
     missing = [package for package in packages if package.version is None]
     if missing:
-        _fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+        fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
 
 
 @app.command()
@@ -191,11 +169,11 @@ def formats(
     try:
         chosen = [Format.parse(name) for name in names or FORMATS]
     except ValueError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     columns = {field: [getattr(fmt, field) for fmt in chosen] for field in _FORMAT_COLUMNS}
     if as_json:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
     for field in columns:
@@ -209,7 +187,7 @@ def formats(
 
 @app.command(name="explain", context_settings={"ignore_unknown_options": True})
 def explain_number(
-    value: Annotated[float, typer.Argument(parser=_number, help="A number such as 957, -1e-8, inf or nan.")],
+    value: Annotated[float, typer.Argument(parser=number, help="A number such as 957, -1e-8, inf or nan.")],
     fmt: Annotated[str, typer.Argument(metavar="FORMAT", help="A name, or eXmY such as e4m3.")],
     overflow: Annotated[
         str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware.")
@@ -220,9 +198,9 @@ def explain_number(
     try:
         explanation = explain(value, fmt, overflow=cast("Overflow | None", overflow))
     except ValueError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     if as_json:
-        _print_json(asdict(explanation))
+        print_json(asdict(explanation))
     else:
         typer.echo(explanation)
 
@@ -270,7 +248,7 @@ def _labs_folder() -> Path:
     try:
         return notebooks.find_labs_folder()
     except notebooks.LabError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
 
 
 def _labs_status() -> str:
@@ -282,25 +260,3 @@ def _labs_status() -> str:
 
 def _names(packages: Iterable[machine.Package]) -> str:
     return ", ".join(package.name for package in packages)
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
-
-
-def _finite(content: Any) -> Any:
-    """Returns the content with inf and NaN, which JSON does not have, as text."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _print_error(message: str) -> None:
-    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _print_error(message)
-    sys.exit(code)

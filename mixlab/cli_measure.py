@@ -17,6 +17,7 @@ from rich.table import Table
 from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
 from mixlab.measure_emulation import measure_emulation
+from mixlab.measure_memory import differences, measure_memory, median_and_worst
 from mixlab.measure_optimizer import RECIPES, measure_optimizer
 from mixlab.measure_states import measure_states
 from mixlab.measure_train import SMALL, GPTShape, measure_train
@@ -163,6 +164,24 @@ def states(
     _measure(measured, out, as_json, _states_table)
 
 
+@app.command()
+def memory(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    cases: Annotated[str | None, typer.Option(help="Names, separated by semicolons. Default: all.")] = None,
+    rounds: Annotated[int, typer.Option(help="Measured steps of each case; one comes before them.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+) -> None:
+    """Measure the peak memory of training steps, beside what a trace predicts: models, recipes, checkpointing."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        names = _listed(cases, ";") if cases is not None else None
+        return measure_memory(device, names=names, rounds=rounds, seed=seed, command=_typed(), progress=progress)
+
+    _measure(measured, out, as_json, _memory_table)
+
+
 def _measure(
     measured: Callable[[Callable[[float], None]], Record],
     out: Path | None,
@@ -250,6 +269,18 @@ def _states_table(record: Record) -> Table:
         loss, accuracy = values[f"{case}, loss"], values[f"{case}, accuracy"]
         spread = f"{min(loss.samples):.3g} to {max(loss.samples):.3g}"
         table.add_row(case, f"{loss.median:.3g}", spread, f"{accuracy.median:.1%}")
+    return table
+
+
+def _memory_table(record: Record) -> Table:
+    table = _new_table(record, "case", "peak, MiB", "predicted", "difference")
+    table.columns[0].no_wrap = False
+    apart = differences(record)
+    for case, difference in apart.items():
+        seen, foretold = (record[f"{case}, {what}"].median / 2**20 for what in ("peak", "predicted peak"))
+        table.add_row(case, f"{seen:,.2f}", f"{foretold:,.2f}", f"{difference:+.2%}")
+    for word, difference in zip(("median", "worst"), median_and_worst(apart) if apart else (), strict=False):
+        table.add_row(word, "", "", f"{difference:.2%}")
     return table
 
 

@@ -154,3 +154,32 @@ def test_states_measures_what_it_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert (record.kind, record.parameters["seeds"], len(record.series)) == ("states", 2, 4)
     assert "fp32,exp_avg_sq=bf16, lr 0.001, spike" in re.sub(r"\s+", " ", result.stdout)
     assert CliRunner().invoke(app, ["measure", "states", "--seeds", "0"]).exit_code == 2
+
+
+def test_memory_shows_what_was_seen_beside_what_was_predicted(tmp_path: Path):
+    names = ["small-mlp x16 fp32", "small-mlp x16 amp-fp16"]
+    result = measured("memory", "--cases", ";".join(names), "--rounds", "2", "--out", str(tmp_path / "m.json"))
+    assert result.exit_code == 0, result.stderr
+    record = Record.load(tmp_path / "m.json")
+    assert (record.kind, len(record[f"{names[0]}, peak"].samples)) == ("memory", 2)
+    shown = re.sub(r"\s+", " ", result.stdout)
+    for name in names:
+        peak = f"{record[f'{name}, peak'].median / 2**20:,.2f}"
+        assert f"{name} {peak} {peak} +0.00%" in shown
+    assert "median 0.00% worst 0.00%" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cases", "small-mlp x16 fp23"], "unknown case 'small-mlp x16 fp23': did you mean small-mlp x16 fp32"),
+        (["--cases", ""], "unknown case ''"),
+        (["--rounds", "0"], "rounds must be a whole number from 1 up, got 0"),
+        (["--device", "tpu"], "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
+        (["--out", "no/such/folder/r.json"], "there is no folder"),
+    ],
+)
+def test_bad_arguments_of_memory_end_with_2_and_words(arguments, words):
+    result = measured("memory", *arguments)
+    assert result.exit_code == 2
+    assert words in re.sub(r"\s+", " ", result.stderr)
