@@ -291,7 +291,7 @@ def draw_bits(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _pieces(x: Tensor, bits: Tensor | None, out: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Yields parts of the three that belong together; on a CPU small ones, if the memory allows it."""
-    if x.device.type != "cpu" or not (x.is_contiguous() and out.is_contiguous()):
+    if not (x.is_cpu and x.is_contiguous() and out.is_contiguous()):
         yield x, bits, out
         return
     flat_bits = None if bits is None else bits.reshape(-1)

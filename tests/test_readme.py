@@ -66,6 +66,16 @@ def test_the_lines_about_optimizers_train(capsys):
     assert capsys.readouterr().out.startswith("swallowed ")
 
 
+def test_the_lines_about_memory_print_what_they_say(capsys):
+    names = {"model": nn.Linear(8, 3), "inputs": torch.randn(4, 8), "targets": torch.zeros(4, dtype=torch.long)}
+    exec(CODE[6], names)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "lean-bf16: 12 bytes per parameter"
+    fits = next(line for line in shown if line.startswith("does not fit"))
+    assert f"  # {fits}" in CODE[6]
+    assert any(line.startswith("amp-bf16 as on a GPU: 27 parameters") for line in shown)
+
+
 def test_the_bytes_of_the_presets_are_counted():
     task = load_task("digits-cnn")
     rows = re.findall(r"^\| (`.*`) \|.*\| ([\d, ]+) \|$", README, re.MULTILINE)

@@ -6,29 +6,9 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, styled
+from mixlab.figures.kinds import look, stacked
+from mixlab.figures.theme import styled
 from mixlab.ledger import Ledger
-
-_COLOURS = {
-    "parameters": BLUE,
-    "master weights": SKY,
-    "gradients": ORANGE,
-    "exp_avg": GREEN,
-    "momentum": GREEN,
-    "scales of exp_avg": GREEN,
-    "scales of momentum": GREEN,
-    "exp_avg_sq": VERMILLION,
-    "scales of exp_avg_sq": VERMILLION,
-    "Kahan compensation": PURPLE,
-    "weights cast by autocast": GREY,
-    "activations saved for backward": PURPLE,
-}
-_PATTERNS = {
-    "Kahan compensation": "x",
-    "weights cast by autocast": "/",
-    "activations saved for backward": ".",
-    **{name: "-" for name in _COLOURS if name.startswith("scales")},
-}
 
 
 def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Figure:
@@ -42,14 +22,14 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
         raise ValueError("ledger_bars: no ledgers; dtype_ledger(task, recipe) makes one")
     figure = go.Figure()
     seen = {entry.what for ledger in ledgers.values() for entry in (ledger.entries if whole else ledger.states)}
-    for what in (name for name in _COLOURS if name in seen):
+    for what in stacked(seen):
         sizes = [ledger.bytes_of(what) / ledger.numel for ledger in ledgers.values()]
         figure.add_bar(
             name=what,
             x=sizes,
             y=list(ledgers),
             orientation="h",
-            marker={"color": _COLOURS[what], "pattern": {"shape": _PATTERNS.get(what, ""), "fgcolor": "white"}},
+            marker={"color": look(what).colour, "pattern": {"shape": look(what).pattern, "fgcolor": "white"}},
             text=[ledger.format_of(what) if size else "" for ledger, size in zip(ledgers.values(), sizes, strict=True)],
             textposition="inside",
             insidetextanchor="middle",

@@ -17,6 +17,10 @@ GREY = "#8C8C8C"  # readable on white and on black
 SERIES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
+# A legend below the figure, in the order in which things are stacked; and how an annotation points at something.
+BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"}
+ARROW = {"showarrow": True, "arrowcolor": GREY, "arrowwidth": 1.5, "arrowhead": 2}
+
 
 def styled(figure: go.Figure, *, title: str, height: int = 360) -> go.Figure:
     """Sets what all figures share, and returns the same figure."""

@@ -49,6 +49,10 @@ def round_the_weights(page: Page) -> None:
     expect(cell.get_by_role("status")).to_contain_text("it moves in 0 steps")
 
 
+def see_the_memory(page: Page) -> None:
+    expect(page.get_by_role("list", name="GPUs on which it fits")).to_be_visible()
+
+
 PICTURES = [
     ("01_number_formats", "bit_explorer", "BitExplorer(", leave_as_it_is),
     ("02_underflow_and_loss_scaling", "loss_scale_panel", "LossScalePanel(probe", turn_the_scale),
@@ -56,6 +60,7 @@ PICTURES = [
     ("04_training_modes", "cockpit", "cockpit = Cockpit(", train_two),
     ("05_dynamic_loss_scaling", "scaler_board", "board = ScalerBoard(", see_the_board),
     ("06_adam_in_low_precision", "microscope", "microscope = Microscope(", round_the_weights),
+    ("07_memory", "memory_panel", "panel = MemoryPanel(", see_the_memory),
 ]
 
 
@@ -65,7 +70,7 @@ def main(only: str = "") -> None:
         for lab, name, source, act in PICTURES:
             if not lab.startswith(only):
                 continue
-            notebook = notebook_on_a_page(server, browser, LABS / f"{lab}.ipynb", width=1150, height=1200)
+            notebook = notebook_on_a_page(server, browser, LABS / f"{lab}.ipynb", width=1150, height=1500)
             notebook.run_all(timeout_s=240)
             act(notebook.page)
             cell = notebook.page.locator(".jp-CodeCell").filter(has=notebook.page.get_by_text(source))

@@ -47,6 +47,10 @@ PARAMETERS = {
         {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 12, "seed": 2},
         {"recipe": "fp16", "task": "digits-mlp", "steps": 60},
     ],
+    "07_memory": [
+        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
+        {"recipe": "fp16", "steps": 8},
+    ],
 }
 DIVERGING = {  # index of the set
     "01_number_formats": 1,

@@ -1,0 +1,294 @@
+"""The memory panel: what fills a GPU in one training step, what fits where, and what to change first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from html import escape
+from typing import Any, get_args
+
+import ipywidgets as widgets
+
+from mixlab.figures.fits import fits_line, fits_row
+from mixlab.figures.phases import change_line, memory_line, phase_picture, phase_table
+from mixlab.memory.advice import Suggestion, suggestions
+from mixlab.memory.estimates import Estimate, estimate
+from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
+from mixlab.memory.moments import StepKind
+from mixlab.memory.parallel import Zero
+from mixlab.memory.shapes import SHAPES, ModelShape
+from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.panels.errors import ErrorBox
+from mixlab.panels.recipe_controls import MODES
+from mixlab.recipes import PRESETS, Recipe
+
+_MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
+_CHANGES = 5  # suggestions that are shown
+_WORTH = 0.01  # of all that is needed: what a suggestion must save to be shown
+_LABELS = {"description_width": "9em"}
+_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
+
+
+class MemoryPanel(widgets.VBox):  # type: ignore[misc]
+    """Estimates a training step's memory as its controls say, at once, and says what to change where it does not fit.
+
+    Args:
+        model: A shape, or a name of `SHAPES`.
+        recipe: As text.
+        batch: Rows of one forward pass, on one GPU.
+        seq: Tokens a row; None is the model's context, at most 2048.
+        gpu: A name of `GPUS`, or a GPU.
+
+    Attributes:
+        estimate: What is shown; may be set.
+        gpu: Which is marked.
+        changes: What the list suggests, ranked.
+        last_error: What the latest change raised, or None if it went well. It shows in red too.
+
+    Raises:
+        ValueError: A model, recipe, number or GPU that is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ModelShape | str = "gpt2",
+        recipe: str = "amp-bf16",
+        batch: int = 8,
+        seq: int | None = None,
+        gpu: GpuSpec | str = "rtx-4090",
+    ) -> None:
+        self._estimate = estimate(model, recipe, batch=batch, seq=seq)
+        self._gpu = gpu_spec(gpu)
+        self._before: list[Estimate] = []
+        self._showing = False
+        self.errors = ErrorBox()
+        self._words, self._bars, self._table, self._row, self._head = (widgets.HTML() for _ in range(5))
+        self._make_controls()
+        self._apply = [_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
+        self._lines = [widgets.HTML() for _ in range(_CHANGES)]
+        self._undo = _button("Undo", "Takes the last applied change back")
+        for n, button in enumerate(self._apply):
+            button.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
+        self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
+        pairs = [widgets.HBox(list(pair)) for pair in zip(self._apply, self._lines, strict=True)]
+        advice = widgets.VBox([self._head, *pairs, self._undo], layout={"flex": "1 1 30em"})
+        below = widgets.HBox([self._table, advice], layout={"flex_flow": "row wrap"})
+        super().__init__([self._columns(), self._words, self.errors, self._bars, below, self._row])
+        self._rows = pairs
+        self._show()
+
+    @property
+    def estimate(self) -> Estimate:
+        return self._estimate
+
+    @estimate.setter
+    def estimate(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+        self._show()
+
+    @property
+    def gpu(self) -> GpuSpec:
+        return self._gpu
+
+    @property
+    def changes(self) -> list[Suggestion]:
+        return self._changes
+
+    @property
+    def status(self) -> str:
+        """What is shown, in words."""
+        return f"{memory_line(self._estimate, self._gpu)} {fits_line(self._estimate)}"
+
+    @property
+    def last_error(self) -> Exception | None:
+        return self.errors.last_error
+
+    def apply(self, number: int) -> None:
+        """Makes a change of the list, from 0.
+
+        Raises:
+            IndexError: The list has no such change.
+        """
+        if not 0 <= number < len(self._changes):
+            raise IndexError(f"MemoryPanel: there are {len(self._changes)} changes to apply, got number {number}")
+        self._before.append(self._estimate)
+        self.estimate = self._changes[number].estimate
+
+    def undo(self) -> None:
+        """Goes back to what was before the last change that was applied, if one was."""
+        if self._before:
+            self.estimate = self._before.pop()
+
+    def __repr__(self) -> str:
+        return f"MemoryPanel: {self.status}"
+
+    def _make_controls(self) -> None:
+        shapes = {**SHAPES, self._estimate.shape.name: self._estimate.shape}
+        gpus = {**GPUS, self._gpu.name: self._gpu}
+        self._model = _dropdown("Model", [(f"{s.name} ({_count(s.parameters)})", s) for s in shapes.values()])
+        self._gpu_choice = _dropdown("GPU", [(f"{g} ({g.memory_bytes / 2**30:.0f} GiB)", g) for g in gpus.values()])
+        self._mode = _dropdown("Recipe", MODES)
+        self._share = widgets.Text(description="Share", continuous_update=False, style=_LABELS, layout=_WIDE)
+        self._batch = _Powers("Rows of a batch", _MOST_ROWS, 10)
+        self._seq = _Powers("Tokens a row", _MOST_TOKENS, 17)
+        self._passes = _number("Passes a step", _MOST_ROWS)
+        self._attention = _dropdown("Attention", get_args(AttentionKind))
+        self._checkpointing = _dropdown("Checkpointing", get_args(Checkpointing))
+        self._step = _dropdown("Optimizer's step", get_args(StepKind))
+        self._data = _number("Data parallel", _MOST_GPUS)
+        self._zero = _dropdown("ZeRO stage", [(_ZERO[stage], stage) for stage in get_args(Zero)])
+        self._tensor = _dropdown("Tensor parallel", [1])
+        self._sequence = widgets.Checkbox(description="sequence parallel", style=_LABELS, layout=_WIDE)
+        self._on(self._model, self._with_model)
+        self._on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate)
+        self._on(self._share, lambda text: self._with("recipe", Recipe.parse(text)))
+        for name, control in self._plain().items():
+            self._on(control, partial(self._with, name))
+        for name, control in self._parallel().items():
+            self._on(control, partial(self._with_parallel, name))
+        for name, pair in (("batch", self._batch), ("seq", self._seq)):
+            self._on(pair.slider, partial(self._with_power, name))
+        self._gpu_choice.observe(self.errors.guard(self._choose_gpu), "value")
+
+    def _plain(self) -> dict[str, Any]:
+        """Returns the controls of what is a field of an estimate."""
+        return {
+            "batch": self._batch.box,
+            "seq": self._seq.box,
+            "accumulation": self._passes,
+            "attention": self._attention,
+            "checkpointing": self._checkpointing,
+            "step": self._step,
+        }
+
+    def _parallel(self) -> dict[str, Any]:
+        return {"data": self._data, "zero": self._zero, "tensor": self._tensor, "sequence": self._sequence}
+
+    def _columns(self) -> widgets.Widget:
+        columns = (
+            [self._model, self._gpu_choice, self._mode, self._share, self._batch, self._seq, self._passes],
+            [self._attention, self._checkpointing, self._step, *self._parallel().values()],
+        )
+        return widgets.HBox([widgets.VBox(column) for column in columns], layout={"flex_flow": "row wrap"})
+
+    def _with(self, name: str, value: Any) -> Estimate:
+        return replace(self._estimate, **{name: value})
+
+    def _with_parallel(self, name: str, value: Any) -> Estimate:
+        return self._with("parallel", replace(self._estimate.parallel, **{name: value}))
+
+    def _with_power(self, name: str, power: int) -> Estimate:
+        shape = self._estimate.shape
+        bounded = name == "seq" and shape.style == "gpt2"
+        return self._with(name, min(2**power, shape.context) if bounded else 2**power)
+
+    def _with_model(self, shape: ModelShape) -> Estimate:
+        """Returns the same training of another model, with no longer rows and no more parts than that takes."""
+        now = self._estimate
+        seq = min(now.seq, shape.context) if shape.style == "gpt2" else now.seq
+        tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
+        return replace(now, shape=shape, seq=seq, parallel=replace(now.parallel, tensor=tensor, pipeline=1))
+
+    def _on(self, control: Any, changed: Callable[[Any], Estimate]) -> None:
+        def apply(change: Any) -> None:
+            if not self._showing:
+                try:
+                    self.estimate = changed(change["new"])
+                except Exception:
+                    self._show_controls()  # what is still so
+                    raise
+
+        control.observe(self.errors.guard(apply), "value")
+
+    def _choose_gpu(self, change: Any) -> None:
+        if not self._showing:
+            self._gpu = change["new"]
+            self._show()
+
+    def _show(self) -> None:
+        self._show_controls()
+        now, gpu = self._estimate, self._gpu
+        words = escape(self.status, quote=False)
+        self._words.value = f'<div role="status" aria-live="polite" style="line-height: 1.5">{words}</div>'
+        self._bars.value, self._table.value = phase_picture(now, gpu), phase_table(now)
+        self._row.value = f"<b>Fits on</b>{fits_row(now, gpu)}"
+        worth = [one for one in suggestions(now, gpu) if one.saved_bytes >= _WORTH * now.total_bytes]
+        self._changes = worth[:_CHANGES]
+        self._head.value = f"<b>{_heading(bool(now.fits(gpu)), bool(worth))}</b>"
+        for n, (row, line) in enumerate(zip(self._rows, self._lines, strict=True)):
+            row.layout.display = None if n < len(self._changes) else "none"
+            line.value = change_line(self._changes[n]) if n < len(self._changes) else ""
+        self._undo.disabled = not self._before
+
+    def _show_controls(self) -> None:
+        now = self._estimate
+        self._showing = True
+        try:
+            self._model.value, self._gpu_choice.value = now.shape, self._gpu
+            stored = now.recipe.with_scaler("none")
+            self._mode.value = next((name for name in PRESETS if PRESETS[name].with_scaler("none") == stored), "")
+            self._share.value = str(now.recipe)
+            for name, control in self._plain().items():
+                control.value = getattr(now, name)
+            self._tensor.options = list(_tensors(now.shape))
+            for name, control in self._parallel().items():
+                control.value = getattr(now.parallel, name)
+            self._batch.follow()
+            self._seq.follow()
+        finally:
+            self._showing = False
+        self._zero.disabled = now.parallel.data == 1
+        self._sequence.disabled = now.parallel.tensor == 1
+
+
+class _Powers(widgets.HBox):  # type: ignore[misc]
+    """A box for any whole number, and a slider over the powers of two."""
+
+    def __init__(self, label: str, most: int, most_power: int) -> None:
+        self.slider = widgets.IntSlider(
+            min=0, max=most_power, description=label, readout=False, style=_LABELS, layout={"width": "17.6em"}
+        )
+        self.box = widgets.BoundedIntText(min=1, max=most, layout={"width": "5em"})
+        self.box.tooltip = label
+        super().__init__([self.slider, self.box])
+
+    def follow(self) -> None:
+        """Moves the slider to the power of two at or below the box's number."""
+        self.slider.value = min(self.box.value.bit_length() - 1, self.slider.max)
+
+
+_ZERO = {
+    0: "0: nothing is divided",
+    1: "1: optimizer states",
+    2: "2: and gradients",
+    3: "3: and parameters (FSDP)",
+}
+
+
+def _heading(fits: bool, any_change: bool) -> str:
+    if not any_change:
+        return "Nothing known here would make it need less"
+    return "It fits. What would make it need less" if fits else "What to change first"
+
+
+def _tensors(shape: ModelShape) -> Iterator[int]:
+    """Yields by how many GPUs the shape's matrices can be divided."""
+    return (n for n in range(1, shape.heads + 1) if not (shape.heads % n or shape.kv_heads % n or shape.ffn % n))
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"
+
+
+def _dropdown(label: str, options: Any) -> Any:
+    return widgets.Dropdown(description=label, options=options, style=_LABELS, layout=_WIDE)
+
+
+def _number(label: str, most: int) -> Any:
+    return widgets.BoundedIntText(description=label, min=1, max=most, style=_LABELS, layout=_WIDE)
+
+
+def _button(label: str, tooltip: str) -> Any:
+    return widgets.Button(description=label, tooltip=tooltip, layout={"width": "5em", "flex": "0 0 auto"})

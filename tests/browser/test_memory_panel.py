@@ -1,0 +1,64 @@
+"""The panel of lab 07 by keyboard: sliders, boxes, lists, a change that is applied and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.browser.lab import Notebook, write_notebook
+
+CELLS = ("from mixlab.panels.memory import MemoryPanel\npanel = MemoryPanel(batch=16, gpu='t4')\npanel",)
+
+
+def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], tmp_path: Path):
+    lab = open_notebook(write_notebook(tmp_path / "memory.ipynb", CELLS), width=800)
+    lab.run_all()
+    page = lab.page
+    said, bars = page.get_by_role("status"), page.locator(".jp-OutputArea-output").get_by_role("img")
+    gpus = page.get_by_role("list", name="GPUs on which it fits").get_by_role("listitem")
+    expect(said).to_contain_text("16 x 1024 tokens")
+    expect(said).to_contain_text("it does not fit on t4: 3.40 GiB are missing")
+    expect(gpus).to_have_count(19)
+    expect(gpus.filter(has_text="▶")).to_contain_text("✗ ▶ t4")
+    drawn = bars.inner_html()
+
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(said).to_contain_text("8 x 1024 tokens")
+    expect(said).to_contain_text("it fits on t4")
+    expect(gpus.filter(has_text="▶")).to_contain_text("✓ ▶ t4")
+    assert bars.inner_html() != drawn
+    rows = page.get_by_role("spinbutton", name="Rows of a batch")
+    expect(rows).to_have_value("8")
+    rows.fill("24")
+    rows.press("Tab")
+    expect(said).to_contain_text("24 x 1024 tokens")
+
+    page.get_by_label("Recipe", exact=True).select_option("FP32")
+    expect(said).to_contain_text("gpt2 under fp32")
+    page.get_by_label("Model", exact=True).select_option("llama-3-8b (8.03 B)")
+    page.get_by_label("GPU", exact=True).select_option("h200 (141 GiB)")
+    expect(said).to_contain_text("it does not fit on h200")
+    expect(page.get_by_role("row", name="weights cast by autocast")).to_have_count(0)
+
+    before = said.inner_text()
+    page.get_by_role("button", name="Apply").first.focus()
+    page.keyboard.press("Enter")
+    expect(said).not_to_have_text(before)
+    expect(said).to_contain_text("it fits on h200")
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    expect(said).to_have_text(before)
+
+    for element in (bars, page.get_by_role("table"), page.get_by_role("list", name="GPUs on which it fits")):
+        box = element.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 800
+    page.get_by_label("Share", exact=True).fill("bf17")
+    page.get_by_label("Share", exact=True).press("Tab")
+    expect(page.get_by_role("alert")).to_contain_text("unknown recipe 'bf17'")
+    assert (
+        lab.run_in_kernel("print(panel.estimate.shape.name, panel.estimate.batch, panel.gpu)") == "llama-3-8b 24 h200"
+    )

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mixlab import PRESETS
+from mixlab.memory.advice import suggestions
+from mixlab.memory.estimates import estimate
+from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.parallel import Parallelism
+from mixlab.memory.shapes import SHAPES
+from mixlab.panels.memory import MemoryPanel
+
+LLAMA = SHAPES["llama-3-8b"]
+
+
+@pytest.fixture
+def panel() -> MemoryPanel:
+    return MemoryPanel(batch=16, gpu="t4")
+
+
+def test_it_opens_as_it_is_told():
+    panel = MemoryPanel(model="gpt2-xl", recipe="bf16-sr,gradients=fp32", batch=3, seq=500, gpu="h200")
+    assert panel.estimate == estimate("gpt2-xl", "bf16-sr,gradients=fp32", batch=3, seq=500)
+    assert panel.gpu == gpu_spec("h200")
+    assert (panel._batch.box.value, panel._batch.slider.value) == (3, 1)
+    assert (panel._seq.box.value, panel._seq.slider.value) == (500, 8)
+    assert (panel._mode.label, panel._share.value) == ("custom, see Share", "bf16-sr,gradients=fp32")
+    assert panel.last_error is None
+
+
+def test_it_says_in_words_what_it_shows(panel):
+    assert repr(panel) == f"MemoryPanel: {panel.status}"
+    assert panel.status.startswith("gpt2 under amp-bf16, 16 x 1024 tokens. Memory peaks in backward (gradient of the")
+    assert "it does not fit on t4: 3.40 GiB are missing. It fits on 17 of 19 GPUs, not on t4, v100-16gb." in repr(panel)
+    assert 'role="status" aria-live="polite"' in panel._words.value
+    assert panel.status in panel._words.value
+    assert "t4: 15.00 GiB" in panel._bars.value
+    assert "gradients" in panel._table.value
+    assert "✗ <b>▶ t4</b>" in panel._row.value
+    assert "What to change first" in panel._head.value
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_shows(panel, name):
+    panel._mode.value = name
+    assert panel.estimate.recipe == PRESETS[name]
+    assert panel._share.value == name
+    assert panel.last_error is None
+
+
+def test_a_loss_scale_is_no_other_recipe(panel):
+    panel._share.value = "amp-fp16,scale=1024"
+    assert (panel._mode.value, panel._share.value) == ("amp-fp16", "amp-fp16,scale=1024")
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=str)
+def test_every_model_shows(panel, shape):
+    panel._tensor.value = 12
+    panel._model.value = shape
+    assert panel.last_error is None
+    assert panel.estimate.shape == shape
+    assert panel._tensor.value == panel.estimate.parallel.tensor
+    assert panel.changes
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "changes"),
+    [
+        ("_passes", 4, {"accumulation": 4}),
+        ("_attention", "materialised", {"attention": "materialised"}),
+        ("_checkpointing", "full", {"checkpointing": "full"}),
+        ("_step", "fused", {"step": "fused"}),
+        ("_data", 8, {"parallel": Parallelism(data=8)}),
+        ("_tensor", 3, {"parallel": Parallelism(tensor=3)}),
+    ],
+)
+def test_every_control_is_a_field(panel, control, value, changes):
+    before = panel.estimate
+    getattr(panel, control).value = value
+    assert panel.estimate == replace(before, **changes)
+    assert panel.last_error is None
+
+
+def test_sliders_go_by_powers_of_two_and_boxes_take_any(panel):
+    panel._batch.slider.value = 5
+    assert (panel.estimate.batch, panel._batch.box.value) == (32, 32)
+    panel._batch.box.value = 33
+    assert (panel.estimate.batch, panel._batch.slider.value) == (33, 5)
+    panel._seq.slider.value = 15  # as far as gpt2 has positions
+    assert (panel.estimate.seq, panel._seq.box.value, panel._seq.slider.value) == (1024, 1024, 10)
+    panel._model.value = LLAMA
+    panel._seq.slider.value = 15
+    assert panel.estimate.seq == 2**15
+    panel._model.value = SHAPES["gpt2"]
+    assert panel.estimate.seq == 1024
+    assert panel.last_error is None
+
+
+def test_what_has_nothing_to_divide_is_disabled(panel):
+    assert (panel._zero.disabled, panel._sequence.disabled) == (True, True)
+    panel._data.value, panel._tensor.value = 8, 4
+    assert (panel._zero.disabled, panel._sequence.disabled) == (False, False)
+    panel._zero.value, panel._sequence.value = 3, True
+    assert panel.estimate.parallel == Parallelism(data=8, zero=3, tensor=4, sequence=True)
+    assert panel._tensor.options == (1, 2, 3, 4, 6, 12)
+
+
+def test_the_gpu_is_marked(panel):
+    panel._gpu_choice.value = gpu_spec("h200")
+    assert panel.gpu == gpu_spec("h200")
+    assert "<b>▶ h200</b>" in panel._row.value
+    assert "It fits. What would make it need less" in panel._head.value
+
+
+def test_the_list_is_the_advice_and_can_be_applied(panel):
+    before = panel.estimate
+    every = [one for one in suggestions(before, panel.gpu) if one.saved_bytes >= 0.01 * before.total_bytes]
+    assert panel.changes == every[: len(panel.changes)]
+    assert panel._undo.disabled
+    first = panel.changes[0]
+    assert first.change in panel._lines[0].value
+    panel._apply[0].click()
+    assert panel.estimate == first.estimate
+    assert panel.estimate.fits("t4")
+    assert panel._batch.box.value == first.estimate.batch
+    panel._undo.click()
+    assert panel.estimate == before
+    assert panel._undo.disabled
+    assert panel.last_error is None
+
+
+def test_a_short_list_hides_the_rest():
+    panel = MemoryPanel(model="gpt2", recipe="bf16", batch=1, seq=1)
+    panel.estimate = replace(panel.estimate, checkpointing="full", step="fused", parallel=Parallelism(64, 3, 12, True))
+    assert len(panel.changes) < len(panel._rows)
+    assert [row.layout.display for row in panel._rows] == [None] * len(panel.changes) + ["none"] * (
+        len(panel._rows) - len(panel.changes)
+    )
+    with pytest.raises(IndexError, match=f"there are {len(panel.changes)} changes to apply, got number 9"):
+        panel.apply(9)
+
+
+def test_what_is_not_allowed_is_answered_and_changes_nothing(panel):
+    before = panel.estimate
+    panel._share.value = "bf17"
+    assert "unknown recipe 'bf17'" in str(panel.last_error)
+    assert 'role="alert"' in panel.errors.value
+    panel._seq.box.value = 4000
+    assert "seq=4000 is longer than gpt2" in str(panel.last_error)
+    assert (panel.estimate, panel._share.value, panel._seq.box.value) == (before, "amp-bf16", 1024)
+    panel._batch.box.value = 2
+    assert (panel.last_error, panel.errors.value) == (None, "")
+
+
+def test_shapes_and_gpus_of_ones_own_are_among_the_choices():
+    shape = replace(SHAPES["gpt2"], name="mine", layers=3)
+    gpu = GpuSpec("own", 2**36, 1e12, {"fp32": 1e13})
+    panel = MemoryPanel(model=shape, gpu=gpu)
+    assert (panel._model.value, panel._gpu_choice.value) == (shape, gpu)
+    panel._model.value = LLAMA
+    panel._model.value = shape
+    assert panel.status.startswith("mine under amp-bf16")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ({"model": "gpt-2"}, "unknown model 'gpt-2'"),
+        ({"recipe": "fp17"}, "unknown recipe"),
+        ({"batch": 0}, "batch must be a whole number from 1 up, got 0"),
+        ({"seq": 2048}, "seq=2048 is longer than gpt2"),
+        ({"gpu": "rtx"}, "unknown GPU 'rtx'"),
+    ],
+)
+def test_mistakes_are_named(mistake, said):
+    with pytest.raises(ValueError, match=said):
+        MemoryPanel(**mistake)
