@@ -466,10 +466,9 @@ def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) ->
     """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
     numel = parts["weight"].numel()
     size = size * torch.get_num_threads() if parts["weight"].is_cpu else numel
-    size = -(-size // block_size) * block_size
-    for start in range(0, numel, size):
-        piece, blocks = slice(start, start + size), slice(start // block_size, (start + size) // block_size)
-        yield {name: tensor[blocks if name.endswith("_scale") else piece] for name, tensor in parts.items()}
+    blocks = -(-size // block_size)
+    cut = {name: part.split(blocks if name.endswith("_scale") else blocks * block_size) for name, part in parts.items()}
+    yield from (dict(zip(cut, piece, strict=True)) for piece in zip(*cut.values(), strict=True))
 
 
 def _require_from_zero(optimizer: Optimizer, group: dict[str, Any], *names: str) -> None:
