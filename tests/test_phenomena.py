@@ -9,7 +9,7 @@ import pytest
 from mixlab import FP16, Recipe, StepRecord, Trainer, load_task, tensor_stats
 from mixlab.probes import largest_scale_exponent, track
 
-SEEDS = range(5)
+SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4)))
 
 
 def train(recipe: str, seed: int, *, task: str = "digits-mlp", loss_weight: float = 1.0, steps: int = 300):
@@ -23,7 +23,7 @@ def accuracy(records: list[StepRecord]) -> float:
 
 @pytest.fixture(scope="module")
 def fp32_accuracies() -> list[float]:
-    return [accuracy(train("fp32", seed)[1]) for seed in SEEDS]
+    return [accuracy(train("fp32", seed)[1]) for seed in range(5)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

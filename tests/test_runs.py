@@ -64,8 +64,9 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     assert list(run.train(12, device="cpu")) == []
 
 
-def test_killed_at_ten_random_steps_it_ends_with_the_same_weights(tmp_path):
-    """Ten times over, a process is killed with SIGKILL after a random number of steps, and resumed."""
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_steps_it_ends_with_the_same_weights(times, tmp_path):
+    """Several times over, a process is killed with SIGKILL after a random number of steps, and resumed."""
     steps = 60
     whole = Run.create(tmp_path / "whole", task="digits-cnn", recipe=RECIPE, seed=3)
     list(whole.train(steps, device="cpu"))
@@ -75,7 +76,7 @@ def test_killed_at_ten_random_steps_it_ends_with_the_same_weights(tmp_path):
         f"for record in Run(sys.argv[1]).train({steps}, checkpoint_every=4, device='cpu'):\n"
         "    print(record.step, flush=True)"
     )
-    kills = sorted(random.Random(0).sample(range(1, steps - 1), 10))
+    kills = sorted(random.Random(0).sample(range(1, steps - 1), times))
     for kill in kills:
         process = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
         for line in process.stdout:

@@ -81,10 +81,9 @@ def test_stochastic_rounding_differs_from_step_to_step_and_seed_to_seed():
     assert not torch.equal(first, weights(trained("bf16,update=nearest", 4)[0]))
 
 
-@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", "chars-gpt"])
-def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task):
-    """A thousand steps in all; torch's own autocast and scaler, by hand."""
-    steps = {"digits-mlp": 500, "digits-cnn": 480, "chars-gpt": 20}[task]
+@pytest.mark.parametrize(("task", "steps"), [("digits-mlp", 900), ("digits-cnn", 85), ("chars-gpt", 15)])
+def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task, steps):
+    """A thousand steps in all; torch's own autocast and scaler, by hand. (Some CPUs multiply in bf16 very slowly.)"""
     for seed in range(5):
         trainer, records = trained(
             "amp-bf16,scaler=dynamic,growth_interval=3", steps // 5, task=task, seed=seed, native=True
