@@ -467,7 +467,8 @@ def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) ->
     numel = parts["weight"].numel()
     size = size * torch.get_num_threads() if parts["weight"].is_cpu else numel
     blocks = -(-size // block_size)
-    cut = {name: part.split(blocks if name.endswith("_scale") else blocks * block_size) for name, part in parts.items()}
+    lengths = {name: blocks if name.endswith("_scale") else blocks * block_size for name in parts}
+    cut = {name: torch.split(part, lengths[name]) for name, part in parts.items()}
     yield from (dict(zip(cut, piece, strict=True)) for piece in zip(*cut.values(), strict=True))
 
 
