@@ -48,7 +48,9 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
     page.keyboard.press("Enter")
     expect(said).not_to_have_text(before)
     expect(said).to_contain_text("it fits on h200")
-    page.get_by_role("button", name="Undo").focus()
+    undo = page.get_by_role("button", name="Undo")
+    expect(undo).to_be_enabled()
+    undo.focus()
     page.keyboard.press("Enter")
     expect(said).to_have_text(before)
 
