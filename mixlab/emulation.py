@@ -11,7 +11,8 @@ On CUDA the first only switches tf32 on or off, and the second is `torch.autocas
 in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
 of a GPU. What a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in
 float32 run in float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as
-a tensor core does it (and some ten times faster than a CPU's own float16). tf32 is float32 storage whose operands are
+a tensor core does it (and some ten times faster than a CPU's own float16). A convolution's bias is added to the rounded
+result, and the backward of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage whose operands are
 rounded to tf32, to nearest even, on their way into products and convolutions.
 """
 
@@ -27,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from mixlab.cross_entropy import cross_entropy_in_parts
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.rounding import round_to
 
@@ -48,7 +50,7 @@ FLOAT32_OPS = names("""
     softplus softmax softmin log_softmax logsumexp layer_norm native_layer_norm rms_norm group_norm
     sum prod cumsum cumprod norm frobenius_norm nuclear_norm normalize renorm
     linalg_norm linalg_vector_norm linalg_matrix_norm
-    cosine_similarity dist pdist cdist cross_entropy nll_loss hinge_embedding_loss kl_div l1_loss smooth_l1_loss
+    cosine_similarity dist pdist cdist nll_loss hinge_embedding_loss kl_div l1_loss smooth_l1_loss
     huber_loss mse_loss margin_ranking_loss multilabel_margin_loss multi_margin_loss soft_margin_loss
     triplet_margin_loss poisson_nll_loss cosine_embedding_loss binary_cross_entropy_with_logits
     interpolate upsample upsample_nearest upsample_bilinear
@@ -160,8 +162,13 @@ class _CudaLists(TorchFunctionMode):
                 "binary_cross_entropy is unsafe under autocast: its input is a 16-bit probability; "
                 "use binary_cross_entropy_with_logits on the logits, or leave autocast for this op"
             )
+        if name == "cross_entropy":
+            with self:
+                return cross_entropy_in_parts(*args, **kwargs)
         if name in COMPUTE_OPS:
             dtype = self.dtype
+        elif name in ("softmax", "log_softmax"):
+            return self._softmax(func, args, kwargs)
         elif name in FLOAT32_OPS and kwargs.get("dtype") is None:
             dtype = torch.float32
         elif name in WIDEST_OPS:
@@ -172,9 +179,17 @@ class _CudaLists(TorchFunctionMode):
         with torch.autocast("cpu", enabled=False):
             return func(*args, **kwargs)
 
+    def _softmax(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Asks for a result in float32, unless the caller asks for another, and leaves the input as it is."""
+        asked = len(args) > 2 or kwargs.get("dtype") is not None
+        if not asked and args[0].dtype in _SIXTEEN_BIT:
+            kwargs = {**kwargs, "dtype": torch.float32}
+        with torch.autocast("cpu", enabled=False):
+            return func(*args, **kwargs)
+
 
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes products, convolutions and attention of 16-bit CPU tensors in float32, and rounds the results.
+    """Computes products, convolutions, attention and softmax of 16-bit CPU tensors in float32, and rounds the results.
 
     With `tf32`, those of float32 tensors get their operands rounded to tf32, as far as a GPU computes them on tensor
     cores: products of a matrix and a vector it does not.
@@ -194,6 +209,12 @@ class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*rounded, **kwargs)
         if dtype not in _SIXTEEN_BIT:
             return func(*args, **kwargs)
+        if func is _TANH_BACKWARD:
+            gradient, result = args
+            return gradient * (1 - result * result)
+        if func is _CONVOLUTION and args[2] is not None:
+            bias = args[2].view(-1, *[1] * (args[1].dim() - 2))
+            return self.__torch_dispatch__(func, types, (*args[:2], None, *args[3:]), kwargs).add_(bias)
         args, kwargs = _cast((args, kwargs), torch.float32)
         result = func(*args, **kwargs)
         if func is _ATTENTION:  # its second result, the softmax statistics, is float32 on every device
@@ -203,6 +224,8 @@ class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _aten = torch.ops.aten
 _ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+_CONVOLUTION = _aten.convolution.default
+_TANH_BACKWARD = _aten.tanh_backward.default
 _ATTENTION_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 _ACCUMULATING_OPS = frozenset(
     {
@@ -215,8 +238,13 @@ _ACCUMULATING_OPS = frozenset(
         _aten.addmv.default,
         _aten.dot.default,
         _aten.linear.default,
-        _aten.convolution.default,
         _aten.convolution_backward.default,
+        _aten._softmax.default,
+        _aten._log_softmax.default,
+        _aten.nll_loss_forward.default,
+        _aten.nll_loss2d_forward.default,
+        _CONVOLUTION,
+        _TANH_BACKWARD,
         _ATTENTION,
         _ATTENTION_BACKWARD,
     }
@@ -229,7 +257,7 @@ _TENSOR_CORE_OPERANDS = {
     _aten.baddbmm.default: (1, 2),
     _aten.addbmm.default: (1, 2),
     _aten.linear.default: (0, 1),
-    _aten.convolution.default: (0, 1),
+    _CONVOLUTION: (0, 1),
     _aten.convolution_backward.default: (0, 1, 2),
     _ATTENTION: (0, 1, 2),
     _ATTENTION_BACKWARD: (0, 1, 2, 3),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mixlab.machine import usable_device
-from mixlab.memory.allocator import replay_events
+from mixlab.memory.allocator import Replay, replay
 from mixlab.memory.cases import Case, cases
 from mixlab.memory.real_steps import RealStep, real_steps
 from mixlab.memory.tracer import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, TEMPORARIES
@@ -40,11 +40,12 @@ def measure_memory(
     - parameters, gradients, states: counted from the tensors themselves;
     - activations: the rest of what is alive after forward, with the casts of autocast, without the batch.
 
-    On CUDA the caching allocator is asked, and the prediction is a trace as_on="cuda"; on a CPU torch's profiler logs
-    every allocation, and it is one as_on="cpu". Only CUDA has: reserved, the most that the caching allocator held,
-    beside a replay of the trace through a model of it; the replayed peak, with what blocks have too much; the peak
-    requested, without that; and workspaces, those of cuBLAS, which all that the allocator says contains, and no
-    prediction does. A case that does not run is named in the record's parameters. Nothing is compiled.
+    On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu". On CUDA the caching
+    allocator is asked, and the prediction is a trace as_on="cuda", replayed through a model of that allocator, whose
+    blocks have up to 1 MiB too much. Only CUDA has: peak requested, without what blocks have too much, beside the trace
+    itself; reserved, the most that the allocator held; and workspaces, those of cuBLAS, which all but the first of
+    these contain, and no prediction does. A case that does not run is named in the record's parameters. Nothing is
+    compiled.
 
     Args:
         device: Where.
@@ -99,15 +100,10 @@ def _measure(case: Case, device: torch.device, rounds: int, seed: int) -> list[S
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the model is made on the CPU
         steps = real_steps(case.make_model, case.batch(seed), Recipe.parse(case.recipe), device=device, count=rounds)
-    seen, foretold = [seen_bytes(step) for step in steps], predicted_bytes(traced)
-    series = []
+    seen, series = [seen_bytes(step) for step in steps], []
     if device.type == "cuda":
-        replayed = replay_events(traced.events())
-        foretold["reserved"] = replayed.reserved_bytes
-        series.append(_bytes(f"{case.name}, replayed peak", [replayed.allocated_bytes]))
-        for name in ("workspaces", "peak requested"):
-            series.append(_bytes(f"{case.name}, {name}", [one[name] for one in seen]))
-    for name, size in foretold.items():
+        series.append(_bytes(f"{case.name}, workspaces", [one["workspaces"] for one in seen]))
+    for name, size in predicted_bytes(traced).items():
         series.append(_bytes(f"{case.name}, {name}", [one[name] for one in seen]))
         series.append(_bytes(f"{case.name}, predicted {name}", [size]))
     return series
@@ -135,25 +131,31 @@ def seen_bytes(step: RealStep) -> dict[str, int]:
         "states": step.states,
         "activations": step.after["forward"] - step.parameters - step.states - step.batch - step.workspaces,
         "reserved": step.reserved,
-        "peak requested": step.requested,
+        "peak requested": step.requested - step.workspaces,
         "workspaces": step.workspaces,
     }
 
 
 def predicted_bytes(traced: Trace) -> dict[str, int]:
-    """Returns the same figures of a trace, but for those that only an allocator has."""
+    """Returns the same figures of a trace, as on CUDA of its replay, but for the workspaces."""
+    allocator = {}
+    levels: Trace | Replay = traced
+    if traced.as_on == "cuda":
+        levels = replayed = replay(traced)
+        allocator = {"peak requested": traced.peak_bytes, "reserved": replayed.reserved_bytes}
     content = traced.at_phase_peaks["step"]
     others = (PARAMETERS, GRADIENTS, ACTIVATIONS, TEMPORARIES, BATCH, CASTS)
     states = sum(size for name, size in content.items() if name not in others)
     parameters, batch = content[PARAMETERS], content[BATCH]
     return {
-        "peak": traced.peak_bytes,
-        **{f"peak in {phase}": traced.phase_peaks[phase] for phase in PHASES},
-        **{f"after {phase}": traced.after[phase] for phase in PHASES},
+        "peak": max(levels.phase_peaks.values()),
+        **{f"peak in {phase}": levels.phase_peaks[phase] for phase in PHASES},
+        **{f"after {phase}": levels.after[phase] for phase in PHASES},
         "parameters": parameters,
         "gradients": content[GRADIENTS],
         "states": states,
-        "activations": traced.after["forward"] - parameters - states - batch,
+        "activations": levels.after["forward"] - parameters - states - batch,
+        **allocator,
     }
 
 

@@ -38,7 +38,7 @@ def test_a_transformer_op_by_op(gpt):
         ("gelu", ("fp16",), "fp16", "fp16", "on no list: follows its inputs"),
         ("add", ("fp32", "fp16"), "fp32", "fp32", "on no list: the widest input wins"),
         ("add", ("fp32", "fp32"), "fp32", "fp32", "on no list: follows its inputs"),
-        ("cross_entropy", ("fp16",), "fp32", "fp32", "fp32 by list"),
+        ("cross_entropy", ("fp16",), "fp16, fp32", "fp32", "the ops it is made of are on a list"),
     }
 
 

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixlab import TASKS, autocast, load_task
+from mixlab.cross_entropy import cross_entropy_in_parts
 from mixlab.formats import BF16, FP16, Format
 
 Tensors = Callable[..., Tensor]
@@ -196,6 +198,78 @@ def test_every_op_returns_the_dtype_that_cuda_returns(op, kinds, fmt):
     with autocast(fmt, "cpu"):
         emulated = outcome(OPS[op], dtypes, "cpu")
     assert emulated == on_cuda
+
+
+class OpsThatRun(TorchDispatchMode):
+    """Notes the ops of floating tensors that are no views, with the dtypes that come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        dtypes = [str(a.dtype) for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        if dtypes and not func.is_view and func.namespace == "aten":
+            self.seen.append((func.overloadpacket.__name__.rstrip("_"), *dtypes))
+        return func(*args, **(kwargs or {}))
+
+
+LOSSES: dict[str, tuple[bool, dict[str, object]]] = {  # targets are probabilities, and arguments
+    "classes": (False, {}),
+    "classes, sum": (False, {"reduction": "sum"}),
+    "classes, none, ignored": (False, {"reduction": "none", "ignore_index": 0}),
+    "classes, weights": (False, {"weight": True}),
+    "classes, smoothed": (False, {"label_smoothing": 0.1}),
+    "classes, smoothed, weights, ignored": (False, {"label_smoothing": 0.1, "weight": True, "ignore_index": 1}),
+    "probabilities": (True, {}),
+    "probabilities, sum, weights": (True, {"reduction": "sum", "weight": True}),
+    "probabilities, none, smoothed": (True, {"reduction": "none", "label_smoothing": 0.2}),
+}
+
+
+def cross_entropy(name: str, logits: Tensor) -> Tensor:
+    probabilities, arguments = LOSSES[name]
+    rows, device = logits.shape[0], logits.device
+    target = torch.zeros(rows, dtype=torch.long, device=device)
+    if probabilities:
+        target = torch.full(logits.shape, 0.2, device=device)
+    weight = torch.ones(logits.shape[1], device=device) if "weight" in arguments else None
+    return F.cross_entropy(logits, target, **{**arguments, "weight": weight})
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_cross_entropy_is_made_of_the_ops_that_cuda_runs(name, fmt):
+    with FakeTensorMode(), cuda_autocast(fmt):
+        logits = torch.empty(8, 5, device="cuda", dtype=fmt.dtype)
+        with OpsThatRun() as on_cuda:
+            cross_entropy(name, logits)
+    logits = torch.randn(8, 5).to(fmt.dtype)
+    with autocast(fmt, "cpu"), OpsThatRun() as emulated:
+        cross_entropy(name, logits)
+    for op in ("_log_softmax", "nll_loss_forward", "mul"):
+        tensors = 2 if op == "mul" else 1
+        ours, theirs = ([one for one in ops.seen if one[0] == op and len(one) > tensors] for ops in (emulated, on_cuda))
+        assert ours == theirs
+    # Sums have fp32 operands here, where CUDA's read 16 bits and add in fp32.
+    sums = [sum(op == "sum" for op, *_ in ops.seen) for ops in (emulated, on_cuda)]
+    assert sums[0] == sums[1]
+    assert ("_log_softmax", str(fmt.dtype)) in on_cuda.seen
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (5,), (3, 5, 4)], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_in_float32_the_parts_are_the_whole(name, shape):
+    probabilities, arguments = LOSSES[name]
+    if len(shape) == 1 and arguments.get("ignore_index") == 1:
+        arguments = {**arguments, "ignore_index": 2}  # with its only target ignored, a mean is NaN
+    torch.manual_seed(0)
+    logits = torch.randn(shape)
+    classes = torch.randint(5, (*shape[:1], *shape[2:])[: max(len(shape) - 1, 0)] if len(shape) > 1 else ())
+    target = torch.rand(shape) if probabilities else classes
+    arguments = {**arguments, **({"weight": torch.rand(5)} if "weight" in arguments else {})}
+    whole, parts = F.cross_entropy(logits, target, **arguments), cross_entropy_in_parts(logits, target, **arguments)
+    torch.testing.assert_close(parts, whole)
 
 
 def test_an_op_made_of_listed_ops_in_c_is_not_taken_apart():

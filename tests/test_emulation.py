@@ -120,7 +120,7 @@ FLOAT32_CALLS = {
     "cumsum": lambda x: x.cumsum(0),
     "norm": lambda x: x.norm(),
     "vector_norm": torch.linalg.vector_norm,
-    "cross_entropy": lambda x: F.cross_entropy(x, torch.zeros(4, dtype=torch.long)),
+    "nll_loss": lambda x: F.nll_loss(x, torch.zeros(4, dtype=torch.long)),
     "mse_loss": lambda x: F.mse_loss(x, x),
     "softplus": F.softplus,
     "rsqrt": lambda x: x.abs().rsqrt(),
@@ -136,6 +136,52 @@ def test_16_bit_operands_of_float32_ops_are_computed_in_float32(name, dtype):
     expected = FLOAT32_CALLS[name](x.float())
     assert ours.dtype is torch.float32
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_cross_entropy_rounds_logarithms_to_16_bits_as_on_cuda(dtype):
+    logits = (3 * torch.randn(64, 10)).to(dtype).requires_grad_()
+    targets = torch.randint(10, (64,))
+    with arithmetic("cpu"), autocast(FP16 if dtype is torch.float16 else BF16, "cpu"):
+        ours = F.cross_entropy(logits, targets)
+    ours.backward()
+    exact = logits.detach().float()
+    rounded = exact.log_softmax(1).to(dtype).float()
+    assert ours.dtype is torch.float32
+    assert torch.equal(ours, F.nll_loss(rounded, targets))
+    assert not torch.equal(ours, F.cross_entropy(exact, targets))
+    upstream = (-F.one_hot(targets, 10) / 64).to(dtype).float()  # which CUDA rounds to 16 bits too
+    expected = (upstream - rounded.exp() * upstream.sum(1, keepdim=True)).to(dtype)
+    assert torch.equal(logits.grad, expected)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_a_convolutions_bias_is_added_to_the_rounded_result(dtype):
+    image, kernel, bias = (torch.randn(shape).to(dtype) for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
+    with arithmetic("cpu"):
+        ours = F.conv2d(image, kernel, bias)
+    assert torch.equal(ours, F.conv2d(image.float(), kernel.float()).to(dtype) + bias.view(4, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_the_backward_of_tanh_rounds_after_each_operation(dtype):
+    x = torch.randn(1000).to(dtype).requires_grad_()
+    upstream = torch.randn(1000).to(dtype)
+    with arithmetic("cpu"):
+        y = x.tanh()
+        y.backward(upstream)
+    y = y.detach()
+    assert torch.equal(x.grad, upstream * (1 - y * y))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_softmax_in_16_bits_is_rounded_once(dtype):
+    x = torch.randn(64, 100).to(dtype)
+    with arithmetic("cpu"):
+        results = [x.softmax(-1), x.log_softmax(-1)]
+    assert [one.dtype for one in results] == [dtype, dtype]
+    for ours, exact in zip(results, (x.float().softmax(-1), x.float().log_softmax(-1)), strict=True):
+        assert torch.equal(ours, exact.to(dtype))
 
 
 def test_the_other_ops_follow_their_inputs():

@@ -133,8 +133,8 @@ def test_all_grows_with_the_batch_but_what_rows_share():
     assert two.bytes - shared == 2 * (one.bytes - shared)
 
 
-def test_the_log_softmax_is_as_wide_as_the_loss():
-    for recipe, each in (("fp32", 4), ("amp-bf16", 4), ("bf16", 2)):
+def test_the_log_softmax_is_as_wide_as_the_logits_and_autocast_keeps_a_copy_in_fp32():
+    for recipe, each in (("fp32", 4), ("amp-bf16", 2 + 4), ("bf16", 2)):
         assert activations("gpt2", recipe, seq=10).log_softmax == each * 10 * 50257
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from mixlab.memory.allocator import Replay, replay, replay_events
+from mixlab.memory.traces import PHASES
 from mixlab.memory.tracing import trace
 
 KIB, MIB = 2**10, 2**20
@@ -92,7 +95,11 @@ def test_a_trace_is_replayed_from_its_first_step_on():
         if size > 0:
             alive[number] = size
     assert sum(alive.values()) == traced.after["step"]
-    found = replay_events(traced.events())
-    assert replay(traced) == found.reserved_bytes
+    found = replay(traced)
+    assert replace(found, phase_peaks={}, after={}) == replay_events(traced.events())
+    assert found.allocated_bytes == max(found.phase_peaks.values())
+    for phase in PHASES:
+        assert traced.phase_peaks[phase] <= found.phase_peaks[phase] < 1.3 * traced.phase_peaks[phase]
+        assert traced.after[phase] <= found.after[phase] <= found.phase_peaks[phase]
     assert traced.peak_bytes <= found.allocated_bytes <= found.reserved_bytes
     assert 0 <= found.fragmentation < 0.3

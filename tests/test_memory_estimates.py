@@ -85,7 +85,7 @@ def test_what_lives_at_the_peak_is_what_the_trace_sees(index):
 
 def test_numbers_of_whole_models():
     # Traced in full, once, MiB: GPT-2 with 4 x 512 tokens.
-    for recipe, mib in (("fp32", 3767.6), ("amp-bf16", 3568.2), ("bf16", 1884.4)):
+    for recipe, mib in (("fp32", 3767.6), ("amp-bf16", 3371.9), ("bf16", 1884.4)):
         assert estimate("gpt2", recipe, batch=4, seq=512).peak_bytes / MIB == pytest.approx(mib, rel=2e-4)
     # The step with foreach: five times the parameters.
     eight = estimate("llama-3-8b", "amp-bf16", seq=2048)
@@ -248,11 +248,11 @@ def test_it_reads_as_a_table():
     found = estimate("gpt2", "amp-bf16", batch=4, seq=512)
     lines = repr(found).splitlines()
     assert lines[0] == (
-        "gpt2, amp-bf16, 4 x 512 tokens: 3.48 GiB at the gradient of the logits (backward), 4.31 with what lies "
+        "gpt2, amp-bf16, 4 x 512 tokens: 3.29 GiB at the gradient of the logits (backward), 4.11 with what lies "
         "outside of tensors"
     )
     assert lines[1].split() == ["GiB", "forward", "backward", "step"]
-    assert lines[-1].split() == ["together", "3.29", "3.48", "2.32"]
+    assert lines[-1].split() == ["together", "3.10", "3.29", "2.32"]
     assert "weights cast by autocast" in found._repr_html_()
     assert "on 8 GPUs (data 8, ZeRO 3)" in repr(replace(found, parallel=Parallelism(data=8, zero=3)))
 

@@ -28,7 +28,7 @@ GiB of a step        gpt2  llama-3.2-1b  llama-3-8b  mistral-7b  llama-3-70b
 accelerate           0.9   9.2           55.9        53.0        517.8
 Megatron-LM          2.6   22.3          139.1       125.5       1203.3
 cookbook             3.7   28.7          144.0       130.7       1229.2
-mixlab, amp-bf16     2.6   23.0          149.6       134.9       1314.2
+mixlab, amp-bf16     2.5   23.0          149.6       134.9       1314.2
 mixlab, bf16-master  2.3   22.2          136.6       121.9       1186.7
 """
 

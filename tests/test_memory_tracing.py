@@ -123,6 +123,7 @@ def logged_peak(step) -> int:
 def test_micro_steps_to_the_byte(name, recipe):
     """Against a plain loop with torch.optim, written out here."""
     (inputs, targets), model = batch_of(name), MODELS[name]()
+    targets = targets.contiguous()  # as in a trace
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step() -> None:
@@ -173,7 +174,7 @@ def test_gpt2_as_on_a_gpu():
     with torch.device("meta"):
         model, tokens = transformer(SHAPES["gpt2"]), torch.zeros(4, 512, dtype=torch.long)
     found = trace(model, (tokens, tokens), "amp-bf16")
-    assert found.peak_bytes / MIB == pytest.approx(3568.2, abs=0.05)  # by a prototype, written before this code
+    assert found.peak_bytes / MIB == pytest.approx(3371.85, abs=0.01)  # what an H100 was asked for, see the records
     assert found.at_peak["weights cast by autocast"] / MIB == pytest.approx(235.6, abs=0.05)
     assert found.peak_phase == "backward"
     weights = 4 * 124_439_808

@@ -31,6 +31,7 @@ ROOMS = (
     "accumulation",
     "fake_quantize",
     "explain",
+    "cross_entropy",
     "emulation",
     "cast_trace",
     "memory_layout",

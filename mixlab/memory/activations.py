@@ -90,8 +90,8 @@ class Activations:
         return 2 if self.recipe.compute in (FP16, BF16) else 4
 
     @property
-    def loss_bytes(self) -> int:
-        """Of the log-softmax of a logit; autocast computes it in fp32."""
+    def probability_bytes(self) -> int:
+        """Of the softmax of a score, which autocast computes from 16 bits in fp32."""
         return 4 if self.recipe.autocast else self.compute_bytes
 
     @property
@@ -178,8 +178,8 @@ class Activations:
 
     @property
     def log_softmax(self) -> int:
-        """Bytes of what the loss keeps."""
-        return self.loss_bytes * self.logits
+        """Bytes of what the loss keeps: the log-softmax, and under autocast its copy in fp32 too."""
+        return (self.compute_bytes + (4 if self.recipe.autocast else 0)) * self.logits
 
     @property
     def layer_bytes(self) -> int:

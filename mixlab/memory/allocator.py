@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from mixlab.memory.traces import Trace
+from mixlab.memory.traces import PhaseName, Trace
 
 _MIB = 2**20
 _GRANULE = 512  # bytes that a size is rounded up to a multiple of
@@ -25,11 +25,14 @@ class Replay:
         allocated_bytes: The most that was alive at a time, as `torch.cuda.max_memory_allocated` counts it: with what of
             a block was too small to be split off.
         segments: How many were taken from the GPU.
+        phase_peaks, after: Of a trace, the most that was allocated in each phase, and at its end.
     """
 
     reserved_bytes: int
     allocated_bytes: int
     segments: int
+    phase_peaks: dict[PhaseName, int] = field(default_factory=dict)
+    after: dict[PhaseName, int] = field(default_factory=dict)
 
     @property
     def fragmentation(self) -> float:
@@ -37,14 +40,18 @@ class Replay:
         return 1 - self.allocated_bytes / self.reserved_bytes if self.reserved_bytes else 0.0
 
 
-def replay(trace: Trace) -> int:
-    """Returns the bytes that CUDA's caching allocator would have reserved at the end of a trace's second step.
+def replay(trace: Trace) -> Replay:
+    """Returns what CUDA's caching allocator would have done by the end of a trace's second step.
 
-    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp), and it was not
-    held against a GPU: workspaces, other streams, garbage collection, expandable segments and a GPU that is full are
-    not in it.
+    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces, other
+    streams, garbage collection, expandable segments and a GPU that is full are not in it.
     """
-    return replay_events(trace.events()).reserved_bytes
+    levels: list[int] = []
+    found = _replayed(trace.events(), levels)
+    phase_peaks: dict[PhaseName, int] = {}
+    for phase, first, last in trace.spans:
+        phase_peaks[phase] = max(phase_peaks.get(phase, 0), *levels[first : last + 1])
+    return replace(found, phase_peaks=phase_peaks, after={phase: levels[last] for phase, _, last in trace.spans})
 
 
 def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
@@ -56,7 +63,7 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
     else of the size rounded up to 2 MiB. A block that is freed is merged with free neighbours of its segment.
 
     >>> replay_events([(0, 1000), (1, 3_000_000), (0, -1000), (2, 4_000_000)])
-    Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2)
+    Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2, phase_peaks={}, after={})
 
     Args:
         events: (number, bytes) for an allocation, (number, -bytes) for its end, in order.
@@ -64,14 +71,19 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
     Raises:
         ValueError: An end without an allocation, a number that is allocated twice, or 0 bytes.
     """
+    return _replayed(events, [])
+
+
+def _replayed(events: Iterable[tuple[int, int]], levels: list[int]) -> Replay:
+    """Replays, and appends to `levels` the bytes that are allocated before the first event and after each."""
     memory = _Memory()
     blocks: dict[int, _Block] = {}
-    allocated = most = 0
+    allocated = 0
+    levels.append(allocated)
     for number, size in events:
         if size > 0 and number not in blocks:
             blocks[number] = memory.take(-(-size // _GRANULE) * _GRANULE)
             allocated += blocks[number].size
-            most = max(most, allocated)
         elif size < 0 and number in blocks:
             block = blocks.pop(number)
             allocated -= block.size
@@ -81,7 +93,8 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
                 f"replay_events: ({number}, {size}) must allocate a number that is not alive, with bytes from 1 up, or "
                 "end one that is, with bytes below 0"
             )
-    return Replay(memory.reserved, most, memory.segments)
+        levels.append(allocated)
+    return Replay(memory.reserved, max(levels), memory.segments)
 
 
 @dataclass(eq=False)

@@ -129,7 +129,8 @@ def _grid(prefix: str, **rows: int) -> tuple[Case, ...]:
     )
 
 
-_MATERIALISED = (
+_ONLY_ON_CUDA = (
+    Case("cnn", 128, "tf32"),
     Case("gpt2", 4, "fp32", "materialised"),
     Case("gpt2", 4, "amp-bf16", "materialised"),
     Case("gpt2", 4, "amp-fp16", "materialised", "selective"),
@@ -146,7 +147,7 @@ def _exact_on_a_cpu(case: Case) -> bool:
 CASES: dict[str, dict[str, Case]] = {
     kind: {case.name: case for case in cases}
     for kind, cases in (
-        ("cuda", (*_grid("", gpt2=4, llama=4, cnn=128, mlp=2048), *_MATERIALISED)),
+        ("cuda", (*_grid("", gpt2=4, llama=4, cnn=128, mlp=2048), *_ONLY_ON_CUDA)),
         ("cpu", filter(_exact_on_a_cpu, _grid("small-", gpt2=6, llama=2, cnn=2, mlp=16))),
     )
 }

@@ -1,9 +1,10 @@
 """What CUDA's kernels keep for backward where a CPU's keep something else: fake ops with the memory of theirs.
 
-On a CPU, RMSNorm is made of several ops, the statistics of LayerNorm and the mask of dropout have the input's dtype,
-and attention with a mask or dropout keeps all scores. What takes their places here computes nothing: results are as
-empty as fake tensors are. The sizes are those of PyTorch's sources (ATen/native/layer_norm.cpp and
-transformers/cuda/flash_attn/flash_api.cpp); no GPU was at hand to hold them against.
+On a CPU, RMSNorm is made of several ops, the statistics of LayerNorm and the mask of dropout have the input's dtype, a
+softmax from 16 bits to float32 needs a float32 copy of its input, and attention with a mask or dropout keeps all
+scores. What takes their places here computes nothing: results are as empty as fake tensors are. The sizes are those of
+PyTorch's sources (ATen/native/layer_norm.cpp, SoftMax.cpp and transformers/cuda/flash_attn/flash_api.cpp), and were
+held against steps on a GPU (the records of `mixlab measure memory`).
 """
 
 from __future__ import annotations
@@ -70,6 +71,30 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     if inplace or not training or p == 0:
         return F.dropout(input, p, training, inplace)
     return torch.native_dropout(input, p, training)[0]
+
+
+def _softmax(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def softmax(*args: Any, **kwargs: Any) -> Tensor:
+        if torch.float32 in (kwargs.get("dtype"), *args[2:]) and args[0].dtype in _SIXTEEN_BIT:
+            return _Float32Softmax.apply(args[0])  # type: ignore[no-any-return, no-untyped-call]
+        return op(*args, **kwargs)
+
+    return softmax
+
+
+class _Float32Softmax(torch.autograd.Function):
+    """Reads 16 bits and writes float32, and backward the other way round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        result = torch.empty_like(x, dtype=torch.float32)
+        ctx.save_for_backward(result)
+        ctx.dtype = x.dtype
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, _gradient: Tensor) -> Tensor:
+        return torch.empty_like(ctx.saved_tensors[0], dtype=ctx.dtype)
 
 
 def _attention(
@@ -139,5 +164,7 @@ _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.dropout: _dropout,
+    **{op: _softmax(op) for op in (F.softmax, F.log_softmax)},
+    **{op: _softmax(op) for op in (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax)},
     F.scaled_dot_product_attention: _attention,
 }

@@ -170,8 +170,7 @@ class Step:
             transient = acts.residual_bytes * acts.between
             yield "end of the stage", "forward", self._with(layers, temporaries=transient, casts=cached)
             return
-        # The logits, and under autocast their copy in fp32.
-        transient = (acts.compute_bytes + (4 if self.recipe.autocast else 0)) * acts.logits
+        transient = acts.compute_bytes * acts.logits
         saved = sum(acts.head.values()) + acts.log_softmax
         casts = cached + self._head_cast
         yield "loss", "forward", self._with(layers, activations=saved, temporaries=transient, casts=casts)
@@ -184,7 +183,7 @@ class Step:
         queries = c * acts.heads  # before they are scaled
         more = 4 * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.heads
         content = Counter({ACTIVATIONS: kept, TEMPORARIES: every - kept + queries + c * acts.scores + more})
-        content[ACTIVATIONS if "probabilities" in acts.layer else TEMPORARIES] += acts.loss_bytes * acts.scores
+        content[ACTIVATIONS if "probabilities" in acts.layer else TEMPORARIES] += acts.probability_bytes * acts.scores
         return content
 
     def _backward(self) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
@@ -211,7 +210,8 @@ class Step:
         acts, head = self.acts, self.stage.head
         saved = sum(acts.head.values())
         cast = casts + self._head_cast
-        both = 2 * acts.log_softmax  # the gradient of the log-softmax, then that of the logits
+        # Gradients of the log-softmax and of the logits; under autocast that of the fp32 copy comes before both.
+        both = (4 if self.recipe.autocast else 2 * acts.compute_bytes) * acts.logits
         content = self._with(layers, activations=saved + acts.log_softmax, temporaries=both, casts=cast)
         yield "gradient of the logits", "backward", content
 
@@ -266,9 +266,9 @@ class Step:
             scores = Counter(start)
             scores[ACTIVATIONS] -= sum(size for name, size in acts.whole_layer.items() if name not in _BEFORE_SCORES)
             scores[ACTIVATIONS] -= 0 if acts.checkpointing == "selective" else acts.whole_layer["values"]
-            scores[ACTIVATIONS] += acts.loss_bytes * acts.scores  # the softmax, then the gradients on both its sides
+            scores[ACTIVATIONS] += acts.probability_bytes * acts.scores  # the softmax, then the gradients on both its sides
             again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
-            scores[TEMPORARIES] += 2 * acts.loss_bytes * acts.scores + again * c * acts.heads
+            scores[TEMPORARIES] += 2 * acts.probability_bytes * acts.scores + again * c * acts.heads
             scores[GRADIENTS] += self._new(sum(stage.matrices[3:]))
             scores[CASTS] -= 2 * sum(stage.matrices[3:]) if self._casts else 0
             yield scores
