@@ -12,8 +12,8 @@ in the 16-bit format, so type promotion, rounding between ops, saved activations
 of a GPU. What a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in
 float32 run in float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as
 a tensor core does it (and some ten times faster than a CPU's own float16). A convolution's bias is added to the rounded
-result, and the backward of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage whose operands are
-rounded to tf32, to nearest even, on their way into products and convolutions.
+result, and the backward of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage whose
+operands are rounded to tf32, to nearest even, on their way into products and convolutions.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ CASES = [
     ("llama-2-7b", 1, "lean-bf16", 1, 64, {}),
     ("llama-2-7b", 2, "amp-bf16", 1, 4096, {"checkpointing": "full", "optimizer": "sgd"}),
     ("llama-2-7b", 1, "fp32", 1, 4096, {"attention": "materialised", "optimizer": "sgd"}),
+    ("llama-2-7b", 1, "amp-fp16", 1, 4096, {"attention": "materialised", "optimizer": "sgd"}),
 ]
 
 

@@ -43,8 +43,8 @@ class Replay:
 def replay(trace: Trace) -> Replay:
     """Returns what CUDA's caching allocator would have done by the end of a trace's second step.
 
-    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces, other
-    streams, garbage collection, expandable segments and a GPU that is full are not in it.
+    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces,
+    other streams, garbage collection, expandable segments and a GPU that is full are not in it.
     """
     levels: list[int] = []
     found = _replayed(trace.events(), levels)

@@ -176,12 +176,12 @@ class Step:
         yield "loss", "forward", self._with(layers, activations=saved, temporaries=transient, casts=casts)
 
     def _scores(self) -> Counter[str]:
-        """Returns a layer in forward when its scores and their softmax live, under autocast with the scores in fp32."""
+        """Returns a layer in forward when its scores and softmax live, under autocast with that in 16 bits too."""
         acts, c = self.acts, self.acts.compute_bytes
         kept = sum(size for name, size in acts.layer.items() if name in _BEFORE_SCORES)
         every = sum(size for name, size in acts.whole_layer.items() if name in _BEFORE_SCORES)
         queries = c * acts.heads  # before they are scaled
-        more = 4 * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.heads
+        more = c * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.heads
         content = Counter({ACTIVATIONS: kept, TEMPORARIES: every - kept + queries + c * acts.scores + more})
         content[ACTIVATIONS if "probabilities" in acts.layer else TEMPORARIES] += acts.probability_bytes * acts.scores
         return content
@@ -266,9 +266,10 @@ class Step:
             scores = Counter(start)
             scores[ACTIVATIONS] -= sum(size for name, size in acts.whole_layer.items() if name not in _BEFORE_SCORES)
             scores[ACTIVATIONS] -= 0 if acts.checkpointing == "selective" else acts.whole_layer["values"]
-            scores[ACTIVATIONS] += acts.probability_bytes * acts.scores  # the softmax, then the gradients on both its sides
+            # The softmax, then the gradients of its result and of its input.
+            scores[ACTIVATIONS] += acts.probability_bytes * acts.scores
             again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
-            scores[TEMPORARIES] += 2 * acts.probability_bytes * acts.scores + again * c * acts.heads
+            scores[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.heads
             scores[GRADIENTS] += self._new(sum(stage.matrices[3:]))
             scores[CASTS] -= 2 * sum(stage.matrices[3:]) if self._casts else 0
             yield scores
