@@ -31,7 +31,7 @@ def test_products_are_the_cpus_own_but_for_the_order_of_summation(record, fmt, o
         assert value(record, f"{fmt} {op} {direction}", "largest difference / largest value") < 2e-3
 
 
-@pytest.mark.parametrize("op", ["gelu", "tanh", "silu", "batch_norm", "cross_entropy"])
+@pytest.mark.parametrize("op", ["gelu", "tanh", "silu", "batch_norm"])
 def test_elementwise_ops_are_the_cpus_own(record, op):
     for fmt in ("fp16", "bf16"):
         assert value(record, f"{fmt} {op} forward", "equal") == 1
