@@ -11,11 +11,15 @@ import torch
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def compiled_variant(function: F) -> F:
+def compiled_variant(function: F, *, checks_indices: bool = True) -> F:
     """Returns a closure compiled for tensors of any size, apart from the other variants of the same source.
 
     The compiler keeps what it made by code object, and past eight versions of one it falls back to eager operations.
     Closures of one `def` share their code object; so each variant is given a copy.
+
+    Args:
+        function: The closure.
+        checks_indices: Whether the kernel checks each index into a table; without, none may ever be out of range.
     """
     assert isinstance(function, FunctionType)
     own = FunctionType(
@@ -25,4 +29,7 @@ def compiled_variant(function: F) -> F:
         function.__defaults__,
         function.__closure__,
     )
-    return torch.compile(own, dynamic=True)  # type: ignore[return-value]
+    options: dict[str, str | int | bool | Callable[..., object]] = (
+        {} if checks_indices else {"assert_indirect_indexing": False}
+    )
+    return torch.compile(own, dynamic=True, options=options)  # type: ignore[return-value]

@@ -69,8 +69,7 @@ def measure_optimizer(
         numel: Parameters, in four matrices and a vector, about; too many for any cache.
         recipes: As text; how weights, gradients and states are stored.
         backends: Names of `mixlab.optimizer_backends`; None takes all that are installed.
-        modes: "eager" and "compiled", or one of them, of the recipes. On a CPU, states in 8 bits are eager in both, and
-            measured once.
+        modes: "eager" and "compiled", or one of them, of the recipes.
         rounds: Counted steps of each case.
         threads: Of the CPU; None for as many as torch takes.
         seed: Of weights and gradients.
@@ -87,7 +86,7 @@ def measure_optimizer(
         raise ValueError(f"measure_optimizer: modes must be eager, compiled or both, got {', '.join(unknown)}")
     device = usable_device(device)
     names = [name for name, one in BACKENDS.items() if one.installed] if backends is None else backends
-    cases = [*_backend_cases(names), *_recipe_cases(recipes, modes, device)]
+    cases = [*_backend_cases(names), *_recipe_cases(recipes, modes)]
     if not cases:
         raise ValueError("measure_optimizer: nothing to measure; give recipes and modes, or backends")
     threads_before, date = torch.get_num_threads(), now()
@@ -127,15 +126,12 @@ def _backend_cases(names: Sequence[str]) -> list[_Case]:
     return [_Case(one.name, one.weights, lambda p, one=one: one(p, 1e-3)) for one in map(backend, names)]  # type: ignore[misc]
 
 
-def _recipe_cases(recipes: Sequence[str], modes: Sequence[str], device: torch.device) -> list[_Case]:
+def _recipe_cases(recipes: Sequence[str], modes: Sequence[str]) -> list[_Case]:
     cases = []
     for text in recipes:
         recipe = Recipe.parse(text)
         kept = storage(recipe)
-        in_blocks = kept.exp_avg.scaled or kept.exp_avg_sq.scaled
         for mode in modes:
-            if mode == "compiled" and in_blocks and device.type == "cpu" and "eager" in modes:
-                continue
             assert recipe.weights.dtype is not None  # a recipe takes no others
 
             def make(parameters: list[nn.Parameter], kept: object = kept, compiled: bool = mode == "compiled") -> AdamW:

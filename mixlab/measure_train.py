@@ -237,10 +237,15 @@ def _clock(device: torch.device) -> float:
 
 @contextmanager
 def _freed(device: torch.device) -> Iterator[None]:
-    """Begins and ends with nothing allocated on the device, and nothing compiled."""
+    """Begins and ends with nothing allocated on the device and nothing compiled, nor taken from another recipe's cache.
+
+    The key of AOTAutograd's cache lacks autocast's dtype up to torch 2.11 at least: after amp-fp16, amp-bf16 would
+    compute in fp16, and without a loss scale.
+    """
     _free(device)
     try:
-        yield
+        with torch._functorch.config.patch(enable_autograd_cache=False):
+            yield
     finally:
         _free(device)
 

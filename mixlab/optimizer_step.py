@@ -1,8 +1,9 @@
 """One optimizer step on a flat piece of a parameter: read, compute in float32, round, store; eager or compiled.
 
 The eager operations are those of torch.optim, in its order, so that with float32 storage the two are equal bit for bit.
-A compiled step fuses everything into one pass over memory; the compiler takes numbers that change from step to step
-only as tensors, which torch.optim's operations do not, so its mathematics is written out, and may differ in last bits.
+A compiled step fuses everything into one pass over memory, blocks and their scales included; the compiler takes numbers
+that change from step to step only as tensors, which torch.optim's operations do not, so its mathematics is written out,
+and may differ in last bits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mixlab.state_formats import StateFormat, at_random
 
 WeightUpdate = Literal["nearest", "stochastic", "kahan"]
 Moments = dict[str, Tensor]
+Tables = Sequence[Sequence[Tensor]]  # of each state
 
 _FORMATS = {torch.float16: FP16, torch.bfloat16: BF16}
 
@@ -173,26 +175,80 @@ def eager_step_(
 
 
 @cache
-def compiled_step(plan: StepPlan) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
-    """Returns the step as one compiled function of a piece, the numbers as a tensor, and two int32 seeds.
+def compiled_step(plan: StepPlan) -> Callable[..., None]:
+    """Returns the step as one compiled function of a piece, the numbers as a tensor, two int32 seeds, and tables.
+
+    The tables are those of each state's format, if a state has scales.
 
     The tensors of a piece may also be float32 copies of what is stored; values that are rounded to nearest are then not
     rounded yet when it returns, and all others lie in their formats.
     """
 
-    def step(piece: dict[str, Tensor], numbers: Tensor, seed: Tensor) -> None:
+    def step(piece: dict[str, Tensor], numbers: Tensor, seed: Tensor, tables: Tables = ()) -> None:
         weight = piece["weight"]
 
         def bits(stream: int) -> Tensor:
-            index = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device)
+            index = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device).view(weight.shape)
             number, upper = (stream + 1) // 2, stream % 2 == 0  # two moments share a hash where 16 bits are enough
             shared = number > 0 and all(fmt.dtype is torch.bfloat16 for _, fmt in plan.states)
-            hashed = hashed_bits(index, (seed[0], seed[1] + (number if shared else stream)))
+            first, second = seed.unbind()
+            hashed = hashed_bits(index, (first, second + (number if shared else stream)))
             return hashed << 16 if shared and upper else hashed
 
-        _step_(plan, piece, plan.rule.compiled, plan.rule.numbers(*numbers.unbind()), bits)
+        _step_(plan, piece, plan.rule.compiled, plan.rule.numbers(*numbers.unbind()), bits, tables)
 
-    return compiled_variant(step)
+    # 8-bit codes and the cells of the dynamic map fit their tables, and on a CPU the checks take a third of the time
+    return compiled_variant(step, checks_indices=False)
+
+
+def step_in_blocks_(
+    plan: StepPlan, whole: dict[str, Tensor], numbers: Tensor, seed: Tensor, *, at_once: int | None = None
+) -> None:
+    """Takes a compiled step on flat tensors where states have scales: first on full blocks, then on what is left.
+
+    All but the scales is given as (blocks, block_size), the latter of a size that the compiler knows: so values, amax
+    and codes share one loop, and one kernel reads and writes each tensor once. A view made inside, of flat tensors of
+    unknown size, would keep pointwise loops and reductions apart.
+
+    Args:
+        at_once: About how many elements a call works on; None for all full blocks.
+    """
+    block_size = max(fmt.block_size for _, fmt in plan.states)
+    numel = whole["weight"].numel()
+    full = numel // block_size * block_size
+    stride = full if at_once is None else -(-at_once // block_size) * block_size
+    calls = [(start, min(start + stride, full), block_size) for start in range(0, full, stride or 1)]
+    if full < numel:
+        calls.append((full, numel, numel - full))
+    for start, stop, columns in calls:
+        scales = slice(start // block_size, -(-stop // block_size))
+        piece = {
+            name: part[scales] if name.endswith("_scale") else part[start:stop].view(-1, columns)
+            for name, part in whole.items()
+        }
+        if columns == block_size:
+            for part in piece.values():
+                if part.dim() == 2:
+                    torch._dynamo.mark_static(part, 1)
+        here = _seed_from(seed, start) if plan.random else seed
+        compiled_step(plan)(piece, numbers, here, _tables(plan, seed.device))
+
+
+def _seed_from(seed: Tensor, start: int) -> Tensor:
+    """Returns the seed whose first hashed bits are those of element `start`, so that pieces do as the whole would."""
+    if start:
+        seed = seed.clone()
+        seed[0] += (start + 2**31) % 2**32 - 2**31  # int32 wraps around, and so do the indices that are hashed
+    return seed
+
+
+@cache
+def _tables(plan: StepPlan, device: torch.device) -> Tables:
+    tables = tuple(fmt.tables(device) for _, fmt in plan.states)
+    for table in tables:
+        for one in table:
+            torch._dynamo.mark_static(one)
+    return tables
 
 
 def widened_step_(
@@ -225,8 +281,11 @@ def _step_(
     compute: Callable[..., tuple[Tensor, Moments]],
     numbers: SGDNumbers | AdamNumbers,
     bits: Callable[[int], Tensor],
+    tables: Tables = (),
 ) -> None:
     kept = {name: [piece[key] for key in fmt.keys(name)] for name, fmt in plan.states}
+    for (name, _), table in zip(plan.states, tables, strict=False):
+        kept[name] += table
     moments = {name: fmt.read(*kept[name]) for name, fmt in plan.states}
     weight, moments = compute(_weight(piece), piece["gradient"].float(), moments, numbers)
     for stream, (name, fmt) in enumerate(plan.states, start=1):

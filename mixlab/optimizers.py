@@ -26,11 +26,12 @@ from mixlab.optimizer_step import (
     WeightUpdate,
     compiled_step,
     eager_step_,
+    step_in_blocks_,
     widened_step_,
 )
 from mixlab.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRounding, state_format
 
-_PIECE = 1 << 17  # elements of an eager step on a CPU thread, so that what is computed on the way stays in the cache
+_PIECE = 1 << 17  # elements of an eager step, or one in blocks, on a CPU thread: what it computes stays in the cache
 _WIDE_PIECE = 1 << 19  # of a compiled step that works on copies: fewer calls, and its copies still fit
 _VECTORS = torch.backends.cpu.get_cpu_capability()  # of this CPU, as torch names them
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -145,7 +146,7 @@ class _StoredOptimizer(Optimizer):
         whole = {"weight": dense, "gradient": laid_out_as(dense, parameter.grad)}  # type: ignore[arg-type]
         whole |= {name: value for name, value in state.items() if name != "step"}
         parts = {name: flat(tensor) for name, tensor in whole.items()}
-        if self.compiled and not (parameter.device.type == "cpu" and plan.in_blocks):
+        if self.compiled:
             self._step_compiled(plan, parts, numbers.tensor(state["step"], parameter.device))
         else:
             for piece in _pieces(parts, self.storage.block_size):
@@ -155,6 +156,10 @@ class _StoredOptimizer(Optimizer):
 
     def _step_compiled(self, plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor) -> None:
         device = parts["weight"].device
+        if plan.in_blocks:
+            at_once = _PIECE * torch.get_num_threads() if device.type == "cpu" else None
+            step_in_blocks_(plan, parts, numbers, self._seed(plan, device), at_once=at_once)
+            return
         widened = _VECTORS == "AVX512" and plan.dtype is torch.float32 and plan.has_narrow_states
         if device.type != "cpu" or not widened:
             compiled_step(plan)(parts, numbers, self._seed(plan, device))
@@ -318,8 +323,7 @@ class Adam(_StoredOptimizer):
         generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
         compiled: Compute each parameter's step in one pass over memory with `torch.compile` (on a CPU it needs a C++
             compiler; the first step of each kind of parameter takes some seconds). It computes the same up to last
-            bits, and hashes the bits of stochastic rounding instead of drawing them. States in 8 bits on a CPU are
-            computed eagerly all the same, which is faster there.
+            bits, and hashes the bits of stochastic rounding instead of drawing them.
     """
 
     _decoupled = False

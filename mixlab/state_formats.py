@@ -1,9 +1,10 @@
 """How an optimizer keeps one of its states from step to step: cast to a dtype, or as 8-bit codes with a scale a block.
 
 A state is a tensor of codes in the parameter's shape, and for blocks a float32 tensor of scales beside it. It is read
-into float32 and written from float32, on flat pieces that begin at a block's first element, so that the same few lines
-run eagerly, piece by piece, and inside a compiled step. Where a state is rounded at random, `bits` are int32 of the
-piece's shape, each of the 2^32 equally likely.
+into float32 and written from float32, so that the same few lines run eagerly, piece by piece, and inside a compiled
+step: on flat pieces that begin at a block's first element, or on pieces of (blocks, block_size), which a compiler
+reads, reduces and writes in one loop. Where a state is rounded at random, `bits` are int32 of the piece's shape, each
+of the 2^32 equally likely.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class CastState:
         """Returns the bytes of a state of so many elements."""
         return numel * self.dtype.itemsize
 
+    def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
+        """Returns what else `read` and `write_` take in a compiled step."""
+        return ()
+
     def read(self, codes: Tensor) -> Tensor:
         """Returns the values in float32; float32 itself is returned as it is, to be worked on in place."""
         return codes.float()
@@ -90,17 +95,21 @@ class ScaledState:
         """Returns the bytes of a state of so many elements, scales included."""
         return numel + 4 * -(-numel // self.block_size)
 
+    def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
+        """Returns what else `read` and `write_` take in a compiled step."""
+        return ()
+
     def read(self, codes: Tensor, scale: Tensor) -> Tensor:
         """Returns the values in float32."""
-        values = codes.float() if codes.is_cuda else _looked_up(codes)
-        return _unblocked(_blocked(values, self.block_size) * scale[:, None], codes)
+        values = codes.float() if codes.is_cuda or torch.compiler.is_compiling() else _looked_up(codes)
+        return _unblocked(_blocked(values, self.block_size) * scale.unsqueeze(1), codes)
 
     def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor, scale: Tensor) -> None:
         """Stores float32 values."""
         fmt = _EIGHT_BIT[self.dtype]
         blocks = _blocked(value, self.block_size)
         scale.copy_(_block_scale(blocks, fmt.max))
-        scaled = _unblocked(blocks / scale[:, None], codes)
+        scaled = _unblocked(blocks / scale.unsqueeze(1), codes)
         way: Literal["stochastic", "nearest_even"] = "nearest_even" if bits is None else "stochastic"
         codes.copy_(round_to(scaled, fmt, overflow="saturate", rounding=way, random_bits=bits, out=scaled))
 
@@ -134,22 +143,26 @@ class DynamicState:
         """Returns the bytes of a state of so many elements, scales included; the map is one for all."""
         return numel + 4 * -(-numel // self.block_size)
 
-    def read(self, codes: Tensor, scale: Tensor) -> Tensor:
-        """Returns the values in float32."""
-        values = dynamic_map(signed=self.signed, device=codes.device).index_select(0, codes.int())
-        return _unblocked(_blocked(values, self.block_size) * scale[:, None], codes)
+    def tables(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Returns what else `read` and `write_` take in a compiled step, which cannot make it: the map and cells."""
+        return dynamic_map(signed=self.signed, device=device), *_cells(self.signed, device)
 
-    def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor, scale: Tensor) -> None:
+    def read(self, codes: Tensor, scale: Tensor, *tables: Tensor) -> Tensor:
+        """Returns the values in float32."""
+        values, _, _ = tables or self.tables(codes.device)
+        return _unblocked(_blocked(_at(values, codes.int()), self.block_size) * scale.unsqueeze(1), codes)
+
+    def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor, scale: Tensor, *tables: Tensor) -> None:
         """Stores float32 values; without sign, negative ones as zero."""
+        values, middles, cells = tables or self.tables(codes.device)
         blocks = _blocked(value, self.block_size)
         scale.copy_(_block_scale(blocks, 1.0))
-        scaled = _unblocked(blocks / scale[:, None], codes)
-        values = dynamic_map(signed=self.signed, device=codes.device)
-        if bits is None:
-            found = _nearest_code(scaled, self.signed)
-        else:
-            below = (torch.bucketize(scaled, values, out_int32=True, right=True) - 1).clamp(0, 254)
-            part = (scaled - values[below]) / (values[below + 1] - values[below])
+        scaled = _unblocked(blocks / scale.unsqueeze(1), codes)
+        found = _nearest_code(scaled, middles, cells)
+        if bits is not None:
+            below = (found - (scaled < _at(values, found)).int()).clamp(0, 254)
+            low, high = _at(values, below), _at(values, below + 1)
+            part = (scaled - low) / (high - low)
             found = below + (((bits >> 8) & 0xFFFFFF).float() * 2.0**-24 < part)
         codes.copy_(found)
 
@@ -197,15 +210,21 @@ def dynamic_map(*, signed: bool, device: torch.device | str = "cpu") -> Tensor:
     return torch.tensor(sorted(values), device=device)
 
 
-def _nearest_code(scaled: Tensor, signed: bool) -> Tensor:
+def _nearest_code(scaled: Tensor, middles: Tensor, cells: Tensor) -> Tensor:
     """Returns the code of the nearest value of the dynamic map, int32.
 
     float32 is cut into cells by sign, exponent and 8 mantissa bits, none of which holds two middles between values: a
     table says how many middles lie below the cell, and one comparison whether the one within it does.
     """
-    middles, below = _cells(signed, scaled.device)
-    code = below.index_select(0, (scaled.view(torch.int32) >> 15) & 0x1FFFF)
-    return code + (scaled > middles.index_select(0, code))
+    code = _at(cells, (scaled.view(torch.int32) >> 15) & 0x1FFFF)
+    return code + (scaled > _at(middles, code))
+
+
+def _at(table: Tensor, index: Tensor) -> Tensor:
+    """Returns table[index], eagerly in a faster way; compiled, flat indices would keep loops over blocks apart."""
+    if torch.compiler.is_compiling():
+        return table[index]
+    return table.index_select(0, index.view(-1)).view(index.shape)
 
 
 @cache
@@ -233,13 +252,15 @@ def _all_values(dtype: torch.dtype) -> Tensor:
 
 
 def _blocked(flat: Tensor, block_size: int) -> Tensor:
-    """Returns flat values as (blocks, block_size), the last one filled up with zeros."""
+    """Returns flat values as (blocks, block_size), the last one filled up with zeros; those in blocks as they are."""
+    if flat.dim() == 2:
+        return flat
     missing = -flat.numel() % block_size
     return (F.pad(flat, (0, missing)) if missing else flat).view(-1, block_size)
 
 
 def _unblocked(blocks: Tensor, like: Tensor) -> Tensor:
-    return blocks.view(-1)[: like.numel()]
+    return blocks if like.dim() == 2 else blocks.view(-1)[: like.numel()]
 
 
 def _block_scale(blocks: Tensor, largest: float) -> Tensor:

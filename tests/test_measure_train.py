@@ -7,7 +7,7 @@ import torch
 
 from mixlab import measure_train as module
 from mixlab.measure_train import SMALL, GPTShape, measure_train, peak_flops
-from mixlab.records import Record
+from mixlab.records import Record, shipped
 
 TINY = GPTShape(width=16, layers=2, heads=2, vocabulary=128, context=8, batch=2)
 
@@ -73,6 +73,30 @@ def test_peaks_are_known_by_the_name_of_the_gpu(monkeypatch):
     for name, peak in {"NVIDIA H200": 989.4e12, "NVIDIA A100-SXM4-80GB": 312e12, "Tesla K80": None}.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device, name=name: name)
         assert peak_flops(torch.device("cuda"), "bf16") == peak
+
+
+def test_no_recipe_gets_what_was_compiled_for_another():
+    caching = []
+    record = measure_train(
+        shape=TINY,
+        recipes=["amp-fp16", "amp-bf16"],
+        steps=2,
+        progress=lambda _part: caching.append(torch._functorch.config.enable_autograd_cache),
+    )
+    assert False in caching
+    assert torch._functorch.config.enable_autograd_cache
+    for recipe in ("amp-fp16", "amp-bf16"):
+        eager, compiled = (record[f"{recipe} {mode}, loss"].samples for mode in ("eager", "compiled"))
+        assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+@pytest.mark.parametrize("record", shipped("train"), ids=lambda record: record.machine["gpus"] or "cpu")
+def test_compiled_and_eager_training_lose_alike_in_shipped_records(record):
+    losses = {series.name: series.samples for series in record.series if series.name.endswith(", loss")}
+    pairs = [(name, name.replace(" compiled", " eager")) for name in losses if " compiled" in name]
+    assert pairs
+    for compiled, eager in pairs:
+        assert losses[compiled] == pytest.approx(losses[eager], rel=0.02), compiled
 
 
 @pytest.mark.gpu

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from mixlab.formats import BF16
+from mixlab.optimizer_step import _step_, compiled_step
 from mixlab.optimizers import SGD, Adam, AdamW, Storage, read_state, state_tensors
-from mixlab.rounding import round_to
+from mixlab.rounding import hashed_bits, round_to
 
 TWINS = {
     "sgd": (SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}),
@@ -371,6 +372,88 @@ def test_compiled_steps_equal_eager_ones_up_to_last_bits(dtype, storage):
         torch.testing.assert_close(ours, theirs, rtol=4 * eps, atol=max(scale * float(theirs.abs().max()), 2**-8))
     if storage.update == "kahan":
         assert left.state[p]["compensation"].abs().max() > 0
+
+
+IN_BLOCKS = [
+    (torch.float32, Storage(torch.float8_e4m3fn, torch.float8_e4m3fn)),
+    (torch.float32, Storage("dynamic8", "dynamic8")),
+    (torch.bfloat16, Storage("dynamic8", torch.bfloat16, update="kahan", block_size=100)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "storage"), IN_BLOCKS, ids=str)
+def test_compiled_steps_in_blocks_equal_eager_ones(dtype, storage):
+    """Full blocks with a rest, less than one block, and in the last step blocks of inf and NaN."""
+    left, right = ([pair((numel,), dtype=dtype)[which] for numel in (777, 60)] for which in (0, 1))
+    ours = AdamW(left, lr=1e-2, storage=storage, compiled=True)
+    theirs = AdamW(right, lr=1e-2, storage=storage)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(11):
+        for p, q in zip(left, right, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator).to(dtype)
+            if step == 10:
+                p.grad[[10, 700 % p.numel()]] = torch.tensor([math.inf, math.nan]).to(dtype)
+            q.grad = p.grad.clone()
+        ours.step()
+        theirs.step()
+    eps = torch.finfo(dtype).eps
+    for p, q in zip(left, right, strict=True):
+        torch.testing.assert_close(p, q, rtol=4 * eps, atol=4 * eps, equal_nan=True)
+        for name, mine in ours.state[p].items():
+            if name != "step":
+                assert_stored_alike(mine, theirs.state[q][name])
+    assert ours.state[left[0]]["exp_avg_scale"].isnan().sum() == 2
+
+
+def assert_stored_alike(mine, wanted):
+    """Scales and 16-bit states up to last bits, codes up to one in a hundred, which lies beside."""
+    assert (mine.shape, mine.dtype) == (wanted.shape, wanted.dtype)
+    if mine.element_size() > 1:
+        eps = 4 * torch.finfo(mine.dtype).eps
+        torch.testing.assert_close(mine, wanted, rtol=eps, atol=eps, equal_nan=True)
+    else:
+        apart = (mine.view(torch.uint8).int() - wanted.view(torch.uint8).int()).abs()
+        assert (apart > 0).float().mean() < 0.01
+        assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, "dynamic8"])
+def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype, monkeypatch):
+    """In two pieces, of which one has a single block, and a rest."""
+    monkeypatch.setattr("mixlab.optimizers._PIECE", 512)
+    p, q = pair((777,))
+    storage = Storage(dtype, dtype, state_rounding="stochastic")
+    ours = AdamW([p], storage=storage, compiled=True, generator=torch.Generator().manual_seed(7))
+    p.grad = torch.randn(p.shape)
+    ours.step()
+    group = ours.param_groups[0]
+    plan, theirs = ours._plan(q, group), {}
+    ours._start(q, theirs, group)
+    piece = {"weight": q.detach(), "gradient": p.grad} | {name: t for name, t in theirs.items() if name != "step"}
+    ours.generator.manual_seed(7)
+    seed = ours._seed(plan, p.device)
+    index = torch.arange(777, dtype=torch.int32)
+    bits = lambda stream: hashed_bits(index, (seed[0], seed[1] + stream))  # noqa: E731
+    _step_(plan, piece, plan.rule.compiled, ours._numbers(group, 1), bits)
+    torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+    for name in ("exp_avg", "exp_avg_scale", "exp_avg_sq", "exp_avg_sq_scale"):
+        assert_stored_alike(ours.state[p][name], theirs[name])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, "dynamic8"])
+def test_a_compiled_step_in_blocks_is_one_kernel(dtype, rounding, device):
+    from torch._inductor.utils import run_and_get_code
+
+    compiled_step.cache_clear()
+    torch._dynamo.reset()
+    p = nn.Parameter(torch.ones(2048, device=device))
+    p.grad = torch.ones_like(p)
+    optimizer = AdamW([p], storage=Storage(dtype, dtype, state_rounding=rounding), compiled=True)
+    _, codes = run_and_get_code(optimizer.step)
+    assert len(codes) == 1
+    assert codes[0].count("@triton.jit" if device == "cuda" else "async_compile.cpp_pybinding(") == 1
 
 
 @pytest.mark.parametrize("member", MEMBERS)
