@@ -8,6 +8,26 @@ from html import escape
 Row = Sequence[str]
 
 
+class NotedTable:
+    """A table with lines under it: as text in a terminal, as HTML in a notebook.
+
+    Args:
+        columns: Heads.
+        rows: Cells; the first of a row is its heading.
+        notes: A line each.
+    """
+
+    def __init__(self, columns: Row, rows: Iterable[Row], notes: Iterable[str]) -> None:
+        self.columns, self.rows, self.notes = columns, list(rows), list(notes)
+
+    def __repr__(self) -> str:
+        return "\n".join([text_table(self.columns, self.rows), *self.notes])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
+        return html_table(self.columns, self.rows, row_heads=True) + notes
+
+
 def text_table(columns: Row, rows: Iterable[Row]) -> str:
     """Returns columns aligned to the left, two spaces apart, under a head line.
 

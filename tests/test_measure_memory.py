@@ -17,10 +17,13 @@ from mixlab.measure_memory import (
 from mixlab.memory import real_steps as steps_module
 from mixlab.memory.cases import CASES, MODELS, Case, cases
 from mixlab.memory.real_steps import RealStep
+from mixlab.memory.traces import PHASES
 from mixlab.records import Record, Series, shipped
 
 CHOSEN = ["small-gpt2 x6 amp-bf16", "small-llama x2 bf16-master full", "small-cnn x2 fp32", "small-mlp x16 lean-bf16"]
 LARGEST, LARGEST_MEDIAN = 0.02, 0.005  # that a peak may be off on a GPU, and the median of all
+ROUNDED = 8 * 1024  # bytes that a sum of blocks of 512 may have more than what was asked for
+MISSED = ("cnn x128 fp32",)  # cuDNN takes scratch for convolutions in fp32 that no trace sees: up to 3 GiB at a time
 
 
 def figure_pairs(record: Record, case: str) -> dict[str, tuple[float, float]]:
@@ -57,13 +60,24 @@ def check(record: Record) -> None:
     """Holds a record against what this package says of its predictions."""
     assert measured_cases(record)
     if record.machine["gpus"]:
-        median, worst = median_and_worst(differences(record))
-        assert worst <= LARGEST
-        assert median <= LARGEST_MEDIAN
+        apart = differences(record)
+        assert median_and_worst(apart)[0] <= LARGEST_MEDIAN
+        for case, difference in apart.items():
+            assert (abs(difference) <= LARGEST) == (case not in MISSED), case
+            assert_ends_and_requests(record, case)
         assert_as_recorded(record, "cuda", measured_cases(record)[::16])
     else:
         assert_exact(record)
         assert_as_recorded(record, "cpu", measured_cases(record)[::8])
+
+
+def assert_ends_and_requests(record: Record, case: str) -> None:
+    pairs, workspaces = figure_pairs(record, case), record[f"{case}, workspaces"].median
+    for phase in PHASES:
+        seen, predicted = pairs[f"after {phase}"]
+        assert predicted == pytest.approx(seen - workspaces, rel=LARGEST), (case, phase)
+    asked, predicted = pairs["peak requested"]
+    assert 0 <= predicted - asked <= ROUNDED or "cnn" in case, case
 
 
 def on_a_gpu(off: float, *, workspaces: int = 2**25) -> Record:
@@ -72,7 +86,8 @@ def on_a_gpu(off: float, *, workspaces: int = 2**25) -> Record:
     foretold = predicted_bytes(predicted(case, "cuda"))
     series = []
     for figure, size in foretold.items():
-        series.append(Series(f"{case.name}, {figure}", "bytes", (size * (1 + off) + workspaces,)))
+        seen = size if figure == "peak requested" else size * (1 + off) + workspaces
+        series.append(Series(f"{case.name}, {figure}", "bytes", (seen,)))
         series.append(Series(f"{case.name}, predicted {figure}", "bytes", (float(size),)))
     series.append(Series(f"{case.name}, workspaces", "bytes", (float(workspaces),)))
     machine = {"gpus": "made up", "cpu": "", "cores": "", "python": "", "torch": "", "numpy": "", "mixlab": ""}
@@ -252,6 +267,12 @@ def test_there_is_a_record_of_all_cases_on_a_cpu():
 @pytest.mark.parametrize("record", shipped("memory"), ids=lambda record: record.machine["gpus"] or "cpu")
 def test_shipped_records_keep_what_is_promised(record):
     check(record)
+
+
+def test_there_is_a_record_of_all_cases_on_a_gpu():
+    record = next(one for one in shipped("memory") if one.machine["gpus"])
+    assert measured_cases(record) == list(CASES["cuda"])
+    assert record.command == "mixlab measure memory --device cuda --out memory.json"
 
 
 def test_a_record_of_a_gpu_would_be_checked_so():

@@ -94,3 +94,15 @@ def test_the_shipped_record_is_whole():
     expected = ((2 + 2 * 4 / 256) * (numel - vector) + 8 * vector) / numel
     assert record["torchao 8-bit, states"].median == pytest.approx(expected, rel=1e-12)
     assert numel > 24e6
+
+
+def test_a_shipped_record_of_a_gpu_shows_speed_in_proportion_to_bytes():
+    record = next(one for one in shipped("optimizer") if one.machine["gpus"])
+    assert record.parameters["numel"] > 3e8  # so that a launch takes no part of the time
+    assert record["fp32 compiled, ratio"].median < 1.1
+    fast = ("fp32", "fp32,exp_avg=bf16", "fp32,exp_avg=bf16,exp_avg_sq=bf16", "bf16-master")
+    for recipe in fast:
+        assert record[f"{recipe} compiled, speed"].median > 0.8 * record["copy_"].median, recipe
+    both = "fp32,exp_avg={0},exp_avg_sq={0} compiled, step"
+    steps = [record[name].median for name in ("fp32 compiled, step", both.format("bf16"), both.format("e4m3fn"))]
+    assert steps == sorted(steps, reverse=True)

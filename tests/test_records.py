@@ -51,7 +51,7 @@ def test_shipped_records_are_records():
     for path in files:
         shown = Record.load(path)
         assert shown in shipped(shown.kind)
-        assert all(series.median > 0 for series in shown.series)
+        assert all(series.median >= 0 for series in shown.series)
     assert shipped("no such kind") == ()
 
 

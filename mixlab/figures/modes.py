@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from mixlab.formats import BF16, FP16, TF32
 from mixlab.modes import ModeResult
 from mixlab.recipes import Recipe
 from mixlab.records import Record
-from mixlab.tables import html_table, text_table
+from mixlab.tables import NotedTable
 
 
-class ModeTable:
+class ModeTable(NotedTable):
     """Speed, memory and stability of several modes, beside each other; the first one is the baseline.
 
     Args:
@@ -26,8 +25,7 @@ class ModeTable:
             raise ValueError("ModeTable: no results; measure_mode(task, recipe, steps=...) makes one")
         base = next(iter(results.values()))
         shown = list(results.values())
-        self.columns = ("", *results)
-        self.rows = [
+        rows = [
             ("speed here, native", *(f"{base.step_s / r.step_s:.2f} ×, {1e3 * r.step_s:.1f} ms" for r in shown)),
             *(_recorded_row(record, shown) for record in records),
             ("bytes a parameter", *(f"{r.ledger.bytes_per_parameter:.3g}" for r in shown)),
@@ -38,20 +36,14 @@ class ModeTable:
             ("hardware", *(hardware(r.recipe) for r in shown)),
         ]
         size, runs = f"{base.ledger.task}, {base.ledger.numel:,} parameters", base.runs
-        self.notes = [
+        notes = [
             f"{size}, {len(runs[0])} steps, {len(runs)} seeds; measured on {machine}",
             *(
                 f"{record.summary}: a GPT of {record.parameters['parameters']:,} parameters, not run here"
                 for record in records
             ),
         ]
-
-    def __repr__(self) -> str:
-        return "\n".join([text_table(self.columns, self.rows), *self.notes])
-
-    def _repr_html_(self) -> str:
-        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
-        return html_table(self.columns, self.rows, row_heads=True) + notes
+        super().__init__(("", *results), rows, notes)
 
 
 def hardware(recipe: Recipe) -> str:

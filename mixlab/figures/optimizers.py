@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from mixlab.optimizer_backends import BACKENDS
 from mixlab.records import Record
-from mixlab.tables import html_table, text_table
+from mixlab.tables import NotedTable
 
 
-class OptimizerTable:
+class OptimizerTable(NotedTable):
     """Bytes of states and time of a step, relative to torch's fused AdamW; ours first, then other libraries'.
 
     A row of ours is a recipe, eager or compiled. What did not run on that machine is a note.
@@ -23,8 +22,6 @@ class OptimizerTable:
         ValueError: Another kind of record, or a recipe that it does not have.
     """
 
-    columns = ("AdamW", "bytes of states", "time / torch fused", "quartiles", "GB/s")
-
     def __init__(self, record: Record, recipes: Sequence[str] | None = None) -> None:
         if record.kind != "optimizer":
             raise ValueError(f"OptimizerTable: the record must be of kind optimizer, got {record.kind!r}")
@@ -36,21 +33,15 @@ class OptimizerTable:
             absent = [recipe for recipe in recipes if not any(case.startswith(f"{recipe} ") for case in ours)]
             if absent:
                 raise ValueError(f"OptimizerTable: the record has no {', '.join(absent)}")
-        self.rows = [_row(record, case) for case in (*ours, *(case for case in cases if case in BACKENDS))]
+        rows = [_row(record, case) for case in (*ours, *(case for case in cases if case in BACKENDS))]
         parameters = record.parameters
         size = f"{parameters['numel']:,} parameters, {parameters['threads']} threads on {parameters['device']}"
-        self.notes = [
+        notes = [
             f"{record.summary}, not run here",
             f"{size}; a copy runs at {record['copy_'].median:.3g} GB/s",
             *(f"{name}: {note}" for name, note in parameters.items() if str(note).startswith("does not run here")),
         ]
-
-    def __repr__(self) -> str:
-        return "\n".join([text_table(self.columns, self.rows), *self.notes])
-
-    def _repr_html_(self) -> str:
-        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in self.notes)
-        return html_table(self.columns, self.rows, row_heads=True) + notes
+        super().__init__(("AdamW", "bytes of states", "time / torch fused", "quartiles", "GB/s"), rows, notes)
 
 
 def _row(record: Record, case: str) -> tuple[str, ...]:

@@ -1,0 +1,112 @@
+"""Records of `mixlab measure` as tables: training, memory, and how close the emulation is to a device."""
+
+from __future__ import annotations
+
+from mixlab.measure_memory import differences
+from mixlab.records import Record
+from mixlab.tables import NotedTable
+
+
+class TrainingTable(NotedTable):
+    """Speed, memory and loss of each recipe, eager and compiled, from a record of `mixlab measure train`.
+
+    Args:
+        record: Of kind "train".
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "train")
+        values = {series.name: series for series in record.series}
+        cases = [name.removesuffix(", tokens/s") for name in values if name.endswith(", tokens/s")]
+        base = values[f"{cases[0]}, tokens/s"].median
+        rows = []
+        for case in cases:
+            speed, memory, mfu, loss = (
+                values.get(f"{case}, {what}") for what in ("tokens/s", "peak memory", "MFU", "loss")
+            )
+            assert speed is not None
+            finite = loss is not None and case not in record.parameters
+            rows.append(
+                (
+                    case,
+                    f"{speed.median:,.0f}",
+                    f"{speed.median / base:.2f} ×",
+                    f"{memory.median / 2**30:.2f}" if memory else "-",
+                    f"{mfu.median:.0%}" if mfu else "-",
+                    f"{loss.samples[-1]:.3f}" if finite and loss else "NaN",
+                )
+            )
+        about, told = record.parameters, [case for case in record.parameters if case.endswith((" eager", " compiled"))]
+        size = f"a GPT of {about['parameters']:,} parameters, {about['batch']} x {about['context']} tokens a step"
+        steps = int(about["steps"]) + int(about["warm-up steps"])
+        super().__init__(
+            ("recipe", "tokens/s", f"/ {cases[0]}", "peak, GiB", "MFU", f"loss of step {steps}"),
+            rows,
+            [f"{record.summary}, not run here", size, *(f"{case}: {about[case]}" for case in told)],
+        )
+
+
+class MemoryTable(NotedTable):
+    """Measured peaks beside predicted ones, from a record of `mixlab measure memory`.
+
+    Args:
+        record: Of kind "memory".
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "memory")
+        rows = []
+        for case, difference in differences(record).items():
+            predicted = record[f"{case}, predicted peak"].median
+            rows.append(
+                (
+                    case,
+                    f"{predicted / (1 + difference) / 2**20:,.1f}",
+                    f"{predicted / 2**20:,.1f}",
+                    f"{difference:+.2%}",
+                )
+            )
+        columns = ("training", "measured peak, MiB", "predicted", "off by")
+        super().__init__(columns, rows, [f"{record.summary}, not run here; without the workspaces of cuBLAS"])
+
+
+class EmulationTable(NotedTable):
+    """How many elements of each op are equal under emulation and on a device, forward and backward.
+
+    Args:
+        record: Of `mixlab measure emulation`.
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "emulation")
+        values = {series.name: series.median for series in record.series}
+        formats = str(record.parameters["formats"]).split(",")
+        ways = [(fmt, direction) for fmt in formats for direction in ("forward", "backward")]
+        names = [name.removesuffix(", equal").split(" ", 1)[1].rsplit(" ", 1)[0] for name in values if "equal" in name]
+        rows = []
+        for op in dict.fromkeys(names):
+            shares = (values[f"{fmt} {op} {direction}, equal"] for fmt, direction in ways)
+            worst = max(
+                values[f"{fmt} {op} {direction}, largest difference / largest value"] for fmt, direction in ways
+            )
+            rows.append((op, *(_share(share) for share in shares), f"{worst:.0e}" if worst else "0"))
+        columns = ("equal elements", *(f"{fmt} {direction}" for fmt, direction in ways), "largest difference / value")
+        super().__init__(columns, rows, [f"{record.summary}, not run here; emulated on that machine's CPU"])
+
+
+def _share(share: float) -> str:
+    return "all" if share == 1 else f"{100 * share:.1f} %"
+
+
+def _require(record: Record, kind: str) -> None:
+    if record.kind != kind:
+        raise ValueError(f"the record must be of kind {kind}, got {record.kind!r}")
