@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixlab.formats import Format
-from mixlab.rounding import Overflow, Rounding, round_to
+from mixlab.rounding import Overflow, Rounding, checked, limits_for, plan_for, round_to, rounded_values
 
 
 def accumulate(
@@ -44,12 +44,17 @@ def accumulate(
     fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
     overflow: Overflow = "inf" if fmt.has_inf else "saturate"
     step = round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow)
+    total, fmt = checked(torch.zeros_like(step), fmt, overflow=overflow, rounding=rounding, out=None)
+    plan = plan_for(fmt, rounding, total.dtype)
+    limits = limits_for(fmt, plan.carrier, overflow)
     bits: Tensor | list[None] = [None] * count
     if rounding == "stochastic":
         bits = torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, generator=generator)
     sums = torch.empty(count, dtype=torch.float64)
-    total = torch.zeros((), dtype=torch.float64)
     for i in range(count):
-        total = round_to(total + step, fmt, overflow=overflow, rounding=rounding, random_bits=bits[i])
+        before, total = total, rounded_values(total + step, plan, limits, bits[i])
         sums[i] = total
+        if rounding != "stochastic" and total == before:  # and so after every further addition
+            sums[i:] = total
+            break
     return sums

@@ -87,11 +87,15 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
     if stats.amax == 0:
         return None
     high = largest_scale_exponent(stats.amax, fmt)
-    low = high
     if stats.histogram.fractions(fmt, high).underflow > tolerance:
         return None
-    while low > high - 512 and stats.histogram.fractions(fmt, low - 1).underflow <= tolerance:
-        low -= 1
+    below, low = high - 513, high  # a smaller scale never loses less: bisect
+    while low - below > 1:
+        middle = (below + low) // 2
+        if stats.histogram.fractions(fmt, middle).underflow <= tolerance:
+            low = middle
+        else:
+            below = middle
     return low, high
 
 

@@ -8,12 +8,15 @@ import torch
 from mixlab import PRESETS, Recipe, Trainer, load_task
 from mixlab.anatomy import Stage, dissect
 from mixlab.optimizers import state_tensors
+from mixlab.tasks import Task
+from tests.small import SMALL_GPT
 
 NAMES = ["cast", "forward", "scaled loss", "backward", "unscale", "check", "step", "update"]
 
 
-def at_step(recipe: str, steps: int = 3, *, task: str = "digits-mlp", loss_weight: float = 1.0) -> Trainer:
-    trainer = Trainer(load_task(task, loss_weight=loss_weight), Recipe.parse(recipe), device="cpu")
+def at_step(recipe: str, steps: int = 3, *, task: Task | None = None, loss_weight: float = 1.0) -> Trainer:
+    task = task or load_task("digits-mlp", loss_weight=loss_weight)
+    trainer = Trainer(task, Recipe.parse(recipe), device="cpu")
     list(trainer.steps(steps))
     return trainer
 
@@ -22,7 +25,7 @@ def card(stage: Stage, name: str):
     return next(card for card in stage.cards if name in card.name)
 
 
-@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", "chars-gpt"])
+@pytest.mark.parametrize("task", [load_task("digits-mlp"), load_task("digits-cnn"), SMALL_GPT], ids=lambda t: t.name)
 @pytest.mark.parametrize("recipe", PRESETS)
 def test_taking_a_step_apart_is_taking_it(recipe, task):
     left, right = at_step(recipe, 1, task=task), at_step(recipe, 1, task=task)

@@ -262,14 +262,15 @@ def test_the_users_own_configuration_comes_first():
 
 def test_jupyterlab_reads_the_switch(tmp_path: Path):
     program = (
-        "from jupyterlab_server.config import get_static_page_config as page; print(page(level='all', logger=None))"
+        "import os, sys\nfrom jupyterlab_server.config import get_static_page_config as page\n"
+        "for path in sys.argv[1:]:\n    os.environ['JUPYTER_CONFIG_PATH'] = path\n"
+        "    print(page(level='all', logger=None))"
     )
     clean = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_CONFIG_PATH": ""}
     switched = notebooks.jupyterlab_environment(clean)
-    said = [
-        subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True).stdout
-        for env in (clean, switched)
-    ]
+    assert {name for name in switched if switched[name] != clean.get(name)} == {"JUPYTER_CONFIG_PATH"}
+    command = [sys.executable, "-c", program, "", switched["JUPYTER_CONFIG_PATH"]]
+    said = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.splitlines()
     assert ["announcements" in text for text in said] == [False, True]
 
 

@@ -1,72 +1,82 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 
 from mixlab import first_aid
 from mixlab.first_aid import CASES, Case
 
-SEEDS = range(3)
+SEEDS = (0, 1, pytest.param(2, marks=pytest.mark.slow))
+
+on_every_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
-@pytest.fixture(scope="module")
-def cases() -> dict[str, list[Case]]:
-    return {name: [case(seed=seed) for seed in SEEDS] for name, case in CASES.items()}
+@cache
+def case(name: str, seed: int) -> Case:
+    return CASES[name](seed=seed)
 
 
-def numbers(cases: list[Case]) -> list[tuple[float, float]]:
-    return [(case.mistaken, case.remedied) for case in cases]
+def numbers(name: str, seed: int) -> tuple[float, float]:
+    return case(name, seed).mistaken, case(name, seed).remedied
 
 
-def test_a_clipped_scaled_gradient_teaches_nothing(cases):
+@on_every_seed
+def test_a_clipped_scaled_gradient_teaches_nothing(seed):
     """0.1 * 1 / 65536 a step: the loss stays at that of guessing among ten, ln 10."""
-    for mistaken, remedied in numbers(cases["clip_before_unscale"]):
-        assert abs(mistaken - math.log(10)) < 0.02
-        assert remedied < mistaken - 0.2
+    mistaken, remedied = numbers("clip_before_unscale", seed)
+    assert abs(mistaken - math.log(10)) < 0.02
+    assert remedied < mistaken - 0.2
 
 
-def test_a_sum_of_losses_passes_fp16(cases):
-    for mistaken, remedied in numbers(cases["loss_in_16_bits"]):
-        assert mistaken == math.inf
-        assert remedied == pytest.approx(2**15 * math.log(10), rel=0.01)
-        assert remedied > 65504
+@on_every_seed
+def test_a_sum_of_losses_passes_fp16(seed):
+    mistaken, remedied = numbers("loss_in_16_bits", seed)
+    assert mistaken == math.inf
+    assert remedied == pytest.approx(2**15 * math.log(10), rel=0.01)
+    assert remedied > 65504
 
 
-def test_a_schedule_runs_away_while_steps_are_skipped(cases):
-    for mistaken, remedied in numbers(cases["schedule_after_skip"]):
-        assert remedied == 0.1
-        assert mistaken <= 0.1 * 0.5**2
-        assert math.log2(0.1 / mistaken) == pytest.approx(round(math.log2(0.1 / mistaken)))  # whole skipped steps
+@on_every_seed
+def test_a_schedule_runs_away_while_steps_are_skipped(seed):
+    mistaken, remedied = numbers("schedule_after_skip", seed)
+    assert remedied == 0.1
+    assert mistaken <= 0.1 * 0.5**2
+    assert math.log2(0.1 / mistaken) == pytest.approx(round(math.log2(0.1 / mistaken)))  # whole skipped steps
 
 
-def test_poisoned_statistics_guess(cases):
-    for mistaken, remedied in numbers(cases["batch_norm_after_skip"]):
-        assert mistaken < 0.2
-        assert remedied > 0.7
+@on_every_seed
+def test_poisoned_statistics_guess(seed):
+    mistaken, remedied = numbers("batch_norm_after_skip", seed)
+    assert mistaken < 0.2
+    assert remedied > 0.7
 
 
-def test_an_eps_that_fp16_cannot_hold(cases):
-    for mistaken, remedied in numbers(cases["adam_eps_in_fp16"]):
-        assert mistaken > 0.5
-        assert remedied == 0
+@on_every_seed
+def test_an_eps_that_fp16_cannot_hold(seed):
+    mistaken, remedied = numbers("adam_eps_in_fp16", seed)
+    assert mistaken > 0.5
+    assert remedied == 0
 
 
-def test_a_new_scaler_hunts_again(cases):
-    for mistaken, remedied in numbers(cases["resume_without_scaler_state"]):
-        assert mistaken >= 7
-        assert remedied <= 1
+@on_every_seed
+def test_a_new_scaler_hunts_again(seed):
+    mistaken, remedied = numbers("resume_without_scaler_state", seed)
+    assert mistaken >= 7
+    assert remedied <= 1
 
 
-def test_unscaling_in_between_loses_the_micro_batches_before(cases):
-    for mistaken, remedied in numbers(cases["accumulate_with_update"]):
-        assert mistaken > 0.5
-        assert remedied < 0.01
+@on_every_seed
+def test_unscaling_in_between_loses_the_micro_batches_before(seed):
+    mistaken, remedied = numbers("accumulate_with_update", seed)
+    assert mistaken > 0.5
+    assert remedied < 0.01
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_is_a_function_of_its_seed(name, cases):
-    assert repr(CASES[name](seed=1)) == repr(cases[name][1])
+def test_a_case_is_a_function_of_its_seed(name):
+    assert repr(CASES[name](seed=1)) == repr(case(name, 1))
 
 
 def test_every_scenario_is_in_the_table():

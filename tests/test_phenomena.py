@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 
 from mixlab import FP16, Recipe, StepRecord, Trainer, load_task, tensor_stats
 from mixlab.probes import largest_scale_exponent, track
 
-SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4)))
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4)))
 
 
 def train(recipe: str, seed: int, *, task: str = "digits-mlp", loss_weight: float = 1.0, steps: int = 300):
@@ -21,14 +22,14 @@ def accuracy(records: list[StepRecord]) -> float:
     return sum(record.accuracy for record in records[-30:]) / 30
 
 
-@pytest.fixture(scope="module")
-def fp32_accuracies() -> list[float]:
-    return [accuracy(train("fp32", seed)[1]) for seed in range(5)]
+@cache
+def fp32_accuracy(seed: int) -> float:
+    return accuracy(train("fp32", seed)[1])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_scale_too_small_learns_nothing(seed):
-    _, records = train("amp-fp16,scaler=static,scale=1", seed, loss_weight=1e-6)
+    _, records = train("amp-fp16,scaler=static,scale=1", seed, loss_weight=1e-6, steps=100)
     assert accuracy(records) < 0.2
     assert all(record.grad_norm == 0 for record in records[1:30])
     assert not any(record.skipped for record in records)
@@ -36,17 +37,17 @@ def test_a_scale_too_small_learns_nothing(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("loss_weight", "scale"), [(1e-6, 2**12), (1e-6, 2**16), (1.0, 2**10)])
-def test_inside_the_window_it_learns_as_fp32_does(seed, loss_weight, scale, fp32_accuracies):
+def test_inside_the_window_it_learns_as_fp32_does(seed, loss_weight, scale):
     _, records = train(f"amp-fp16,scaler=static,scale={scale}", seed, loss_weight=loss_weight)
     assert sum(record.skipped for record in records) == 0
-    assert accuracy(records) > min(fp32_accuracies) - 0.1
+    assert accuracy(records) > fp32_accuracy(seed) - 0.1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_scale_too_large_skips_most_steps(seed, fp32_accuracies):
+def test_a_scale_too_large_skips_most_steps(seed):
     _, records = train("amp-fp16,scaler=static,scale=2^20", seed)
     assert sum(record.skipped for record in records) > 150
-    assert accuracy(records) < min(fp32_accuracies) - 0.2
+    assert accuracy(records) < fp32_accuracy(seed) - 0.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import math
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,27 +64,32 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     assert list(run.train(12, device="cpu")) == []
 
 
+def train_and_tell(path: Path, steps: int, told: Connection) -> None:
+    for record in Run(path).train(steps, checkpoint_every=4, device="cpu"):
+        told.send(record.step)
+
+
 @pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_steps_it_ends_with_the_same_weights(times, tmp_path):
     """Several times over, a process is killed with SIGKILL after a random number of steps, and resumed."""
-    steps = 60
+    steps = 30
     whole = Run.create(tmp_path / "whole", task="digits-cnn", recipe=RECIPE, seed=3)
     list(whole.train(steps, device="cpu"))
     run = new_run(tmp_path)
-    program = (
-        "import sys; from mixlab import Run\n"
-        f"for record in Run(sys.argv[1]).train({steps}, checkpoint_every=4, device='cpu'):\n"
-        "    print(record.step, flush=True)"
-    )
+    server = multiprocessing.get_context("forkserver")  # its processes share one import of torch
+    server.set_forkserver_preload([__name__, "sklearn.datasets"])
     kills = sorted(random.Random(0).sample(range(1, steps - 1), times))
     for kill in kills:
-        process = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            if int(line) >= kill:
-                break
-        os.kill(process.pid, signal.SIGKILL)
-        process.stdout.close()
-        assert process.wait() == -signal.SIGKILL
+        heard, told = server.Pipe(duplex=False)
+        process = server.Process(target=train_and_tell, args=(run.path, steps, told))
+        process.start()
+        told.close()
+        while heard.recv() < kill:
+            pass
+        process.kill()
+        heard.close()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         records = run.records()
         assert [record.step for record in records] == list(range(len(records)))
         assert len(records) > kill

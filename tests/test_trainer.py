@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixlab import PRESETS, Recipe, Task, Trainer, load_task
 from mixlab.optimizers import state_tensors
+from tests.small import SMALL_GPT
 
 STATES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "master", "compensation")
 
@@ -22,12 +23,16 @@ def trained(recipe: str, steps: int = 5, *, task: str | Task = "digits-mlp", los
     return trainer, list(trainer.steps(steps))
 
 
+def task_name(value: object) -> str | None:
+    return f"small {value.name}" if isinstance(value, Task) else None
+
+
 def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
 @pytest.mark.parametrize("recipe", PRESETS)
-@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", "chars-gpt"])
+@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn", SMALL_GPT], ids=task_name)
 def test_everything_is_stored_as_the_recipe_says(recipe, task):
     trainer, records = trained(recipe + ",scale=256" * PRESETS[recipe].autocast * (recipe == "amp-fp16"), 2, task=task)
     preset = trainer.recipe
@@ -81,20 +86,29 @@ def test_stochastic_rounding_differs_from_step_to_step_and_seed_to_seed():
     assert not torch.equal(first, weights(trained("bf16,update=nearest", 4)[0]))
 
 
-@pytest.mark.parametrize(("task", "steps"), [("digits-mlp", 900), ("digits-cnn", 85), ("chars-gpt", 15)])
-def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task, steps):
-    """A thousand steps in all; torch's own autocast and scaler, by hand. (Some CPUs multiply in bf16 very slowly.)"""
-    for seed in range(5):
-        trainer, records = trained(
-            "amp-bf16,scaler=dynamic,growth_interval=3", steps // 5, task=task, seed=seed, native=True
-        )
-        job = load_task(task)
+@pytest.mark.parametrize(
+    ("task", "seeds", "steps"),
+    [
+        ("digits-mlp", 2, 120),
+        ("digits-cnn", 2, 12),
+        (SMALL_GPT, 2, 3),
+        pytest.param("digits-mlp", 5, 180, marks=pytest.mark.slow),
+        pytest.param("digits-cnn", 5, 17, marks=pytest.mark.slow),
+        pytest.param("chars-gpt", 5, 3, marks=pytest.mark.slow),
+    ],
+    ids=task_name,
+)
+def test_native_amp_on_a_cpu_is_a_torch_amp_loop_bit_for_bit(task, seeds, steps):
+    """torch's own autocast and scaler, by hand. (Some CPUs multiply in bf16 very slowly.)"""
+    job = load_task(task) if isinstance(task, str) else task
+    for seed in range(seeds):
+        trainer, records = trained("amp-bf16,scaler=dynamic,growth_interval=3", steps, task=job, seed=seed, native=True)
         model = job.seeded_model(seed)
-        knobs = {"digits-mlp": {"momentum": 0.9}}.get(task, {})
-        kind = {"digits-mlp": torch.optim.SGD, "digits-cnn": torch.optim.Adam, "chars-gpt": torch.optim.AdamW}[task]
+        knobs = {"sgd": {"momentum": 0.9}}.get(job.optimizer, {})
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[job.optimizer]
         optimizer = kind(model.parameters(), lr=job.lr, **knobs)
         scaler = torch.amp.GradScaler("cpu", growth_interval=3)
-        for step in range(steps // 5):
+        for step in range(steps):
             inputs, targets = job.batch(seed, step)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = F.cross_entropy(model(inputs).flatten(0, -2), targets.flatten())

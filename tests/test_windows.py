@@ -9,9 +9,9 @@ import torch
 
 from mixlab import FP16, TASKS, Recipe, TorchPolicy, Trainer, load_task, tensor_stats, track
 from mixlab.windows import ScaleWindow, predict_settled, predict_windows, scale_window, static_window
+from tests.small import SMALL_GPT
 
-SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4)))
-STEPS = {"digits-mlp": 120, "digits-cnn": 120, "chars-gpt": 30}
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4)))
 
 
 def test_the_edges_of_given_gradients():
@@ -80,10 +80,18 @@ def test_a_static_scale_at_the_predicted_edges(name, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", TASKS)
-def test_where_the_dynamic_scaler_settles_is_predicted_within_a_factor_of_two(name, seed):
+@pytest.mark.parametrize(
+    ("task", "steps"),
+    [
+        (load_task("digits-mlp"), 120),
+        (load_task("digits-cnn"), 120),
+        (SMALL_GPT, 60),
+        pytest.param(load_task("chars-gpt"), 30, marks=pytest.mark.slow),
+    ],
+    ids=["digits-mlp", "digits-cnn", "small chars-gpt", "chars-gpt"],
+)
+def test_where_the_dynamic_scaler_settles_is_predicted_within_a_factor_of_two(task, steps, seed):
     """The prediction comes from float32 gradients of a run that never saw fp16."""
-    task, steps = load_task(name), STEPS[name]
     recipe = Recipe.parse("amp-fp16,growth_interval=5")
     predicted = predict_settled(predict_windows(task, steps=steps, seed=seed), recipe.scale_policy())
     records = list(Trainer(task, recipe, seed=seed, device="cpu").steps(steps))

@@ -96,7 +96,8 @@ def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -
 
 
 def _losses(record: Record, setting: Setting) -> tuple[float, ...]:
-    return next((series.samples for series in record.series if series.name == f"{setting}, loss"), ())
+    name = f"{setting}, loss"
+    return next((series.samples for series in record.series if series.name == name), ())
 
 
 def _diverged(record: Record, setting: Setting) -> str:

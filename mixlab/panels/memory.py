@@ -209,6 +209,7 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
 
     def _show(self) -> None:
         self._show_controls()
+        self._undo.disabled = not self._before
         now, gpu = self._estimate, self._gpu
         words = escape(self.status, quote=False)
         self._words.value = f'<div role="status" aria-live="polite" style="line-height: 1.5">{words}</div>'
@@ -220,7 +221,6 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         for n, (row, line) in enumerate(zip(self._rows, self._lines, strict=True)):
             row.layout.display = None if n < len(self._changes) else "none"
             line.value = change_line(self._changes[n]) if n < len(self._changes) else ""
-        self._undo.disabled = not self._before
 
     def _show_controls(self) -> None:
         now = self._estimate

@@ -130,6 +130,16 @@ def write_notebook(path: Path, cells: Sequence[str]) -> Path:
     return path
 
 
+def with_parameters(lab: Path, folder: Path, **values: object) -> Path:
+    """Writes a copy of a lab, with its pictures, whose cell of parameters ends with these values; returns its path."""
+    notebook = nbformat.read(lab, as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in values.items())
+    shutil.copytree(lab.parent / "img", folder / "img")
+    nbformat.write(notebook, folder / lab.name)
+    return folder / lab.name
+
+
 def notebook_on_a_page(
     server: Server, browser: Browser, path: Path, *, width: int = 1400, height: int = 1000
 ) -> Notebook:

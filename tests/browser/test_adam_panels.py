@@ -16,7 +16,7 @@ CELLS = (
     "from mixlab.panels.state_training import StateTraining",
     "task = replace(load_task('digits-cnn'), lr=1e-4)\ncontrols = StateControls('fp32,exp_avg_sq=bf16')\n"
     "microscope = Microscope(record_gradients(task, steps=90), controls)\nmicroscope",
-    "training = StateTraining(task, controls, steps=200)\ntraining",
+    "training = StateTraining(task, controls, steps=40)\ntraining",
 )
 
 
@@ -38,7 +38,9 @@ def test_toggles_move_the_microscope_and_the_training(open_notebook: Callable[..
     expect(first.get_by_text(re.compile(r"10 bytes per parameter"))).to_be_visible()
     expect(second.get_by_label("Weights", exact=True)).to_have_value(weights.input_value())
 
-    second.get_by_role("button", name="Train").focus()
+    train = second.get_by_role("button", name="Train")
+    expect(train).to_be_enabled()
+    train.focus()
     page.keyboard.press("Enter")
     done = second.get_by_role("status")
     expect(done).to_contain_text("done: bf16,exp_avg=fp32,update=nearest, lr 0.0001: loss", timeout=60_000)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from mixlab.formats import FORMATS, Format
 from mixlab.panels import bit_explorer
 from mixlab.panels.bit_explorer import BitExplorer, bit_text, number_text, parameters
-from tests.browser.lab import Notebook, write_notebook
+from tests.browser.lab import Notebook, Server, notebook_on_a_page, with_parameters, write_notebook
 
 LABS = Path(__file__).parents[2] / "labs"
 OTHERS = [Format.parse("e5m3"), Format("flush", 4, 3, subnormals=False), Format.parse("e8m1")]
@@ -92,11 +92,21 @@ def test_values_are_exact_or_say_so(empty_page: Page, value: float, shown: str):
     assert empty_page.evaluate("(value) => window.panel.exactText(value)", value) == shown
 
 
+@pytest.fixture(scope="module")
+def opened(jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """One page for most tests: another kernel takes longer than they do."""
+    path = write_notebook(tmp_path_factory.mktemp("panel") / "bit_explorer.ipynb", CELLS)
+    notebook = notebook_on_a_page(jupyterlab, browser, path)
+    notebook.run_all()
+    yield notebook
+    assert notebook.close() == []
+
+
 @pytest.fixture
-def notebook(tmp_path: Path, open_notebook: Callable[..., Notebook]) -> Notebook:
-    opened = open_notebook(write_notebook(tmp_path / "bit_explorer.ipynb", CELLS))
-    opened.run_all()
+def notebook(opened: Notebook) -> Notebook:
+    assert opened.run_in_kernel("panel.format, panel.value = 'fp16', 1.0\nprint(panel.last_error)") == "None"
     expect(opened.page.locator(".mixlab-be-bit")).to_have_count(16)
+    expect(opened.page.locator(".mixlab-be-value")).to_have_text("1")
     return opened
 
 
@@ -148,7 +158,9 @@ def test_numbers_are_typed_formats_chosen_and_neighbours_visited(notebook: Noteb
     assert notebook.run_in_kernel("print(panel.format, panel.value, panel.last_error)") == "e5m2 896.0 None"
 
 
-def test_python_moves_every_view_and_a_reload_keeps_it(notebook: Notebook):
+def test_python_moves_every_view_and_a_reload_keeps_it(tmp_path: Path, open_notebook: Callable[..., Notebook]):
+    notebook = open_notebook(write_notebook(tmp_path / "views.ipynb", CELLS))
+    notebook.run_all()
     page = notebook.page
     notebook.run_in_kernel("display(panel)\nprint()")
     notebook.run_in_kernel("panel.format = 'bf16'; panel.value = 0.1; print()")
@@ -212,9 +224,9 @@ def test_the_number_that_the_kernel_writes_is_the_number_that_the_browser_writes
     assert BitExplorer("fp16", 1e-5)._answer["asked"] == empty_page.evaluate("() => window.panel.text(1e-5)")
 
 
-def test_the_number_formats_lab_answers_keys(open_notebook: Callable[..., Notebook]):
+def test_the_number_formats_lab_answers_keys(open_notebook: Callable[..., Notebook], tmp_path: Path):
     """The designer at the lab's end, and the explorer beside it."""
-    lab = open_notebook(LABS / "01_number_formats.ipynb")
+    lab = open_notebook(with_parameters(LABS / "01_number_formats.ipynb", tmp_path, steps=20))
     lab.run_all(timeout_s=240)
     page = lab.page
     words = page.get_by_role("status").filter(has_text="Relative RMS error")

@@ -21,7 +21,9 @@ def notebook(tmp_path: Path, open_notebook: Callable[..., Notebook]) -> Notebook
 
 
 def press_train(page: Page, says: str) -> None:
-    page.get_by_role("button", name="Train").focus()
+    train = page.get_by_role("button", name="Train")
+    expect(train).to_be_enabled()  # the status says "done" before that
+    train.focus()
     page.keyboard.press("Space")
     expect(page.get_by_role("status")).to_contain_text(says, timeout=30_000)
 
@@ -57,7 +59,9 @@ def overlay_two_runs(page: Page) -> None:
     page.keyboard.press("Space")
     expect(legend).to_have_count(1)
     expect(tick).to_be_focused()
-    page.get_by_role("button", name="Forget").focus()
+    forget = page.get_by_role("button", name="Forget")
+    expect(forget).to_be_enabled()
+    forget.focus()
     page.keyboard.press("Space")
     expect(tick).to_have_count(0)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.lab import Notebook
+from tests.browser.lab import Notebook, with_parameters
 
 LABS = Path(__file__).parents[2] / "labs"
 
 
-def test_the_loss_scaling_lab_answers_the_keyboard(open_notebook: Callable[..., Notebook]):
-    lab = open_notebook(LABS / "02_underflow_and_loss_scaling.ipynb")
+def test_the_loss_scaling_lab_answers_the_keyboard(open_notebook: Callable[..., Notebook], tmp_path: Path):
+    lab = open_notebook(with_parameters(LABS / "02_underflow_and_loss_scaling.ipynb", tmp_path, steps=40))
     lab.run_all(timeout_s=240)
     page = lab.page
     status, bars = page.locator(".mixlab-ls-status"), page.locator(".mixlab-ls-bars").first
@@ -33,8 +33,8 @@ def test_the_loss_scaling_lab_answers_the_keyboard(open_notebook: Callable[..., 
     expect(page.get_by_text("Not so: more than 99 %")).to_be_visible()
 
 
-def test_the_training_lab_trains_stops_and_compares(open_notebook: Callable[..., Notebook]):
-    lab = open_notebook(LABS / "04_training_modes.ipynb")
+def test_the_training_lab_trains_stops_and_compares(open_notebook: Callable[..., Notebook], tmp_path: Path):
+    lab = open_notebook(with_parameters(LABS / "04_training_modes.ipynb", tmp_path, steps=10))
     lab.run_all(timeout_s=240)
     page = lab.page
     status = page.get_by_role("status").filter(has_text=re.compile("ready|step|stopped|done|paused")).first
@@ -43,6 +43,7 @@ def test_the_training_lab_trains_stops_and_compares(open_notebook: Callable[...,
 
     page.get_by_label("Steps", exact=True).fill("5000")
     page.get_by_label("Steps", exact=True).press("Tab")
+    expect(train).to_be_enabled()
     train.focus()
     page.keyboard.press("Enter")
     expect(status).to_contain_text("of 5000: loss", timeout=20_000)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.lab import Notebook, write_notebook
+from tests.browser.lab import Notebook, Server, notebook_on_a_page, write_notebook
 
 CELLS = (
     "from mixlab import load_task, track\n"
@@ -21,11 +21,28 @@ CELLS = (
 )
 
 
+AS_AT_FIRST = """
+panel.format, panel.layer, panel.kind, panel.scale_exponent = 'fp16', 'all', 'gradient', 0
+print(panel.last_error)
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """One page for most tests: another kernel takes longer than they do."""
+    path = write_notebook(tmp_path_factory.mktemp("panel") / "loss_scale_panel.ipynb", CELLS)
+    notebook = notebook_on_a_page(jupyterlab, browser, path)
+    notebook.run_all()
+    yield notebook
+    assert notebook.close() == []
+
+
 @pytest.fixture
-def notebook(tmp_path: Path, open_notebook: Callable[..., Notebook]) -> Notebook:
-    opened = open_notebook(write_notebook(tmp_path / "loss_scale_panel.ipynb", CELLS))
-    opened.run_all()
+def notebook(opened: Notebook) -> Notebook:
+    assert opened.run_in_kernel(AS_AT_FIRST) == "None"
     expect(opened.page.locator(".mixlab-ls-chart")).to_be_visible()
+    expect(opened.page.locator(".mixlab-ls-status")).to_contain_text("At scale 2^0, ")
+    expect(opened.page.locator(".mixlab-ls-details")).to_contain_text("Gradients of all layers")
     return opened
 
 
@@ -84,7 +101,9 @@ def test_format_layer_and_kind_go_through_the_kernel(notebook: Notebook):
     assert shown == "bf16 output weight_gradient None"
 
 
-def test_python_moves_every_view(notebook: Notebook):
+def test_python_moves_every_view(tmp_path: Path, open_notebook: Callable[..., Notebook]):
+    notebook = open_notebook(write_notebook(tmp_path / "views.ipynb", CELLS))
+    notebook.run_all()
     page = notebook.page
     notebook.run_in_kernel("display(panel)\nprint()")
     expect(page.locator(".mixlab-ls-chart")).to_have_count(2)

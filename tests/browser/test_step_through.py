@@ -21,8 +21,10 @@ def test_a_step_is_gone_through_by_keyboard(open_notebook: Callable[..., Noteboo
     page = lab.page
     here, words = page.locator('[aria-current="step"]'), page.get_by_role("status").last
     expect(here).to_contain_text("1 cast")
-    page.get_by_title("The next stage").focus()
+    following = page.get_by_title("The next stage")
+    following.focus()
     for name in ("2 forward", "3 scaled loss", "4 backward", "5 unscale"):
+        expect(following).to_be_enabled()
         page.keyboard.press("Enter")
         expect(here).to_contain_text(name)
     expect(words).to_contain_text("Divided by 65536")

@@ -24,28 +24,28 @@ MEMORY_BYTES = 700e6
 PARAMETERS = {
     "00_start_here": [{"seed": 3}, {"task": "digits-cnn", "seed": 1}],
     "01_number_formats": [
-        {"recipe": "amp-bf16", "loss_scale": 8, "steps": 20, "seed": 1},
-        {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
+        {"recipe": "amp-bf16", "loss_scale": 8, "steps": 10, "seed": 1},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 10},
     ],
     "02_underflow_and_loss_scaling": [
-        {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 120, "seed": 1},
-        {"recipe": "fp16", "task": "digits-cnn", "steps": 60},
+        {"recipe": "amp-fp16,scaler=static,scale=2^60", "steps": 50, "seed": 1},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 30},
     ],
     "03_inside_amp": [
-        {"recipe": "fp16-master", "loss_scale": 256, "steps": 40, "seed": 2},
-        {"task": "chars-gpt", "steps": 8},
+        {"recipe": "fp16-master", "loss_scale": 256, "steps": 10, "seed": 2},
+        {"task": "chars-gpt", "steps": 3},
     ],
     "04_training_modes": [
-        {"recipe": "amp-bf16", "loss_scale": 256, "steps": 40, "seed": 2},
-        {"recipe": "fp16", "steps": 30},
+        {"recipe": "amp-bf16", "loss_scale": 256, "steps": 10, "seed": 2},
+        {"recipe": "fp16", "steps": 8},
     ],
     "05_dynamic_loss_scaling": [
-        {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "task": "chars-gpt", "loss_scale": 4096, "steps": 16},
-        {"recipe": "fp16", "task": "digits-cnn", "steps": 40},
+        {"recipe": "amp-fp16,scaler=megatron,growth_interval=5", "task": "chars-gpt", "loss_scale": 4096, "steps": 8},
+        {"recipe": "fp16", "task": "digits-cnn", "steps": 20},
     ],
     "06_adam_in_low_precision": [
-        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 12, "seed": 2},
-        {"recipe": "fp16", "task": "digits-mlp", "steps": 60},
+        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
+        {"recipe": "fp16", "task": "digits-mlp", "steps": 30},
     ],
     "07_memory": [
         {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
@@ -141,7 +141,7 @@ def test_the_kernel_of_the_loss_scaling_lab_stays_small(tmp_path):
     asked = tmp_path / "asked.ipynb"
     nbformat.write(notebook, asked)
     # From a process of its own: a kernel begins with the peak of the process that starts it, here a whole test session.
-    command = [sys.executable, "-m", "mixlab", "run", str(asked), "-p", "steps", "100", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "mixlab", "run", str(asked), "-p", "steps", "40", "--out", str(tmp_path / "out")]
     subprocess.run(command, check=True, capture_output=True)
     peak_bytes = 1024 * int(re.search(r"peak KiB: (\d+)", outputs(tmp_path / "out" / "asked.ipynb"))[1])
     assert 100e6 < peak_bytes < MEMORY_BYTES

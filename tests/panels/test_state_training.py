@@ -82,7 +82,7 @@ def test_the_controls_decide_and_the_latest_runs_stay(make):
 
 def test_it_paints_while_it_trains(make):
     painted: list[str] = []
-    training = make(steps=150)
+    training = make(steps=40)
     training.charts.observe(lambda change: painted.append(change["new"].get("label", "")), "live")
     training.start()
     training.wait()
