@@ -222,7 +222,7 @@ class _OnCpu:
     reserved = workspaces = 0
 
     def __enter__(self) -> None:
-        self._profile = profile(use_cpu=True, profile_memory=True)
+        self._profile = profile(use_cpu=True, profile_memory=True, acc_events=True)
         with _silenced():
             self._profile.__enter__()  # type: ignore[no-untyped-call]
 
