@@ -55,7 +55,7 @@ def largest_batch(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
     """Returns the most rows with which it fits, 0 if it does not fit with one.
 
     >>> largest_batch(estimate("gpt2", "amp-bf16", seq=1024), "rtx-4090")
-    21
+    24
 
     Args:
         training: Its own batch does not matter.
@@ -105,7 +105,7 @@ def break_even_batch(
     one of them is returned; None means that with 2^20 rows it does not pay.
 
     >>> break_even_batch("gpt2", seq=128), break_even_batch("llama-3-8b", seq=2048)
-    (9, 3)
+    (7, 3)
 
     Args:
         model: A shape, or its name.
