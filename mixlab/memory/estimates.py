@@ -21,12 +21,10 @@ from mixlab.tables import html_table, text_table
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-# What no tensor of the program holds; models, not measurements.
-CUBLAS_WORKSPACES = (
-    2 * 32 * 2**20
-)  # 32 MiB on Hopper and later, 8 before; forward and backward have threads of their own
-CUDA_CONTEXT = 500 * 2**20  # of the driver and loaded kernels; 300 to 600 MiB
-FRAGMENTATION = 0.08  # of the peak: 3 to 13 % in replays of traces through a model of CUDA's caching allocator
+# What no tensor of the program holds; models, beside which stands what the shipped record of an H100 has.
+CUBLAS_WORKSPACES = 2 * 32 * 2**20  # 32 MiB a thread on Hopper and later, 8 before, forward and backward; 64 to 66 MiB
+CUDA_CONTEXT = 500 * 2**20  # of the driver and loaded kernels; 300 to 600 MiB, not recorded
+FRAGMENTATION = 0.08  # of the peak; reserved were 4 to 14 % more for GPTs without checkpoints, up to half with them
 
 
 @dataclass(frozen=True)
