@@ -93,7 +93,7 @@ def test_phases_are_stacked_to_their_peaks():
     assert sums == pytest.approx([*(moment.bytes for moment in GPT2.phase_peaks.values()), GPT2.total_bytes])
     assert sizes["activations"][:2] == [GPT2.phases[phase]["activations"] / 2**30 for phase in PHASES[:2]]
     assert [note.text for note in figure.layout.annotations] == [
-        *("8.31", "9.08 peak", "2.32", "<b>10.35 GiB</b>", "<b>rtx-4090</b>: 24.0 GiB")
+        *("7.54", "8.31 peak", "2.32", "<b>9.52 GiB</b>", "<b>rtx-4090</b>: 24.0 GiB")
     ]
     assert figure.layout.shapes[0].x0 == A4090.usable_bytes / 2**30
     assert "amp-bf16, 8 x 1024 tokens, fused attention, by formulas for CUDA, not measured" in figure.layout.title.text
@@ -162,12 +162,12 @@ def test_the_timeline_stacks_categories_and_points_at_the_peak():
 
 def test_the_picture_and_the_table_say_the_numbers():
     picture, table = parsed(phase_picture(GPT2, A4090)), words(phase_table(GPT2))
-    said = "forward 8.31 GiB; backward 9.08 GiB, the peak; step 2.32 GiB; in all 10.35 GiB; rtx-4090 has 23.99 GiB"
+    said = "forward 7.54 GiB; backward 8.31 GiB, the peak; step 2.32 GiB; in all 9.52 GiB; rtx-4090 has 23.99 GiB"
     assert picture.get("aria-label") == said
     assert picture.get("role") == "img"
     assert table.startswith("GiB at the peak of forward backward (peak) step parameters 0.46 0.46 0.46 exp_avg")
-    assert "weights cast by autocast 0.23 0.23 activations 4.39 4.39 temporaries 2.30 3.07 0.46" in table
-    assert "together 8.31 9.08 2.32 cuBLAS workspaces, modelled 0.06" in table
+    assert "weights cast by autocast 0.23 0.23 activations 5.15 5.15 temporaries 0.77 1.53 0.46" in table
+    assert "together 7.54 8.31 2.32 cuBLAS workspaces, modelled 0.06" in table
 
 
 def widths(html: str) -> list[float]:
@@ -201,12 +201,12 @@ def test_bars_never_leave_the_picture(model, gpu):
 
 def test_the_words_say_what_the_bars_show():
     assert memory_line(GPT2, A4090) == (
-        "gpt2 under amp-bf16, 8 x 1024 tokens. Memory peaks in backward (gradient of the logits) with 9.08 GiB: "
-        "activations 4.39, temporaries 3.07, parameters 0.46. With 1.28 GiB outside of tensors it needs 10.35 GiB, and "
-        "it fits on rtx-4090: 13.64 GiB are left."
+        "gpt2 under amp-bf16, 8 x 1024 tokens. Memory peaks in backward (gradient of the logits) with 8.31 GiB: "
+        "activations 5.15, temporaries 1.53, parameters 0.46. With 1.22 GiB outside of tensors it needs 9.52 GiB, and "
+        "it fits on rtx-4090: 14.46 GiB are left."
     )
     large = replace(GPT2, batch=16)
-    assert memory_line(large, T4).endswith("and it does not fit on t4: 3.40 GiB are missing.")
+    assert memory_line(large, T4).endswith("and it does not fit on t4: 1.75 GiB are missing.")
     less = estimate("llama-3-8b", "bf16", attention="materialised", checkpointing="full", step="fused")
     everything = replace(less, accumulation=4, parallel=Parallelism(data=2, zero=3))
     assert training_line(everything) == (

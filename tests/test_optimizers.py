@@ -431,7 +431,7 @@ def assert_stored_alike(mine, wanted):
         assert apart.max() <= 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, "dynamic8"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, pytest.param("dynamic8", marks=pytest.mark.slow)])
 def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype, monkeypatch):
     """In two pieces, of which one has a single block, and a rest."""
     monkeypatch.setattr("mixlab.optimizers._PIECE", 512)

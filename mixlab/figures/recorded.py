@@ -45,7 +45,11 @@ class TrainingTable(NotedTable):
         super().__init__(
             ("recipe", "tokens/s", f"/ {cases[0]}", "peak, GiB", "MFU", f"loss of step {steps}"),
             rows,
-            [f"{record.summary}, not run here", size, *(f"{case}: {about[case]}" for case in told)],
+            [
+                f"{record.summary}, not run here",
+                size,
+                *(f"{case}: {str(about[case]).removeprefix('diverged: ')}" for case in told),
+            ],
         )
 
 

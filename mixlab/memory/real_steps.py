@@ -85,6 +85,7 @@ def real_steps(
         loss, optimizer: As for `trace`.
         count: Steps after the first.
     """
+    gc.collect()  # what others left behind shall not be freed while an account is kept
     account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
     seen = [RealStep() for _ in range(1 + count)]
     with freed_by_reference_counts(), account:
