@@ -57,3 +57,17 @@ def test_measured_peaks_are_those_without_workspaces():
     seen = record[f"{case}, peak"].median
     if not record.machine["gpus"]:
         assert (measured, predicted) == (f"{seen / 2**20:,.1f}",) * 2
+
+
+def test_nearly_all_is_not_all():
+    record = shipped("emulation")[0]
+    table = EmulationTable(record)
+    for row in table.rows:
+        for cell, (fmt, direction) in zip(row[1:5], WAYS, strict=True):
+            share = record[f"{fmt} {row[0]} {direction}, equal"].median
+            assert (cell == "all") == (share == 1)
+            assert cell == "all" or 0 <= 100 * share - float(cell.removesuffix(" %")) < 0.01 + 1e-9
+    assert "100.00 %" not in repr(table)
+
+
+WAYS = [(fmt, direction) for fmt in ("fp16", "bf16") for direction in ("forward", "backward")]

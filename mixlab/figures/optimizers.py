@@ -38,7 +38,7 @@ class OptimizerTable(NotedTable):
         size = f"{parameters['numel']:,} parameters, {parameters['threads']} threads on {parameters['device']}"
         notes = [
             f"{record.summary}, not run here",
-            f"{size}; a copy runs at {record['copy_'].median:.3g} GB/s",
+            f"{size}; a copy runs at {_rate(record['copy_'].median)} GB/s",
             *(f"{name}: {note}" for name, note in parameters.items() if str(note).startswith("does not run here")),
         ]
         super().__init__(("AdamW", "bytes of states", "time / torch fused", "quartiles", "GB/s"), rows, notes)
@@ -49,4 +49,8 @@ def _row(record: Record, case: str) -> tuple[str, ...]:
     low, high = ratio.quartiles
     kept, speed = record[f"{case}, states"].median, record[f"{case}, speed"].median
     words = f"{case}: {BACKENDS[case].stores}" if case in BACKENDS else case
-    return (words, f"{kept:.4g}", f"{ratio.median:.2f} ×", f"{low:.2f} to {high:.2f}", f"{speed:.3g}")
+    return (words, f"{kept:.4g}", f"{ratio.median:.2f} ×", f"{low:.2f} to {high:.2f}", _rate(speed))
+
+
+def _rate(gb_per_s: float) -> str:
+    return f"{gb_per_s:,.0f}" if gb_per_s >= 100 else f"{gb_per_s:.3g}"

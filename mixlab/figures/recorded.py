@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mixlab.measure_memory import differences
 from mixlab.records import Record
 from mixlab.tables import NotedTable
@@ -108,7 +110,8 @@ class EmulationTable(NotedTable):
 
 
 def _share(share: float) -> str:
-    return "all" if share == 1 else f"{100 * share:.1f} %"
+    """Returns a percentage, rounded down: what is not all does not read so."""
+    return "all" if share == 1 else f"{math.floor(1e4 * share) / 100:.2f} %"
 
 
 def _require(record: Record, kind: str) -> None:
