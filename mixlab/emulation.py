@@ -181,9 +181,10 @@ class _CudaLists(TorchFunctionMode):
 
     def _softmax(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Asks for a result in float32, unless the caller asks for another, and leaves the input as it is."""
-        asked = len(args) > 2 or kwargs.get("dtype") is not None
-        if not asked and args[0].dtype in _SIXTEEN_BIT:
-            kwargs = {**kwargs, "dtype": torch.float32}
+        operand = args[0] if args else kwargs["input"]
+        asked = any(isinstance(value, torch.dtype) for value in (*args[2:], kwargs.get("dtype")))
+        if not asked and operand.dtype in _SIXTEEN_BIT:
+            args, kwargs = args[:2], {**kwargs, "dtype": torch.float32}
         with torch.autocast("cpu", enabled=False):
             return func(*args, **kwargs)
 

@@ -103,6 +103,8 @@ def test_float32_operands_of_16_bit_ops_give_16_bit_results(name, fmt):
 FLOAT32_CALLS = {
     "softmax": lambda x: F.softmax(x, -1),
     "Tensor.softmax": lambda x: x.softmax(-1),
+    "softmax(input=)": lambda x: torch.softmax(input=x, dim=-1),
+    "softmax with no dtype": lambda x: torch.softmax(x, -1, None),
     "log_softmax": lambda x: x.log_softmax(-1),
     "logsumexp": lambda x: x.logsumexp(-1),
     "layer_norm": lambda x: F.layer_norm(x, (4,)),

@@ -46,8 +46,7 @@ def replay(trace: Trace) -> Replay:
     It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces,
     other streams, garbage collection, expandable segments and a GPU that is full are not in it.
     """
-    levels: list[int] = []
-    found = _replayed(trace.events(), levels)
+    found, levels = _replayed(trace.events())
     phase_peaks: dict[PhaseName, int] = {}
     for phase, first, last in trace.spans:
         phase_peaks[phase] = max(phase_peaks.get(phase, 0), *levels[first : last + 1])
@@ -71,15 +70,14 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
     Raises:
         ValueError: An end without an allocation, a number that is allocated twice, or 0 bytes.
     """
-    return _replayed(events, [])
+    return _replayed(events)[0]
 
 
-def _replayed(events: Iterable[tuple[int, int]], levels: list[int]) -> Replay:
-    """Replays, and appends to `levels` the bytes that are allocated before the first event and after each."""
+def _replayed(events: Iterable[tuple[int, int]]) -> tuple[Replay, list[int]]:
+    """Returns what a replay found, and the bytes that are allocated before the first event and after each."""
     memory = _Memory()
     blocks: dict[int, _Block] = {}
-    allocated = 0
-    levels.append(allocated)
+    allocated, levels = 0, [0]
     for number, size in events:
         if size > 0 and number not in blocks:
             blocks[number] = memory.take(-(-size // _GRANULE) * _GRANULE)
@@ -94,7 +92,7 @@ def _replayed(events: Iterable[tuple[int, int]], levels: list[int]) -> Replay:
                 "end one that is, with bytes below 0"
             )
         levels.append(allocated)
-    return Replay(memory.reserved, max(levels), memory.segments)
+    return Replay(memory.reserved, max(levels), memory.segments), levels
 
 
 @dataclass(eq=False)

@@ -75,8 +75,9 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 
 def _softmax(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def softmax(*args: Any, **kwargs: Any) -> Tensor:
-        if torch.float32 in (kwargs.get("dtype"), *args[2:]) and args[0].dtype in _SIXTEEN_BIT:
-            return _Float32Softmax.apply(args[0])  # type: ignore[no-any-return, no-untyped-call]
+        operand = args[0] if args else kwargs["input"]
+        if torch.float32 in (kwargs.get("dtype"), *args[2:]) and operand.dtype in _SIXTEEN_BIT:
+            return _Float32Softmax.apply(operand)  # type: ignore[no-any-return, no-untyped-call]
         return op(*args, **kwargs)
 
     return softmax
