@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.lab import Notebook, Server, chromium, notebook_on_a_page, serving
+from tests.browser.lab import Notebook, Server, chromium, notebook_on_a_page, serving, write_notebook
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,19 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(
+    request: pytest.FixtureRequest, jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Notebook]:
+    """A notebook of the module's CELLS, in one page for most of its tests: another kernel takes longer than they do."""
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    path = write_notebook(tmp_path_factory.mktemp("opened") / f"{name}.ipynb", request.module.CELLS)
+    notebook = notebook_on_a_page(jupyterlab, browser, path)
+    notebook.run_all()
+    yield notebook
+    assert notebook.close() == []
 
 
 @pytest.fixture

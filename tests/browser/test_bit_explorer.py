@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from mixlab.formats import FORMATS, Format
 from mixlab.panels import bit_explorer
 from mixlab.panels.bit_explorer import BitExplorer, bit_text, number_text, parameters
-from tests.browser.lab import Notebook, Server, notebook_on_a_page, with_parameters, write_notebook
+from tests.browser.lab import Notebook, with_parameters, write_notebook
 
 LABS = Path(__file__).parents[2] / "labs"
 OTHERS = [Format.parse("e5m3"), Format("flush", 4, 3, subnormals=False), Format.parse("e8m1")]
@@ -90,16 +90,6 @@ def test_a_step_leads_to_the_neighbours_bits(empty_page: Page, fmt: str):
 )
 def test_values_are_exact_or_say_so(empty_page: Page, value: float, shown: str):
     assert empty_page.evaluate("(value) => window.panel.exactText(value)", value) == shown
-
-
-@pytest.fixture(scope="module")
-def opened(jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    """One page for most tests: another kernel takes longer than they do."""
-    path = write_notebook(tmp_path_factory.mktemp("panel") / "bit_explorer.ipynb", CELLS)
-    notebook = notebook_on_a_page(jupyterlab, browser, path)
-    notebook.run_all()
-    yield notebook
-    assert notebook.close() == []
 
 
 @pytest.fixture

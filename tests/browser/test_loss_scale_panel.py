@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.lab import Notebook, Server, notebook_on_a_page, write_notebook
+from tests.browser.lab import Notebook, write_notebook
 
 CELLS = (
     "from mixlab import load_task, track\n"
@@ -25,16 +25,6 @@ AS_AT_FIRST = """
 panel.format, panel.layer, panel.kind, panel.scale_exponent = 'fp16', 'all', 'gradient', 0
 print(panel.last_error)
 """
-
-
-@pytest.fixture(scope="module")
-def opened(jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    """One page for most tests: another kernel takes longer than they do."""
-    path = write_notebook(tmp_path_factory.mktemp("panel") / "loss_scale_panel.ipynb", CELLS)
-    notebook = notebook_on_a_page(jupyterlab, browser, path)
-    notebook.run_all()
-    yield notebook
-    assert notebook.close() == []
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.lab import Notebook, Server, notebook_on_a_page, write_notebook
+from tests.browser.lab import Notebook
 
 CELLS = (
     "from mixlab.panels.scaler_board import ScalerBoard\nfrom mixlab.panels.scaling_game import ScalingGame",
@@ -23,16 +22,6 @@ board.hysteresis, board.consecutive_hysteresis = 2, False
 game.restart()
 print(board.last_error, game.last_error)
 """
-
-
-@pytest.fixture(scope="module")
-def opened(jupyterlab: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    """One page for all tests: another kernel takes longer than most of them."""
-    path = write_notebook(tmp_path_factory.mktemp("panels") / "scaler_panels.ipynb", CELLS)
-    notebook = notebook_on_a_page(jupyterlab, browser, path)
-    notebook.run_all()
-    yield notebook
-    assert notebook.close() == []
 
 
 @pytest.fixture
