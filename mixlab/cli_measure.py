@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from mixlab.figures.recorded import MemoryTable, TrainingTable
 from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
 from mixlab.measure_emulation import measure_emulation
@@ -22,6 +23,7 @@ from mixlab.measure_optimizer import RECIPES, measure_optimizer
 from mixlab.measure_states import measure_states
 from mixlab.measure_train import SMALL, GPTShape, measure_train
 from mixlab.records import Record
+from mixlab.tables import NotedTable
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -233,22 +235,7 @@ def _cast_table(record: Record) -> Table:
 
 
 def _train_table(record: Record) -> Table:
-    values = {series.name: series for series in record.series}
-    cases = [name.removesuffix(", tokens/s") for name in values if name.endswith(", tokens/s")]
-    base = values[f"{cases[0]}, tokens/s"].median if cases else 1.0
-    table = _new_table(record, "recipe", "tokens/s", "ratio", "GiB", "MFU", "last loss")
-    for case in cases:
-        rate, memory, mfu, loss = (values.get(f"{case}, {what}") for what in ("tokens/s", "peak memory", "MFU", "loss"))
-        assert rate is not None
-        table.add_row(
-            case,
-            f"{rate.median:,.0f}",
-            f"{rate.median / base:.2f}",
-            f"{memory.median / 2**30:.2f}" if memory else "-",
-            f"{mfu.median:.1%}" if mfu else "-",
-            "NaN" if case in record.parameters else f"{loss.samples[-1]:.4f}" if loss else "",
-        )
-    return table
+    return _filled(record, TrainingTable(record))
 
 
 def _emulation_table(record: Record) -> Table:
@@ -273,14 +260,18 @@ def _states_table(record: Record) -> Table:
 
 
 def _memory_table(record: Record) -> Table:
-    table = _new_table(record, "case", "peak, MiB", "predicted", "difference")
-    table.columns[0].no_wrap = False
+    table = _filled(record, MemoryTable(record))
     apart = differences(record)
-    for case, difference in apart.items():
-        seen, foretold = (record[f"{case}, {what}"].median / 2**20 for what in ("peak", "predicted peak"))
-        table.add_row(case, f"{seen:,.2f}", f"{foretold:,.2f}", f"{difference:+.2%}")
     for word, difference in zip(("median", "worst"), median_and_worst(apart) if apart else (), strict=False):
         table.add_row(word, "", "", f"{difference:.2%}")
+    return table
+
+
+def _filled(record: Record, shown: NotedTable) -> Table:
+    table = _new_table(record, *shown.columns)
+    table.columns[0].no_wrap = False
+    for row in shown.rows:
+        table.add_row(*row)
     return table
 
 

@@ -42,10 +42,21 @@ def test_trainings_are_compared_with_the_first_and_what_diverged_says_so():
     table = TrainingTable(Record("train", this_machine(), "2026-01-31T00:00:00+00:00", 0, "none", about, series))
     assert table.columns[-1] == "loss of step 5"
     assert table.rows == [
-        ("fp32 eager", "100", "1.00 ×", "-", "-", "4.500"),
-        ("fp16 eager", "250", "2.50 ×", "1.00", "25%", "NaN"),
+        ("fp32 eager", "100", "1.00", "-", "-", "4.5000"),
+        ("fp16 eager", "250", "2.50", "1.00", "25.0%", "NaN"),
     ]
     assert table.notes[1:] == ["a GPT of 1,000 parameters, 2 x 8 tokens a step", "fp16 eager: x"]
+
+
+def test_a_case_that_ran_out_of_memory_did_not_diverge_and_no_case_at_all_is_an_empty_table():
+    about = {"parameters": 10, "batch": 1, "context": 8, "steps": 2, "warm-up steps": 3, "fp32 eager": "out of memory"}
+    series = (Series("fp32 eager, tokens/s", "tokens/s", (100.0,)), Series("fp32 eager, loss", "nats", (5.0,)))
+    records = [Record("train", this_machine(), "2026-01-31T00:00:00+00:00", 0, "none", about, s) for s in (series, ())]
+    assert [TrainingTable(record).rows for record in records] == [
+        [("fp32 eager", "100", "1.00", "-", "-", "5.0000")],
+        [],
+    ]
+    assert all("fp32 eager: out of memory" in repr(TrainingTable(record)) for record in records)
 
 
 def test_measured_peaks_are_those_without_workspaces():
@@ -56,7 +67,7 @@ def test_measured_peaks_are_those_without_workspaces():
     assert off == f"{difference:+.2%}"
     seen = record[f"{case}, peak"].median
     if not record.machine["gpus"]:
-        assert (measured, predicted) == (f"{seen / 2**20:,.1f}",) * 2
+        assert (measured, predicted) == (f"{seen / 2**20:,.2f}",) * 2
 
 
 def test_nearly_all_is_not_all():

@@ -21,37 +21,31 @@ class TrainingTable(NotedTable):
 
     def __init__(self, record: Record) -> None:
         _require(record, "train")
-        values = {series.name: series for series in record.series}
+        values, about = {series.name: series for series in record.series}, record.parameters
         cases = [name.removesuffix(", tokens/s") for name in values if name.endswith(", tokens/s")]
-        base = values[f"{cases[0]}, tokens/s"].median
+        told = {case: str(note) for case, note in about.items() if case.endswith((" eager", " compiled"))}
         rows = []
         for case in cases:
-            speed, memory, mfu, loss = (
-                values.get(f"{case}, {what}") for what in ("tokens/s", "peak memory", "MFU", "loss")
-            )
-            assert speed is not None
-            finite = loss is not None and case not in record.parameters
+            speed, base = (values[f"{one}, tokens/s"].median for one in (case, cases[0]))
+            memory, mfu, loss = (values.get(f"{case}, {what}") for what in ("peak memory", "MFU", "loss"))
+            last = "NaN" if told.get(case, "").startswith("diverged") else f"{loss.samples[-1]:.4f}" if loss else "-"
             rows.append(
                 (
                     case,
-                    f"{speed.median:,.0f}",
-                    f"{speed.median / base:.2f} ×",
+                    f"{speed:,.0f}",
+                    f"{speed / base:.2f}",
                     f"{memory.median / 2**30:.2f}" if memory else "-",
-                    f"{mfu.median:.0%}" if mfu else "-",
-                    f"{loss.samples[-1]:.3f}" if finite and loss else "NaN",
+                    f"{mfu.median:.1%}" if mfu else "-",
+                    last,
                 )
             )
-        about, told = record.parameters, [case for case in record.parameters if case.endswith((" eager", " compiled"))]
         size = f"a GPT of {about['parameters']:,} parameters, {about['batch']} x {about['context']} tokens a step"
+        notes = [f"{case}: {note.removeprefix('diverged: ')}" for case, note in told.items()]
         steps = int(about["steps"]) + int(about["warm-up steps"])
         super().__init__(
-            ("recipe", "tokens/s", f"/ {cases[0]}", "peak, GiB", "MFU", f"loss of step {steps}"),
+            ("recipe", "tokens/s", "ratio to the first", "peak, GiB", "MFU", f"loss of step {steps}"),
             rows,
-            [
-                f"{record.summary}, not run here",
-                size,
-                *(f"{case}: {str(about[case]).removeprefix('diverged: ')}" for case in told),
-            ],
+            [f"{record.summary}, not run here", size, *notes],
         )
 
 
@@ -73,8 +67,8 @@ class MemoryTable(NotedTable):
             rows.append(
                 (
                     case,
-                    f"{predicted / (1 + difference) / 2**20:,.1f}",
-                    f"{predicted / 2**20:,.1f}",
+                    f"{predicted / (1 + difference) / 2**20:,.2f}",
+                    f"{predicted / 2**20:,.2f}",
                     f"{difference:+.2%}",
                 )
             )
