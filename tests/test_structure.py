@@ -20,6 +20,7 @@ ROOMS = (
     "files",
     "tables",
     "machine",
+    "process_state",
     "formats",
     "scale_policies",
     "scaling_game",

@@ -1,0 +1,127 @@
+"""What belongs to the whole process and is changed for a while: each such setting has its one owner here.
+
+Autograd's and the dispatcher's modes belong to a thread; the settings here do not, so a change shows in every thread.
+Two rules make that safe beside a training in the background:
+
+- threads share a setting as long as they want the same value, and otherwise take turns;
+- the last to leave puts back what was there before, however it leaves, unless somebody else has set it meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+_POLL_S = 0.0005
+_PATIENCE_S = 600.0  # a step that is being compiled takes minutes
+
+
+class Setting(Generic[T]):
+    """A process-wide setting, changed only through `held`.
+
+    Args:
+        name: For an error.
+        read: Returns its value.
+        write: Sets it.
+        exclusive: No two threads hold a changed value at once, not even the same.
+    """
+
+    def __init__(
+        self, name: str, read: Callable[[], T], write: Callable[[T], object], *, exclusive: bool = False
+    ) -> None:
+        self.name = name
+        self._read = read
+        self._write = write
+        self._exclusive = exclusive
+        self._lock = threading.RLock()
+        self._holds: list[_Hold[T]] = []
+        self._before: list[T] = []  # what the first hold found
+        self._written: list[T] = []  # what the holds have made of it
+
+    def held(self, value: T) -> _Hold[T]:
+        """The context in which the setting has this value; it waits while other threads hold another.
+
+        Raises:
+            RuntimeError: They held it for ten minutes.
+        """
+        return _Hold(self, value)
+
+    def kept(self) -> _Hold[T]:
+        """The context in which no other thread changes the setting through its owner."""
+        return _Hold(self, None)
+
+    def _take(self, hold: _Hold[T]) -> bool:
+        """Enters a hold unless other threads are in the way."""
+        with self._lock:
+            me = threading.get_ident()
+            if not self._holds:
+                self._before[:] = self._written[:] = [self._read()]
+            mine = [one for one in self._holds if one.thread == me]
+            if not hold.wanted:
+                hold.wanted[:] = mine[-1].wanted if mine else self._before
+            if any(one.thread != me and self._apart(one.wanted, hold.wanted) for one in self._holds):
+                if hold.keeps:
+                    hold.wanted.clear()
+                return False
+            hold.thread = me
+            self._holds.append(hold)
+            self._settle()
+            return True
+
+    def _drop(self, hold: _Hold[T]) -> None:
+        """Leaves a hold; again does no harm."""
+        with self._lock:
+            if hold in self._holds:
+                self._holds.remove(hold)
+            self._settle()
+
+    def _apart(self, held: list[T], wanted: list[T]) -> bool:
+        return held != wanted or (self._exclusive and wanted != self._before)
+
+    def _settle(self) -> None:
+        """Writes what the innermost hold wants, or what was there before if none is left."""
+        wanted = self._holds[-1].wanted if self._holds else self._before
+        if wanted and wanted != self._written:
+            if self._holds or [self._read()] == self._written:
+                self._write(wanted[0])
+            self._written[:] = wanted
+
+
+class _Hold(Generic[T]):
+    """One thread's wish; a class of its own, for an interrupt may land between any two lines of a generator."""
+
+    def __init__(self, setting: Setting[T], value: T | None) -> None:
+        self._setting = setting
+        self.keeps = value is None
+        self.wanted: list[T] = [] if value is None else [value]
+        self.thread = 0
+
+    def __enter__(self) -> None:
+        waited_s = 0.0
+        try:
+            while not self._setting._take(self):
+                if waited_s > _PATIENCE_S:
+                    raise RuntimeError(
+                        f"another thread has kept {self._setting.name} at another value for {_PATIENCE_S:.0f} s; "
+                        "let it end first"
+                    )
+                time.sleep(_POLL_S)
+                waited_s += _POLL_S
+        except BaseException:
+            self._setting._drop(self)
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            self._setting._drop(self)
+        finally:
+            self._setting._drop(self)  # once more, should an interrupt have cut the first short
+
+
+# Products and convolutions on a CPU by oneDNN, or by torch's own kernels.
+ONEDNN: Setting[bool] = Setting("oneDNN", torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled)
