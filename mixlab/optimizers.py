@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from mixlab.memory_layout import flat, is_dense, laid_out_as, unflat
+from mixlab.optimizer_settings import ADAM_FIXED, ADAMW_FIXED, SGD_FIXED, Settings, plain
+from mixlab.optimizer_states import dense, fit_, keep_weight_, new_state, restored
 from mixlab.optimizer_step import (
     AdamNumbers,
     AdamRule,
@@ -95,6 +97,9 @@ class Storage:
 class _StoredOptimizer(Optimizer):
     """The loop over parameters and their pieces, and what is kept; the rule is the mathematics of one step."""
 
+    _settings: ClassVar[Settings]
+    _moments: ClassVar[dict[str, float]]  # and what they start from
+
     def __init__(
         self,
         params: Any,
@@ -108,42 +113,69 @@ class _StoredOptimizer(Optimizer):
         self.storage = storage
         self.generator = generator
         self.compiled = compiled
-        super().__init__(params, defaults)
+        super().__init__(params, defaults | self._settings.defaults())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy or a pickle takes along; as in torch.optim, hooks stay behind."""
+        kept = {"storage": self.storage, "generator": self.generator, "compiled": self.compiled}
+        return super().__getstate__() | kept
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups.pop()
-        for parameter in group["params"]:
-            if parameter.dtype not in _DTYPES:
-                allowed = ", ".join(map(str, _DTYPES))
-                raise TypeError(f"{type(self).__name__}: parameters must be {allowed}, got {parameter.dtype}")
-        self._check(group)
+        for index, parameter in enumerate(group["params"]):
+            self._check_parameter(parameter, _named(group, index))
+        self._settings.check(group)
         self.param_groups.append(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Takes one step for every parameter that has a gradient."""
+        """Takes one step for every parameter that has a gradient.
+
+        Raises:
+            ValueError, TypeError: A setting or a parameter has become one that is not allowed; nothing has moved then.
+            RuntimeError: A gradient is not dense; nothing has moved then.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            self._settings.check(group)
+            for index, parameter in enumerate(group["params"]):
+                if parameter.grad is not None:
+                    self._check_parameter(parameter, _named(group, index))
+        for group in self.param_groups:
             numbers = _Numbers(partial(self._numbers, group))
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter.numel():
+                if parameter.grad is not None:
                     self._step_one(parameter, group, numbers)
         return loss
 
+    def _check_parameter(self, parameter: Tensor, name: str) -> None:
+        owner = type(self).__name__
+        if hasattr(parameter, "__tensor_flatten__"):
+            raise TypeError(
+                f"{owner}: {name} is a {type(parameter).__name__}, and plain tensors are needed; for sharded or "
+                "quantized parameters take an optimizer of torch.optim or torchao"
+            )
+        if parameter.dtype not in _DTYPES:
+            allowed = ", ".join(map(str, _DTYPES))
+            raise TypeError(f"{owner}: parameters must be {allowed}, got {parameter.dtype} of {name}")
+        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+            raise RuntimeError(
+                f"{owner}: gradients must be dense, got {parameter.grad.layout} of {name}; make the embedding with "
+                "sparse=False, or train it with torch.optim.SparseAdam or SGD"
+            )
+
     def _step_one(self, parameter: Tensor, group: dict[str, Any], numbers: _Numbers) -> None:
-        if parameter.grad.layout is not torch.strided:  # type: ignore[union-attr]
-            raise RuntimeError(f"{type(self).__name__}: gradients must be dense, got {parameter.grad.layout}")  # type: ignore[union-attr]
         state = self.state[parameter]
-        if not state:
-            self._start(parameter, state, group)
+        weight = self._prepare(parameter, state, group)
         state["step"] += 1
+        if not parameter.numel():
+            return
         plan = self._plan(parameter, group)
-        dense = parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
-        whole = {"weight": dense, "gradient": laid_out_as(dense, parameter.grad)}  # type: ignore[arg-type]
+        whole = {"weight": weight, "gradient": laid_out_as(weight, parameter.grad)}  # type: ignore[arg-type]
         whole |= {name: value for name, value in state.items() if name != "step"}
         parts = {name: flat(tensor) for name, tensor in whole.items()}
         if self.compiled:
@@ -152,7 +184,7 @@ class _StoredOptimizer(Optimizer):
             for piece in _pieces(parts, self.storage.block_size):
                 eager_step_(plan, piece, numbers(state["step"]), self.generator)
         if not is_dense(parameter):
-            parameter.copy_(dense)
+            parameter.copy_(weight)
 
     def _step_compiled(self, plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor) -> None:
         device = parts["weight"].device
@@ -178,46 +210,77 @@ class _StoredOptimizer(Optimizer):
         update: WeightUpdate = "nearest" if parameter.dtype is torch.float32 else self.storage.update
         return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
 
-    def _start(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        state["step"] = 0
+    def _prepare(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        """Starts the states that a step needs, fits all to a parameter that has changed, and returns it dense."""
+        state.setdefault("step", 0)
         for name, fmt in self._states(group).items():
-            state |= _new_state(name, fmt, parameter)
+            if name not in state:
+                state |= new_state(name, fmt, dense(parameter), self._moments[name])
+        keep_weight_(state, parameter, self._kept_beside(parameter))
+        weight = dense(parameter)
+        fit_(state, weight, {name: fmt for name, fmt in self._formats().items() if name in state})
+        return weight
+
+    def _kept_beside(self, parameter: Tensor) -> str | None:
         if parameter.dtype is torch.float32:
-            return
+            return None
         if self.storage.master_weights:
-            state["master"] = parameter.detach().float()
-        elif self.storage.update == "kahan":
-            state["compensation"] = torch.zeros_like(parameter)
+            return "master"
+        return "compensation" if self.storage.update == "kahan" else None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads states and keeps them as this optimizer stores them, also those of `torch.optim`'s namesake.
 
         States that were stored in the same way come back bit for bit; others are rounded to nearest, and what a
-        checkpoint lacks (master weights, compensation) starts from the parameters.
+        checkpoint lacks (master weights, compensation) starts from the parameters. Hooks run as in torch.optim.
 
         Raises:
-            ValueError: Scales of another block size.
+            ValueError: Scales of another block size, other shapes, settings of torch.optim that this optimizer does not
+                have, or the state of another kind of optimizer; this one is then as it was.
         """
-        groups = {**state_dict, "state": {}}
-        super().load_state_dict(groups)
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        owners = [group for group in self.param_groups for _ in group["params"]]
-        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        for number, parameter, group in zip(numbers, parameters, owners, strict=True):
-            if number in state_dict["state"]:
-                self.state[parameter] = self._restored(parameter, group, state_dict["state"][number])
+        before = self.state, self.param_groups
+        saved: dict[str, Any] = {}
 
-    def _restored(self, parameter: Tensor, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-        state: dict[str, Any] = {}
-        self._start(parameter, state, group)
-        state["step"] = int(saved.get("step", 0))
-        for name, fmt in self._states(group).items():
-            if isinstance(saved.get(name), Tensor):
-                _restore_(state, name, fmt, saved)
-        for name in ("master", "compensation"):
-            if name in state and name in saved:
-                state[name].copy_(saved[name])
-        return state
+        def without_states(_optimizer: Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            saved.update(given)
+            for group in given["param_groups"]:
+                self._settings.check_loaded(group)
+                self._settings.check(group)
+            return {**given, "state": {}}  # torch's own loading would cast the states to the parameters' dtype
+
+        handles = [
+            self.register_load_state_dict_pre_hook(without_states),
+            self.register_load_state_dict_post_hook(lambda _optimizer: self._restore(saved), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        except BaseException:
+            self.state, self.param_groups = before
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Takes over the states of a checkpoint whose groups are loaded already."""
+        numbers = [number for group in saved["param_groups"] for number in group["params"]]
+        owners = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+        for group in self.param_groups:
+            for name, value in self._settings.defaults().items():
+                group.setdefault(name, value)
+        for number, (parameter, group) in zip(numbers, owners, strict=True):
+            if number in saved["state"]:
+                kept = saved["state"][number]
+                formats = self._states(group) | {k: fmt for k, fmt in self._formats().items() if k in kept}
+                self.state[parameter] = self._restored(parameter, formats, kept)
+
+    @torch.no_grad()
+    def _restored(self, parameter: Tensor, formats: dict[str, StateFormat], saved: dict[str, Any]) -> dict[str, Any]:
+        state: dict[str, Any] = {"step": 0}
+        for name, fmt in formats.items():
+            state |= new_state(name, fmt, dense(parameter), self._moments[name])
+        keep_weight_(state, parameter, self._kept_beside(parameter))
+        return restored(state, formats, saved)
 
     def read_state(self, parameter: Tensor, name: str) -> Tensor:
         """Returns one state of a parameter in float32, in its shape, whatever it is stored as.
@@ -229,20 +292,17 @@ class _StoredOptimizer(Optimizer):
         Raises:
             KeyError: There is no such state.
         """
-        state, fmt = self.state[parameter], self._formats(parameter)[name]
+        fmt, state = self._formats()[name], self.state.get(parameter, {})
         value = fmt.read(*(flat(state[key]) for key in fmt.keys(name)))
         return unflat(value, state[name]).clone()
 
-    def _formats(self, parameter: Tensor) -> dict[str, StateFormat]:
-        return next(self._states(g) for g in self.param_groups if any(parameter is p for p in g["params"]))
-
-    def _check(self, group: dict[str, Any]) -> None:
-        """Raises ValueError for numbers of a group that are not allowed."""
+    def _formats(self) -> dict[str, StateFormat]:
+        """Returns the names of all moments that the rule may work on, and how they are stored."""
         raise NotImplementedError
 
-    def _states(self, group: dict[str, Any]) -> dict[str, StateFormat]:
-        """Returns the names of the moments that the rule works on, and how they are stored."""
-        raise NotImplementedError
+    def _states(self, _group: dict[str, Any]) -> dict[str, StateFormat]:
+        """Returns the moments that the rule works on as a group is set."""
+        return self._formats()
 
     def _rule(self, group: dict[str, Any]) -> SGDRule | AdamRule:
         raise NotImplementedError
@@ -285,6 +345,9 @@ class SGD(_StoredOptimizer):
         compiled: Compute each parameter's step in one pass over memory with `torch.compile`; as for `AdamW`.
     """
 
+    _settings: ClassVar = Settings("SGD", ("lr", "momentum", "weight_decay"), has_betas=False, fixed=SGD_FIXED)
+    _moments: ClassVar = {"momentum_buffer": -0.0}  # plus a gradient this is the gradient, the sign of a zero too
+
     def __init__(
         self,
         params: Any,
@@ -299,17 +362,17 @@ class SGD(_StoredOptimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, defaults, storage, generator, compiled)
 
-    def _check(self, group: dict[str, Any]) -> None:
-        _require_from_zero(self, group, "lr", "momentum", "weight_decay")
+    def _formats(self) -> dict[str, StateFormat]:
+        return {"momentum_buffer": self.storage.exp_avg}
 
     def _states(self, group: dict[str, Any]) -> dict[str, StateFormat]:
-        return {"momentum_buffer": self.storage.exp_avg} if group["momentum"] else {}
+        return self._formats() if group["momentum"] else {}
 
     def _rule(self, group: dict[str, Any]) -> SGDRule:
         return SGDRule(has_momentum=bool(group["momentum"]), decays=bool(group["weight_decay"]))
 
     def _numbers(self, group: dict[str, Any], _step: int) -> SGDNumbers:
-        return SGDNumbers(float(group["lr"]), group["momentum"], group["weight_decay"])
+        return SGDNumbers(float(group["lr"]), float(group["momentum"]), float(group["weight_decay"]))
 
 
 class Adam(_StoredOptimizer):
@@ -327,6 +390,8 @@ class Adam(_StoredOptimizer):
     """
 
     _decoupled = False
+    _settings: ClassVar = Settings("Adam", ("lr", "eps", "weight_decay"), has_betas=True, fixed=ADAM_FIXED)
+    _moments: ClassVar = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def __init__(
         self,
@@ -343,31 +408,28 @@ class Adam(_StoredOptimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, storage, generator, compiled)
 
-    def _check(self, group: dict[str, Any]) -> None:
-        _require_from_zero(self, group, "lr", "eps", "weight_decay")
-        betas = group["betas"]
-        if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(f"{type(self).__name__}: betas must be two numbers from 0 to below 1, got {betas!r}")
-
-    def _states(self, _group: dict[str, Any]) -> dict[str, StateFormat]:
+    def _formats(self) -> dict[str, StateFormat]:
         return {"exp_avg": self.storage.exp_avg, "exp_avg_sq": self.storage.exp_avg_sq}
 
     def _rule(self, group: dict[str, Any]) -> AdamRule:
         return AdamRule(decays=bool(group["weight_decay"]), decoupled=self._decoupled)
 
     def _numbers(self, group: dict[str, Any], step: int) -> AdamNumbers:
-        lr, (beta1, beta2), decay = float(group["lr"]), group["betas"], group["weight_decay"]
-        return AdamNumbers(
-            step_size=lr / (1 - beta1**step),
+        lr, decay = plain(group["lr"]), group["weight_decay"]
+        beta1, beta2 = map(plain, group["betas"])
+        correction2 = 1 - beta2 ** float(step)
+        numbers = AdamNumbers(
+            step_size=lr / (1 - beta1 ** float(step)),
             shrink=1 - lr * decay,
             weight_decay=decay,
             new1=1 - beta1,
             beta2=beta2,
             new2=1 - beta2,
-            root=(1 - beta2**step) ** 0.5,
-            inverse_root=(1 - beta2**step) ** -0.5,
+            root=correction2**0.5,
+            inverse_root=correction2**-0.5,
             eps=group["eps"],
         )
+        return AdamNumbers(*map(float, numbers))
 
 
 class AdamW(Adam):
@@ -382,6 +444,7 @@ class AdamW(Adam):
     """
 
     _decoupled = True
+    _settings: ClassVar = Settings("AdamW", ("lr", "eps", "weight_decay"), has_betas=True, fixed=ADAMW_FIXED)
 
     def __init__(
         self,
@@ -407,6 +470,12 @@ class AdamW(Adam):
         )
 
 
+def unwrapped(optimizer: Optimizer) -> Optimizer:
+    """Returns the optimizer inside of wrappers such as accelerate's, which keep it as their `optimizer`; or itself."""
+    inner = getattr(optimizer, "optimizer", None)
+    return unwrapped(inner) if isinstance(inner, Optimizer) and inner is not optimizer else optimizer
+
+
 def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yields (name, tensor) for each state of one parameter or of all, without the counters of steps."""
     states = optimizer.state.values() if parameter is None else [optimizer.state.get(parameter, {})]
@@ -417,53 +486,32 @@ def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iter
 def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
     """Returns a state of any optimizer in float32: one of these, or one that keeps plain tensors, as torch.optim does.
 
+    Wrappers such as accelerate's are looked into. Tensors of torchao are dequantized. Complex values are complex64.
+
     Raises:
         KeyError: The parameter has no such state, or has not taken a step.
+        TypeError: It is kept as codes whose meaning only the optimizer knows.
     """
-    if isinstance(optimizer, _StoredOptimizer):
+    optimizer = unwrapped(optimizer)
+    kept = optimizer.state.get(parameter, {}).get(name)
+    if not isinstance(kept, Tensor):
+        raise KeyError(f"read_state: this parameter has no {name!r} in {type(optimizer).__name__}")
+    if isinstance(optimizer, _StoredOptimizer) and name in optimizer._moments:
         return optimizer.read_state(parameter, name)
-    return optimizer.state[parameter][name].float()  # type: ignore[no-any-return]
-
-
-def _new_state(name: str, fmt: StateFormat, parameter: Tensor) -> dict[str, Tensor]:
-    """Returns the tensors of a state that is zero everywhere, laid out as the parameter."""
-    dense = parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
-    codes = torch.zeros_like(dense, dtype=fmt.dtype)
-    blocks = -(-parameter.numel() // fmt.block_size)
-    kept = [codes, torch.ones(blocks, device=parameter.device)] if fmt.scaled else [codes]
-    fmt.write_(torch.zeros(parameter.numel(), device=parameter.device), None, *map(flat, kept))
-    return dict(zip(fmt.keys(name), kept, strict=True))
-
-
-def _restore_(state: dict[str, Any], name: str, fmt: StateFormat, saved: dict[str, Any]) -> None:
-    """Writes a saved state over a new one, converting it if it was stored in another way."""
-    codes, scale = saved[name], saved.get(f"{name}_scale")
-    if (codes.dtype, scale is not None) == (fmt.dtype, fmt.scaled):
-        for key in fmt.keys(name):
-            if saved[key].shape != state[key].shape:
-                raise ValueError(
-                    f"load_state_dict: {key} was saved with shape {tuple(saved[key].shape)}, and this optimizer needs "
-                    f"{tuple(state[key].shape)}; take the parameters and the block_size that it was saved with"
-                )
-            state[key].copy_(saved[key])
-        return
-    kept = [flat(codes)] if scale is None else [flat(codes), scale]
-    value = unflat(_saved_format(name, fmt, codes, scale).read(*kept), codes)
-    fmt.write_(flat(laid_out_as(state[name], value)), None, *(flat(state[key]) for key in fmt.keys(name)))
-
-
-def _saved_format(name: str, fmt: StateFormat, codes: Tensor, scale: Tensor | None) -> StateFormat:
-    """Returns how a state was stored; of its block size the number of scales must tell."""
-    if scale is None:
-        return state_format(codes.dtype, signed=True)
-    block_size = fmt.block_size if fmt.scaled else Storage.block_size
-    if -(-codes.numel() // block_size) != scale.numel():
-        raise ValueError(
-            f"load_state_dict: {name} was saved with {scale.numel()} scales for {codes.numel()} elements, "
-            f"not with blocks of {block_size}; load it into an optimizer with the block_size that it was saved with"
+    if type(kept).dequantize is not Tensor.dequantize:
+        return kept.dequantize().float()
+    if not (kept.is_floating_point() or kept.is_complex()):
+        raise TypeError(
+            f"read_state: {name!r} holds codes in {kept.dtype}, which only {type(optimizer).__name__} reads"
         )
-    dtype: StateDtype = "dynamic8" if codes.dtype is torch.uint8 else codes.dtype
-    return state_format(dtype, signed=name != "exp_avg_sq", block_size=block_size)
+    return kept.to(torch.complex64) if kept.is_complex() else kept.float()
+
+
+def _named(group: dict[str, Any], index: int) -> str:
+    """Returns a name for a parameter of a group: that of `named_parameters`, if the optimizer was given those."""
+    names = group.get("param_names")
+    shape = tuple(group["params"][index].shape)
+    return repr(names[index]) if names else f"parameter {index} of its group, of shape {shape}"
 
 
 def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) -> Iterator[dict[str, Tensor]]:
@@ -474,10 +522,3 @@ def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) ->
     lengths = {name: blocks if name.endswith("_scale") else blocks * block_size for name in parts}
     cut = {name: torch.split(part, lengths[name]) for name, part in parts.items()}
     yield from (dict(zip(cut, piece, strict=True)) for piece in zip(*cut.values(), strict=True))
-
-
-def _require_from_zero(optimizer: Optimizer, group: dict[str, Any], *names: str) -> None:
-    for name in names:
-        if not 0 <= group[name] < float("inf"):
-            owner = type(optimizer).__name__
-            raise ValueError(f"{owner}: {name} must be a finite number from 0 up, got {group[name]!r}")

@@ -442,7 +442,7 @@ def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype,
     ours.step()
     group = ours.param_groups[0]
     plan, theirs = ours._plan(q, group), {}
-    ours._start(q, theirs, group)
+    ours._prepare(q, theirs, group)
     piece = {"weight": q.detach(), "gradient": p.grad} | {name: t for name, t in theirs.items() if name != "step"}
     ours.generator.manual_seed(7)
     seed = ours._seed(plan, p.device)

@@ -39,6 +39,8 @@ ROOMS = (
     "state_formats",
     "recipes",
     "optimizer_step",
+    "optimizer_settings",
+    "optimizer_states",
     "optimizers",
     "optimizer_backends",
     "stalls",
