@@ -40,7 +40,8 @@ def measure_memory(
     - parameters, gradients, states: counted from the tensors themselves;
     - activations: the rest of what is alive after forward, with the casts of autocast, without the batch.
 
-    On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu". On CUDA the caching
+    On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu"; oneDNN, whose kernels
+    take scratch memory, another amount on each kind of CPU, is off. On CUDA the caching
     allocator is asked, and the prediction is a trace as_on="cuda", replayed through a model of that allocator, whose
     blocks have up to 1 MiB too much. Only CUDA has: peak requested, without what blocks have too much, beside the trace
     itself; reserved, the most that the allocator held; and workspaces, those of cuBLAS, which all but the first of
@@ -88,6 +89,7 @@ def measure_memory(
             "threads": torch.get_num_threads(),
             "CUDA": torch.version.cuda or "",
             "torch.compile": "off",
+            "oneDNN": "off" if device.type == "cpu" else "",
             **{name: os.environ.get(name, "") for name in _VARIABLES},
             **notes,
         },

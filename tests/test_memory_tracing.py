@@ -13,7 +13,7 @@ from torch import nn
 
 from mixlab import PRESETS, Recipe, emulation
 from mixlab.memory.model_states import model_states
-from mixlab.memory.real_steps import _silenced, real_steps
+from mixlab.memory.real_steps import _silenced, real_steps, without_onednn
 from mixlab.memory.shapes import SHAPES, ModelShape
 from mixlab.memory.tracer import freed_by_reference_counts
 from mixlab.memory.traces import PHASES, Trace
@@ -95,6 +95,20 @@ def differences(name: str, recipe: str, optimizer: str) -> list[int]:
     return [traced - seen for traced, seen in pairs]
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_real_step_is_taken_without_onednn_and_then_all_is_as_before(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", before)
+    seen = []
+
+    def fails(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.mkldnn.enabled)
+        raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        real_steps(MODELS["mlp"], batch_of("mlp"), Recipe.parse("fp32"), device=CPU, loss=fails)
+    assert (seen, torch.backends.mkldnn.enabled) == ([False], before)
+
+
 def test_numbers_that_autograd_keeps_are_left_out():
     """It makes a tensor of 8 bytes of each, one a layer here; on a GPU too it lies in the host's memory."""
     assert differences("gpt2 materialised", "amp-bf16", "adamw") == [-16, -16, 0, 0, -16, -16, 0]
@@ -135,7 +149,7 @@ def test_micro_steps_to_the_byte(name, recipe):
         optimizer.step()
         optimizer.zero_grad()
 
-    with freed_by_reference_counts():
+    with freed_by_reference_counts(), without_onednn():
         step()
         states = [state for kept in optimizer.state.values() for state in kept.values()]
         before = sum(tensor.nbytes for tensor in (*model.parameters(), inputs, targets, *states))

@@ -75,7 +75,8 @@ def real_steps(
     """Takes the steps that `mixlab.memory.tracing.trace` traces, and returns what each but the first was seen to need.
 
     Each is that of a `Trainer`, without what that keeps for its records: no accuracy and no norm of gradients. It is
-    taken whatever the gradients are. A CPU computes with its own 16-bit products.
+    taken whatever the gradients are. A CPU computes with its own 16-bit products, by torch's own kernels: those of
+    oneDNN allocate scratch memory, how much depends on the CPU. Convolutions allocate some with either.
 
     Args:
         make_model: Returns a new model in float32 on the CPU.
@@ -162,7 +163,8 @@ class _Training:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         if self.device.type == "cpu":
-            yield
+            with without_onednn():
+                yield
             return
         with emulation.arithmetic(self.device, self.recipe.compute):
             yield
@@ -253,6 +255,17 @@ class _OnCpu:
 
 
 _MARK = "mixlab: "
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Makes torch's own kernels compute what oneDNN's would on a CPU, in the whole process."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextmanager

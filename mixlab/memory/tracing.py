@@ -80,9 +80,9 @@ def trace(
         as_on: "cuda": every size a multiple of 512 bytes, as CUDA's caching allocator gives them; CUDA's fused norms,
             dropout and attention (see `mixlab.memory.cuda_kernels`); and torch.optim over all parameters at once
             (foreach), as it chooses there by itself. Workspaces of cuBLAS and cuDNN are not in it. "cpu": to the byte
-            what a step on a CPU allocates, but for what kernels such as a convolution's allocate and free inside, and
-            for Python's numbers that autograd keeps, 8 bytes each. In neither are the tables of states in 8 bits, one
-            MiB for all.
+            what a step on a CPU allocates without oneDNN, whose kernels take scratch memory that depends on the CPU;
+            but for what other kernels such as a convolution's allocate and free inside, and for Python's numbers that
+            autograd keeps, 8 bytes each. In neither are the tables of states in 8 bits, one MiB for all.
         accumulation: Micro-steps a step.
 
     Raises:
