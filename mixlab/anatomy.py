@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mixlab.formats import FP32, Format, dtype_name
+from mixlab.histograms import dense, stored_values
+from mixlab.layers import floating_outputs, layer_of, require_hooks
 from mixlab.optimizers import state_tensors
 from mixlab.rounding import round_to
+from mixlab.tasks import Batch
 from mixlab.trainer import Trainer
 
 
@@ -52,22 +55,22 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 
     Args:
         trainer: At any step.
-        parameter: Whose weight is followed; None takes the first of the model.
+        parameter: Whose weight is followed; None takes the first of the model that is trained.
         element: Its index in the flattened parameter; None takes one whose gradient has the median magnitude.
 
     Raises:
-        ValueError: No such parameter or element.
+        ValueError: No such parameter or element, or one that no gradient reaches.
+        TypeError: The model, or a part of it, runs as compiled code.
     """
-    parameters = dict(trainer.model.named_parameters())
-    parameter = _known(trainer, parameter)
-    weight = parameters[parameter]
+    require_hooks(trainer.model, "dissect")
     batch = trainer.next_batch()
-    exact = trainer.reference_gradients(batch)[parameter]  # as float32 would have it
+    name, exact = _followed(trainer, parameter, batch)  # the gradient as float32 would have it
+    weight = dict(trainer.model.named_parameters(remove_duplicate=False))[name]
     if element is None:
-        element = median_element(trainer, parameter)
+        element = _median(exact)
     if type(element) is not int or not 0 <= element < weight.numel():
         raise ValueError(f"dissect: element must be from 0 to {weight.numel() - 1}, got {element!r}")
-    return tuple(_stages(trainer, batch, parameter, weight, element, float(exact.flatten()[element])))
+    return tuple(_stages(trainer, batch, name, weight, element, float(exact.flatten()[element])))
 
 
 def _stages(
@@ -85,15 +88,16 @@ def _stages(
         (_card(f"stored {name}", before, element), _card("as the product sees it", computed, element, recipe.compute)),
     )
 
-    layer = name.rpartition(".")[0]
-    with _watching(trainer.model.get_submodule(layer)) as seen:
+    with _watching(trainer.model, layer_of(name)) as modules:
         loss, _ = trainer.backward(batch)
-    output, output_gradient = seen["output"], seen.get("gradient")
+    seen = next(module for module in modules if module.output is not None)
+    layer, output, output_gradient = seen.name or "the model", seen.output, seen.gradient
+    assert output is not None
     yield Stage(
         "forward",
         "loss = criterion(model(inputs), targets)",
-        f"Layer {layer} multiplies in {recipe.compute} and hands on {dtype_name(output.dtype)}; "
-        f"the loss is {float(loss):.4g}.",
+        f"{f'Layer {layer}' if seen.name else 'The model'} multiplies in {recipe.compute} and hands on "
+        f"{dtype_name(output.dtype)}; the loss is {float(loss):.4g}.",
         (_card(f"output of {layer}", output), _card("loss", loss)),
     )
     scaled = loss.float() * trainer.task.loss_weight * scale
@@ -106,7 +110,7 @@ def _stages(
         (_card("loss", loss), _card("scaled loss", scaled)),
     )
     assert weight.grad is not None
-    scaled_gradient = weight.grad.detach().clone()
+    scaled_gradient = dense(weight.grad.detach()).clone()
     lost = int((scaled_gradient == 0).sum())
     yield Stage(
         "backward",
@@ -119,7 +123,7 @@ def _stages(
         ),
     )
     gradients = trainer.unscale()
-    unscaled = gradients[name].detach().clone()
+    unscaled = dense(weight.grad.detach()).clone()
     yield Stage(
         "unscale",
         "scaler.unscale_(optimizer)",
@@ -128,7 +132,7 @@ def _stages(
         else f"Nothing to divide by. In float32 the gradient would be {exact:.4g}.",
         (_card("gradient, unscaled", unscaled, element), _card("as float32 computes it", torch.tensor(exact))),
     )
-    found_inf = any(not bool(gradient.isfinite().all()) for gradient in gradients.values())
+    found_inf = any(not bool(stored_values(gradient).isfinite().all()) for gradient in gradients.values())
     yield Stage(
         "check",
         "found_inf",
@@ -160,23 +164,44 @@ def _stages(
     )
 
 
+class _Watched:
+    """A module's first output in a forward pass, and that output's gradient."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.output: Tensor | None = None
+        self.gradient: Tensor | None = None
+        self._waiting = False
+
+    def see(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        for tensor in floating_outputs(module, output)[:1]:
+            if self.output is None:
+                self.output = tensor.detach().clone()
+            if tensor.requires_grad and not self._waiting:  # in a checkpoint only when it is computed again
+                self._waiting = True
+                tensor.register_hook(self._keep)  # type: ignore[no-untyped-call]
+
+    def _keep(self, gradient: Tensor) -> None:
+        self.gradient = gradient.detach().clone()
+
+
 @contextmanager
-def _watching(layer: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Yields a dict that gets the layer's first output of this forward pass, and that output's gradient."""
-    seen: dict[str, Tensor] = {}
+def _watching(model: nn.Module, layer: str) -> Iterator[list[_Watched]]:
+    """Watches a layer and the modules around it: some layers are never called, and their parameters are used outside.
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple | list) else output
-        if "output" not in seen:
-            seen["output"] = tensor.detach()
-            if tensor.requires_grad:
-                tensor.register_hook(lambda gradient: seen.update(gradient=gradient.detach()))
+    (Such as `out_proj` of an `nn.MultiheadAttention`, or an `nn.ParameterList`.)
 
-    handle = layer.register_forward_hook(hook)
+    Yields:
+        The layer and those around it, from the innermost out.
+    """
+    parts = layer.split(".") if layer else []
+    modules = [_Watched(".".join(parts[:depth])) for depth in range(len(parts), -1, -1)]
+    handles = [model.get_submodule(module.name).register_forward_hook(module.see) for module in modules]
     try:
-        yield seen
+        yield modules
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _card(name: str, tensor: Tensor, element: int = 0, fmt: Format | None = None) -> Card:
@@ -207,18 +232,32 @@ def median_element(trainer: Trainer, parameter: str | None = None) -> int:
 
     0 if there is no such gradient.
     """
-    magnitudes = trainer.reference_gradients()[_known(trainer, parameter)].flatten().abs()
+    return _median(_followed(trainer, parameter, trainer.next_batch())[1])
+
+
+def _median(gradient: Tensor) -> int:
+    magnitudes = gradient.flatten().abs()
     alive = magnitudes.nonzero().flatten()
     if not len(alive):
         return 0
     return int(alive[magnitudes[alive].argsort()[len(alive) // 2]])
 
 
-def _known(trainer: Trainer, parameter: str | None) -> str:
-    names = [name for name, _ in trainer.model.named_parameters()]
-    if parameter is not None and parameter not in names:
-        raise ValueError(f"dissect: unknown parameter {parameter!r}: use one of {', '.join(names)}")
-    return names[0] if parameter is None else parameter
+def _followed(trainer: Trainer, parameter: str | None, batch: Batch) -> tuple[str, Tensor]:
+    """Returns the name of the parameter that is followed, and its gradient in float32."""
+    references = trainer.reference_gradients(batch)
+    allowed = f"use one of {', '.join(references)}"
+    if parameter is None:
+        return next(iter(references.items()))
+    parameters = dict(trainer.model.named_parameters(remove_duplicate=False))
+    if parameter not in parameters:
+        raise ValueError(f"dissect: unknown parameter {parameter!r}: {allowed}")
+    if not parameters[parameter].requires_grad:
+        raise ValueError(f"dissect: parameter {parameter!r} is frozen (requires_grad=False): {allowed}")
+    first = next(name for name, one in parameters.items() if one is parameters[parameter])  # of those that share it
+    if first not in references:
+        raise ValueError(f"dissect: no gradient reaches parameter {parameter!r}: {allowed}")
+    return parameter, references[first]
 
 
 def _cast_words(weights: Format, compute: Format) -> str:

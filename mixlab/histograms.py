@@ -89,6 +89,8 @@ class Histogram:
     def of(cls, x: Tensor, *, sample: int | None = None, random: Random | None = None) -> Histogram:
         """Counts a floating tensor of at most 32 bits, or a sample of `sample` elements of it.
 
+        Of a sparse tensor the sample is one of the elements that it stores; those that it leaves out are zeros.
+
         The sample is systematic: every k-th element from a random start, with k coprime to the number of elements, so
         that no row or column is favoured. Its error is taken as that of independent draws.
 
@@ -96,18 +98,35 @@ class Histogram:
             TypeError: `x` is float64 or not floating.
             ValueError: `sample` is not a positive whole number.
         """
-        drawn = draw_sample(as_float32(x), sample, random)
-        return cls((Stratum(_count(drawn), x.numel()),))
+        stored = stored_values(as_float32(x))
+        drawn = draw_sample(stored, sample, random)
+        return cls((Stratum(_count(drawn), stored.numel()),)) + cls.of_zeros(x.numel() - stored.numel())
+
+    @classmethod
+    def of_zeros(cls, numel: int) -> Histogram:
+        """Counts that many zeros."""
+        if not numel:
+            return cls(())
+        counts = np.zeros(_BINS, dtype=np.int64)
+        counts[0] = numel
+        return cls((Stratum(counts, numel),))
 
     @classmethod
     def of_samples(cls, samples: Sequence[Tensor], numels: Sequence[int]) -> list[Histogram]:
-        """Counts flat float32 samples of tensors with `numels` elements, in less time than one after the other."""
-        if not samples:
-            return []
-        bins = _bins(torch.cat(list(samples))).cpu().numpy()
-        ends = np.cumsum([len(sample) for sample in samples])
-        counts = [np.bincount(part, minlength=_BINS) for part in np.split(bins, ends[:-1])]
-        return [cls((Stratum(*pair),)) for pair in zip(counts, numels, strict=True)]
+        """Counts flat float32 samples of tensors with `numels` elements, in less time than one after the other.
+
+        They may lie on several devices.
+        """
+        places: dict[torch.device, list[int]] = {}
+        for place, sample in enumerate(samples):
+            places.setdefault(sample.device, []).append(place)
+        counts: dict[int, NDArray[np.int64]] = {}
+        for together in places.values():
+            bins = _bins(torch.cat([samples[place] for place in together])).cpu().numpy()
+            ends = np.cumsum([len(samples[place]) for place in together])
+            for place, part in zip(together, np.split(bins, ends[:-1]), strict=True):
+                counts[place] = np.bincount(part, minlength=_BINS)
+        return [cls((Stratum(counts[place], numel),)) for place, numel in enumerate(numels)]
 
     @property
     def sampled(self) -> int:
@@ -196,8 +215,24 @@ def as_float32(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype is torch.float64:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"probes look at floating tensors of at most 32 bits, got {came}; convert with .float() first")
+    if x.is_meta:
+        raise TypeError("probes look at the values of tensors, and on meta there are none; run on another device")
     x = x.detach()
     return x if x.dtype is torch.float32 else x.float()
+
+
+def stored_values(x: Tensor) -> Tensor:
+    """Returns the elements that a tensor stores: all of a dense one; of a sparse one none twice, the rest is zero."""
+    if x.layout is torch.sparse_coo:
+        return x.coalesce().values()
+    if x.layout is torch.strided and not x.is_nested:
+        return x
+    return x.values()
+
+
+def dense(x: Tensor) -> Tensor:
+    """Returns a tensor with all its elements, in the same memory if it stores them all."""
+    return x if x.layout is torch.strided else x.to_dense()
 
 
 def draw_sample(x: Tensor, size: int | None, random: Random | None) -> Tensor:

@@ -92,8 +92,9 @@ def dtype_ledger(
 ) -> Ledger:
     """Trains one step, runs one more forward and backward, and lists every tensor that is kept, as it is.
 
-    Activations are what autograd saves for backward, each storage once; a GPU's libraries may save other tensors than
-    a CPU's. What is passed on at once, and the libraries' workspaces, are not in it.
+    Activations are what autograd saves for backward, each storage once, without what checkpoints compute again then; a
+    GPU's libraries may save other tensors than a CPU's. Sparse gradients count as they are stored, values and indices.
+    What is passed on at once, and the libraries' workspaces, are not in it.
 
     Args:
         task, recipe, seed, device, native: As for `Trainer`.
@@ -111,8 +112,13 @@ def dtype_ledger(
     tensors: dict[str, list[Tensor]] = {
         "parameters": [*parameters],
         "master weights": [],
-        "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
+        "gradients": [],
     }
+    for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        values, *indices = _stored(gradient)
+        tensors["gradients"].append(values)
+        if indices:
+            tensors.setdefault("indices of sparse gradients", []).extend(indices)
     for name, state in state_tensors(trainer.optimizer):
         tensors.setdefault(STATE_NAMES.get(name, name), []).append(state)
     counts = [(what, _count((t.dtype, t.numel()) for t in kept)) for what, kept in tensors.items()]
@@ -157,14 +163,19 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and _address(args[0]) in self._parameters:
+        if func is torch.ops.aten._to_copy.default and self._is_parameter(args[0]):
             self._casts[_address(result)] = result
         return result
 
     def pack(self, tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point() and _address(tensor) not in self._parameters:
-            self._saved.setdefault(_address(tensor), tensor)
+        in_backward = torch._C._current_graph_task_id() != -1  # a checkpoint computes again
+        if not in_backward and tensor.is_floating_point() and not self._is_parameter(tensor):
+            for stored in _stored(tensor):
+                self._saved.setdefault(_address(stored), stored)
         return tensor
+
+    def _is_parameter(self, tensor: Tensor) -> bool:
+        return tensor.layout is torch.strided and _address(tensor) in self._parameters
 
     def counts(self) -> list[tuple[str, Counter[torch.dtype]]]:
         """Returns the elements of casts and of activations by dtype; a storage counts whole, whatever was viewed."""
@@ -174,6 +185,17 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
             [(t.dtype, t.untyped_storage().nbytes() // t.dtype.itemsize) for t in kept] for kept in (casts, activations)
         ]
         return [(what, _count(kept)) for what, kept in zip(_PASSING, sizes, strict=True)]
+
+
+def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Returns a tensor itself, or the values and indices that a sparse one is made of, as they are."""
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return (tensor._values(), tensor._indices())
+    rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    indices = (tensor.crow_indices(), tensor.col_indices()) if rows else (tensor.ccol_indices(), tensor.row_indices())
+    return (tensor.values(), *indices)
 
 
 def _address(tensor: Tensor) -> int:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from random import Random
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mixlab.formats import Format
-from mixlab.histograms import Histogram, as_float32, draw_sample, require_sample
+from mixlab.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
+from mixlab.layers import floating_outputs, layer_of, parameters_by_layer, require_hooks, require_values
 
 Kind = Literal["activation", "gradient", "weight_gradient"]
 
@@ -69,7 +73,7 @@ def tensor_stats(
     """Returns the statistics of one tensor; see `Histogram.of` for `sample` and for what is refused."""
     x = as_float32(x)
     histogram = Histogram.of(x, sample=sample, random=random)
-    amax, finite = _amax(x)
+    amax, finite = _amax(stored_values(x))
     counts = histogram.special_counts if histogram.exact else _special_counts(x, finite)
     return TensorStats(layer, kind, x.numel(), *counts, amax, histogram)
 
@@ -119,11 +123,24 @@ def underflow_by_layer(gradients: Mapping[str, Tensor], references: Mapping[str,
     lost: dict[str, int] = {}
     non_zero: dict[str, int] = {}
     for name, reference in references.items():
-        layer = name.rpartition(".")[0]
+        layer = layer_of(name)
         alive = reference != 0
-        lost[layer] = lost.get(layer, 0) + int((alive & (gradients[name] == 0)).sum())
+        lost[layer] = lost.get(layer, 0) + int((alive & (dense(gradients[name]) == 0)).sum())
         non_zero[layer] = non_zero.get(layer, 0) + int(alive.sum())
     return {layer: lost[layer] / count if count else 0.0 for layer, count in non_zero.items()}
+
+
+_HIDDEN = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Hides forward passes from every `track`, and what is computed backward from them."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
 
 
 class track:  # noqa: N801  a context manager, named as a verb
@@ -131,7 +148,12 @@ class track:  # noqa: N801  a context manager, named as a verb
 
     It is a sequence of `TensorStats` in the order of the model's modules, looked up by (layer, kind). Gradients
     are seen as backward delivers them, with the loss scale still in them, and not added to those of an earlier backward
-    pass. Of a layer that returns a tuple or list, such as an LSTM, the tensors directly in it are seen.
+    pass. Outputs are seen in tuples, lists, dicts and dataclasses too; of a recurrent layer such as an LSTM without the
+    states beside them.
+
+    Each tensor counts once: a parameter that several layers share with the first of them, what a checkpoint computes
+    again not a second time, and a weight gradient that a pass delivers in parts as their sum. Of a sparse gradient the
+    elements that are left out count as zeros.
 
     Args:
         model: Any module; the layers are its submodules that have parameters of their own.
@@ -139,6 +161,11 @@ class track:  # noqa: N801  a context manager, named as a verb
             exact.
         kinds: Which of "activation", "gradient" and "weight_gradient" to watch.
         seed: Of the sample.
+
+    Raises:
+        TypeError, ValueError: No module, or an option that cannot be. When entered: a module that was compiled, unless
+            only weight gradients are watched, or a parameter without values. While entered: a tensor of float64 or
+            complex numbers; the words name the layer.
     """
 
     def __init__(
@@ -157,33 +184,41 @@ class track:  # noqa: N801  a context manager, named as a verb
         if unknown:
             raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(Kind))}")
         require_sample(sample)
-        self._layers = {
-            name: module
-            for name, module in model.named_modules()
-            if next(module.parameters(recurse=False), None) is not None
-        }
+        self._model = model
         self._kinds = kinds
         self._sample = sample
         self._random = Random(seed)
+        self._layers = list(parameters_by_layer(model))
         self._handles: list[RemovableHandle] = []
-        self._drawn: list[tuple[Tensor, TensorStats]] = []
+        self._leaves: set[tuple[str, Tensor]] = set()
+        self._drawn: list[_Drawn] = []
+        self._parts: dict[Tensor, _Part] = {}  # weight gradients of the backward pass that is running
+        self._in_pass = False
         self._stats: dict[tuple[str, Kind], TensorStats] = {}
 
     def __enter__(self) -> track:
-        for name, module in self._layers.items():
-            if "activation" in self._kinds or "gradient" in self._kinds:
-                self._handles.append(module.register_forward_hook(self._forward_hook(name)))
+        require_values(self._model, "track")
+        if self._kinds != ("weight_gradient",):
+            require_hooks(self._model, "track")
+        layers = parameters_by_layer(self._model)
+        self._layers = list(layers)
+        self._handles.append(self._model.register_forward_hook(self._root_hook))
+        for layer, parameters in layers.items():
+            module = self._model.get_submodule(layer)
+            self._handles.append(module.register_forward_hook(partial(self._forward_hook, layer)))
             if "weight_gradient" in self._kinds:
-                for parameter in module.parameters(recurse=False):
+                for parameter in parameters.values():
                     if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad
-                        see = partial(self._see, name, "weight_gradient")
-                        self._handles.append(parameter.register_hook(see))
+                        see = partial(self._see_part, layer, parameter)
+                        self._handles.append(parameter.register_hook(see))  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._leaves.clear()
+        self._end_pass()
         self._count_samples()
 
     def __getitem__(self, key: tuple[str, Kind]) -> TensorStats:
@@ -193,8 +228,8 @@ class track:  # noqa: N801  a context manager, named as a verb
         return self._stats[key]
 
     def __iter__(self) -> Iterator[TensorStats]:
-        layers = list(self._layers)
-        return iter(sorted(self._stats.values(), key=lambda s: (layers.index(s.layer), get_args(Kind).index(s.kind))))
+        places = {layer: place for place, layer in enumerate(self._layers)}
+        return iter(sorted(self._stats.values(), key=lambda s: (places[s.layer], get_args(Kind).index(s.kind))))
 
     def __len__(self) -> int:
         return len(self._stats)
@@ -206,37 +241,123 @@ class track:  # noqa: N801  a context manager, named as a verb
             raise KeyError(f"track: nothing of kind {kind!r} was seen; run forward and backward inside the with block")
         return replace(reduce(operator.add, stats), layer="all")
 
-    def _forward_hook(self, layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            for tensor in output if isinstance(output, tuple | list) else (output,):
-                if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                    continue
-                if "activation" in self._kinds:
-                    self._see(layer, "activation", tensor)
-                if "gradient" in self._kinds and tensor.requires_grad:
-                    tensor.register_hook(partial(self._see, layer, "gradient"))  # type: ignore[no-untyped-call]
+    def _root_hook(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        """Has the model's own outputs tell when a backward pass begins, before any part of it runs in passes within."""
+        for tensor in floating_outputs(module, output):
+            if tensor.grad_fn is not None:
+                tensor.register_hook(lambda _gradient: self._begin_pass())  # type: ignore[no-untyped-call]
 
-        return hook
+    def _forward_hook(self, layer: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if _HIDDEN.get():
+            return
+        again = _in_backward()  # a checkpoint runs this layer a second time
+        if again:
+            self._begin_pass()
+        else:
+            self._end_pass()  # one that an error ended, if any
+        for tensor in floating_outputs(module, output):
+            if "activation" in self._kinds and not again:
+                self._see(layer, "activation", tensor)
+            if "gradient" in self._kinds and tensor.requires_grad:
+                self._watch(layer, tensor)
+
+    def _watch(self, layer: str, output: Tensor) -> None:
+        if not output.is_leaf:
+            output.register_hook(partial(self._see_gradient, layer))  # type: ignore[no-untyped-call]
+        elif (layer, output) not in self._leaves:  # a parameter, which outlives the pass
+            self._leaves.add((layer, output))
+            hook = partial(self._see_gradient, layer)
+            self._handles.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def _see_gradient(self, layer: str, gradient: Tensor) -> None:
+        if self._handles:  # still entered
+            self._begin_pass()
+            self._see(layer, "gradient", gradient)
 
     def _see(self, layer: str, kind: Kind, x: Tensor) -> None:
-        if self._sample is None:
-            self._add(tensor_stats(x, layer=layer, kind=kind))
+        drawn = self._draw(layer, kind, x)
+        if drawn.sample is None:
+            self._add(drawn.stats)
+        else:
+            self._drawn.append(drawn)
+
+    def _see_part(self, layer: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        """Sees a weight gradient, or what a pass within this backward pass, as of a checkpoint, adds to it."""
+        self._begin_pass()
+        part = self._parts.get(parameter)
+        before = None if part is None else parameter.grad if part.gradient is None else part.gradient
+        if part is None or before is None:
+            drawn = self._draw(layer, "weight_gradient", gradient)
+            # Held only where .grad has another pass's in it: a gradient that somebody holds is copied to .grad.
+            self._parts[parameter] = _Part(drawn, None if parameter.grad is None else gradient)
+            if drawn.sample is not None:
+                self._drawn.append(drawn)
+            elif part is not None:
+                self._add(part.drawn.stats)
             return
-        x = as_float32(x)
-        amax, finite = _amax(x)
-        stats = TensorStats(layer, kind, x.numel(), *_special_counts(x, finite), amax, Histogram(()))
-        sample = draw_sample(x, self._sample, self._random)  # after a full pass, which brought x into the cache
-        self._drawn.append((sample.clone(), stats))
+        total = before.detach() + gradient
+        drawn = self._draw(layer, "weight_gradient", total)
+        part.drawn.sample, part.drawn.numel, part.drawn.stats = drawn.sample, drawn.numel, drawn.stats
+        part.gradient = None if part.gradient is None else total
+
+    def _begin_pass(self) -> None:
+        if not self._in_pass and self._handles:
+            self._in_pass = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
+
+    def _end_pass(self) -> None:
+        self._in_pass = False
+        parts, self._parts = self._parts, {}
+        for part in parts.values():
+            if part.drawn.sample is None:
+                self._add(part.drawn.stats)
+
+    def _draw(self, layer: str, kind: Kind, x: Tensor) -> _Drawn:
+        try:
+            x = as_float32(x)
+        except TypeError as error:
+            raise TypeError(f"track: {kind} of layer {layer!r}: {error}") from None
+        if self._sample is None:
+            return _Drawn(None, x.numel(), tensor_stats(x, layer=layer, kind=kind))
+        stored = stored_values(x)
+        left_out = x.numel() - stored.numel()
+        amax, finite = _amax(stored)
+        counts = _special_counts(x, finite)
+        stats = TensorStats(layer, kind, x.numel(), *counts, amax, Histogram.of_zeros(left_out))
+        sample = draw_sample(stored, self._sample, self._random)  # after a full pass, which brought x into the cache
+        return _Drawn(sample.clone(), stored.numel(), stats)
 
     def _count_samples(self) -> None:
         drawn, self._drawn = self._drawn, []
-        histograms = Histogram.of_samples([sample for sample, _ in drawn], [stats.numel for _, stats in drawn])
-        for (_, stats), histogram in zip(drawn, histograms, strict=True):
-            self._add(replace(stats, histogram=histogram))
+        samples = [one.sample for one in drawn if one.sample is not None]
+        histograms = Histogram.of_samples(samples, [one.numel for one in drawn])
+        for one, histogram in zip(drawn, histograms, strict=True):
+            self._add(replace(one.stats, histogram=one.stats.histogram + histogram))
 
     def _add(self, stats: TensorStats) -> None:
         earlier = self._stats.get((stats.layer, stats.kind))
         self._stats[stats.layer, stats.kind] = earlier + stats if earlier else stats
+
+
+@dataclass
+class _Drawn:
+    """Statistics of a tensor, and the sample that is still to be counted for its histogram; None if it is in it."""
+
+    sample: Tensor | None
+    numel: int
+    stats: TensorStats
+
+
+@dataclass
+class _Part:
+    """What a backward pass has delivered of a weight gradient so far; None: it is what is in .grad."""
+
+    drawn: _Drawn
+    gradient: Tensor | None
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 def _amax(x: Tensor) -> tuple[float, bool]:
@@ -253,5 +374,6 @@ def _amax(x: Tensor) -> tuple[float, bool]:
 
 def _special_counts(x: Tensor, finite: bool) -> tuple[int, int, int]:
     """Returns how many elements of a float32 tensor are zero, infinite and NaN; with `finite`, the last two are 0."""
-    zeros = x.numel() - int(x.count_nonzero())
+    numel, x = x.numel(), stored_values(x)
+    zeros = numel - int(x.count_nonzero())
     return (zeros, 0, 0) if finite else (zeros, int(x.isinf().sum()), int(x.isnan().sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from mixlab import optimizers
@@ -74,19 +76,17 @@ class Task:
         """Returns the model that this seed gives, and leaves torch's global generator as it was.
 
         Raises:
-            TypeError: `make_model` returned something else than a module in float32.
+            TypeError: `make_model` returned something else than a module on the CPU whose parameters are float32.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.make_model()
         if not isinstance(model, nn.Module):
             raise TypeError(f"Task {self.name}: make_model must return a new torch.nn.Module, got {model!r}")
-        dtypes = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
-        if dtypes:
-            raise TypeError(
-                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores as it "
-                f"says; got {', '.join(map(str, dtypes))}"
-            )
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._require_values(name, tensor)
+        for name, parameter in model.named_parameters():
+            self._require_float32(name, parameter)
         return model
 
     def batch(self, seed: int, step: int) -> Batch:
@@ -109,9 +109,34 @@ class Task:
         """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
         inputs, targets = batch
         logits = model(inputs)  # (B, C) or (B, T, C)
+        self._require_logits(model, logits, targets)
         logits, targets = logits.flatten(0, -2), targets.flatten()
         accuracy = (logits.detach().argmax(-1) == targets).float().mean()
         return F.cross_entropy(logits, targets), accuracy
+
+    def _require_values(self, name: str, tensor: Tensor) -> None:
+        why = ""
+        if is_lazy(tensor):
+            why = "because its lazy module was not called: call the model once on a batch before returning it"
+        elif tensor.is_meta:
+            why = "because it is on meta: make it on the CPU"
+        if why:
+            raise TypeError(f"Task {self.name}: make_model must return a module with values; {name} has none, {why}")
+
+    def _require_float32(self, name: str, parameter: Tensor) -> None:
+        if parameter.dtype is not torch.float32:
+            raise TypeError(
+                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores as it "
+                f"says; got {parameter.dtype} in {name}"
+            )
+
+    def _require_logits(self, model: object, logits: object, targets: Tensor) -> None:
+        must = f"Task {self.name}: {type(model).__name__} must return logits, one floating tensor (B, C) or (B, T, C)"
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"{must}; got {type(logits).__name__}: wrap it in a module that returns its logits")
+        if not logits.is_floating_point() or logits.dim() < 2 or logits.shape[:-1].numel() != targets.numel():
+            came = f"{logits.dtype} {tuple(logits.shape)} for targets {tuple(targets.shape)}"
+            raise TypeError(f"{must}; got {came}")
 
 
 def make_optimizer(
@@ -136,7 +161,7 @@ def make_optimizer(
 
     Raises:
         ValueError: The recipe says how states are stored, and an optimizer of your own does too.
-        TypeError: Your own function returned no optimizer.
+        TypeError: Your own function returned no optimizer, or one that cannot step without a closure, as LBFGS.
     """
     plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
     plain = plain or recipe.update == "per_op"
@@ -153,6 +178,12 @@ def make_optimizer(
     own = optimizer(parameters, lr)
     if not isinstance(own, Optimizer):
         raise TypeError(f"{owner}: optimizer must return a torch.optim.Optimizer, got {type(own).__name__}")
+    closure = inspect.signature(own.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{owner}: optimizer must step on gradients that are there; {type(own).__name__}.step needs a closure, "
+            "which evaluates the model again within the step"
+        )
     return own
 
 

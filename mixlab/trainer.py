@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from mixlab import emulation
-from mixlab.formats import FP32
+from mixlab.evaluation import evaluating
+from mixlab.formats import FP32, Format
+from mixlab.histograms import dense, stored_values
 from mixlab.machine import usable_device
-from mixlab.probes import underflow_by_layer
+from mixlab.probes import underflow_by_layer, unwatched
 from mixlab.recipes import Recipe
 from mixlab.tasks import Batch, Task, step_seed
 
@@ -63,7 +65,8 @@ class Trainer:
         recipe: How.
         seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
         device: Where; None takes CUDA if there is one.
-        probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never.
+        probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never. A model of
+            TorchScript, whose parameters cannot be replaced for a pass, cannot be probed.
         native: On a CPU, compute as the CPU does: with its own autocast lists, and fp16 at its own, low speed. By
             default a CPU emulates a GPU (`mixlab.emulation`). On CUDA this changes nothing.
 
@@ -96,8 +99,11 @@ class Trainer:
         self.probe_every = probe_every
         self.native = native
         self.model = task.seeded_model(seed).to(self.device, recipe.weights.dtype)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ValueError(f"Trainer: no parameter of the model of task {task.name} requires a gradient")
         if recipe.gradients != recipe.weights:
-            for parameter in self.model.parameters():
+            for parameter in trained:
                 parameter.grad_dtype = recipe.gradients.dtype
         self._generator = torch.Generator(self.device)
         self.optimizer = task.make_optimizer(self.model, recipe, generator=self._generator)
@@ -146,9 +152,10 @@ class Trainer:
         Returns:
             (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
         """
-        with self._random_numbers(), self._arithmetic():
+        with self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
             with self._autocast():
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
+            self._require_gradient(loss)
             weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
             compute = self.recipe.compute if self.recipe.autocast and not self.native else FP32
             emulation.run_backward(self.scaler.scale(weighted), compute, self.device)
@@ -169,23 +176,53 @@ class Trainer:
         self.step += 1
 
     def held_out(self) -> tuple[float, float]:
-        """Returns (loss, accuracy) on the task's held-out batch, computed as the recipe computes."""
-        with torch.no_grad(), self._arithmetic(), self._autocast():
+        """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode, computed as the recipe computes.
+
+        The training goes on as if it had not been called: modes, buffers and random numbers are put back.
+        """
+        with (
+            torch.no_grad(),
+            unwatched(),
+            evaluating(self.model),
+            self._random_numbers("held_out"),
+            self._arithmetic(self.recipe.compute),
+            self._autocast(),
+        ):
             loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
         return float(loss), float(accuracy)
 
     def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one."""
-        model = self.model
-        parameters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
-        buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in model.named_buffers()}
+        """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one.
+
+        Frozen parameters, and those that no gradient reaches, are left out. Sparse gradients are returned dense.
+
+        Raises:
+            TypeError: The model is one of TorchScript.
+        """
+        for name, module in self.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                came = f"module {name}" if name else "the model"
+                raise TypeError(
+                    f"reference_gradients: {came} is one of TorchScript, whose parameters cannot be replaced for a "
+                    "pass in float32; make the model without torch.jit, or do not probe it"
+                )
+        parameters = {
+            name: p.detach().float().requires_grad_(p.requires_grad) for name, p in self.model.named_parameters()
+        }
+        buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in self.model.named_buffers()}
         inputs, targets = batch or self.next_batch()
         inputs = inputs.float() if inputs.is_floating_point() else inputs
-        with self._random_numbers():
-            loss, _ = self.task.loss(lambda x: functional_call(model, (parameters, buffers), (x,)), (inputs, targets))
-            loss = loss * self.task.loss_weight
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        return {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}
+
+        def run(model: nn.Module) -> None:
+            with self._random_numbers("forward"), self._arithmetic(FP32):
+                loss, _ = self.task.loss(model, (inputs, targets))
+                self._require_gradient(loss)
+                (loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+
+        replaced = {f"model.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
+        with unwatched():
+            functional_call(_Applied(self.model), replaced, (run,))
+        return {name: dense(p.grad) for name, p in parameters.items() if p.grad is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that decides the steps to come; tensors are the live ones, not copies."""
@@ -216,24 +253,45 @@ class Trainer:
             return torch.autocast(self.device.type, dtype=compute.dtype)
         return emulation.autocast(compute, self.device)
 
-    def _arithmetic(self) -> AbstractContextManager[object]:
+    def _arithmetic(self, compute: Format) -> AbstractContextManager[object]:
         if self.native and self.device.type == "cpu":
             return nullcontext()
-        return emulation.arithmetic(self.device, self.recipe.compute)
+        return emulation.arithmetic(self.device, compute)
+
+    def _require_gradient(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise ValueError(
+                f"Trainer: the loss of task {self.task.name} depends on no parameter that requires a gradient; "
+                "the model must not detach its outputs, nor run under torch.no_grad()"
+            )
 
     @contextmanager
-    def _random_numbers(self) -> Iterator[None]:
-        """Seeds torch's global generators for this step, and puts them back afterwards."""
+    def _random_numbers(self, purpose: str) -> Iterator[None]:
+        """Seeds torch's global generators for this step and purpose, and puts them back afterwards."""
         on_cuda = self.device.type == "cuda"
         # torch.manual_seed would note the seed for a CUDA that is not there, with a stack trace, at every step.
         reseed = torch.manual_seed if on_cuda else torch.default_generator.manual_seed
         with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
-            reseed(step_seed(self.seed, self.step))
+            reseed(step_seed(self.seed, self.step, purpose))
             yield
+
+
+class _Applied(nn.Module):
+    """Calls a function of a model; as its forward, so that `functional_call` replaces parameters in all of it.
+
+    In backward too, where checkpoints run forward again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module], None]) -> None:
+        function(self.model)
 
 
 def _norm(gradients: Iterable[Tensor]) -> Tensor:
     """Returns the norm of all gradients together, in float32 whatever their dtype."""
-    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
+    norms = torch._foreach_norm([stored_values(gradient) for gradient in gradients], 2, dtype=torch.float32)
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total

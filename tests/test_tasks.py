@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD, AdamW
 
 from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
@@ -68,9 +69,16 @@ def test_sgd_undoes_the_loss_weight_and_adam_need_not():
 
 
 def test_step_seeds_differ():
-    purposes = ("", "update")
+    purposes = ("", "update", "forward", "held_out")
     seeds = {step_seed(seed, step, purpose) for seed in range(30) for step in range(30) for purpose in purposes}
-    assert len(seeds) == 1800
+    assert len(seeds) == 3600
+
+
+def test_the_seeds_of_batches_are_those_of_the_shipped_records():
+    assert [step_seed(0, step) for step in range(2)] == SEEDS_OF_BATCHES
+
+
+SEEDS_OF_BATCHES = [7896617691693857887, 2918264622725855778]
 
 
 def test_torchs_own_optimizer_serves_where_it_stores_as_asked():
@@ -119,6 +127,52 @@ def test_bad_input_is_named(change, message):
     task = load_task("digits-mlp")
     with pytest.raises(ValueError, match=message):
         Task("mine", task.make_model, task.draw, task.held_out, **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10).double()), "got torch.float64 in 1.weight"),
+        (lambda: nn.Sequential(nn.LazyLinear(10)), "0.weight has none, because its lazy module was not called"),
+        (lambda: nn.Sequential(nn.LazyBatchNorm1d(affine=False)), "0.running_mean has none, because its lazy module"),
+        (lambda: nn.Sequential(nn.Linear(64, 10, device="meta")), "0.weight has none, because it is on meta"),
+    ],
+)
+def test_a_model_that_cannot_be_stored_is_named_with_the_parameter(make, words):
+    task = replace(load_task("digits-mlp"), make_model=make)
+    with pytest.raises(TypeError, match=words):
+        task.seeded_model(0)
+
+
+class Returns(nn.Module):
+    def __init__(self, convert) -> None:
+        super().__init__()
+        self.linear, self.convert = nn.Linear(64, 10), convert
+
+    def forward(self, x):
+        return self.convert(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("convert", "words"),
+    [
+        (lambda x: {"logits": x}, r"Returns must return logits, one floating tensor \(B, C\) .*; got dict: wrap it"),
+        (lambda x: (x, x), "got tuple"),
+        (lambda x: x.argmax(-1), r"got torch.int64 \(64,\) for targets \(64,\)"),
+        (lambda x: x[:, 0], r"got torch.float32 \(64,\) for targets \(64,\)"),
+        (lambda x: x[:3], r"got torch.float32 \(3, 10\) for targets \(64,\)"),
+    ],
+)
+def test_a_model_that_returns_no_logits_is_named(convert, words):
+    task = replace(load_task("digits-mlp"), make_model=lambda: Returns(convert))
+    with pytest.raises(TypeError, match=words):
+        task.loss(task.seeded_model(0), task.batch(0, 0))
+
+
+def test_an_optimizer_that_needs_a_closure_is_named():
+    task = replace(load_task("digits-mlp"), optimizer=lambda parameters, lr: torch.optim.LBFGS(parameters, lr))
+    with pytest.raises(TypeError, match=r"LBFGS.step needs a closure, which evaluates the model again"):
+        Trainer(task, Recipe(), device="cpu")
 
 
 def test_an_unknown_task_is_named_with_the_known_ones():

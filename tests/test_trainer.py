@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mixlab import PRESETS, Recipe, Task, Trainer, load_task
+from mixlab import FP32, PRESETS, TF32, Recipe, Task, Trainer, load_task, track
 from mixlab.optimizers import state_tensors
+from mixlab.tasks import step_seed
 from tests.small import SMALL_GPT
 
 STATES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "master", "compensation")
@@ -228,6 +231,264 @@ def test_dropout_and_batch_norm_survive_probing_and_resuming():
     resumed.load_state_dict(copy.deepcopy(half.state_dict()))
     assert [record.step for record in resumed.steps(3)] == [3, 4, 5]
     assert torch.equal(weights(plain), weights(resumed))
+
+
+def test_dropout_does_not_depend_on_which_rows_were_drawn():
+    digits = load_task("digits-mlp")
+    masks = []
+
+    class Drawing(nn.Linear):
+        def forward(self, x):
+            masks.append(torch.rand(3))
+            return super().forward(x)
+
+    def draw_more(generator):
+        torch.rand(7, generator=generator)
+        return digits.draw(generator)
+
+    for draw in (digits.draw, draw_more):
+        trained("fp32", 1, task=Task("drawing", lambda: Drawing(64, 10), draw, digits.held_out))
+    assert torch.equal(*masks)
+    assert torch.equal(masks[0], torch.rand(3, generator=torch.Generator().manual_seed(step_seed(0, 0, "forward"))))
+    assert not torch.equal(masks[0], torch.rand(3, generator=torch.Generator().manual_seed(step_seed(0, 0))))
+
+
+class Evaluated(Noisy):
+    """With a part that the user froze in evaluation mode, one that always trains, and one that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.BatchNorm1d(64).eval()
+        self.stubborn = AlwaysTraining(64)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        return super().forward(self.stubborn(self.frozen(x)))
+
+
+class AlwaysTraining(nn.BatchNorm1d):
+    def train(self, _mode: bool = True):
+        return super().train(True)
+
+
+def test_held_out_is_evaluation_and_leaves_no_trace():
+    digits = load_task("digits-mlp")
+    task = Task("evaluated", Evaluated, digits.draw, digits.held_out)
+    trainer, _ = trained("fp32", 2, task=task)
+    modes = {name: module.training for name, module in trainer.model.named_modules()}
+    assert (modes["frozen"], modes["drop"], modes["stubborn"]) == (False, True, True)
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in trainer.model.named_buffers()}
+    by_hand = copy.deepcopy(trainer.model).eval()
+    with torch.no_grad():
+        logits = by_hand(digits.held_out[0])
+    expected = F.cross_entropy(logits, digits.held_out[1]).item()
+    accuracy = (logits.argmax(-1) == digits.held_out[1]).float().mean().item()
+    state = torch.get_rng_state()
+    assert [trainer.held_out() for _ in range(3)] == [(expected, accuracy)] * 3
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {name: module.training for name, module in trainer.model.named_modules()} == modes
+    for name, buffer in trainer.model.named_buffers():
+        assert buffer is buffers[name][0], name
+        assert torch.equal(buffer, buffers[name][1]), name
+    interrupted, _ = trained("fp32", 1, task=task)
+    interrupted.held_out()
+    assert torch.equal(weights(trainer), weights(next_step(interrupted)))
+
+
+def next_step(trainer: Trainer) -> Trainer:
+    list(trainer.steps(1))
+    return trainer
+
+
+def test_an_evaluation_that_fails_puts_the_modes_back():
+    digits = load_task("digits-mlp")
+    trainer, _ = trained("fp32", 1, task=Task("noisy", Noisy, digits.draw, (torch.ones(3, 63), digits.held_out[1][:3])))
+    with pytest.raises(RuntimeError, match="63"):
+        trainer.held_out()
+    assert all(module.training for module in trainer.model.modules())
+
+
+def test_an_evaluation_that_draws_numbers_draws_the_same_again():
+    digits = load_task("digits-mlp")
+
+    class Sampling(nn.Linear):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    trainer, _ = trained("fp32", 1, task=Task("sampling", lambda: Sampling(64, 10), digits.draw, digits.held_out))
+    state = torch.get_rng_state()
+    assert trainer.held_out() == trainer.held_out()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def partly_frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+    model[0].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "amp-fp16", "lean-bf16", "amp-bf16,gradients=bf16"])
+def test_frozen_layers_stay_and_the_others_are_probed(recipe):
+    task = replace(load_task("digits-mlp"), make_model=partly_frozen)
+    trainer, records = trained(recipe, 2, task=task, probe_every=1)
+    assert [set(record.underflow) for record in records] == [{"2"}, {"2"}]
+    first = task.seeded_model(0)[0].weight.to(trainer.recipe.weights.dtype)
+    assert torch.equal(trainer.model[0].weight, first)
+    assert not torch.equal(weights(trainer), weights(trained(recipe, 0, task=task)[0]))
+
+
+def test_a_model_without_anything_to_train_is_named():
+    digits = load_task("digits-mlp")
+    with pytest.raises(ValueError, match="no parameter of the model of task digits-mlp requires a gradient"):
+        Trainer(replace(digits, make_model=lambda: partly_frozen().requires_grad_(False)), Recipe())
+
+    class Detached(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="depends on no parameter that requires a gradient"):
+        trained("fp32", 1, task=replace(digits, make_model=lambda: Detached(64, 10)))
+
+
+class Recomputed(nn.Module):
+    """One layer used in two segments, recomputed in backward or kept."""
+
+    def __init__(self, reentrant: bool | None) -> None:
+        super().__init__()
+        self.first, self.norm, self.again, self.out = (
+            nn.Linear(64, 32),
+            nn.BatchNorm1d(32),
+            nn.Linear(32, 32),
+            nn.Linear(32, 10),
+        )
+        self.reentrant = reentrant
+
+    def segment(self, x):
+        return F.dropout(torch.tanh(self.again(x)), 0.25)
+
+    def forward(self, x):
+        x = self.norm(self.first(x))
+        for _ in range(2):
+            x = self.segment(x) if self.reentrant is None else checkpoint(self.segment, x, use_reentrant=self.reentrant)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "bf16", "amp-bf16"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_references_of_checkpointed_layers_are_those_of_kept_ones(recipe, reentrant):
+    digits = load_task("digits-mlp")
+    kept, recomputed = (
+        trained(recipe, 0, task=replace(digits, make_model=lambda how=how: Recomputed(how)), probe_every=1)[0]
+        for how in (None, reentrant)
+    )
+    expected, found = kept.reference_gradients(), recomputed.reference_gradients()
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert torch.equal(gradient, found[name]), name
+        assert gradient.dtype is torch.float32
+    assert all(p.grad is None for p in recomputed.model.parameters())
+    assert torch.equal(recomputed.model.norm.running_mean, torch.zeros(32))
+    for trainer in (kept, recomputed):
+        list(trainer.steps(1))
+    # With autocast a reentrant checkpoint casts the shared weight twice, and its two gradients meet in float32.
+    assert torch.equal(weights(kept), weights(recomputed)) or (reentrant and recipe == "amp-bf16")
+
+
+def test_references_are_in_float32_whatever_the_recipe_computes_in(monkeypatch):
+    """On CUDA, products and convolutions in tf32 are allowed or not by `emulation.arithmetic`."""
+    asked = []
+
+    def arithmetic(device, compute=FP32):
+        asked.append(compute)
+        return nullcontext()
+
+    trainer, _ = trained("tf32", 0)
+    monkeypatch.setattr("mixlab.trainer.emulation.arithmetic", arithmetic)
+    trainer.reference_gradients()
+    trainer.backward()
+    assert asked == [FP32, TF32]
+
+
+@pytest.mark.gpu
+def test_references_on_a_gpu_are_in_float32():
+    task = load_task("digits-cnn")
+    on_gpu, on_cpu = (
+        Trainer(task, Recipe.parse("amp-bf16"), device=device).reference_gradients() for device in ("cuda", "cpu")
+    )
+    for name, gradient in on_cpu.items():
+        difference = (on_gpu[name].cpu() - gradient).norm() / gradient.norm()
+        assert difference < 1e-5, name  # tf32 would miss by 3e-4
+
+
+class Looked(nn.Module):
+    """Pixels as rows of a table."""
+
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(17, 4, sparse=sparse)
+        self.out = nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.out(self.table(x).flatten(1))
+
+
+def looked(sparse: bool) -> Task:
+    digits = load_task("digits-mlp")
+
+    def levels(batch):
+        return (batch[0] * 16).long(), batch[1]
+
+    return Task(
+        "looked",
+        lambda: Looked(sparse),
+        lambda generator: levels(digits.draw(generator)),
+        levels(digits.held_out),
+        lambda parameters, lr: torch.optim.SGD(parameters, 0.1),
+    )
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "amp-fp16", "bf16"])
+def test_a_sparse_embedding_trains_as_a_dense_one(recipe):
+    (dense, expected), (sparse, records) = (
+        trained(recipe, 3, task=looked(kind), probe_every=1) for kind in (False, True)
+    )
+    tolerance = {"fp32": 1e-5, "amp-fp16": 1e-3, "bf16": 1e-2}[
+        recipe
+    ]  # rows that are met again are added in another order
+    assert torch.allclose(weights(dense).float(), weights(sparse).float(), rtol=tolerance, atol=tolerance)
+    for one, other in zip(expected, records, strict=True):
+        assert one.underflow.keys() == other.underflow.keys() == {"table", "out"}
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=10 * tolerance)
+    assert all(gradient.layout is torch.strided for gradient in sparse.reference_gradients().values())
+
+
+def test_a_probe_is_not_seen_by_track():
+    trainer = Trainer(load_task("digits-mlp"), Recipe(), device="cpu", probe_every=1)
+    with track(trainer.model) as probe:
+        list(trainer.steps(1))
+    assert {(stats.kind, stats.numel) for stats in probe if stats.layer == "output"} == {
+        ("activation", 640),
+        ("gradient", 640),
+        ("weight_gradient", 650),
+    }
+
+
+def scripted_of(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(model)
+
+
+def test_torchscript_trains_and_is_refused_by_name_where_it_cannot_be_probed():
+    digits = load_task("digits-mlp")
+    plain = replace(digits, make_model=partly_frozen)
+    scripted = replace(digits, make_model=lambda: scripted_of(partly_frozen()))
+    assert torch.equal(weights(trained("fp32", 2, task=plain)[0]), weights(trained("fp32", 2, task=scripted)[0]))
+    with pytest.raises(TypeError, match="reference_gradients: the model is one of TorchScript"):
+        trained("fp32", 1, task=scripted, probe_every=1)
 
 
 def test_skipped_steps_leave_the_weights_and_lower_the_scale():

@@ -1,0 +1,39 @@
+"""Evaluation of a model in the middle of its training, which then goes on as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode; afterwards each module is in its own mode again, and buffers are as before.
+
+    Buffers too, because some modules, such as the observers of a quantization, change them in every mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:  # parents come first, and take their children with them
+            if module.training != training:
+                module.train(training)
+        for module, training in modes:
+            module.training = training  # whatever a `train` of its own made of it
+        for name, buffer, before in buffers:
+            _put_back(model, name, buffer, before)
+
+
+@torch.no_grad()
+def _put_back(model: nn.Module, name: str, buffer: torch.Tensor, before: torch.Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if getattr(module, attribute) is not buffer:
+        setattr(module, attribute, buffer)
+    buffer.copy_(before)

@@ -1,0 +1,98 @@
+"""The layers of a model: which one a parameter belongs to, what they return, and whether they can be watched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+_PARAMETRIZATION = re.compile(r"(?:^|\.)parametrizations\.")
+
+
+def layer_of(parameter: str) -> str:
+    """Returns the name of the module that a parameter belongs to.
+
+    >>> layer_of("fc1.weight"), layer_of("fc1.parametrizations.weight.original0"), layer_of("scale")
+    ('fc1', 'fc1', '')
+    """
+    parametrization = _PARAMETRIZATION.search(parameter)
+    return parameter[: parametrization.start()] if parametrization else parameter.rpartition(".")[0]
+
+
+def parameters_by_layer(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Returns the parameters of each layer by name, in the order of the model's modules.
+
+    A parameter that several layers share belongs to the first one; the others stay in, maybe with none.
+    """
+    layers: dict[str, dict[str, nn.Parameter]] = {}
+    taken: set[nn.Parameter] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own = layers.setdefault(layer_of(name), {})
+        if parameter not in taken:
+            taken.add(parameter)
+            own[name] = parameter
+    order = [name for name, _ in model.named_modules()]
+    return {name: layers[name] for name in order if name in layers}
+
+
+def floating_outputs(module: nn.Module, output: Any) -> list[Tensor]:
+    """Returns the floating and complex tensors of what a module returned, each once.
+
+    They may lie in tuples, lists, dicts and dataclasses. Of a recurrent layer such as an LSTM these are its outputs,
+    without the states that it returns beside them.
+    """
+    if isinstance(module, nn.RNNBase) and isinstance(output, tuple):
+        output = output[0]
+    found = {id(tensor): tensor for tensor in _tensors(output, set())}
+    return [tensor for tensor in found.values() if tensor.is_floating_point() or tensor.is_complex()]
+
+
+def _tensors(tree: Any, seen: set[int]) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+        return
+    if isinstance(tree, Mapping):
+        parts = list(tree.values())
+    elif isinstance(tree, tuple | list):
+        parts = list(tree)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        parts = [getattr(tree, field.name, None) for field in fields(tree)]
+    else:
+        return
+    if id(tree) not in seen:
+        seen.add(id(tree))
+        for part in parts:
+            yield from _tensors(part, seen)
+
+
+def require_values(model: nn.Module, owner: str) -> None:
+    """Raises ValueError, with the parameter's name, if one has no values to look at."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"{owner}: parameter {name} has no shape yet, because its lazy module was not called; "
+                "call the model once on a batch before"
+            )
+        if parameter.is_meta:
+            raise ValueError(f"{owner}: parameter {name} is on meta, where tensors have no values")
+
+
+def require_hooks(model: nn.Module, owner: str) -> None:
+    """Raises TypeError, with the module's name, if one runs as compiled code, which calls no hooks of its layers."""
+    for name, module in model.named_modules():
+        came = f"module {name}" if name else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{owner}: {came} is one of TorchScript, whose layers call no hooks; give it the module as it was "
+                "before torch.jit"
+            )
+        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+            raise TypeError(
+                f"{owner}: {came} is compiled, and its layers call no hooks; give it the module as it was "
+                "before torch.compile"
+            )
