@@ -84,15 +84,19 @@ def require_values(model: nn.Module, owner: str) -> None:
 
 def require_hooks(model: nn.Module, owner: str) -> None:
     """Raises TypeError, with the module's name, if one runs as compiled code, which calls no hooks of its layers."""
+    if compiled := compiled_part(model):
+        raise TypeError(
+            f"{owner}: {compiled}, and its layers call no hooks; give it the module as it was before torch.jit or "
+            "torch.compile"
+        )
+
+
+def compiled_part(model: nn.Module) -> str:
+    """Says which module runs as compiled code, e.g. "module encoder is compiled"; "" if none does."""
     for name, module in model.named_modules():
-        came = f"module {name}" if name else "the model"
+        which = f"module {name}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{owner}: {came} is one of TorchScript, whose layers call no hooks; give it the module as it was "
-                "before torch.jit"
-            )
+            return f"{which} is one of TorchScript"
         if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
-            raise TypeError(
-                f"{owner}: {came} is compiled, and its layers call no hooks; give it the module as it was "
-                "before torch.compile"
-            )
+            return f"{which} is compiled"
+    return ""

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mixlab.formats import Format
 from mixlab.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
-from mixlab.layers import floating_outputs, layer_of, parameters_by_layer, require_hooks, require_values
+from mixlab.layers import compiled_part, floating_outputs, layer_of, parameters_by_layer, require_hooks, require_values
 
 Kind = Literal["activation", "gradient", "weight_gradient"]
 
@@ -198,14 +198,17 @@ class track:  # noqa: N801  a context manager, named as a verb
 
     def __enter__(self) -> track:
         require_values(self._model, "track")
-        if self._kinds != ("weight_gradient",):
+        if set(self._kinds) - {"weight_gradient"}:
             require_hooks(self._model, "track")
         layers = parameters_by_layer(self._model)
         self._layers = list(layers)
-        self._handles.append(self._model.register_forward_hook(self._root_hook))
+        hooked = not compiled_part(self._model)
+        if hooked:
+            self._handles.append(self._model.register_forward_hook(self._root_hook))
         for layer, parameters in layers.items():
-            module = self._model.get_submodule(layer)
-            self._handles.append(module.register_forward_hook(partial(self._forward_hook, layer)))
+            if hooked:
+                module = self._model.get_submodule(layer)
+                self._handles.append(module.register_forward_hook(partial(self._forward_hook, layer)))
             if "weight_gradient" in self._kinds:
                 for parameter in parameters.values():
                     if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad

@@ -189,6 +189,8 @@ class Run:
 
 def outcome(records: Sequence[StepRecord]) -> str:
     """Says in one line how a training went: `final` loss and accuracy, skipped steps, and whether it diverged."""
+    if not isinstance(records, Sequence):
+        raise TypeError(f"outcome: records must be a list of StepRecord, got {type(records).__name__}")
     if not len(records):
         return "no steps"
     skipped = sum(record.skipped for record in records)

@@ -241,6 +241,7 @@ def simulate(policy: ScalePolicy, overflows: Iterable[bool]) -> ScaleHistory:
     >>> simulate(TorchPolicy(1024, growth_interval=2), [True, False, False, False]).scales
     (1024.0, 512.0, 512.0, 1024.0, 1024.0)
     """
+    _require_sequence("simulate: overflows must be True or False for each step", overflows)
     return _history(policy, [_always(bool(overflow)) for overflow in overflows])
 
 
@@ -254,6 +255,7 @@ def hunt(policy: ScalePolicy, limits: Iterable[float]) -> ScaleHistory:
         policy: The policy, at its start.
         limits: The largest scale that each step bears, e.g. from the largest gradient of a probe.
     """
+    _require_sequence("hunt: limits must be the largest scale for each step", limits)
     return _history(policy, [_above(limit) for limit in limits])
 
 
@@ -268,6 +270,11 @@ def _history(policy: ScalePolicy, tests: Iterable[Callable[[float], bool]]) -> S
             return ScaleHistory(tuple(scales), tuple(overflows), str(error))
         scales.append(state.scale)
     return ScaleHistory(tuple(scales), tuple(overflows))
+
+
+def _require_sequence(must: str, steps: object) -> None:
+    if not isinstance(steps, Iterable):
+        raise TypeError(f"{must}, in a list; got {steps!r}")
 
 
 def _always(overflow: bool) -> Callable[[float], bool]:

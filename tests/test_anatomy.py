@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mixlab import PRESETS, Recipe, Trainer, load_task
-from mixlab.anatomy import Stage, dissect
+from mixlab.anatomy import Stage, dissect, median_element
 from mixlab.optimizers import state_tensors
 from mixlab.tasks import Task
 from tests.small import SMALL_GPT
@@ -97,3 +100,66 @@ def test_another_parameter_and_element():
         dissect(at_step("fp32"), parameter="head")
     with pytest.raises(ValueError, match="element must be from 0 to 9, got 10"):
         dissect(at_step("fp32"), parameter="output.bias", element=10)
+
+
+class Attending(nn.Module):
+    """Attention over rows of pixels: the weights of `out_proj` are used, and the module is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.scales = nn.ParameterList([nn.Parameter(torch.ones(8))])
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.unused = nn.Linear(8, 8)
+        self.out = nn.Linear(64, 10)
+        self.copy = nn.Linear(64, 10)
+        self.copy.weight = self.out.weight
+
+    def forward(self, x):
+        x = self.frozen(x.unflatten(1, (8, 8)) * self.scales[0])  # (B, 8, 8)
+        x = torch.tanh(checkpoint(self.attention, x, x, x, use_reentrant=False)[0]).flatten(1)
+        return self.out(x) + self.copy(x)
+
+
+ATTENDING = replace(load_task("digits-mlp"), make_model=Attending, optimizer="adam", lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "output", "numel"),
+    [
+        ("attention.in_proj_weight", "output of attention", 64 * 64),
+        ("attention.out_proj.weight", "output of attention", 64 * 64),
+        ("attention.out_proj.bias", "output of attention", 64 * 64),
+        ("scales.0", "output of the model", 640),
+        ("out.weight", "output of out", 640),
+        ("copy.weight", "output of copy", 640),
+    ],
+)
+def test_a_parameter_whose_module_is_not_called_is_followed_in_the_one_around_it(parameter, output, numel):
+    left, right = at_step("amp-fp16", 1, task=ATTENDING), at_step("amp-fp16", 1, task=ATTENDING)
+    stages = dissect(left, parameter=parameter, element=0)
+    list(right.steps(1))
+    for p, q in zip(left.model.parameters(), right.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert (stages[1].cards[0].name, stages[1].cards[0].numel) == (output, numel)
+    assert (stages[3].cards[0].name, stages[3].cards[0].numel) == (f"gradient of the {output}", numel)
+    weight = dict(right.model.named_parameters(remove_duplicate=False))[parameter]
+    assert stages[6].cards[1].value == weight.detach().flatten()[0].item()
+    assert stages[4].cards[0].value == pytest.approx(stages[4].cards[1].value, rel=0.1, abs=1e-5)
+
+
+def test_what_no_gradient_reaches_is_named_and_not_chosen():
+    first = nn.Sequential(nn.Linear(64, 16).requires_grad_(False), nn.Tanh(), nn.Linear(16, 10))
+    frozen = replace(ATTENDING, make_model=lambda: first)
+    assert dissect(at_step("fp32", 0, task=frozen))[0].cards[0].name == "stored 2.weight"
+    assert 0 <= median_element(at_step("fp32", 0, task=frozen)) < 160
+    with pytest.raises(ValueError, match=r"parameter 'frozen.weight' is frozen \(requires_grad=False\): use one of"):
+        dissect(at_step("fp32", 0, task=ATTENDING), parameter="frozen.weight")
+    with pytest.raises(ValueError, match=r"no gradient reaches parameter 'unused.bias': use one of attention"):
+        dissect(at_step("fp32", 0, task=ATTENDING), parameter="unused.bias")
+
+
+def test_a_compiled_model_is_named():
+    compiled = replace(ATTENDING, make_model=lambda: torch.compile(Attending(), backend="eager"))
+    with pytest.raises(TypeError, match="dissect: the model is compiled"):
+        dissect(at_step("fp32", 0, task=compiled))

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from mixlab import PRESETS, Recipe, load_task
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mixlab import PRESETS, Recipe, Task, load_task
 from mixlab.ledger import Ledger, dtype_ledger
 from mixlab.tasks import storage
 
@@ -101,3 +106,53 @@ def test_a_scale_that_never_works_is_no_ledger():
     recipe = Recipe.parse("amp-fp16,scaler=static,scale=2^60")
     with pytest.raises(RuntimeError, match="skipped its first 61 steps; lower its loss scale"):
         dtype_ledger(load_task("digits-mlp"), recipe)
+
+
+class Segment(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.wide, self.narrow = nn.Linear(64, 16), nn.Linear(16, 100), nn.Linear(100, 10)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        return checkpoint(lambda y: self.narrow(torch.tanh(self.wide(y))), self.first(x), use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_a_checkpoint_computes_again_is_not_kept(reentrant):
+    task = replace(load_task("digits-mlp"), make_model=lambda: Segment(reentrant))
+    ledger = dtype_ledger(task, Recipe(), device="cpu")
+    # The input, what the checkpoint keeps, and the loss's log-softmax and weight of the batch: none of the segment.
+    assert ledger.bytes_of("activations saved for backward") == 4 * (64 * 64 + 64 * 16 + 64 * 10 + 1)
+
+
+def test_a_sparse_gradient_costs_its_values_and_indices():
+    task = Task(
+        "table",
+        lambda: nn.Sequential(nn.Embedding(1000, 10, sparse=True)),
+        lambda generator: (torch.tensor([3, 3, 5]), torch.tensor([1, 2, 3])),
+        (torch.tensor([3]), torch.tensor([1])),
+        lambda parameters, lr: torch.optim.SGD(parameters, lr),
+    )
+    ledger = dtype_ledger(task, Recipe(), device="cpu")
+    assert (ledger.format_of("gradients"), ledger.bytes_of("gradients")) == ("fp32", 4 * 3 * 10)
+    assert ledger.bytes_of("indices of sparse gradients") == 8 * 3
+    assert ledger.bytes_of("parameters") == 40_000
+
+
+def test_shared_and_frozen_parameters_count_once_and_without_states():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.frozen = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(10, 10)
+            self.b.weight = self.a.weight
+            self.frozen.requires_grad_(False)
+
+        def forward(self, x):
+            return self.frozen(self.a(x) + self.b(x))
+
+    task = replace(load_task("digits-cnn"), make_model=Shared, draw=load_task("digits-mlp").draw)
+    ledger = dtype_ledger(task, Recipe(), device="cpu")
+    trained = 640 + 10 + 10
+    assert ledger.numel == trained + 110
+    assert [ledger.bytes_of(what) for what in ("gradients", "exp_avg", "exp_avg_sq")] == [4 * trained] * 3

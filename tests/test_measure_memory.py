@@ -182,8 +182,12 @@ def test_batches_are_those_of_the_seed():
 # --- on CUDA, of which a CPU can show the account ---------------------------------------------------------------------
 
 
-class FakeAllocator:
-    """What `torch.cuda.memory_stats` says of a caching allocator that is told what to hold."""
+class NativeAllocator:
+    """The functions of C++ below `torch.cuda`, of a caching allocator that is told what to hold.
+
+    `torch.cuda.memory_stats` and its neighbours are torch's own, and so are the names that they give. What stands here
+    are the names of `torch/csrc/cuda/Module.cpp`.
+    """
 
     def __init__(self) -> None:
         self.now = dict.fromkeys(("allocated_bytes", "requested_bytes", "reserved_bytes"), 0)
@@ -193,26 +197,38 @@ class FakeAllocator:
         self.now = {"allocated_bytes": allocated, "requested_bytes": allocated // 2, "reserved_bytes": reserved}
         self.peak = {name: max(self.peak[name], size) for name, size in self.now.items()}
 
-    def memory_stats(self, _device: object) -> dict[str, int]:
-        current = {f"{name}.all.current": size for name, size in self.now.items()}
-        return current | {f"{name}.all.peak": size for name, size in self.peak.items()}
+    def stats(self, _device: int) -> dict[str, dict[str, dict[str, int]]]:
+        nothing = {"current": 0, "peak": 0, "allocated": 0, "freed": 0}
+        return {
+            name: {
+                "all": {"current": size, "peak": self.peak[name], "allocated": 10**6, "freed": 10**6 - size},
+                "small_pool": nothing,
+                "large_pool": nothing,
+            }
+            for name, size in self.now.items()
+        }
 
-    def reset_peak_memory_stats(self, _device: object) -> None:
+    def reset_peaks(self, _device: int) -> None:
         self.peak = dict(self.now)
 
-    def memory_allocated(self, _device: object) -> int:
-        return self.now["allocated_bytes"]
 
-    def empty_cache(self) -> None:
-        pass
+@pytest.fixture
+def allocator(monkeypatch) -> NativeAllocator:
+    played = NativeAllocator()
+    monkeypatch.setattr(torch.cuda.memory, "is_initialized", lambda: True)
+    for name, function in {
+        "_cuda_memoryStats": played.stats,
+        "_cuda_resetPeakMemoryStats": played.reset_peaks,
+        "_cuda_emptyCache": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch._C, name, function, raising=False)
+    return played
 
 
-def test_the_account_on_cuda_is_of_each_phase_above_what_was_there(monkeypatch):
-    allocator = FakeAllocator()
-    monkeypatch.setattr(steps_module.torch, "cuda", allocator)
+def test_the_account_on_cuda_is_of_each_phase_above_what_was_there(allocator, monkeypatch):
     monkeypatch.setattr(steps_module, "_clear_workspaces", lambda: allocator.hold(allocator.now["allocated_bytes"], 90))
     allocator.hold(100, 200)
-    account = steps_module._OnCuda(torch.device("cuda"))
+    account = steps_module._OnCuda(torch.device("cuda:0"))
     with account:
         for phase, most, end in (("forward", 400, 300), ("backward", 900, 500), ("step", 600, 200)):
             account.begin(phase)
@@ -228,6 +244,26 @@ def test_the_account_on_cuda_is_of_each_phase_above_what_was_there(monkeypatch):
     assert levels == [(300, 200, 150), (800, 400, 400), (500, 100, 250), (850, 50, 425)]
     assert account.reserved == 2700 - 90
     assert account.workspaces == 150 - 110
+
+
+@pytest.mark.gpu
+def test_the_account_on_a_gpu_is_of_what_was_allocated():
+    mib = 2**20
+    kept = torch.empty(3 * mib, dtype=torch.uint8, device="cuda")
+    account = steps_module._OnCuda(torch.device("cuda", 0))
+    with account:
+        account.begin("forward")
+        first = torch.empty(8 * mib, dtype=torch.uint8, device="cuda")
+        second = torch.empty(30 * mib - 100, dtype=torch.uint8, device="cuda")
+        del second
+        account.begin("backward")
+        del first
+        account.begin("end")
+    forward, backward = (tuple(level) for level in account.phases())
+    assert forward == (38 * mib, 8 * mib, 38 * mib - 100)
+    assert backward == (8 * mib, 0, 8 * mib)
+    assert account.reserved >= 38 * mib
+    assert kept.numel() == 3 * mib
 
 
 def test_a_record_of_a_gpu_has_what_the_allocator_says(monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from mixlab import BF16, E4M3FN, E5M2, FP16, FP32, Format, Histogram, round_to, tensor_stats, track, usable_window
+from mixlab.layers import floating_outputs
 from mixlab.probes import largest_scale_exponent, underflow_by_layer
 
 
@@ -184,15 +188,287 @@ def test_track_sees_every_layer_and_kind():
     assert probe.total("gradient").amax == max(probe[layer, "gradient"].amax for layer in ("0", "2"))
 
 
+def hooks_of(model: nn.Module) -> dict[str, int]:
+    """Returns how many hooks of each kind hang on a model's modules and parameters."""
+    owners = [*model.named_modules(), *model.named_parameters()]
+    hooks = {}
+    for name, owner in owners:
+        for kind in dir(owner):
+            if kind.endswith("_hooks") and isinstance(found := getattr(owner, kind), dict):
+                hooks[f"{name}.{kind}"] = len(found)
+    return {name: count for name, count in hooks.items() if count}
+
+
 def test_track_leaves_no_hook_behind_even_after_an_error():
     model = small_model()
+    assert hooks_of(model) == {}
+    with track(model):
+        assert {name.rpartition(".")[2] for name in hooks_of(model)} == {"_forward_hooks", "_backward_hooks"}
+    assert hooks_of(model) == {}
     with pytest.raises(RuntimeError, match="mat1"), track(model):
         model(torch.randn(5, 99))
+    assert hooks_of(model) == {}
     probe = track(model)
     model(torch.randn(5, 4)).sum().backward()
     assert len(probe) == 0
-    assert not model[0]._forward_hooks
-    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_what_is_computed_afterwards_is_not_seen():
+    class Position(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at = nn.Parameter(torch.ones(3))
+
+        def forward(self):
+            return self.at
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position, self.out = Position(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.out(x + self.position())
+
+    model = Shifted()
+    with track(model, sample=None) as probe:
+        for _ in range(3):
+            model(torch.randn(4, 3)).sum().backward()
+        late = model(torch.randn(4, 3)).sum()
+    assert probe["position", "gradient"].numel == probe["position", "weight_gradient"].numel == 3 * 3
+    assert probe["out", "gradient"].numel == 3 * 8
+    late.backward()
+    assert probe["out", "gradient"].numel == 3 * 8
+    assert hooks_of(model) == {}
+
+
+class Segments(nn.Module):
+    """A layer used by two segments, and a table that is the head too; recomputed in backward (reentrant or not)."""
+
+    def __init__(self, reentrant: bool | None, *, whole: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.layer = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 7)
+        self.head.weight = self.table.weight
+        self.loose = nn.Parameter(torch.ones(4))
+        self.reentrant, self.whole = reentrant, whole
+
+    def segment(self, x):
+        return torch.tanh(self.layer(x)) * self.loose
+
+    def run(self, segment, x):
+        return segment(x) if self.reentrant is None else checkpoint(segment, x, use_reentrant=self.reentrant)
+
+    def forward(self, tokens):
+        x = self.table(tokens)
+        if self.whole:
+            return self.run(lambda y: self.head(self.run(self.segment, self.run(self.segment, y))), x)
+        return self.run(self.head, self.run(self.segment, self.run(self.segment, x)))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # of a checkpoint within one
+@pytest.mark.parametrize("kinds", [("activation", "gradient", "weight_gradient"), ("weight_gradient",)], ids=len)
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_count_as_what_they_recompute(reentrant, whole, passes, kinds):
+    """With and without a gradient of an earlier pass in .grad."""
+    seen = []
+    for how in (None, reentrant):
+        torch.manual_seed(0)
+        model, tokens = Segments(how, whole=whole), torch.randint(7, (5,))
+        with track(model, sample=None, kinds=kinds) as probe:
+            for _ in range(passes):
+                model(tokens).square().sum().backward()
+        seen.append({(s.layer, s.kind): (s.numel, s.zeros, s.amax, s.histogram.counts.sum()) for s in probe})
+    assert seen[0].keys() == seen[1].keys()
+    for key, expected in seen[0].items():
+        assert seen[1][key] == pytest.approx(expected, rel=1e-6), key  # parts are added in another order
+    largest = max(float(p.grad.abs().max()) for p in (model.layer.weight, model.layer.bias)) / passes
+    assert probe["layer", "weight_gradient"].amax == pytest.approx(largest, rel=1e-6)
+    assert probe["layer", "weight_gradient"].numel == 20 * passes
+    assert probe["table", "weight_gradient"].amax == pytest.approx(float(model.table.weight.grad.abs().max()) / passes)
+
+
+def test_a_sampled_weight_gradient_in_parts_is_that_of_their_sum():
+    torch.manual_seed(0)
+    model = Segments(True)
+    with track(model, sample=10**6, kinds=("weight_gradient",)) as probe:
+        model(torch.randint(7, (5,))).square().sum().backward()
+    gradients = torch.cat([model.layer.weight.grad.flatten(), model.layer.bias.grad])
+    assert np.array_equal(probe["layer", "weight_gradient"].histogram.counts, Histogram.of(gradients).counts)
+
+
+def test_a_pass_that_an_error_ends_does_not_mix_with_the_next():
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise ArithmeticError("broken")
+
+    model = small_model()
+    with track(model, sample=None) as probe:
+        with pytest.raises(ArithmeticError, match="broken"):
+            model[2](torch.relu(Breaks.apply(model[0](torch.ones(5, 4))))).sum().backward()
+        model.zero_grad()
+        model(torch.ones(5, 4)).sum().backward()
+    assert probe["2", "weight_gradient"].numel == 2 * 27
+    assert probe["2", "weight_gradient"].amax == max(float(p.grad.abs().max()) for p in model[2].parameters())
+
+
+def test_a_shared_weight_counts_once_with_the_first_of_its_layers():
+    torch.manual_seed(0)
+    model = Segments(None)
+    with track(model, sample=None) as probe:
+        model(torch.randint(7, (5,))).sum().backward()
+    assert probe["table", "weight_gradient"].numel == 28
+    assert probe["head", "weight_gradient"].numel == 7  # the bias
+    assert probe["head", "activation"].numel == 35
+    assert probe.total("weight_gradient").numel == sum(p.numel() for p in model.parameters())
+    assert probe.total("weight_gradient").amax == max(float(p.grad.abs().max()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sample", [None, 5, 10**6])
+def test_a_sparse_gradient_counts_as_the_dense_one(sample, dtype):
+    """Tokens that come again are stored twice in a sparse gradient, and are one element."""
+    seen = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Embedding(50, 4, sparse=sparse).to(dtype)
+        with track(model, sample=sample, kinds=("weight_gradient",)) as probe:
+            (model(torch.tensor([1, 7, 7, 3, 1, 1])) * 2.0**-10).sum().backward()
+        seen.append(probe["", "weight_gradient"])
+    dense, sparse = seen
+    counts = [(s.numel, s.zeros, s.infs, s.nans, s.amax) for s in seen]
+    assert counts[0] == counts[1] == (200, 188, 0, 0, 3 * 2.0**-10)
+    if sample != 5:
+        assert np.array_equal(dense.histogram.counts, sparse.histogram.counts)
+    assert sparse.histogram.numel == 200
+    assert sparse.histogram.non_zero == pytest.approx(12)  # whatever the sample
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS[RC] tensor support is in beta")
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, 3.0, 2.0**-140, math.inf, math.nan]), min_size=1, max_size=30))
+def test_sparse_tensors_are_counted_as_dense_ones(values):
+    x = torch.tensor(values)
+    expected = tensor_stats(x)
+    layouts = [x.to_sparse(), x[None].to_sparse_csr(), x[None].to_sparse_csc()]
+    places = torch.arange(len(x))[None].repeat(1, 2)
+    twice = torch.sparse_coo_tensor(places, torch.cat([x / 2, x / 2]), x.shape, check_invariants=True)
+    for found in map(tensor_stats, layouts):
+        assert (found.numel, found.zeros, found.infs, found.nans) == (
+            expected.numel,
+            expected.zeros,
+            expected.infs,
+            expected.nans,
+        )
+        assert found.amax == expected.amax
+        assert np.array_equal(found.histogram.counts, expected.histogram.counts)
+    assert tensor_stats(twice).numel == expected.numel
+    assert tensor_stats(twice).amax == expected.amax
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    words: str = "sure"
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda x: {"logits": x, "same": x, "count": 3},
+        lambda x: Answer(x),
+        lambda x: [x, [x, (x,)]],
+        lambda x: (None, {"deep": Answer(x)}),
+        lambda x: nn.utils.rnn.PackedSequence(x, torch.ones(3, dtype=torch.long)),
+    ],
+)
+def test_outputs_are_seen_in_containers(pack):
+    class Packing(nn.Linear):
+        def forward(self, x):
+            return pack(super().forward(x))
+
+    layer = Packing(4, 3)
+    with track(layer, sample=None) as probe:
+        output = floating_outputs(layer, layer(torch.randn(5, 4)))
+        (output[0] * 3).sum().backward()
+    assert len(output) == 1
+    assert (probe["", "activation"].numel, probe["", "activation"].amax) == (15, output[0].detach().abs().max())
+    assert (probe["", "gradient"].numel, probe["", "gradient"].amax) == (15, 3)
+
+
+def test_parametrized_weights_belong_to_their_layer():
+    model = nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.ReLU(), weight_norm(nn.Linear(8, 3, bias=False)))
+    with track(model, sample=None) as probe:
+        model(torch.randn(5, 4)).sum().backward()
+    assert [(s.layer, s.kind, s.numel) for s in probe] == [
+        ("0", "activation", 40),
+        ("0", "gradient", 40),
+        ("0", "weight_gradient", 8 + 8 + 32),
+        ("2", "activation", 15),
+        ("2", "gradient", 15),
+        ("2", "weight_gradient", 3 + 24),
+    ]
+
+
+def test_a_model_that_cannot_be_watched_is_named():
+    with pytest.raises(ValueError, match=r"track: parameter 0.weight has no shape yet, because its lazy module"):
+        track(nn.Sequential(nn.LazyLinear(3))).__enter__()
+    with pytest.raises(ValueError, match="track: parameter 1.weight is on meta, where tensors have no values"):
+        track(nn.Sequential(nn.ReLU(), nn.Linear(4, 3, device="meta"))).__enter__()
+    compiled = torch.compile(small_model(), backend="eager")
+    with pytest.raises(TypeError, match="track: module model is compiled, and its layers call no hooks"):
+        track(nn.ModuleDict({"model": compiled})).__enter__()
+    in_place = small_model()
+    in_place.compile(backend="eager")
+    with pytest.raises(TypeError, match="track: the model is compiled"):
+        track(in_place).__enter__()
+    with track(in_place, kinds=("weight_gradient",)) as probe:  # which needs no hook of a layer
+        in_place(torch.ones(5, 4)).sum().backward()
+    assert probe["0", "weight_gradient"].numel == 40
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [(torch.float64, "activation of layer '0': .*torch.float64"), (torch.complex64, "layer '0': .*torch.complex64")],
+)
+def test_numbers_that_cannot_be_counted_are_named_with_their_layer(dtype, words):
+    model = nn.Sequential(nn.Linear(4, 3, dtype=dtype))
+    with pytest.raises(TypeError, match=words), track(model):
+        model(torch.ones(2, 4, dtype=dtype))
+    assert hooks_of(model) == {}
+
+
+def test_samples_of_several_devices_are_not_put_together(monkeypatch):
+    """The second device is played: torch's own cat would refuse to join tensors of two."""
+    joined = []
+    cat = torch.cat
+    monkeypatch.setattr("mixlab.histograms.torch.cat", lambda parts: joined.append(len(parts)) or cat(parts))
+    samples = [torch.tensor([1.0, 2.0]), OnAnother(torch.tensor([3.0])), torch.tensor([4.0])]
+    found = Histogram.of_samples(samples, [2, 1, 1])
+    assert sorted(joined) == [1, 2]
+    for histogram, values in zip(found, ([1.0, 2.0], [3.0], [4.0]), strict=True):
+        assert np.array_equal(histogram.counts, Histogram.of(torch.tensor(values)).counts)
+
+
+class OnAnother(torch.Tensor):
+    @property
+    def device(self):
+        return torch.device("cuda:1")
+
+
+@pytest.mark.gpu
+def test_a_model_on_two_devices_is_watched():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3).cuda())
+    with track(model) as probe:
+        model[1](model[0](torch.randn(5, 4)).cuda()).sum().backward()
+    assert [stats.numel for stats in probe] == [40, 40, 40, 15, 15, 27]
 
 
 def test_track_adds_up_repeated_calls_of_one_layer():
