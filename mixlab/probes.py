@@ -83,7 +83,7 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
 
     Between them no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
     tensor must be unscaled (of a float32 run). A tensor without non-zero finite values has no window. The upper edge is
-    exact; the lower one is an estimate if the histogram is that of a sample.
+    exact; the lower one is an estimate if the histogram is that of a sample, and not below -512.
     """
     fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
     if not 0 <= tolerance <= 1:
@@ -93,7 +93,7 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
     high = largest_scale_exponent(stats.amax, fmt)
     if stats.histogram.fractions(fmt, high).underflow > tolerance:
         return None
-    below, low = high - 513, high  # a smaller scale never loses less: bisect
+    below, low = -513, high  # a smaller scale never loses less: bisect
     while low - below > 1:
         middle = (below + low) // 2
         if stats.histogram.fractions(fmt, middle).underflow <= tolerance:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -287,26 +288,53 @@ def _above(limit: float) -> Callable[[float], bool]:
     return lambda scale: scale > limit
 
 
+def require_state(policy: ScalePolicy, state: ScaleState) -> ScaleState:
+    """Returns a state that was saved, with numbers of Python, if it is one in which `policy` can be.
+
+    A scale of zero is one for torch's policy, and for apex's without a bound; inf is one for Megatron's and
+    DeepSpeed's.
+
+    Raises:
+        ValueError: It is not.
+    """
+    owner, scale = type(policy).__name__, state.scale
+    low, high = getattr(policy, "min_scale", 0.0), getattr(policy, "max_scale", math.inf)
+    bounded = isinstance(policy, TorchPolicy | ApexPolicy)
+    in_float32 = isinstance(policy, TorchPolicy | MegatronPolicy)
+    if is_number(scale):
+        scale = _float32(scale) if in_float32 else _as_float(scale)
+        low = _float32(low) if in_float32 else low
+    if not (is_number(scale) and low <= scale <= high and (scale < math.inf or not bounded)):
+        raise ValueError(f"load_state_dict: a scale of {state.scale!r} is none that {owner} can have")
+    for name in ("clean", "hysteresis_left"):
+        value = getattr(state, name)
+        if not _is_whole(value) or (name == "clean" and value < 0):
+            raise ValueError(f"load_state_dict: {name} must be a whole number that {owner} can count to, got {value!r}")
+    return replace(state, scale=scale, clean=int(state.clean), hysteresis_left=int(state.hysteresis_left))
+
+
 def _check_knobs(policy: ScalePolicy) -> None:
-    """Raises ValueError for the first knob of `policy` that is out of range."""
+    """Raises ValueError for the first knob of `policy` that is out of range; numbers of NumPy become Python's."""
     owner, knobs = type(policy).__name__, vars(policy)
+    for name, value in list(knobs.items()):
+        object.__setattr__(policy, name, _of_python(value))
     require_scale(owner, "init_scale", policy.init_scale)
     growth, backoff = knobs.get("growth_factor", 2.0), knobs.get("backoff_factor", 0.5)
-    if not (is_number(growth) and 1 < growth < math.inf):
+    if not (is_number(growth) and growth > 1 and _as_float(growth) < math.inf):
         raise ValueError(f"{owner}: growth_factor must be a finite number above 1, got {growth!r}")
     if not (is_number(backoff) and 0 < backoff < 1):
         raise ValueError(f"{owner}: backoff_factor must be a number between 0 and 1, got {backoff!r}")
     for name in ("growth_interval", "hysteresis"):
         value = knobs.get(name, 1)
-        if type(value) is not int or value < 1:
+        if not _is_whole(value) or value < 1:
             raise ValueError(f"{owner}: {name} must be a whole number from 1 up, got {value!r}")
     low, high = knobs.get("min_scale", 0.0), knobs.get("max_scale", math.inf)
-    unbounded = isinstance(policy, ApexPolicy) and low == 0
+    unbounded = isinstance(policy, ApexPolicy) and is_number(low) and low == 0
     if not (is_number(low) and (0 < low <= policy.init_scale or unbounded or "min_scale" not in knobs)):
         raise ValueError(
             f"{owner}: min_scale must be a positive number up to init_scale={policy.init_scale:g}, got {low!r}"
         )
-    if not (is_number(high) and (policy.init_scale <= high < math.inf or "max_scale" not in knobs)):
+    if not (is_number(high) and (policy.init_scale <= _as_float(high) < math.inf or "max_scale" not in knobs)):
         raise ValueError(
             f"{owner}: max_scale must be a finite number from init_scale={policy.init_scale:g} up, got {high!r}"
         )
@@ -323,9 +351,29 @@ def require_scale(owner: str, knob: str, value: float) -> None:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number of Python or NumPy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _of_python(value: object) -> object:
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if not is_number(value) or type(value) in (int, float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)  # type: ignore[arg-type]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond float64
+        return math.inf if value > 0 else -math.inf
 
 
 def _float32(value: float) -> float:
     with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(value))
+        return float(np.float32(_as_float(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,22 @@ def predict_settled(windows: Sequence[ScaleWindow], policy: ScalePolicy) -> floa
     Args:
         windows: One for each step, as `predict_windows` returns them with every=1.
         policy: Of the scaler; its scale should find its way within the first half.
+
+    Raises:
+        ValueError: There is no step, the policy gives up, or its scale becomes zero or infinite.
     """
-    scales = hunt(policy, [2.0**window.high for window in windows]).scales[:-1]
-    return float(np.median(np.log2(scales[len(scales) // 2 :])))
+    if not windows:
+        raise ValueError("predict_settled: no windows; predict_windows(task, steps=...) makes some")
+    history = hunt(policy, [2.0**window.high if window.high < 1024 else math.inf for window in windows])
+    owner, last = type(policy).__name__, len(history.overflows) - 1
+    if history.error:
+        raise ValueError(f"predict_settled: {owner} gives up at step {last} and settles nowhere: {history.error}")
+    scales = history.scales[:-1]
+    settled = scales[len(scales) // 2 :]
+    if not all(0 < scale < math.inf for scale in settled):
+        lost = next(step for step, scale in enumerate(scales) if not 0 < scale < math.inf)
+        raise ValueError(
+            f"predict_settled: {owner}'s scale is {scales[lost]:g} from step {lost} on and settles nowhere; no scale "
+            "is good for these windows"
+        )
+    return float(np.median(np.log2(settled)))

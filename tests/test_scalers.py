@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
+from collections import namedtuple
+from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -182,8 +186,23 @@ def test_the_order_of_calls_is_checked(name):
         scaler.step(optimizer)
     with pytest.raises(RuntimeError, match=r"has stepped already; call update\(\) first"):
         scaler.unscale_(optimizer)
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic"])
+def test_an_optimizer_without_gradients_is_unscaled_but_not_stepped_as_in_torch(name):
+    idle, busy = SGD([torch.zeros(1, requires_grad=True)]), SGD([parameter(1.0)])
+    ours, theirs = SCALERS[name](), torch.amp.GradScaler("cpu")
+    theirs.scale(torch.zeros(()))
+    for scaler in (ours, theirs):
+        scaler.unscale_(idle)
+        with pytest.raises((ValueError, AssertionError), match=r"call backward\(\) first|No inf checks were recorded"):
+            scaler.step(idle)
+        with pytest.raises((RuntimeError, AssertionError), match=r"no gradients were checked|No inf checks"):
+            scaler.update()
+        scaler.step(busy)
+        scaler.update()
     with pytest.raises(ValueError, match=r"call backward\(\) first"):
-        SCALERS[name]().step(SGD([torch.zeros(1, requires_grad=True)]))
+        SCALERS[name]().step(idle)
 
 
 @pytest.mark.parametrize("name", ["static", "dynamic"])
@@ -301,3 +320,214 @@ def test_other_bad_arguments_are_named():
         DynamicScaler(1024)
     with pytest.raises(ValueError, match="this scaler's state is"):
         DynamicScaler(ApexPolicy()).load_state_dict(DynamicScaler(DeepSpeedPolicy()).state_dict())
+
+
+class Told(SGD):
+    """Returns what it was given."""
+
+    def step(self, closure=None, *, weight=1.0):
+        return super().step(closure), weight
+
+
+@pytest.mark.parametrize("name", [*SCALERS, "torch"])
+def test_step_passes_on_what_it_is_given_and_returns_what_the_optimizer_returns(name):
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if name == "torch" else SCALERS[name]()
+    scaler.scale(torch.zeros(()))
+    first, second, third, bad = (
+        make([parameter(g)]) for make, g in ((Told, 1.0), (Told, 1.0), (SGD, 1.0), (SGD, math.nan))
+    )
+    assert scaler.step(first, weight=3) == (None, 3)
+    assert scaler.step(second, lambda: 5, weight=2) == (5, 2)
+    assert scaler.step(third, lambda: 7.0) == 7.0
+    if name != "none":
+        assert scaler.step(bad, lambda: 7.0) is None
+        scaler.update()
+        p = parameter(1.0)
+        optimizer = SGD([p])
+        scaler.unscale_(optimizer)
+        assert scaler.step(optimizer, lambda: 7.0) == 7.0  # a closure that computes no gradients
+
+
+def problem():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    return model, torch.randn(8, 3), torch.randn(8, 1)
+
+
+@pytest.mark.parametrize("call", [None, lambda closure: {"closure": closure}], ids=["positional", "keyword"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: SGD(p, lr=0.1, momentum=0.9),
+        lambda p: torch.optim.AdamW(p, lr=0.1),
+        lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4),  # calls its closure several times a step
+    ],
+)
+@pytest.mark.parametrize("name", SCALERS)
+def test_a_closure_of_scaled_gradients_gives_the_weights_of_an_unscaled_training(name, make, call):
+    ends = []
+    for scaler in (NoScaler(), SCALERS[name]()):
+        model, x, y = problem()
+        optimizer, losses = make(model.parameters()), []
+
+        def closure(model=model, optimizer=optimizer, scaler=scaler, x=x, y=y):
+            optimizer.zero_grad()
+            loss = (model(x) - y).square().mean()
+            scaler.scale(loss).backward()
+            return loss
+
+        for _ in range(5):
+            with torch.no_grad():
+                loss = (
+                    scaler.step(optimizer, closure)
+                    if given == "positional"
+                    else scaler.step(optimizer, closure=closure)
+                )
+            losses.append(loss.item())
+            scaler.update()
+        ends.append((losses, model.weight.tolist()))
+    assert ends[0] == ends[1]  # scales are powers of two
+    assert losses[-1] < losses[0]
+
+
+def test_a_closure_is_called_once_also_if_the_step_is_skipped_and_never_between_unscaling_and_step():
+    model, x, y = problem()
+    scaler, optimizer, calls = DynamicScaler(), SGD(model.parameters(), lr=0.1), []
+
+    def closure():
+        optimizer.zero_grad()
+        (scaler.scale((model(x) - y).square().mean()) * math.inf).backward()
+        calls.append(1)
+
+    before = model.weight.tolist()
+    assert scaler.step(optimizer, closure) is None
+    assert scaler.found_inf
+    scaler.update()
+    assert (len(calls), model.weight.tolist(), scaler.get_scale()) == (1, before, 2.0**15)
+    scaler.unscale_(optimizer)
+    with pytest.raises(RuntimeError, match=r"unscale_ was called before the closure, which computes scaled gradients"):
+        scaler.step(optimizer, closure)
+    assert model.weight.tolist() == before
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic"])
+def test_lists_tuples_and_iterables_are_scaled_as_in_torch(name):
+    ours, theirs = SCALERS[name](8.0), torch.amp.GradScaler("cpu", init_scale=8.0)
+    x, y = torch.tensor(1.5), torch.tensor([2.0, 3.0], dtype=torch.bfloat16)
+    for outputs in ([x, y], (x, [y, (x,)]), [], ()):
+        assert str(ours.scale(outputs)) == str(theirs.scale(outputs))
+    assert str(list(ours.scale(t for t in (x, y)))) == str(list(theirs.scale(t for t in (x, y))))
+    assert ours.scale(Pair(x, y)).a == 12
+    assert NoScaler().scale([x, y])[0] is x
+    for wrong in (1.0, "loss", {"loss": x}, None, [x, 2.0]):
+        with pytest.raises(ValueError, match="scale: outputs must be a tensor, or a list or tuple of tensors, got"):
+            ours.scale(wrong)
+
+
+def test_gradients_of_other_kinds_are_unscaled_as_in_torch():
+    for dtype in (torch.float64, torch.bfloat16, torch.complex64):
+        p = torch.zeros(3, dtype=dtype, requires_grad=True)
+        p.grad = torch.full((3,), 8.0, dtype=dtype)
+        scaler = StaticScaler(4.0)
+        scaler.unscale_(SGD([p]))
+        assert p.grad.tolist() == [2.0] * 3
+    empty = torch.zeros(0, requires_grad=True)
+    empty.grad = torch.zeros(0)
+    StaticScaler(4.0).step(SGD([empty]))
+
+
+@pytest.mark.parametrize("duplicates", [True, False])
+def test_sparse_gradients_are_checked_as_in_torch(duplicates):
+    """Two values of one row that are finite, and whose sum is not."""
+    found = []
+    for scaler in (DynamicScaler(TorchPolicy(4.0)), torch.amp.GradScaler("cpu", init_scale=4.0)):
+        scaler.scale(torch.zeros(()))
+        embedding = torch.nn.Embedding(4, 2, sparse=True)
+        rows = torch.tensor([1, 1] if duplicates else [1, 2])
+        embedding(rows).backward(torch.full((2, 2), 2.5e38))
+        optimizer = SGD(embedding.parameters(), lr=1e-38)
+        scaler.step(optimizer)
+        scaler.update()
+        found.append((scaler.get_scale(), embedding.weight.grad.to_dense().tolist()))
+    assert found[0] == found[1]
+
+
+BAD_STATES = [
+    (StaticScaler(), {"scale": bad}) for bad in (0, -1.0, math.nan, math.inf, 1e300, 1e-300, "8", None, True, 10**400)
+]
+BAD_STATES += [
+    (DynamicScaler(TorchPolicy()), bad)
+    for bad in (
+        *({"scale": scale} for scale in (-1.0, math.nan, math.inf, 1e300, "8", None, True, 10**400)),
+        {"growth_factor": 1.0},
+        {"backoff_factor": 2.0},
+        {"growth_interval": 0},
+        {"growth_interval": 2.5},
+        {"_growth_tracker": -1},
+        {"_growth_tracker": 0.5},
+        {"_growth_tracker": None},
+    )
+]
+BAD_STATES += [
+    (DynamicScaler(ApexPolicy(min_scale=2.0)), bad)
+    for bad in ({"scale": 1.0}, {"scale": 2.0**25}, {"max_scale": math.nan}, {"clean": "3"}, {"min_scale": -1})
+]
+BAD_STATES += [
+    (DynamicScaler(kind()), bad)
+    for kind in (MegatronPolicy, DeepSpeedPolicy)
+    for bad in ({"scale": 0.0}, {"scale": math.nan}, {"hysteresis_left": None}, {"hysteresis": 0}, {"clean": True})
+]
+
+
+@pytest.mark.parametrize(("scaler", "bad"), BAD_STATES, ids=str)
+def test_a_loaded_state_is_checked_as_the_constructor_checks(scaler, bad):
+    before = scaler.state_dict()
+    (name,) = bad
+    with pytest.raises(ValueError, match=name.removeprefix("_growth_tracker") or "clean"):
+        scaler.load_state_dict(before | bad)
+    assert scaler.state_dict() == before
+
+
+def test_a_state_that_is_no_dict_is_named():
+    for scaler in (NoScaler(), StaticScaler(), DynamicScaler()):
+        with pytest.raises(TypeError, match="a state must be a dict, got list"):
+            scaler.load_state_dict([])
+
+
+@pytest.mark.parametrize("kind", [TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy])
+@pytest.mark.parametrize("of", [np.float64, np.float32, np.float16, np.int64, int])
+def test_numbers_of_numpy_are_taken_and_become_pythons(kind, of):
+    given = {
+        "init_scale": of(1024),
+        "growth_interval": np.int32(3),
+        "min_scale": of(2),
+        "max_scale": np.float64(2.0**20),
+    }
+    given |= {"hysteresis": np.int64(2), "consecutive_hysteresis": np.bool_(True), "growth_factor": of(2)}
+    names = {field.name for field in fields(kind)}
+    policy = kind(**{name: value for name, value in given.items() if name in names})
+    assert all(type(getattr(policy, name)) in (int, float, bool) for name in names)
+    scaler = DynamicScaler(policy)
+    assert drive(scaler, [True, True, False, False, False]) == list(
+        simulate(policy, [True, True, False, False, False]).scales[1:]
+    )
+    assert json.loads(json.dumps(scaler.state_dict())) == scaler.state_dict()
+    loaded = {name: np.float64(v) if type(v) is float else v for name, v in scaler.state_dict().items()}
+    scaler.load_state_dict(loaded)
+    assert json.dumps(scaler.state_dict())
+    assert StaticScaler(of(1024)).state_dict() == {"scale": 1024.0}
+    assert type(StaticScaler(of(1024)).get_scale()) is float
+
+
+@pytest.mark.parametrize("bad", [10**400, -(10**400), np.float64("nan"), np.bool_(True), np.array([8.0, 9.0]), 1j])
+def test_numbers_that_cannot_be_scales_are_named_whatever_they_are(bad):
+    for make in (StaticScaler, TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy):
+        with pytest.raises(ValueError, match="must be a positive number that float32 can hold, got"):
+            make(bad)
+    with pytest.raises(ValueError, match="max_scale must be a finite number"):
+        ApexPolicy(max_scale=bad)
+    with pytest.raises(ValueError, match="growth_factor must be a finite number above 1"):
+        TorchPolicy(growth_factor=bad)

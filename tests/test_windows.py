@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mixlab import FP16, TASKS, Recipe, TorchPolicy, Trainer, load_task, tensor_stats, track
+from mixlab import FP16, TASKS, Recipe, TorchPolicy, Trainer, load_task, tensor_stats, track, usable_window
+from mixlab.formats import Format
+from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy
 from mixlab.windows import ScaleWindow, predict_settled, predict_windows, scale_window, static_window
 from tests.small import SMALL_GPT
 
@@ -104,3 +108,50 @@ def test_probing_every_few_steps_gives_fewer_windows():
     whole, few = (predict_windows(task, steps=6, every=every) for every in (1, 3))
     assert few == whole[::3]
     assert predict_settled([ScaleWindow(0, 10)] * 60, replace(TorchPolicy(), growth_interval=3)) in (10, 11)
+
+
+def test_a_policy_that_settles_nowhere_is_named_never_nan():
+    low = [ScaleWindow(-3, -2)] * 6
+    at_once = DeepSpeedPolicy(1.0, hysteresis=1)
+    with pytest.raises(ValueError, match=r"DeepSpeedPolicy gives up at step 0 and settles nowhere: the loss"):
+        predict_settled(low, at_once)
+    with pytest.raises(ValueError, match=r"DeepSpeedPolicy gives up at step 2"):
+        predict_settled(low, replace(at_once, init_scale=4.0))
+    with pytest.raises(ValueError, match=r"TorchPolicy's scale is 0 from step 2 on and settles nowhere"):
+        predict_settled([ScaleWindow(-300, -290)] * 6, TorchPolicy(1.0, backoff_factor=2.0**-80))
+    with pytest.raises(ValueError, match=r"MegatronPolicy's scale is inf from step 1 on"):
+        predict_settled([ScaleWindow(0, 2000)] * 4, MegatronPolicy(2.0**127, growth_interval=1))
+    with pytest.raises(ValueError, match=r"no windows; predict_windows"):
+        predict_settled([], TorchPolicy())
+
+
+@given(
+    high=st.integers(-160, 1100),
+    kind=st.sampled_from([TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy]),
+    start=st.integers(0, 24),
+    steps=st.integers(1, 30),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_settled_scale_is_a_number_or_refused_in_words(high, kind, start, steps):
+    try:
+        settled = predict_settled([ScaleWindow(-400, high)] * steps, kind(2.0**start, growth_interval=1))
+    except ValueError as error:
+        assert "settles nowhere" in str(error)  # noqa: PT017
+    else:
+        assert math.isfinite(settled)
+
+
+@pytest.mark.parametrize("fmt", ["fp16", "bf16", "e5m2", "e4m3fn"])
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-3, 1.0, 1e30])
+def test_any_tolerance_gives_a_window_in_which_as_much_is_lost_and_not_below(fmt, magnitude):
+    stats = tensor_stats(torch.logspace(-6, 0, 50) * magnitude)
+    fmt = Format.parse(fmt)
+    for tolerance in (0.0, 0.3, 0.98, 1.0):
+        window = usable_window(stats, fmt, tolerance=tolerance)
+        if window is None:
+            continue
+        low, high = window
+        assert -512 <= low <= high
+        assert stats.histogram.fractions(fmt, low).underflow <= tolerance
+        assert low == -512 or stats.histogram.fractions(fmt, low - 1).underflow > tolerance
+    assert window == (-512, high)
