@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from mixlab.histograms import Histogram
-from mixlab.optimizers import SGD, Adam, AdamW, read_state
+from mixlab.optimizers import SGD, Adam, AdamW, read_state, unwrapped
 from mixlab.trainer import StepRecord, Trainer
 
 
@@ -88,29 +88,37 @@ class Lost:
 SHARES: tuple[str, ...] = tuple(field.name for field in fields(Lost) if field.name not in ("step", "parameter"))
 
 
-_DECOUPLED = (AdamW, torch.optim.AdamW)
-
-
 @dataclass
 class _Before:
-    """What a step will need of one parameter, from before it."""
+    """What a step will need of one parameter, from before it; all real and in float64.
+
+    Attributes:
+        weight: As the optimizer holds it.
+        gradient: What enters the second moment: with weight decay where the optimizer adds it to the gradient.
+        moving: Which weights have a gradient or a first moment other than zero, and are stepped at all.
+        second: The second moment, if there is one.
+        stepped: Which elements the optimizer steps, if it is not all.
+    """
 
     weight: Tensor
     gradient: Tensor
     moving: Tensor
     second: Tensor | None
+    stepped: Tensor | None
 
 
 class track_updates:  # noqa: N801  a context manager, named as a verb
     """Watches an optimizer's steps: a sequence of `Lost`, one for each step and parameter, in order.
 
     Steps that a scaler skips are none. It costs about as much as some more steps of the optimizer, in time and, while a
-    step is taken, in memory.
+    step is taken, in memory. Gradients are those of the closure if the step is given one, at its first call. Complex
+    numbers count as two, sparse gradients as the dense ones that they stand for; SparseAdam steps only their rows.
 
     Args:
         model: Whose parameters have the names.
-        optimizer: Adam, AdamW or SGD with or without momentum, of mixlab or torch.optim. Of others, whose states have
-            other names, only weights are watched.
+        optimizer: Adam, AdamW or SGD with or without momentum, of mixlab or torch.optim, also inside of a wrapper such
+            as accelerate's. Of others weights are watched, and what they keep as `exp_avg_sq` is taken for Adam's
+            second moment, a mean of squared gradients; `eps_lost` and `decay_lost` are counted for Adam and AdamW only.
         every: Watches each n-th step.
 
     Raises:
@@ -128,7 +136,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
         if type(every) is not int or every < 1:
             raise ValueError(f"track_updates: every must be a whole number from 1 up, got {every!r}")
         self._names = {parameter: name for name, parameter in model.named_parameters()}
-        self._optimizer = optimizer
+        self._optimizer = _hooked(optimizer)
         self._every = every
         self._steps = 0
         self._before: dict[Tensor, _Before] = {}
@@ -137,7 +145,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
     def __enter__(self) -> track_updates:
         self._handles = [
-            self._optimizer.register_step_pre_hook(self._look),
+            self._optimizer.register_step_pre_hook(self._begin),
             self._optimizer.register_step_post_hook(self._compare),
         ]
         return self
@@ -180,35 +188,75 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
             raise RuntimeError("track_updates: no step was seen; take steps of the optimizer inside the with block")
         return replace(reduce(Lost.__add__, self._seen), parameter="all")
 
-    @torch.no_grad()
-    def _look(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+    def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Looks before the step, or, where a closure computes the gradients, once it has done so."""
         self._before.clear()
         if self._steps % self._every:
-            return
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._look(optimizer)
+            return None
+
+        def looking() -> Any:
+            loss = closure()
+            if not self._before:
+                self._look(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": looking}
+        return (args[0], looking, *args[2:]), kwargs
+
+    @torch.no_grad()
+    def _look(self, optimizer: Optimizer) -> None:
+        inner = unwrapped(optimizer)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.numel():
-                    self._before[parameter] = _before(optimizer, parameter)
+                    self._before[parameter] = _before(inner, group, parameter)
 
     @torch.no_grad()
     def _compare(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        inner = unwrapped(optimizer)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if (before := self._before.get(parameter)) is not None:
-                    shares = _shares(optimizer, group, parameter, before)
+                    shares = _shares(inner, group, parameter, before)
                     self._seen.append(Lost(self._steps, self._names.get(parameter, "unnamed"), **shares))
         self._before.clear()
         self._steps += 1
 
 
-def _before(optimizer: Optimizer, parameter: Tensor) -> _Before:
-    gradient = parameter.grad.detach().float().clone()  # type: ignore[union-attr]
+def _hooked(optimizer: Optimizer) -> Optimizer:
+    """Returns the optimizer, or the one inside that has hooks: wrappers may not have called Optimizer.__init__."""
+    try:
+        optimizer.register_step_pre_hook(lambda *_: None).remove()
+    except AttributeError:
+        inner = unwrapped(optimizer)
+        if inner is optimizer:
+            raise TypeError(
+                f"track_updates: {type(optimizer).__name__} has no hooks, since it does not call Optimizer.__init__; "
+                "pass the optimizer inside of it"
+            ) from None
+        return _hooked(inner)
+    return optimizer
+
+
+def _before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> _Before:
+    weight = _held(optimizer, parameter)
+    gradient = _real(parameter.grad.detach())  # type: ignore[union-attr]
     moving = gradient != 0
     for name in ("exp_avg", "momentum_buffer"):
         if (first := _state(optimizer, parameter, name)) is not None:
             moving |= first != 0
+    stepped = _rows(parameter) if isinstance(optimizer, torch.optim.SparseAdam) else None
+    if stepped is not None:
+        moving &= stepped
     second = _state(optimizer, parameter, "exp_avg_sq")
-    return _Before(_held(optimizer, parameter).clone(), gradient, moving, None if second is None else second.clone())
+    if isinstance(optimizer, Adam | torch.optim.Adam) and not _is_decoupled(optimizer, group):
+        gradient = gradient + float(group["weight_decay"]) * weight
+    return _Before(weight, gradient, moving, second, stepped)
 
 
 def _shares(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: _Before) -> dict[str, Share]:
@@ -216,51 +264,94 @@ def _shares(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, befo
     second = _state(optimizer, parameter, "exp_avg_sq")
     if second is not None:
         v = torch.zeros_like(second) if before.second is None else before.second
-        meant = before.gradient.double().square()
+        meant = before.gradient.square()
+        falling, rising = meant < v, meant > v
+        if before.stepped is not None:
+            falling &= before.stepped
         shares |= {
-            "stuck_falling": _share(second >= v, meant < v),
-            "stuck_rising": _share(second <= v, meant > v),
+            "stuck_falling": _share(second >= v, falling),
+            "stuck_rising": _share(second <= v, rising),
             "vanished": _share(second == 0, before.gradient != 0),
-            "eps_lost": _eps_lost(optimizer, group, parameter, second),
         }
-    if group.get("weight_decay") and isinstance(optimizer, _DECOUPLED):
+        if isinstance(optimizer, Adam | torch.optim.Adam) and "step" in optimizer.state[parameter]:
+            shares["eps_lost"] = _eps_lost(optimizer, group, parameter)
+    if group.get("weight_decay") and _is_decoupled(optimizer, group):
         shares["decay_lost"] = _decay_lost(optimizer, group, parameter, before.weight)
     return shares
 
 
-def _eps_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, second: Tensor) -> Share:
-    dtype = torch.float32 if isinstance(optimizer, SGD | Adam) else parameter.dtype
-    step = int(optimizer.state[parameter]["step"])
-    root = (second.to(dtype).sqrt() / (1 - group["betas"][1] ** step) ** 0.5).to(dtype)
+def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    """Whether weight decay is AdamW's; torch.optim's Adam has it as a setting."""
+    if isinstance(optimizer, torch.optim.Adam):
+        return bool(group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW)))
+    return isinstance(optimizer, AdamW)
+
+
+def _rows(parameter: Tensor) -> Tensor:
+    """Returns which elements lie in the rows of a sparse gradient."""
+    rows = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+    rows[parameter.grad.coalesce().indices().unbind()] = True  # type: ignore[union-attr]
+    return rows
+
+
+def _computed_in(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
+    """Returns the dtype that the optimizer computes in, of a complex parameter that of its parts."""
+    return torch.float32 if isinstance(optimizer, SGD | Adam) else parameter.dtype.to_real()
+
+
+def _eps_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Share:
+    dtype = _computed_in(optimizer, parameter)
+    second = _state(optimizer, parameter, "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq")
+    step, beta2 = int(optimizer.state[parameter]["step"]), float(group["betas"][1])
+    root = (second.to(dtype).sqrt() / (1 - beta2**step) ** 0.5).to(dtype)  # type: ignore[union-attr]
     exact = root.float()
     return _share(root + group["eps"] == root, exact + group["eps"] != exact)
 
 
 def _decay_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, weight: Tensor) -> Share:
-    decayed = weight * (1 - float(group["lr"]) * group["weight_decay"])
+    decayed = weight * (1 - float(group["lr"]) * float(group["weight_decay"]))
     return _share(_stored(optimizer, parameter, decayed) == weight, weight != 0)
 
 
 def _held(optimizer: Optimizer, parameter: Tensor) -> Tensor:
     """Returns what the optimizer takes for the weight, in float64: a Kahan sum of two bfloat16 needs up to 30 bits."""
-    state = optimizer.state.get(parameter, {})
-    weight: Tensor = state.get("master", parameter).detach().double()
+    state = optimizer.state.get(parameter, {}) if isinstance(optimizer, SGD | Adam) else {}
+    weight = _real(state.get("master", parameter).detach())
     return weight + state["compensation"].double() if "compensation" in state else weight
 
 
 def _stored(optimizer: Optimizer, parameter: Tensor, weight: Tensor) -> Tensor:
     """Returns what the optimizer would hold instead of a weight, in float64; of stochastic rounding the mean."""
-    state = optimizer.state[parameter]
-    if "master" in state or (isinstance(optimizer, SGD | Adam) and optimizer.storage.update == "stochastic"):
-        return weight.float().double()
+    state, dtype = optimizer.state[parameter], parameter.dtype.to_real()
+    if dtype is torch.float64:
+        return weight
     weight = weight.float().double()
-    stored = weight.to(parameter.dtype).double()
-    return stored + (weight - stored).to(parameter.dtype).double() if "compensation" in state else stored
+    if isinstance(optimizer, SGD | Adam) and ("master" in state or optimizer.storage.update == "stochastic"):
+        return weight
+    stored = weight.to(dtype).double()
+    if isinstance(optimizer, SGD | Adam) and "compensation" in state:
+        return stored + (weight - stored).to(dtype).double()
+    return stored
 
 
 def _state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | None:
+    """Returns a moment in float64, or None if the optimizer has none of the parameter's shape, or only in codes."""
     kept = optimizer.state.get(parameter, {}).get(name)
-    return read_state(optimizer, parameter, name) if isinstance(kept, Tensor) else None
+    if not isinstance(kept, Tensor) or kept.shape != parameter.shape:
+        return None
+    if isinstance(optimizer, SGD | Adam) or type(kept).dequantize is not Tensor.dequantize:
+        return read_state(optimizer, parameter, name).double()
+    return _real(kept) if kept.is_floating_point() or kept.is_complex() else None
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Returns a copy, dense and in float64, a complex tensor as pairs; of a sharded one this process's part."""
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return tensor.to(torch.float64, copy=True)
 
 
 def _share(lost: Tensor, of: Tensor) -> Share:

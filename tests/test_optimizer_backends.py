@@ -12,8 +12,9 @@ from torch import nn
 from mixlab import Recipe, Trainer, load_task
 from mixlab.memory.model_states import model_states
 from mixlab.optimizer_backends import BACKENDS, backend, state_bytes
-from mixlab.optimizers import AdamW
+from mixlab.optimizers import AdamW, read_state
 from mixlab.tasks import storage
+from mixlab.track_updates import track_updates
 
 # torchao compiles its step, and its states lack what torch's cache would like.
 pytestmark = pytest.mark.filterwarnings("ignore:OptimState.*_stable_hash_for_caching", "ignore::DeprecationWarning")
@@ -73,6 +74,30 @@ def test_our_states_are_counted_as_the_calculator_does(text):
     assert state_bytes(optimizer) == sum(
         size for name, size in parts.items() if name not in ("parameters", "gradients")
     )
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BACKENDS]
+)
+def test_every_backend_is_watched_and_its_moments_are_values_never_codes(name):
+    one, model = backend(name), nn.Linear(256, 64, bias=False)
+    model.to(one.weights)
+    optimizer = one(model.parameters(), 1e-3)
+    exact = nn.Parameter(model.weight.detach().float().clone())
+    reference = torch.optim.AdamW([exact], lr=1e-3)
+    with track_updates(model, optimizer) as lost:
+        for step in range(2):
+            model.weight.grad = torch.randn(64, 256, generator=torch.Generator().manual_seed(step)).to(one.weights)
+            exact.grad = model.weight.grad.float()
+            optimizer.step()
+            reference.step()
+    assert [entry.swallowed.of for entry in lost] == [SIZE] * 2
+    assert lost["weight"][0].swallowed.lost <= SIZE // (2 if "bf16" in name else 1000)
+    if name.startswith("torch"):
+        moment = read_state(optimizer, model.weight, "exp_avg")
+        assert type(moment) is torch.Tensor
+        coarse = float(reference.state[exact]["exp_avg"].abs().max()) * (0.3 if "4-bit" in name else 0.1)
+        torch.testing.assert_close(moment, reference.state[exact]["exp_avg"], rtol=0, atol=coarse)
 
 
 def test_a_backend_trains_a_task():

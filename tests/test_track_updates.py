@@ -209,3 +209,276 @@ def test_mistakes_are_named():
         lost.total()
     with pytest.raises(KeyError, match=r"nothing seen of 'v'; seen: nothing yet"):
         lost["v"]
+
+
+def seen_by(model, optimizer, step, *, gradients):
+    with track_updates(model, optimizer) as lost:
+        for gradient in gradients:
+            step(gradient)
+    return list(lost)
+
+
+@pytest.mark.parametrize("make", [optimizers.AdamW, torch.optim.AdamW, optimizers.SGD, torch.optim.SGD])
+@pytest.mark.parametrize("given", ["positional", "keyword", "scheduled"])
+def test_a_step_with_a_closure_is_judged_by_the_gradients_that_it_computes(make, given):
+    """As the same steps without one: the first is seen, and none by the gradient before it."""
+    gradients = ([1.0, 1e-30, 0.0], [0.0, 2.0, 0.0], [1e-3, 0.0, 1.0])
+    ends = []
+    for with_closure in (False, True):
+        model = Weights([1.0, 2.0, 0.5])
+        optimizer = make(model.parameters(), lr=0.1)
+        if given == "scheduled":
+            torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+        def closure(gradient, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            model.w.grad = torch.tensor(gradient)
+            return 5.0
+
+        def step(gradient, closure=closure, optimizer=optimizer, with_closure=with_closure):
+            if not with_closure:
+                closure(gradient)
+                optimizer.step()
+            elif given == "keyword":
+                assert optimizer.step(closure=lambda: closure(gradient)) == 5.0
+            else:
+                assert optimizer.step(lambda: closure(gradient)) == 5.0
+
+        ends.append((seen_by(model, optimizer, step, gradients=gradients), model.w.tolist()))
+    assert ends[0] == ends[1]
+    assert len(ends[0][0]) == 3
+
+
+def test_a_closure_that_is_called_again_is_looked_at_once():
+    model = Weights([1.0, 2.0])
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (model.w - torch.tensor([3.0, 2.0])).square().sum()
+        loss.backward()
+        return loss
+
+    with track_updates(model, optimizer, every=2) as lost:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert [(one.step, one.swallowed) for one in lost] == [(0, Share(0, 1)), (2, Share(0, 1))]
+
+
+def test_float64_is_watched_in_float64():
+    """Gradients and moments below float32's range, and a decay that float32 would lose."""
+    model = Weights([1.0, 1.0, 1.0], torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, weight_decay=1e-3)
+    with track_updates(model, optimizer) as lost:
+        for gradient in ([1e-50, 1e-50, 0.0], [1e-60, 1e-40, 0.0]):
+            model.w.grad = torch.tensor(gradient, dtype=torch.float64)
+            optimizer.step()
+    first, second = lost
+    assert first == Lost(
+        0, "w", Share(0, 2), Share(0, 0), Share(0, 2), Share(0, 2), eps_lost=Share(0, 3), decay_lost=Share(0, 3)
+    )
+    assert (second.stuck_falling, second.stuck_rising, second.vanished) == (Share(0, 1), Share(0, 1), Share(0, 2))
+    assert second.decay_lost == Share(0, 3)
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
+def test_complex_weights_count_as_two(make):
+    model, pairs = Weights([1 + 2j, 3j], torch.complex64), Weights([1.0, 2.0, 0.0, 3.0])
+    seen = []
+    for one, gradient in ((model, [1 + 1e-9j, 0j]), (pairs, [1.0, 1e-9, 0.0, 0.0])):
+        optimizer = make(one.parameters(), lr=0.1)
+        with track_updates(one, optimizer) as lost:
+            one_step(one, optimizer, gradient)
+            one_step(one, optimizer, gradient)
+        seen.append(list(lost))
+    assert seen[0] == seen[1]
+
+
+def words(*, sparse):
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.words = nn.Embedding(6, 2, sparse=sparse)
+    return model
+
+
+@pytest.mark.parametrize("knobs", [{}, {"momentum": 0.9}])
+def test_a_sparse_embedding_is_watched_like_a_dense_one(knobs):
+    seen = []
+    for sparse in (True, False):
+        model = words(sparse=sparse)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, **knobs)
+        with track_updates(model, optimizer) as lost:
+            for rows in ([1, 1, 2], [2, 5, 2]):
+                optimizer.zero_grad()
+                model.words(torch.tensor(rows)).sum().backward()
+                optimizer.step()
+        seen.append(list(lost))
+    assert seen[0] == seen[1]
+    assert [one.swallowed.of for one in seen[0]] == ([4, 6] if knobs else [4, 4])
+    assert seen[0][0].swallowed.lost > 0
+
+
+def test_rows_that_sparse_adam_does_not_step_are_not_asked():
+    model = words(sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters())
+    with track_updates(model, optimizer) as lost:
+        for rows in ([1, 1, 2], [2, 5]):
+            optimizer.zero_grad()
+            (model.words(torch.tensor(rows)) ** 2).sum().backward()
+            optimizer.step()
+    assert [one.swallowed for one in lost] == [Share(0, 4), Share(0, 4)]
+    assert [one.vanished for one in lost] == [Share(0, 4), Share(0, 4)]
+    assert lost["words.weight"][1].stuck_falling.lost == 0
+
+
+def test_ours_refuse_a_sparse_embedding_by_name_under_a_watch():
+    model = words(sparse=True)
+    optimizer = optimizers.AdamW(model.named_parameters())
+    model.words(torch.tensor([1])).sum().backward()
+    with (
+        track_updates(model, optimizer) as lost,
+        pytest.raises(RuntimeError, match="gradients must be dense, got torch.sparse_coo of 'words.weight'"),
+    ):
+        optimizer.step()
+    assert len(lost) == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        (library, name)
+        for library, names in (
+            ("torch.optim", "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD NAdam RAdam RMSprop Rprop SGD"),
+            ("optimi", "Adam AdamW Adan Lion RAdam Ranger SGD StableAdamW"),
+        )
+        for name in names.split()
+    ],
+)
+def test_every_optimizer_of_torch_and_optimi_is_watched(library, name):
+    """The weights are those of the same steps unwatched, and `swallowed` is counted from them."""
+    make = getattr(pytest.importorskip(library), name)
+    ends = []
+    for watch in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        optimizer = make(model.parameters(), lr=1e-3)
+        with track_updates(model, optimizer, every=1 if watch else 100) as lost:
+            for step in range(3):
+                optimizer.zero_grad()
+                model(torch.randn(5, 4, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+                before = model.weight.detach().clone()
+                optimizer.step()
+                stuck = int(((model.weight == before) & (model.weight.grad != 0)).sum())
+        ends.append(model.weight.tolist())
+    assert ends[0] == ends[1]
+    assert lost["weight"][2].swallowed.lost == stuck
+    watched = [one.stuck_rising.of + one.stuck_falling.of for one in lost["weight"]]
+    if name in ("Adam", "AdamW"):
+        assert watched == [12] * 3
+        assert lost.total().stuck_rising.lost + lost.total().stuck_falling.lost == 0
+
+
+def test_an_optimizer_with_amsgrad_or_decoupled_decay_is_watched_as_it_is_set():
+    model = Weights([1.0, 1.0])
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=1e-6, decoupled_weight_decay=True, amsgrad=True)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1e3, 1e3])
+        optimizer.param_groups[0]["betas"] = (0.9, 0.0)
+        one_step(model, optimizer, [0.0, 0.0])
+    assert lost["w"][0].decay_lost == Share(2, 2)
+    assert lost["w"][1].eps_lost == Share(0, 0)  # beside the largest second moment so far float32 does not see eps
+    coupled = torch.optim.Adam(model.parameters(), weight_decay=0.5)
+    with track_updates(model, coupled) as lost:
+        one_step(model, coupled, [0.0, 0.0])
+    assert lost["w"][0].decay_lost == Share(0, 0)
+    assert lost["w"][0].stuck_rising.of == 2  # the decay is a gradient
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate's AcceleratedOptimizer: an optimizer by class, which never calls Optimizer.__init__."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    state = property(lambda self: self.optimizer.state)
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    defaults = property(lambda self: self.optimizer.defaults)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optimizers.AdamW(p, storage=Storage("dynamic8", torch.float8_e4m3fn)),
+        lambda p: optimizers.AdamW(p, storage=Storage(torch.bfloat16, torch.bfloat16, update="kahan")),
+        torch.optim.AdamW,
+    ],
+)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_wrapped_optimizer_is_watched_and_read_like_the_one_inside(make, layers):
+    seen = []
+    for wrapped in (False, True):
+        model = Weights([1.0, 2.0, -0.5], torch.bfloat16)
+        optimizer = inner = make(model.parameters())
+        for _ in range(layers * wrapped):
+            optimizer = Wrapper(optimizer)
+        with track_updates(model, optimizer) as lost:
+            for gradient in ([1.0, 0.1, 2.2e-3], [0.5, 0.0, 0.0]):
+                one_step(model, optimizer, gradient)
+        moments = [optimizers.read_state(optimizer, model.w, name).tolist() for name in ("exp_avg", "exp_avg_sq")]
+        assert moments[1] == optimizers.read_state(inner, model.w, "exp_avg_sq").tolist()
+        assert max(moments[1]) < 1
+        seen.append((list(lost), moments))
+    assert seen[0] == seen[1]
+    assert len(inner._optimizer_step_pre_hooks) == 0
+
+
+def test_what_has_no_hooks_is_named():
+    with pytest.raises(TypeError, match="Wrapper has no hooks, since it does not call Optimizer.__init__; pass the"):
+        track_updates(Weights([1.0]), Wrapper(None))
+
+
+def test_codes_of_other_libraries_are_never_returned_as_values():
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter]["exp_avg"] = torch.full((3,), 255, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="'exp_avg' holds codes in torch.uint8, which only SGD reads"):
+        optimizers.read_state(optimizer, parameter, "exp_avg")
+    with pytest.raises(KeyError, match="this parameter has no 'exp_avg_sq' in SGD"):
+        optimizers.read_state(optimizer, parameter, "exp_avg_sq")
+    with pytest.raises(KeyError, match="this parameter has no 'exp_avg' in AdamW"):
+        optimizers.read_state(optimizers.AdamW([parameter]), parameter, "exp_avg")
+    model = Weights([1.0, 1.0, 1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model.w]["exp_avg"] = torch.full((3,), 255, dtype=torch.uint8)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1.0, 0.0, 0.0])
+    assert lost["w"][0].swallowed == Share(0, 1)
+
+
+def test_sharded_weights_of_torchs_optimizers_are_watched_by_this_process_part():
+    from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        seen = []
+        for sharded in (False, True):
+            model = Weights([1.0, 2.0, 0.5])
+            if sharded:
+                model.w = nn.Parameter(DTensor.from_local(model.w.detach(), mesh, [Shard(0)]))
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+            with track_updates(model, optimizer) as lost:
+                for gradient in ([1.0, 1e-30, 0.0], [0.0, 1.0, 0.0]):
+                    value = torch.tensor(gradient)
+                    model.w.grad = DTensor.from_local(value, mesh, [Shard(0)]) if sharded else value
+                    optimizer.step()
+            seen.append(list(lost))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert seen[0] == seen[1]
