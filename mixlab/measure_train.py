@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from mixlab.compiling import vector_options
 from mixlab.machine import usable_device
 from mixlab.recipes import Recipe
 from mixlab.records import Record, Series, now, this_machine
@@ -187,7 +188,7 @@ def _run(
         with _freed(device):
             trainer = Trainer(task, recipe, seed=seed, device=device, native=True)
             if mode == "compiled":
-                trainer.model.compile()
+                trainer.model.compile(options=vector_options())
             for step in range(_WARM_UP + steps):
                 started_s = _clock(device)
                 record = next(trainer.steps(1))

@@ -13,13 +13,14 @@ from torch import nn
 
 from mixlab import PRESETS, Recipe, emulation
 from mixlab.memory.model_states import model_states
-from mixlab.memory.real_steps import _silenced, real_steps, without_onednn
+from mixlab.memory.real_steps import _silenced, real_steps
 from mixlab.memory.shapes import SHAPES, ModelShape
 from mixlab.memory.tracer import freed_by_reference_counts
 from mixlab.memory.traces import PHASES, Trace
 from mixlab.memory.tracing import TraceError, trace
 from mixlab.memory.transformers import transformer
 from mixlab.optimizers import AdamW, Storage
+from mixlab.process_state import ONEDNN
 from mixlab.tasks import TinyGPT
 
 GPT2 = ModelShape("tiny gpt2", 2, 64, 4, 4, 256, 211, True, 32, "gpt2")
@@ -149,7 +150,7 @@ def test_micro_steps_to_the_byte(name, recipe):
         optimizer.step()
         optimizer.zero_grad()
 
-    with freed_by_reference_counts(), without_onednn():
+    with freed_by_reference_counts(), ONEDNN.held(False):
         step()
         states = [state for kept in optimizer.state.values() for state in kept.values()]
         before = sum(tensor.nbytes for tensor in (*model.parameters(), inputs, targets, *states))

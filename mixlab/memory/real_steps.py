@@ -25,6 +25,7 @@ from mixlab.memory.tracer import freed_by_reference_counts
 from mixlab.memory.traces import PHASES, PhaseName
 from mixlab.memory.tracing import Loss, cross_entropy
 from mixlab.optimizers import state_tensors
+from mixlab.process_state import ONEDNN
 from mixlab.recipes import Recipe
 from mixlab.scalers import unscale_without_reading_
 from mixlab.tasks import Batch, MakeOptimizer, OptimizerName, make_optimizer
@@ -163,7 +164,7 @@ class _Training:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         if self.device.type == "cpu":
-            with without_onednn():
+            with ONEDNN.held(False):
                 yield
             return
         with emulation.arithmetic(self.device, self.recipe.compute):
@@ -255,17 +256,6 @@ class _OnCpu:
 
 
 _MARK = "mixlab: "
-
-
-@contextmanager
-def without_onednn() -> Iterator[None]:
-    """Makes torch's own kernels compute what oneDNN's would on a CPU, in the whole process."""
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)
 
 
 @contextmanager
