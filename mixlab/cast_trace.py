@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mixlab import emulation
 from mixlab.formats import BF16, FP16, Format, dtype_name
+from mixlab.random_streams import RandomStream
 from mixlab.tables import html_table, text_table
 
 _COLUMNS = ("module", "op", "inputs", "computed in", "output", "casts", "why")
@@ -271,8 +272,8 @@ def _module_names(model: nn.Module, stack: list[str]) -> Iterator[None]:
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Puts the model's buffers and torch's random numbers back."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
-    with torch.random.fork_rng(devices=devices):
+    devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
+    with RandomStream(None, devices=devices):
         try:
             yield
         finally:

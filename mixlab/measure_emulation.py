@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixlab import emulation
 from mixlab.formats import Format
 from mixlab.machine import usable_device
+from mixlab.random_streams import RandomStream
 from mixlab.records import Record, Series, now, this_machine
 from mixlab.tasks import Block
 
@@ -127,8 +128,7 @@ def compare(ours: Tensor, theirs: Tensor, fmt: Format) -> tuple[float, float, fl
 def _results(op: Op, fmt: Format, device: torch.device | None, seed: int) -> tuple[Tensor, Tensor]:
     """Returns (output, all gradients) flat, in float32, on the CPU; emulated if `device` is None."""
     make, shapes = op
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with RandomStream(seed):
         module = make()
         inputs = [torch.randn(shape) for shape in shapes]
     place = torch.device("cpu") if device is None else device

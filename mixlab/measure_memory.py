@@ -16,6 +16,7 @@ from mixlab.memory.real_steps import RealStep, real_steps
 from mixlab.memory.tracer import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, TEMPORARIES
 from mixlab.memory.traces import PHASES, Trace
 from mixlab.memory.tracing import trace
+from mixlab.random_streams import RandomStream
 from mixlab.recipes import Recipe
 from mixlab.records import Record, Series, now, this_machine
 
@@ -99,8 +100,7 @@ def measure_memory(
 
 def _measure(case: Case, device: torch.device, rounds: int, seed: int) -> list[Series]:
     traced = predicted(case, device.type)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the model is made on the CPU
+    with RandomStream(seed):  # the model is made on the CPU
         steps = real_steps(case.make_model, case.batch(seed), Recipe.parse(case.recipe), device=device, count=rounds)
     seen, series = [seen_bytes(step) for step in steps], []
     if device.type == "cuda":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -49,11 +49,11 @@ class Setting(Generic[T]):
         Raises:
             RuntimeError: They held it for ten minutes.
         """
-        return _Hold(self, value)
+        return _Hold(self, [value])
 
     def kept(self) -> _Hold[T]:
         """The context in which no other thread changes the setting through its owner."""
-        return _Hold(self, None)
+        return _Hold(self, [])
 
     def _take(self, hold: _Hold[T]) -> bool:
         """Enters a hold unless other threads are in the way."""
@@ -95,10 +95,10 @@ class Setting(Generic[T]):
 class _Hold(Generic[T]):
     """One thread's wish; a class of its own, for an interrupt may land between any two lines of a generator."""
 
-    def __init__(self, setting: Setting[T], value: T | None) -> None:
+    def __init__(self, setting: Setting[T], wanted: list[T]) -> None:
         self._setting = setting
-        self.keeps = value is None
-        self.wanted: list[T] = [] if value is None else [value]
+        self.keeps = not wanted  # what is there
+        self.wanted = wanted
         self.thread = 0
 
     def __enter__(self) -> None:
@@ -125,3 +125,15 @@ class _Hold(Generic[T]):
 
 # Products and convolutions on a CPU by oneDNN, or by torch's own kernels.
 ONEDNN: Setting[bool] = Setting("oneDNN", torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled)
+
+# The generator that the functions of torch.random act on.
+DEFAULT_GENERATOR: Setting[Any] = Setting(
+    "torch.random's generator",
+    lambda: vars(torch.random)["default_generator"],
+    lambda generator: setattr(torch.random, "default_generator", generator),
+)
+
+# Whose turn it is to seed CUDA's own generators: held at True by one thread at a time.
+CUDA_RANDOM_NUMBERS: Setting[bool] = Setting(
+    "CUDA's random numbers", lambda: False, lambda _taken: None, exclusive=True
+)

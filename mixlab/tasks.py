@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from mixlab import optimizers
 from mixlab.formats import FP32
+from mixlab.random_streams import RandomStream
 from mixlab.recipes import Recipe, StateName
 from mixlab.state_formats import StateDtype
 
@@ -41,7 +42,7 @@ class Task:
 
     Args:
         name: What it is called on the command line and in a saved run.
-        make_model: Returns a new float32 model on the CPU; it may draw from torch's global generator.
+        make_model: Returns a new float32 model on the CPU; it may draw torch's random numbers.
         draw: Returns one training batch (inputs, targets) drawn with the given generator: inputs (B, ...) floating or
             integer, targets (B,) or (B, T) int64 class numbers.
         held_out: One batch that is never trained on.
@@ -73,13 +74,14 @@ class Task:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
 
     def seeded_model(self, seed: int) -> nn.Module:
-        """Returns the model that this seed gives, and leaves torch's global generator as it was.
+        """Returns the model that follows `torch.manual_seed(seed)`; torch's own generator does not move.
+
+        Random numbers of NumPy and of Python's `random` are not seeded.
 
         Raises:
             TypeError: `make_model` returned something else than a module on the CPU whose parameters are float32.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with RandomStream(seed):
             model = self.make_model()
         if not isinstance(model, nn.Module):
             raise TypeError(f"Task {self.name}: make_model must return a new torch.nn.Module, got {model!r}")

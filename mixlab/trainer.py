@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from mixlab.formats import FP32, Format
 from mixlab.histograms import dense, stored_values
 from mixlab.machine import usable_device
 from mixlab.probes import underflow_by_layer, unwatched
+from mixlab.random_streams import RandomStream
 from mixlab.recipes import Recipe
 from mixlab.tasks import Batch, Task, step_seed
 
@@ -265,15 +266,10 @@ class Trainer:
                 "the model must not detach its outputs, nor run under torch.no_grad()"
             )
 
-    @contextmanager
-    def _random_numbers(self, purpose: str) -> Iterator[None]:
-        """Seeds torch's global generators for this step and purpose, and puts them back afterwards."""
-        on_cuda = self.device.type == "cuda"
-        # torch.manual_seed would note the seed for a CUDA that is not there, with a stack trace, at every step.
-        reseed = torch.manual_seed if on_cuda else torch.default_generator.manual_seed
-        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
-            reseed(step_seed(self.seed, self.step, purpose))
-            yield
+    def _random_numbers(self, purpose: str) -> RandomStream:
+        """The context of this step's random numbers for a purpose, such as dropout's in "forward"."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        return RandomStream(step_seed(self.seed, self.step, purpose), devices=devices)
 
 
 class _Applied(nn.Module):

@@ -21,6 +21,7 @@ ROOMS = (
     "tables",
     "machine",
     "process_state",
+    "random_streams",
     "formats",
     "scale_policies",
     "scaling_game",
