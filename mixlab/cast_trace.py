@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mixlab import emulation
 from mixlab.formats import BF16, FP16, Format, dtype_name
+from mixlab.layers import require_values, scripted_part
 from mixlab.random_streams import RandomStream
 from mixlab.tables import html_table, text_table
 
@@ -134,11 +135,16 @@ def cast_trace(
         device: Whose rules; None takes that of the model's first parameter.
 
     Raises:
-        TypeError: `model` is no module.
-        ValueError: Another format.
+        TypeError: `model` is no module, or one of TorchScript.
+        ValueError: Another format, or a parameter that has no values.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
+    if scripted := scripted_part(model):
+        raise TypeError(
+            f"cast_trace: {scripted}, whose ops cannot be seen; give it the module as it was before torch.jit"
+        )
+    require_values(model, "cast_trace")
     compute = Format.parse(compute) if isinstance(compute, str) else compute
     if compute not in (FP16, BF16):
         raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")

@@ -84,19 +84,28 @@ def require_values(model: nn.Module, owner: str) -> None:
 
 def require_hooks(model: nn.Module, owner: str) -> None:
     """Raises TypeError, with the module's name, if one runs as compiled code, which calls no hooks of its layers."""
-    if compiled := compiled_part(model):
+    if compiled := scripted_part(model) or compiled_part(model):
         raise TypeError(
             f"{owner}: {compiled}, and its layers call no hooks; give it the module as it was before torch.jit or "
             "torch.compile"
         )
 
 
+def scripted_part(model: nn.Module) -> str:
+    """Says which module is one of TorchScript, e.g. "module encoder is one of TorchScript"; "" if none is."""
+    scripted = (name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule))
+    return next((f"{_words(name)} is one of TorchScript" for name in scripted), "")
+
+
 def compiled_part(model: nn.Module) -> str:
-    """Says which module runs as compiled code, e.g. "module encoder is compiled"; "" if none does."""
-    for name, module in model.named_modules():
-        which = f"module {name}" if name else "the model"
-        if isinstance(module, torch.jit.ScriptModule):
-            return f"{which} is one of TorchScript"
-        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
-            return f"{which} is compiled"
-    return ""
+    """Says which module torch.compile has compiled, e.g. "module encoder is compiled"; "" if none is."""
+    compiled = (
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch._dynamo.OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None
+    )
+    return next((f"{_words(name)} is compiled" for name in compiled), "")
+
+
+def _words(name: str) -> str:
+    return f"module {name}" if name else "the model"

@@ -23,7 +23,15 @@ from torch.utils.hooks import RemovableHandle
 
 from mixlab.formats import Format
 from mixlab.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
-from mixlab.layers import compiled_part, floating_outputs, layer_of, parameters_by_layer, require_hooks, require_values
+from mixlab.layers import (
+    compiled_part,
+    floating_outputs,
+    layer_of,
+    parameters_by_layer,
+    require_hooks,
+    require_values,
+    scripted_part,
+)
 
 Kind = Literal["activation", "gradient", "weight_gradient"]
 
@@ -202,7 +210,7 @@ class track:  # noqa: N801  a context manager, named as a verb
             require_hooks(self._model, "track")
         layers = parameters_by_layer(self._model)
         self._layers = list(layers)
-        hooked = not compiled_part(self._model)
+        hooked = not (scripted_part(self._model) or compiled_part(self._model))
         if hooked:
             self._handles.append(self._model.register_forward_hook(self._root_hook))
         for layer, parameters in layers.items():

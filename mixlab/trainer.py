@@ -17,6 +17,7 @@ from mixlab import emulation
 from mixlab.evaluation import evaluating
 from mixlab.formats import FP32, Format
 from mixlab.histograms import dense, stored_values
+from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
 from mixlab.probes import underflow_by_layer, unwatched
 from mixlab.random_streams import RandomStream
@@ -200,13 +201,11 @@ class Trainer:
         Raises:
             TypeError: The model is one of TorchScript.
         """
-        for name, module in self.model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                came = f"module {name}" if name else "the model"
-                raise TypeError(
-                    f"reference_gradients: {came} is one of TorchScript, whose parameters cannot be replaced for a "
-                    "pass in float32; make the model without torch.jit, or do not probe it"
-                )
+        if scripted := scripted_part(self.model):
+            raise TypeError(
+                f"reference_gradients: {scripted}, and its parameters cannot be replaced for a pass in float32; make "
+                "the model without torch.jit, or do not probe it"
+            )
         parameters = {
             name: p.detach().float().requires_grad_(p.requires_grad) for name, p in self.model.named_parameters()
         }
