@@ -14,6 +14,7 @@ from torch import nn
 
 from mixlab.compiling import vector_options
 from mixlab.machine import usable_device
+from mixlab.memory.gpus import named_by_driver
 from mixlab.recipes import Recipe
 from mixlab.records import Record, Series, now, this_machine
 from mixlab.tasks import Task, TinyGPT, text_batches
@@ -21,17 +22,6 @@ from mixlab.trainer import Trainer
 
 RECIPES = ("fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16")
 _WARM_UP = 3  # steps that are not counted
-
-# Dense peaks in FLOP/s by the format that products are computed in (NVIDIA's data sheets: T4 2019, V100 2020, A100
-# 2021, H100 2023, H200 2024; SXM versions, without sparsity).
-_HOPPER = {"fp16": 989.4e12, "bf16": 989.4e12, "tf32": 494.7e12, "fp32": 66.9e12}
-PEAK_FLOPS: dict[str, dict[str, float]] = {
-    "H200": _HOPPER,
-    "H100": _HOPPER,
-    "A100": {"fp16": 312e12, "bf16": 312e12, "tf32": 156e12, "fp32": 19.5e12},
-    "V100": {"fp16": 125e12, "fp32": 15.7e12},
-    "T4": {"fp16": 65e12, "fp32": 8.1e12},
-}
 
 
 @dataclass(frozen=True)
@@ -222,12 +212,11 @@ def _series(case: _Case, recipes: dict[str, Recipe], shape: GPTShape, device: to
 
 
 def peak_flops(device: torch.device, fmt: str) -> float | None:
-    """Returns the device's peak in FLOP/s for products in a format; None if it is not in `PEAK_FLOPS`."""
+    """Returns the device's peak in FLOP/s for products in a format, as in `mixlab.memory.GPUS`; None if unknown."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    found = next((peaks for gpu, peaks in PEAK_FLOPS.items() if gpu in name), {})
-    return found.get(fmt)
+    known = named_by_driver(torch.cuda.get_device_name(device))
+    return known[0].peak_flops.get(fmt) if known else None
 
 
 def _clock(device: torch.device) -> float:

@@ -70,7 +70,9 @@ def test_what_does_not_fit_or_compile_is_named(monkeypatch):
 
 def test_peaks_are_known_by_the_name_of_the_gpu(monkeypatch):
     assert peak_flops(torch.device("cpu"), "bf16") is None
-    for name, peak in {"NVIDIA H200": 989.4e12, "NVIDIA A100-SXM4-80GB": 312e12, "Tesla K80": None}.items():
+    peaks = {"NVIDIA H200": 989.4e12, "NVIDIA A100-SXM4-80GB": 312e12, "Tesla K80": None}
+    peaks |= {"NVIDIA RTX A1000": None, "NVIDIA H100 PCIe": 756e12}
+    for name, peak in peaks.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device, name=name: name)
         assert peak_flops(torch.device("cuda"), "bf16") == peak
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mixlab.machine import Gpu
-from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
+from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec, named_by_driver
 
 GIB = 2**30
 
@@ -85,3 +85,78 @@ def test_mistakes_are_named():
         ValueError, match="peak_flops are by format, one of fp32, tf32, fp16, bf16, fp8, fp4, got 'int8'"
     ):
         GpuSpec("x", 1, 1e12, {"int8": 1.0})
+
+
+TFLOPS = {  # dense, in bf16 or else fp16, by the name that the driver gives; None for what is not known
+    "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H100 PCIe": 756,
+    "NVIDIA H100 NVL": None,
+    "NVIDIA H100": None,
+    "NVIDIA H100 80GB HBM3 MIG 1g.10gb": None,
+    "NVIDIA H800": None,
+    "NVIDIA H20": None,
+    "NVIDIA H200": 989.4,
+    "NVIDIA H200 NVL": None,
+    "NVIDIA GH200 480GB": None,
+    "NVIDIA GH200 144G HBM3e": None,
+    "NVIDIA B200": 2250,
+    "NVIDIA GB200": 2500,
+    "NVIDIA B300 SXM6 AC": None,
+    "NVIDIA A100-SXM4-40GB": 312,
+    "A100-SXM4-40GB": 312,
+    "NVIDIA A100-SXM4-80GB": 312,
+    "NVIDIA A100-PCIE-40GB": 312,
+    "NVIDIA A100 80GB PCIe": 312,
+    "NVIDIA A100-SXM4-40GB MIG 3g.20gb": None,
+    "NVIDIA A100X": None,
+    "NVIDIA A800-SXM4-80GB": None,
+    "NVIDIA A10": 125,
+    "NVIDIA A10G": None,
+    "NVIDIA A10M": None,
+    "NVIDIA A16": None,
+    "NVIDIA A2": None,
+    "NVIDIA A30": None,
+    "NVIDIA A40": None,
+    "NVIDIA RTX A1000": None,
+    "NVIDIA RTX A1000 Laptop GPU": None,
+    "NVIDIA RTX A6000": 154.8,
+    "NVIDIA RTX 6000 Ada Generation": None,
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": None,
+    "NVIDIA L4": 121,
+    "NVIDIA L40": None,
+    "NVIDIA L40S": 362,
+    "NVIDIA L20": None,
+    "NVIDIA GeForce RTX 3090": 71,
+    "NVIDIA GeForce RTX 3090 Ti": None,
+    "NVIDIA GeForce RTX 4090": 165.2,
+    "NVIDIA GeForce RTX 4090 D": None,
+    "NVIDIA GeForce RTX 4090 Laptop GPU": None,
+    "NVIDIA GeForce RTX 5090": 209.5,
+    "NVIDIA GeForce RTX 5090 Laptop GPU": None,
+    "Tesla T4": 65,
+    "NVIDIA T400": None,
+    "NVIDIA T4G": None,
+    "NVIDIA T1000": None,
+    "Tesla V100-SXM2-16GB": 125,
+    "Tesla V100-SXM2-32GB": 125,
+    "Tesla V100-SXM3-32GB": None,
+    "Tesla V100-PCIE-16GB": None,
+    "Tesla K80": None,
+    "Tesla P100-PCIE-16GB": None,
+    "NVIDIA TITAN V": None,
+    "AMD Instinct MI300X": 1307.4,
+    "AMD Instinct MI300A": None,
+    "": None,
+    "H": None,
+}
+
+
+@pytest.mark.parametrize("name", TFLOPS)
+def test_a_name_of_a_driver_is_known_as_a_whole_or_not_at_all(name):
+    peaks = {spec.peak_flops.get("bf16", spec.peak_flops["fp16"]) / 1e12 for spec in named_by_driver(name)}
+    assert peaks == ({TFLOPS[name]} if TFLOPS[name] else set())
+
+
+def test_size_decides_between_gpus_of_one_name():
+    assert gpu_spec(Gpu("Tesla V100-SXM2-16GB", int(15.8 * GIB), (7, 0))).memory_bytes == 16 * GIB
+    assert gpu_spec(Gpu("Tesla V100-SXM2-32GB", int(31.7 * GIB), (7, 0))).memory_bytes == 32 * GIB

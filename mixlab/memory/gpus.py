@@ -98,6 +98,30 @@ GPUS: dict[str, GpuSpec] = {
 }
 
 
+# As drivers name the products, without "NVIDIA" before. Those that are sold under the same chip's name with other
+# peaks, such as "H100 NVL", "H200 NVL", "A100X", "L40", "V100-PCIE" or a laptop's "RTX 4090 Laptop GPU", are left out.
+_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"), ("v100-16gb", "v100-32gb")),
+    "Tesla T4": ("t4",),
+    "A10": ("a10",),
+    **dict.fromkeys(("A100-SXM4-40GB", "A100-PCIE-40GB"), ("a100-40gb",)),
+    **dict.fromkeys(("A100-SXM4-80GB", "A100-SXM-80GB", "A100 80GB PCIe", "A100-PCIE-80GB"), ("a100-80gb",)),
+    "RTX A6000": ("rtx-a6000",),
+    "L4": ("l4",),
+    "L40S": ("l40s",),
+    "GeForce RTX 3090": ("rtx-3090",),
+    "GeForce RTX 4090": ("rtx-4090",),
+    "GeForce RTX 5090": ("rtx-5090",),
+    "H100 PCIe": ("h100-pcie",),
+    "H100 80GB HBM3": ("h100-sxm",),
+    "H200": ("h200",),
+    "B200": ("b200",),
+    "GB200": ("gb200",),
+    "AMD Instinct MI300X": ("mi300x",),
+    "AMD Instinct MI355X": ("mi355x",),
+}
+
+
 def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
     """Returns a GPU by its name, or one that this machine has.
 
@@ -126,21 +150,23 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
     raise ValueError(f"unknown GPU {gpu!r}: {hint}There are {', '.join(GPUS)}, or GpuSpec(...) of your own")
 
 
+def named_by_driver(name: str) -> tuple[GpuSpec, ...]:
+    """Returns the rows of `GPUS` that a driver's name of a product stands for; they differ in memory only.
+
+    None for a name that is not known as a whole: an RTX A1000 is no A100, and a part of a GPU by MIG is less than one.
+
+    >>> named_by_driver("NVIDIA H100 PCIe")[0].peak_flops["bf16"], named_by_driver("NVIDIA RTX A1000")
+    (756000000000000.0, ())
+    """
+    return tuple(GPUS[kind] for kind in _NAMES.get(" ".join(name.split()).removeprefix("NVIDIA "), ()))
+
+
 def _of_this_machine(gpu: Gpu) -> GpuSpec:
-    words = gpu.name.lower().replace("-", " ").split()
-    size = gpu.memory_bytes / 2**30
-    fitting = [
-        spec
-        for spec in GPUS.values()
-        if spec.name.split("-")[-1 if spec.name.startswith("rtx") else 0] in words
-        and 0.85 < size / (spec.memory_bytes / 2**30) < 1.05
-        and ("pcie" in words or "pcie" not in spec.name)
-        and not ("pcie" in words and spec.name == "h100-sxm")
-    ]
+    fitting = [known for known in named_by_driver(gpu.name) if 0.85 < gpu.memory_bytes / known.memory_bytes < 1.05]
     if len(fitting) == 1:
         known = fitting[0]
         return GpuSpec(gpu.name, known.memory_bytes, known.bandwidth, known.peak_flops, gpu.memory_bytes, known.source)
     raise ValueError(
-        f"gpu_spec: {gpu.name} with {size:.0f} GiB is not among {', '.join(GPUS)}; "
+        f"gpu_spec: {gpu.name} with {gpu.memory_bytes / 2**30:.0f} GiB is not among {', '.join(GPUS)}; "
         "give GpuSpec(name, memory_bytes, bandwidth, peak_flops) of your own"
     )
