@@ -18,7 +18,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from mixlab import __version__, cli_measure, cli_memory, machine, notebooks
-from mixlab.cli_values import fail, number, port_number, print_error, print_json, whole_number
+from mixlab.cli_values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
 from mixlab.explain import explain
 from mixlab.formats import FORMATS, Format
 from mixlab.recipes import PRESETS, Recipe
@@ -70,6 +70,8 @@ def lab(
     if missing:
         fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if root:
+        typer.echo("you are root, for whom JupyterLab starts only with --allow-root: it is added", err=True)
     command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
     os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
 
@@ -86,15 +88,15 @@ def run(
     try:
         notebook = notebooks.find_lab(lab)
         notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
-    except notebooks.LabError as error:
-        fail(str(error), 2)
     except notebooks.CellError as error:
         if out is not None:
             print_error(f"executed up to the error: {out / notebook.name}")
         place = notebook.stem if error.cell is None else f"{notebook.stem}, cell {error.cell}"
         fail(f"{place}: {error}", 1)
+    except ANSWERED as error:
+        fail(words(error), 2)
     except KeyboardInterrupt:
-        fail(f"{notebook.stem}: stopped", 130)
+        fail(f"{lab}: stopped", 130)
     if out is not None:
         Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
 
@@ -125,8 +127,8 @@ def train(
             _print_training(run, steps, device)
             held_out_loss, held_out_accuracy = run.trainer(device=device).held_out()
             records = run.records()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        fail(str(error), 2)
+    except ANSWERED as error:
+        fail(words(error), 2)
     except KeyboardInterrupt:
         fail(
             f"stopped; the same command goes on in {folder}" if folder else "stopped; with --run DIR it can go on", 130
@@ -168,8 +170,8 @@ def formats(
     """Show number formats: their bits, range and precision."""
     try:
         chosen = [Format.parse(name) for name in names or FORMATS]
-    except ValueError as error:
-        fail(str(error), 2)
+    except ANSWERED as error:
+        fail(words(error), 2)
     columns = {field: [getattr(fmt, field) for fmt in chosen] for field in _FORMAT_COLUMNS}
     if as_json:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -197,8 +199,8 @@ def explain_number(
     """Tell step by step what a number becomes in a format, and why."""
     try:
         explanation = explain(value, fmt, overflow=cast("Overflow | None", overflow))
-    except ValueError as error:
-        fail(str(error), 2)
+    except ANSWERED as error:
+        fail(words(error), 2)
     if as_json:
         print_json(asdict(explanation))
     else:
@@ -209,9 +211,11 @@ def _print_training(run: Run, steps: int, device: str | None) -> None:
     training = run.train(steps, device=device)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        skipped = sum(record.skipped for record in run.records())
         bar = progress.add_task("", total=steps, state="")
+        skipped = None
         for record in training:
+            if skipped is None:  # steps recorded after the last checkpoint are trained and counted again
+                skipped = sum(earlier.skipped for earlier in run.records()[: record.step])
             skipped += record.skipped
             state = f"loss {record.loss:.3g}  accuracy {record.accuracy:.0%}  scale {record.scale:g}  skipped {skipped}"
             progress.update(bar, completed=record.step + 1, state=state)

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from mixlab.cli_values import ANSWERED, fail, words
 from mixlab.figures.recorded import MemoryTable, TrainingTable
+from mixlab.files import refuse_unwritable
 from mixlab.machine import usable_device
 from mixlab.measure import measure_cast
 from mixlab.measure_emulation import measure_emulation
@@ -193,16 +195,17 @@ def _measure(
     """Measures behind a progress bar, keeps the record and prints it; a wrong argument ends with 2 and words."""
     console = Console(stderr=True)
     try:
-        if out is not None and not out.absolute().parent.is_dir():
-            raise ValueError(f"there is no folder {out.absolute().parent} to keep the record in")
+        if out is not None:
+            refuse_unwritable(out)
         with Progress(TextColumn("measuring"), BarColumn(), TaskProgressColumn(), console=console) as bar:
             task = bar.add_task("", total=1.0)
             record = measured(lambda part: bar.update(task, completed=part))
         if out is not None:
             record.save(out)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        console.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(2)
+    except ANSWERED as error:
+        fail(words(error), 2)
+    except KeyboardInterrupt:
+        fail("stopped; nothing was kept", 130)
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:

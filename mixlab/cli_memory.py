@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from mixlab.cli_values import fail, print_json, whole_number
+from mixlab.cli_values import ANSWERED, fail, print_json, whole_number, words
 from mixlab.memory.advice import Suggestion, suggestions
 from mixlab.memory.confirm import confirm
 from mixlab.memory.estimates import Estimate, estimate
@@ -71,8 +71,8 @@ def memory(
         judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
         advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
         trace = confirm(training) if traced else None
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        fail(str(error), 2)
+    except ANSWERED as error:
+        fail(words(error), 2)
     if as_json:
         print_json(_as_json(training, judged, advice, trace))
     else:

@@ -11,6 +11,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+# What a command answers in words: wrong values, files and folders, too little memory, a package that is missing.
+ANSWERED = (ValueError, TypeError, ArithmeticError, LookupError, OSError, RuntimeError, MemoryError, ImportError)
+
 
 def whole_number(text: str) -> int:
     try:
@@ -48,6 +51,12 @@ def _finite(content: Any) -> Any:
 
 def print_error(message: str) -> None:
     Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+
+
+def words(error: BaseException) -> str:
+    """Returns an error's own words; its type where it has none, or where they are no sentence."""
+    text = str(error)
+    return text if text and not isinstance(error, KeyError | MemoryError) else f"{type(error).__name__}: {text}"
 
 
 def fail(message: str, code: int) -> NoReturn:

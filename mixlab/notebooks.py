@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import sys
 import tempfile
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from mixlab.files import replacing
 
 HEADLESS_VARIABLE = "MIXLAB_HEADLESS"
 
@@ -102,11 +106,18 @@ def parse_value(text: str) -> bool | int | float | str | None:
 
 
 def parameter_names(notebook: Path) -> tuple[str, ...]:
-    """Returns the names assigned in the notebook's cell tagged `parameters`, in order; none without such a cell."""
-    for cell in _read(notebook).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            return tuple(_assigned_names(cell.source))
-    return ()
+    """Returns the names assigned in the notebook's cell tagged `parameters`, in order; none without such a cell.
+
+    Raises:
+        LabError: The file is no notebook, or that cell is no Python.
+    """
+    tagged = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged or tagged[0].cell_type != "code":
+        return ()
+    try:
+        return tuple(dict.fromkeys(_assigned_names(tagged[0].source)))
+    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as error:
+        raise LabError(f"{notebook}: the cell tagged parameters is no Python: {error}; mend it") from None
 
 
 def run_notebook(
@@ -118,16 +129,19 @@ def run_notebook(
         notebook: The notebook, which stays as it is.
         parameters: Values for names of its cell tagged `parameters`.
         out: A folder for the executed notebook, made when missing. It gets the notebook's name and no widget state,
-            appears in one piece, and does so also when a cell fails. None keeps nothing.
+            appears in one piece, and does so also when a cell fails. It replaces an executed notebook of that name,
+            never one that was not executed. None keeps nothing.
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        LabError: When the notebook has no such parameter.
-        CellError: When a cell raises or the kernel dies.
+        LabError: When the notebook has no such parameter, or `out` holds a notebook that would be lost.
+        CellError: When a cell raises that has no tag `raises-exception`, or the kernel dies.
     """
+    _read(notebook)
     _refuse_unknown_parameters(notebook, parameters)
     if out is not None:
         out = _made_folder(out)
+        _refuse_to_lose(out / notebook.name, notebook)
     with tempfile.TemporaryDirectory(prefix="mixlab-") as scratch:
         executed = Path(scratch) / "executed.ipynb"
         try:
@@ -180,13 +194,23 @@ def _read(notebook: Path) -> Any:
 
 
 def _assigned_names(source: str) -> Iterator[str]:
-    for statement in ast.parse(source).body:
+    """Yields the names that a cell assigns, also one with magics, whose lines are no Python.
+
+    Raises:
+        SyntaxError: It is neither.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    if source.startswith("%%"):  # such as %%time, in whose body the assignments stand
+        source = source.partition("\n")[2]
+    python = TransformerManager().transform_cell(source)  # type: ignore[no-untyped-call]
+    for statement in ast.parse(python).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
 def _refuse_unknown_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    allowed = parameter_names(notebook)
+    allowed = parameter_names(notebook) if parameters else ()
     unknown = [name for name in parameters if name not in allowed]
     if unknown:
         choice = f"choose from: {', '.join(allowed)}" if allowed else "it takes none"
@@ -215,14 +239,36 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
                 str(executed),
                 parameters=dict(parameters),
                 kernel_name="python3",
+                language="python",  # which a notebook need not say
                 cwd=str(notebook.parent),
                 progress_bar=progress,
                 extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would cut through the bar
             )
-    except papermill.PapermillExecutionError as error:
-        raise CellError(error.ename, error.evalue, error.exec_count, error.source) from None
+    except papermill.PapermillExecutionError:
+        _raise_error_of_cells(executed)
     except DeadKernelError:
         raise CellError("kernel died", "it may have run out of memory", None, "") from None
+    except Exception as error:  # whatever is raised when no kernel can be started
+        raise LabError(f"{notebook} cannot be executed: {type(error).__name__}: {error}") from error
+
+
+def _raise_error_of_cells(executed: Path) -> None:
+    """Raises what the first cell raised that is not tagged `raises-exception`; papermill knows no such tag.
+
+    Where there is none, the notebook has run, and loses the marks that papermill made in it.
+    """
+    from papermill.execute import remove_error_markers
+
+    content = _read(executed)
+    for cell in content.cells:
+        if cell.cell_type != "code" or "raises-exception" in cell.metadata.get("tags", []):
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error" and not (output.ename == "SystemExit" and output.evalue in ("", "0")):
+                raise CellError(output.ename, output.evalue, cell.execution_count, cell.source)
+        if cell.metadata.get("papermill", {}).get("exception") is True and not cell.outputs:
+            raise CellError("CellExecutionError", "", cell.execution_count, cell.source)
+    executed.write_text(json.dumps(remove_error_markers(content)), encoding="utf-8")
 
 
 @contextmanager
@@ -238,6 +284,21 @@ def _headless() -> Iterator[None]:
             os.environ[HEADLESS_VARIABLE] = before
 
 
+def _refuse_to_lose(target: Path, notebook: Path) -> None:
+    """Lets a run replace what an earlier one kept, and no lab: neither its own, by whatever path, nor another."""
+    if target.exists() and (target.samefile(notebook) or _is_source(target)):
+        raise LabError(
+            f"{target} is a notebook that was not executed, and would be overwritten; give another folder with --out"
+        )
+
+
+def _is_source(path: Path) -> bool:
+    try:
+        return "papermill" not in _read(path).metadata
+    except LabError:
+        return False
+
+
 def _publish(executed: Path, target: Path, notebook: Path) -> None:
     """Writes the executed notebook without widget state; whoever reads `target` sees all of it or what was there."""
     import nbformat
@@ -245,12 +306,6 @@ def _publish(executed: Path, target: Path, notebook: Path) -> None:
     content = _read(executed)
     content.metadata.pop("widgets", None)
     content.metadata.papermill.update(input_path=str(notebook), output_path=str(target))
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(nbformat.writes(content) + "\n")  # type: ignore[no-untyped-call]
-        os.chmod(part, 0o644)
-        os.replace(part, target)
-    except BaseException:
-        os.unlink(part)
-        raise
+    _refuse_to_lose(target, notebook)
+    with replacing(target) as file:
+        file.write(nbformat.writes(content).encode() + b"\n")  # type: ignore[no-untyped-call]

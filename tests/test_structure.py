@@ -68,6 +68,7 @@ ROOMS = (
     "measure_memory",
     "state_grid",
     "measure_states",
+    "step_records",
     "runs",
     "background",
     "notebooks",
