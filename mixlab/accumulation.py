@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mixlab.formats import Format
+from mixlab.formats import Format, as_float
 from mixlab.rounding import Overflow, Rounding, checked, limits_for, plan_for, round_to, rounded_values
 
 
@@ -37,12 +37,16 @@ def accumulate(
     >>> accumulate(0.001, 10_000, "fp16")[-1]  # the sum stops at 4: there, neighbours are 0.004 apart
     tensor(4., dtype=torch.float64)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(as_float(value, "accumulate"))
+    ):
         raise ValueError(f"accumulate: value must be a finite number, got {value!r}")
     if type(count) is not int or count < 1:
         raise ValueError(f"accumulate: count must be a whole number from 1, got {count!r}")
     fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
-    overflow: Overflow = "inf" if fmt.has_inf else "saturate"
+    overflow: Overflow = "inf" if isinstance(fmt, Format) and fmt.has_inf else "saturate"
     step = round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow)
     total, fmt = checked(torch.zeros_like(step), fmt, overflow=overflow, rounding=rounding, out=None)
     plan = plan_for(fmt, rounding, total.dtype)

@@ -15,6 +15,9 @@ from mixlab.rounding import round_to
 
 ScaleRule = Literal["floor", "even", "ceil", "rceil"]
 
+_LARGEST = torch.finfo(torch.float32).max
+_SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
+
 
 @dataclass(frozen=True)
 class BlockFormat:
@@ -35,8 +38,10 @@ class BlockFormat:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is not allowed."""
-        if not isinstance(self.element, Format) or not self.element.signed:
-            raise ValueError(f"BlockFormat: element must be a Format with a sign, got {self.element!r}")
+        if not isinstance(self.element, Format) or not self.element.signed or self.element.mantissa_bits > 23:
+            raise ValueError(
+                f"BlockFormat: element must be a Format with a sign whose values float32 holds, got {self.element!r}"
+            )
         if self.scale not in (E8M0FNU, E4M3FN):
             raise ValueError(f"BlockFormat: scale must be the Format e8m0fnu or e4m3fn, got {self.scale!r}")
         if type(self.block_size) is not int or self.block_size < 1:
@@ -85,9 +90,19 @@ class BlockTensor:
     dim: int
 
     def dequantize(self) -> Tensor:
-        """Returns elements * scale * tensor_scale, float32 of the shape that came."""
+        """Returns elements * scale * tensor_scale, float32 of the shape that came.
+
+        A product beyond float32 becomes its largest value: rules that round up may put the largest element at 2^128.
+        """
         scale = self.scale.repeat_interleave(self.format.block_size, self.dim)
-        return self.elements * (scale.narrow(self.dim, 0, self.elements.shape[self.dim]) * self.tensor_scale)
+        scale = scale.narrow(self.dim, 0, self.elements.shape[self.dim])
+        if self.format.scale == E8M0FNU:
+            exponent = (scale.view(torch.int32) >> 23) - 127
+            values = torch.where(scale < math.inf, _times_power_of_two(self.elements, exponent), math.nan)
+        else:
+            lift = _lift(self.tensor_scale)
+            values = self.elements * (scale * (self.tensor_scale * lift)) / lift
+        return values.clamp(-_LARGEST, _LARGEST)
 
 
 def quantize_blocks(
@@ -108,8 +123,9 @@ def quantize_blocks(
             "even": as floor, of amax rounded to the element format's mantissa first;
             "ceil": e = ceil(log2 amax) - emax; nothing saturates;
             "rceil": e = ceil(log2(amax / max)), the smallest scale under which nothing saturates.
-            NVFP4 has one rule of its own: tensor_scale = amax of the tensor / (448 * 6), and the block's scale is
-            its amax / 6 / tensor_scale in e4m3fn, at least that format's smallest normal value.
+            NVFP4 has one rule of its own: tensor_scale = amax of the tensor / (448 * 6), rounded up where that is
+            below 2^-128, and the block's scale is its amax / 6 / tensor_scale in e4m3fn, at least that format's
+            smallest normal value.
 
     Raises:
         TypeError: `x` is not such a tensor.
@@ -131,24 +147,26 @@ def quantize_blocks(
     amax = torch.where(finite, amax, 0.0)
     if fmt.scale == E8M0FNU:
         tensor_scale = torch.ones((), device=x.device)
-        scale = _power_of_two_scale(amax, fmt.element, scale_rule or "floor")
-        scaled = blocks / scale
+        exponent = _scale_exponent(amax, fmt.element, scale_rule or "floor")
+        scale = torch.where(exponent < -126, 1 << 22, (exponent + 127) << 23).view(torch.float32)  # 2^exponent
+        scaled = _times_power_of_two(blocks, -exponent)
     else:
-        tensor_scale = amax.amax() / (E4M3FN.max * fmt.element.max) if amax.numel() else torch.ones((), device=x.device)
-        tensor_scale = torch.where(tensor_scale > 0, tensor_scale, 1.0)
-        scale = (amax / fmt.element.max / tensor_scale).clamp(fmt.scale.smallest_normal, fmt.scale.max)
+        tensor_scale = _tensor_scale(amax, fmt)
+        lift = _lift(tensor_scale)
+        lifted = tensor_scale * lift
+        scale = (amax * lift / fmt.element.max / lifted).clamp(fmt.scale.smallest_normal, fmt.scale.max)
         scale = round_to(scale, fmt.scale, overflow="saturate")
-        scaled = blocks * ((1.0 / tensor_scale) / scale)
+        scaled = blocks * lift * ((1.0 / lifted) / scale)
     elements = round_to(scaled, fmt.element, overflow="saturate").flatten(-2)[..., :length]
     scale = torch.where(finite, scale, math.nan).squeeze(-1)
     return BlockTensor(fmt, elements.movedim(-1, dim), scale.movedim(-1, dim), tensor_scale, dim)
 
 
-def _power_of_two_scale(amax: Tensor, element: Format, rule: ScaleRule) -> Tensor:
-    """Returns 2^e as float32, with e by the rule from the bits of amax, and within e8m0's -127 to 127."""
+def _scale_exponent(amax: Tensor, element: Format, rule: ScaleRule) -> Tensor:
+    """Returns the exponent of a power-of-two scale by the rule, from the bits of amax, within e8m0's -127 to 127."""
     bits = amax.view(torch.int32)
     if rule == "even":
-        bits = bits + (1 << (22 - element.mantissa_bits))
+        bits = bits + ((1 << 22) >> element.mantissa_bits)
     exponent = (bits >> 23) - 127
     mantissa = bits & 0x7FFFFF
     if rule == "ceil":
@@ -156,8 +174,34 @@ def _power_of_two_scale(amax: Tensor, element: Format, rule: ScaleRule) -> Tenso
     elif rule == "rceil":
         largest = int(math.ldexp(element.max, 23 - element.max_exponent)) & 0x7FFFFF
         exponent = exponent + (mantissa > largest)
-    exponent = (exponent - element.max_exponent).clamp(-127, 127)
-    return torch.ldexp(torch.ones_like(amax), exponent)
+    return (exponent - element.max_exponent).clamp(-127, 127)
+
+
+def _times_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
+    """Returns x * 2^exponent, from -127 to 127; 2^-127 is subnormal, and zero where subnormals are flushed."""
+    most = exponent.clamp(-126, 126)
+    return x * _power_of_two(most) * _power_of_two(exponent - most)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    return ((exponent + 127) << 23).view(torch.float32)
+
+
+def _tensor_scale(amax: Tensor, fmt: BlockFormat) -> Tensor:
+    """Returns the factor of the whole tensor; 1 where all is zero."""
+    if not amax.numel():
+        return torch.ones((), device=amax.device)
+    largest = amax.amax()
+    exact = largest.double() / (fmt.scale.max * fmt.element.max)
+    scale = exact.float()
+    scale = torch.where((scale < exact) & (scale < 2.0**-128), scale + 2.0**-149, scale)  # else the largest would clip
+    scale = torch.where(scale > 0, scale, _SMALLEST_NORMAL)  # where subnormals are flushed
+    return torch.where(largest > 0, scale, 1.0)
+
+
+def _lift(tensor_scale: Tensor) -> Tensor:
+    """Returns a power of two by which products with a tiny factor are computed in float32's full precision."""
+    return torch.where(tensor_scale < 2.0**-100, 2.0**64, 1.0)
 
 
 def _checked(x: Tensor, fmt: BlockFormat | str, dim: int, scale_rule: ScaleRule | None) -> tuple[BlockFormat, int]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from mixlab.formats import Code, Format
+from mixlab.formats import Code, Format, as_float
 from mixlab.rounding import Overflow, round_to
 
 Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
@@ -69,10 +69,7 @@ def explain(value: float, fmt: Format | str, *, overflow: Overflow | None = None
     fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"explain: value must be a number, got {value!r}")
-    try:
-        value = float(value)
-    except OverflowError:
-        raise ValueError(f"explain: value must fit float64, got a whole number of {len(str(value))} digits") from None
+    value = as_float(value, "explain")
     if isinstance(fmt, Format) and overflow is None:
         overflow = "inf" if fmt.has_inf else "saturate"
     rounded = float(round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow or "saturate"))
@@ -84,8 +81,8 @@ def explain(value: float, fmt: Format | str, *, overflow: Overflow | None = None
         outcome=_outcome(value, rounded, fmt),
         exponent=math.frexp(value)[1] - 1 if value and math.isfinite(value) else None,
         gap=fmt.ulp(value),
-        below=value if rounded == value else fmt.next_down(value),
-        above=value if rounded == value else fmt.next_up(value),
+        below=rounded if rounded == value else fmt.next_down(value),
+        above=rounded if rounded == value else fmt.next_up(value),
         tie=_is_tie(value, fmt),
         relative_error=_relative_error(value, rounded),
     )
@@ -145,6 +142,8 @@ def _choice(e: Explanation) -> list[str]:
     fmt, value = e.format, _text(e.value)
     if e.outcome == "nan":
         return ["NaN stays NaN." if fmt.has_nan else f"{fmt} has no code for NaN; a tensor keeps NaN all the same."]
+    if e.outcome == "exact" and math.copysign(1, e.value) != math.copysign(1, e.below):
+        return [f"{fmt} has no negative zero: {value} becomes 0."]
     if e.outcome == "exact":
         return [f"{value} is a value of {fmt}: nothing is lost."]
     assert e.result is not None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mixlab.formats import Format
-from mixlab.rounding import Overflow, Rounding, round_to
+from mixlab.formats import FP16, Format
+from mixlab.rounding import Overflow, Rounding, checked, round_to
 
 
 def fake_quantize(
@@ -18,6 +19,7 @@ def fake_quantize(
     backward: Format | str | None,
     overflow: Overflow,
     rounding: Rounding = "nearest_even",
+    generator: torch.Generator | None = None,
     stop_clipped: bool = False,
 ) -> Tensor:
     """Rounds `x` to `forward`, and in the backward pass its gradient to `backward`; the dtype stays.
@@ -32,8 +34,9 @@ def fake_quantize(
         overflow: As in `round_to`, for both ways. "inf" becomes "saturate" in a format without infinity, as in the
             usual pair of e4m3fn forward and e5m2 backward.
         rounding: As in `round_to`, for both ways.
+        generator: As in `round_to`, for both ways: the backward pass draws from it too, when it runs.
         stop_clipped: True stops the gradient of elements that lie beyond the largest value of `forward`, which no
-            longer move the result (Choi et al., PACT, 2018, section 3).
+            longer move the result (Choi et al., PACT, 2018, section 3). It is 0 there, whatever comes from behind.
 
     Raises:
         TypeError, ValueError: As `round_to`; `stop_clipped` without `forward`.
@@ -47,15 +50,31 @@ def fake_quantize(
     formats = [Format.parse(fmt) if isinstance(fmt, str) else fmt for fmt in (forward, backward)]
     if stop_clipped and formats[0] is None:
         raise ValueError("fake_quantize: stop_clipped needs a forward format, whose largest value it stops at")
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"fake_quantize: generator must be a torch.Generator or None, got {generator!r}")
     for fmt in formats:  # refuses now what would fail in the backward pass
         if fmt is not None:
-            round_to(x.detach()[:0] if x.dim() else x.detach(), fmt, overflow=_rule(fmt, overflow), rounding=rounding)
-    result: Tensor = _FakeQuantize.apply(x, *formats, overflow, rounding, stop_clipped)  # type: ignore[no-untyped-call]
+            checked(x.detach(), fmt, overflow=_rule(fmt, overflow), rounding=rounding, out=None)
+    result: Tensor = _FakeQuantize.apply(x, *formats, overflow, rounding, generator, stop_clipped)  # type: ignore[no-untyped-call]
     return result
 
 
 def _rule(fmt: Format, overflow: Overflow) -> Overflow:
     return "saturate" if overflow == "inf" and isinstance(fmt, Format) and not fmt.has_inf else overflow
+
+
+def _rounded(
+    x: Tensor, fmt: Format, overflow: Overflow, rounding: Rounding, generator: torch.Generator | None
+) -> Tensor:
+    rule = _rule(fmt, overflow)
+    if rule == "saturate" and x.dtype is torch.float16 and fmt.max > FP16.max:
+        x = x.clamp(-_largest_in_fp16(fmt), _largest_in_fp16(fmt))  # 65504 rounds to 65536 in bf16
+    return round_to(x, fmt, overflow=rule, rounding=rounding, generator=generator).to(x.dtype)
+
+
+def _largest_in_fp16(fmt: Format) -> float:
+    """Returns the largest value of a format that float16 holds too."""
+    return fmt.next_down(math.nextafter(FP16.max, math.inf))
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -66,15 +85,14 @@ class _FakeQuantize(torch.autograd.Function):
         _backward: Format | None,
         overflow: Overflow,
         rounding: Rounding,
+        generator: torch.Generator | None,
         _stop_clipped: bool,
     ) -> Tensor:
-        if forward is None:
-            return x.clone()
-        return round_to(x.detach(), forward, overflow=_rule(forward, overflow), rounding=rounding).to(x.dtype)
+        return x.clone() if forward is None else _rounded(x.detach(), forward, overflow, rounding, generator)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004  torch names them
-        x, forward, ctx.backward_format, ctx.overflow, ctx.rounding, ctx.stop_clipped = inputs
+        x, forward, ctx.backward_format, *ctx.rules, ctx.stop_clipped = inputs
         if ctx.stop_clipped:
             ctx.save_for_backward(x.abs() <= forward.max)
 
@@ -82,11 +100,11 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rounded = gradient
         if ctx.backward_format is not None:
-            rounded = _FakeQuantize.apply(gradient, ctx.backward_format, None, ctx.overflow, ctx.rounding, False)  # type: ignore[no-untyped-call]
+            rounded = _FakeQuantize.apply(gradient, ctx.backward_format, None, *ctx.rules, False)  # type: ignore[no-untyped-call]
         if ctx.stop_clipped:
             (inside,) = ctx.saved_tensors
-            rounded = rounded * inside
-        return rounded, None, None, None, None, None
+            rounded = torch.where(inside, rounded, 0.0)
+        return rounded, None, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *rules: Any) -> tuple[Tensor, int | None]:  # noqa: ARG004

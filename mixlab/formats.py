@@ -219,7 +219,7 @@ class Format:
         Raises:
             ValueError: The format does not have this value. `mixlab.round_to` rounds to one that it has.
         """
-        value = float(value)
+        value = as_float(value, str(self))
         if math.isnan(value) and self.has_nan:
             if self.specials == "fnuz":
                 return 1 << (self.bits - 1)
@@ -268,7 +268,7 @@ class Format:
         Below the smallest normal value that is the gap there, and beyond `max` the gap that would follow. NaN for inf
         and NaN.
         """
-        magnitude = abs(float(x))
+        magnitude = abs(as_float(x, str(self)))
         if not math.isfinite(magnitude):
             return math.nan
         if magnitude < self.smallest_normal:
@@ -277,16 +277,19 @@ class Format:
 
     def next_up(self, x: float) -> float:
         """Returns the smallest value of the format above x; beyond the last one inf, or NaN without infinities."""
-        x = float(x)
+        x = as_float(x, str(self))
         if math.isnan(x):
             return x
-        if x < 0:
-            return -self._below(-x) if self.signed else self.smallest_normal
-        return self._above(x)
+        if x >= 0:
+            return self._above(x)
+        if not self.signed:
+            return self.smallest_normal
+        below = self._below(-x)
+        return -below if below or self.has_negative_zero else 0.0
 
     def next_down(self, x: float) -> float:
         """Returns the largest value of the format below x; beyond the last one -inf, or NaN without infinities."""
-        x = float(x)
+        x = as_float(x, str(self))
         if math.isnan(x):
             return x
         if x > 0:
@@ -335,6 +338,19 @@ class Format:
         if value < magnitude:
             return value
         return self._value(code - 1) if code else math.nan
+
+
+def as_float(value: float, owner: str) -> float:
+    """Returns a number as a float64.
+
+    Raises:
+        ValueError: A whole number beyond float64; `owner` begins the message.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        digits = math.floor(math.log10(abs(value))) + 1
+        raise ValueError(f"{owner}: value must fit float64, got a whole number of {digits} digits") from None
 
 
 def _require_whole(what: str, value: object, low: int, high: int) -> None:

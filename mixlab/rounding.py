@@ -146,8 +146,13 @@ def _is_native(fmt: Format) -> bool:
 
 
 def _needs_float64(fmt: Format) -> bool:
-    """Whether float32 holds the format's values, but not the larger ones by which they are rounded."""
-    return not _is_native(fmt) and fmt.max_exponent + 1 + 23 - fmt.mantissa_bits > 127
+    """Whether float32 holds the format's values, but not in full range what they are rounded with.
+
+    That is the addend, which is larger than the values, and their gaps, which must not be subnormal in float32.
+    """
+    smallest_gap = fmt.min_exponent - fmt.mantissa_bits
+    largest_gap = max(fmt.max_exponent + 1 - fmt.mantissa_bits, smallest_gap if fmt.subnormals else fmt.min_exponent)
+    return not _is_native(fmt) and (largest_gap + 23 > 127 or smallest_gap < -126)
 
 
 def plan_for(fmt: Format, rounding: Rounding, dtype: torch.dtype) -> Plan:

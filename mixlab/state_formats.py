@@ -32,6 +32,7 @@ STATE_DTYPES: tuple[StateDtype, ...] = (
     "dynamic8",
 )
 _EIGHT_BIT = {torch.float8_e4m3fn: E4M3FN, torch.float8_e5m2: E5M2}
+_SMALLEST_SCALE = torch.finfo(torch.float32).smallest_normal
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class CastState:
 class ScaledState:
     """A state in an 8-bit float format, each block divided by a float32 scale that puts its amax at the format's max.
 
-    A block that holds an inf or NaN becomes NaN as a whole, by its scale. (The scaling is that of torchao's `AdamWFp8`;
+    No scale is below 2^-126, float32's smallest normal value: the quotient of a smaller amax would lose its bits, or be
+    zero. Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes
+    NaN as a whole, by its scale. (The scaling is that of torchao's `AdamWFp8`, which takes 1e-12 for any smaller amax;
     Peng et al., FP8-LM: Training FP8 Large Language Models, 2023, section 2.2, scale whole tensors.)
     """
 
@@ -108,7 +111,7 @@ class ScaledState:
         """Stores float32 values."""
         fmt = _EIGHT_BIT[self.dtype]
         blocks = _blocked(value, self.block_size)
-        scale.copy_(_block_scale(blocks, fmt.max))
+        scale.copy_(_block_scale(blocks, fmt.max).clamp_(min=_SMALLEST_SCALE))
         scaled = _unblocked(blocks / scale.unsqueeze(1), codes)
         way: Literal["stochastic", "nearest_even"] = "nearest_even" if bits is None else "stochastic"
         codes.copy_(round_to(scaled, fmt, overflow="saturate", rounding=way, random_bits=bits, out=scaled))

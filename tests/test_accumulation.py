@@ -72,6 +72,8 @@ def test_a_seed_gives_the_same_sums_again():
     [
         ((torch.inf, 3, "fp16"), "value must be a finite number, got inf"),
         (("1", 3, "fp16"), "value must be a finite number, got '1'"),
+        ((10**400, 3, "fp16"), "accumulate: value must fit float64, got a whole number of 401 digits"),
+        ((-(10**5000), 3, "fp16"), "accumulate: value must fit float64, got a whole number of 5001 digits"),
         ((1.0, 0, "fp16"), "count must be a whole number from 1, got 0"),
         ((1.0, 2.0, "fp16"), "count must be a whole number from 1, got 2.0"),
         ((1.0, 2, "fp17"), "unknown format 'fp17'"),

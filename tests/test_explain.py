@@ -35,6 +35,9 @@ SIGNED = [fmt for fmt in FORMATS.values() if fmt.signed]
         (math.nan, "fp16", "nan", math.nan, "NaN stays NaN."),
         (math.nan, "e2m1fn", "nan", None, "e2m1fn has no code for NaN"),
         (-math.inf, "e5m2", "exact", -math.inf, "Stored: 1 11111 00, that is -infinity."),
+        (-1e-8, "e4m3fnuz", "underflow", 0.0, "Neighbours: -0.0009765625 and 0."),
+        (-1e-8, "e4m3fn", "underflow", -0.0, "Neighbours: -0.001953125 and -0."),
+        (-0.0, "e5m2fnuz", "exact", 0.0, "e5m2fnuz has no negative zero: -0 becomes 0."),
         (-7, "e2m1fn", "overflow", -6.0, "It becomes -6."),
     ],
 )
@@ -61,6 +64,26 @@ def test_every_explanation_agrees_with_the_rounding(fmt, value):
         away = [round_reference(value, fmt, mode) for mode in ("nearest_even", "nearest_away")]
         assert not explanation.tie or abs(away[1]) >= abs(away[0])
         assert explanation.tie or away[0] == away[1]
+
+
+any_format = st.one_of(
+    st.sampled_from(SIGNED),
+    st.builds(
+        lambda e, m, specials, subnormals: Format("any", e, m, specials, subnormals=subnormals),
+        *(st.integers(2, 7), st.integers(1, 12), st.sampled_from(["ieee", "fn", "fnuz", "finite"]), st.booleans()),
+    ),
+)
+
+
+@given(
+    fmt=any_format, value=st.one_of(st.floats(width=64, allow_nan=False), st.floats(-1e-2, 1e-2)), small=st.booleans()
+)
+def test_whatever_is_named_is_a_value_of_the_format(fmt, value, small):
+    value = value * fmt.smallest_subnormal if small else value
+    explanation = explain(value, fmt)
+    for neighbour in (explanation.below, explanation.above):
+        if not math.isnan(neighbour):
+            fmt.encode(neighbour)  # refuses what is none, -0 included
 
 
 def test_the_rule_for_overflow_can_be_chosen():

@@ -106,3 +106,50 @@ def test_vmap_changes_nothing(x, dim):
 def test_bad_rules_are_named_before_the_backward_pass(x, rules, words):
     with pytest.raises((TypeError, ValueError), match=words):
         both_ways(x, **rules)
+
+
+@pytest.mark.parametrize("overflow", ["inf", "nan", "saturate"])
+@pytest.mark.parametrize("backward", [None, "e5m2", "fp16"])
+def test_a_stopped_gradient_is_zero_whatever_comes_from_behind(backward, overflow):
+    x = torch.tensor([500.0, -1e4, 1.0, torch.inf], requires_grad=True)
+    y = fake_quantize(x, forward="e4m3fn", backward=backward, overflow=overflow, stop_clipped=True)
+    y.backward(torch.tensor([torch.inf, 1e38, 1.0, torch.nan]))
+    assert x.grad.tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_stochastic_rounding_is_repeated_by_a_generator(x, dtype):
+    """Values first and gradients in the backward pass, from one stream; torch's global generator is left alone."""
+    x, gradients = x.to(dtype), torch.linspace(-9, 9, x.numel()).view_as(x).to(dtype)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    def draw(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        rules = {"forward": "e4m3fn", "backward": "e5m2", "overflow": "saturate", "rounding": "stochastic"}
+        y = fake_quantize(leaf, generator=torch.Generator().manual_seed(seed), **rules)
+        y.backward(gradients)
+        return y.detach(), leaf.grad
+
+    first, again, other = draw(1), draw(1), draw(2)
+    stream = torch.Generator().manual_seed(1)
+    for mine, same, else_, (came, fmt) in zip(first, again, other, ((x, "e4m3fn"), (gradients, "e5m2")), strict=True):
+        wanted = round_to(came, fmt, overflow="saturate", rounding="stochastic", generator=stream)
+        assert torch.equal(mine, wanted.to(dtype))
+        assert torch.equal(mine, same)
+        assert not torch.equal(mine, else_)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("fmt", ["bf16", "e8m2", "e6m3", "e7m1"])
+def test_saturated_float16_values_stay_finite(fmt):
+    """65504 is nearest to 65536 in bf16, which float16 does not hold: it becomes 65280."""
+    x = torch.tensor([65504.0, -65504.0, 1.0]).half()
+    y = fake_quantize(x, forward=fmt, backward=None, overflow="saturate")
+    assert y.isfinite().all()
+    assert y[0] == -y[1] == round_to(x[0], fmt, overflow="saturate", rounding="toward_zero")
+
+
+def test_a_generator_must_be_one(x):
+    with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got 7"):
+        fake_quantize(x, forward="fp16", backward=None, overflow="inf", rounding="stochastic", generator=7)

@@ -236,3 +236,18 @@ def test_formats_that_cannot_be_are_refused(make, words):
 def test_formats_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         FP16.mantissa_bits = 11
+
+
+@pytest.mark.parametrize("method", ["encode", "ulp", "next_up", "next_down"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_whole_numbers_beyond_float64_are_refused(method, value):
+    with pytest.raises(ValueError, match="fp16: value must fit float64, got a whole number of 401 digits"):
+        getattr(FP16, method)(value)
+
+
+def test_the_neighbour_of_a_small_negative_value_is_zero_with_a_sign_only_where_there_is_one():
+    for fmt in FORMATS.values():
+        if fmt.signed:
+            zero = fmt.next_up(-fmt.smallest_subnormal)
+            assert zero == 0
+            assert math.copysign(1, zero) == (-1 if fmt.has_negative_zero else 1)

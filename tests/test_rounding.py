@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mixlab import BF16, E4M3FN, E5M2, FORMATS, FP16, TF32, Format, round_to
@@ -209,6 +209,78 @@ def test_any_format_equals_the_oracle_from_float64(fmt, x, rounding):
     ours = round_to(torch.tensor(x, dtype=torch.float64), fmt, overflow="inf", rounding=rounding)
     assert ours.dtype is torch.float64
     assert same(float(ours), round_reference(x, fmt, rounding))
+
+
+@st.composite
+def biased(draw: st.DrawFn) -> Format:
+    """Any format of float32's values: those that reach below 2^-126 or up to 2^127 come often."""
+    e, m = draw(st.integers(2, 8)), draw(st.integers(1, 23))
+    specials = draw(st.sampled_from(["ieee", "fn", "fnuz", "finite"]))
+    binades = (1 << e) - 1 - (specials == "ieee")  # of normal values
+    low, high = binades - 127, 150 - m  # the biases with which both ends fit float32
+    assume(low <= high)
+    bias = draw(st.one_of(st.integers(low, high), st.sampled_from([low, high, (low + high) // 2])))
+    return Format("biased", e, m, specials, bias=bias, subnormals=draw(st.booleans()))
+
+
+CARRIED = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+@given(fmt=biased(), data=st.data(), dtype=st.sampled_from(CARRIED), rounding=modes)
+@settings(max_examples=600)
+def test_any_biased_format_equals_the_oracle(fmt, data, dtype, rounding):
+    units = data.draw(st.floats(0, 2.0 ** (fmt.mantissa_bits + 3)))
+    near = st.just(units * fmt.smallest_subnormal)
+    x = data.draw(
+        st.one_of(st.floats(width=32, allow_nan=False), near, st.just(fmt.max), st.just(-fmt.smallest_normal))
+    )
+    came = torch.tensor(x * data.draw(st.sampled_from([1, -1, 1.5, 0.75])), dtype=torch.float64).to(dtype)
+    wanted = round_reference(came.item(), fmt, rounding)
+    wanted = math.copysign(min(abs(wanted), fmt.max), wanted)
+    assert same(float(round_to(came, fmt, overflow="saturate", rounding=rounding)), wanted)
+
+
+LOW = [Format.parse(name) for name in ("e4m3b130", "e5m2b140", "e4m3b130fnuz", "e2m1b148", "e5m2b125", "e7m4b143fn")]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("fmt", LOW, ids=str)
+def test_formats_below_floats_smallest_normal_value(fmt, compiled):
+    """Every value and every middle between two of them, from float32 and from float64."""
+    values = torch.from_numpy(fmt.values())
+    values = values[values.isfinite()].unique()
+    middles = (values[1:] + values[:-1]) / 2
+    x = torch.cat([values, middles])
+    wanted = [round_reference(v, fmt) for v in x.tolist()]
+    wanted = torch.tensor([math.copysign(min(abs(v), fmt.max), v) for v in wanted], dtype=torch.float64)
+    assert torch.equal(round_to(x, fmt, overflow="saturate", compiled=compiled), wanted)
+    held = x.float().double() == x
+    assert torch.equal(round_to(x[held].float(), fmt, overflow="saturate", compiled=compiled), wanted[held].float())
+    assert held.sum() >= len(values)
+
+
+def test_a_value_below_floats_smallest_normal_one_is_kept_in_every_direction():
+    x = torch.tensor([2.0**-132])
+    for rounding in get_args(Rounding):
+        for came in (x, -x, x.double()):
+            assert torch.equal(round_to(came, "e4m3b130", overflow="saturate", rounding=rounding), came)
+
+
+@pytest.mark.parametrize("rounding", EXACT_MODES)
+def test_normal_values_are_rounded_alike_where_subnormals_are_flushed(rounding):
+    for fmt in (FP16, BF16, TF32, E4M3FN, Format.parse("e4m3b125"), Format.parse("e4m3b130"), Format.parse("e6m9")):
+        x = (torch.linspace(1, 2, 33) * 2.0 ** torch.arange(-126, 127)[:, None]).flatten()
+        x = torch.cat([x, -x])
+        wanted = round_to(x, fmt, overflow="saturate", rounding=rounding)
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this CPU does not flush subnormals")
+        try:
+            flushed = round_to(x, fmt, overflow="saturate", rounding=rounding)
+        finally:
+            torch.set_flush_denormal(False)
+        normal = wanted.abs() >= 2.0**-126
+        assert torch.equal(flushed[normal], wanted[normal])
+        assert (flushed[~normal].abs() <= 2.0**-126).all()
 
 
 @given(fmt=formats, x=st.floats(width=32, allow_nan=False))
