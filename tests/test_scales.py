@@ -195,7 +195,7 @@ def test_an_embedding_of_rare_tokens_stays_finite(dtype):
     optimizer = AdamW(table.parameters(), storage=Storage(dtype, dtype, block_size=16))
     shares = 1.0 / torch.arange(1, 401)
     for _ in range(1000):
-        tokens = torch.multinomial(shares, 32, replacement=True, generator=generator)
+        tokens = torch.multinomial(shares, 4, replacement=True, generator=generator)
         optimizer.zero_grad()
         table(tokens).square().mean().backward()
         optimizer.step()
