@@ -153,10 +153,8 @@ def stages(shape: ModelShape, parallel: Parallelism) -> tuple[Stage, ...]:
     rows = [rows for rows, _ in shape.layer_matrices]
     whole = (3, len(rows) - 1)  # attention's last product and the feed-forward's
     matrices = tuple(rows * columns // t for rows, columns in shape.layer_matrices)
-    if shape.style == "gpt2":
-        biases = tuple(row if place in whole else row // t for place, row in enumerate(rows))
-    else:
-        biases = tuple(row // t for row in rows[:3]) if shape.qkv_bias else ()
+    biased = shape.layer_biases
+    biases = tuple(row if place in whole else row // t for place, row in enumerate(rows) if biased[place])
     norm = (shape.width,) * (2 if shape.style == "gpt2" else 1)
     tokens = -(-shape.vocabulary // t) * shape.width
     positions = (shape.context * shape.width,) if shape.style == "gpt2" else ()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from mixlab.memory.configs import shape_of_config
 
 Style = Literal["gpt2", "llama"]
 
@@ -28,6 +29,8 @@ class ModelShape:
             Unsupervised Multitask Learners, 2019). "llama": RMSNorm, no biases, three matrices with SwiGLU (Touvron et
             al., Llama 2, 2023).
         qkv_bias: Whether "llama" has biases at queries, keys and values, as Qwen.
+        output_bias: Whether it has one at the projection after attention.
+        ffn_bias: Whether it has biases at the three matrices of the feed-forward layer.
 
     Raises:
         ValueError: A number that is not whole and positive, or one that does not divide another as it must.
@@ -44,6 +47,8 @@ class ModelShape:
     context: int
     style: Style = "llama"
     qkv_bias: bool = False
+    output_bias: bool = False
+    ffn_bias: bool = False
 
     def __post_init__(self) -> None:
         for field in ("layers", "width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
@@ -52,6 +57,9 @@ class ModelShape:
                 raise ValueError(f"ModelShape {self.name}: {field} must be a whole number from 1 up, got {value!r}")
         if self.style not in ("gpt2", "llama"):
             raise ValueError(f"ModelShape {self.name}: style must be gpt2 or llama, got {self.style!r}")
+        for field in ("tied", "qkv_bias", "output_bias", "ffn_bias"):
+            if type(getattr(self, field)) is not bool:
+                raise ValueError(f"ModelShape {self.name}: {field} must be True or False, got {getattr(self, field)!r}")
         if self.width % self.heads:
             raise ValueError(
                 f"ModelShape {self.name}: heads must divide width, got {self.heads} heads and width {self.width}"
@@ -81,13 +89,19 @@ class ModelShape:
         return (*attention, *feed_forward)
 
     @property
+    def layer_biases(self) -> tuple[bool, ...]:
+        """Whether each of the `layer_matrices` has a bias."""
+        if self.style == "gpt2":
+            return (True,) * 6
+        return (*(self.qkv_bias,) * 3, self.output_bias, *(self.ffn_bias,) * 3)
+
+    @property
     def layer_parameters(self) -> int:
         """Of one layer."""
         matrices = sum(rows * columns for rows, columns in self.layer_matrices)
-        if self.style == "gpt2":
-            return matrices + sum(rows for rows, _ in self.layer_matrices) + 4 * self.width  # biases, two LayerNorms
-        biases = self.width + 2 * self.kv_width if self.qkv_bias else 0
-        return matrices + biases + 2 * self.width  # two RMSNorms
+        biases = sum(rows for (rows, _), bias in zip(self.layer_matrices, self.layer_biases, strict=True) if bias)
+        norms = (4 if self.style == "gpt2" else 2) * self.width  # two LayerNorms or RMSNorms
+        return matrices + biases + norms
 
     @property
     def embedding_parameters(self) -> int:
@@ -145,69 +159,17 @@ def model_shape(name: str | Path) -> ModelShape:
     '8,030,261,248'
 
     Args:
-        name: One of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture.
+        name: One of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture. Dropout,
+            which GPT-2 has, is left out.
 
     Raises:
-        ValueError: An unknown name (near ones are offered), or a file of which no shape can be read; what is missing is
-            named.
+        ValueError: An unknown name (near ones are offered), or a file of which no shape can be read; what is missing,
+            or not known of that architecture, is named.
     """
     if isinstance(name, str) and name in SHAPES:
         return SHAPES[name]
     if str(name).endswith(".json"):
-        return _from_config(Path(name))
+        return ModelShape(**shape_of_config(Path(name)))
     near = difflib.get_close_matches(str(name), SHAPES, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or a path of a config.json")
-
-
-_LLAMAS = ("llama", "mistral", "qwen2")
-
-
-def _from_config(path: Path) -> ModelShape:
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is no config.json: it must hold an object")
-    kind = config.get("model_type")
-    if kind not in ("gpt2", *_LLAMAS):
-        raise ValueError(f"{path}: model_type must be one of gpt2, {', '.join(_LLAMAS)}, got {kind!r}")
-    wanted = _GPT2_KEYS if kind == "gpt2" else _LLAMA_KEYS
-    missing = [key for key in wanted.values() if key not in config]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    numbers: dict[str, Any] = {field: config[key] for field, key in wanted.items()}
-    name = str(config.get("_name_or_path") or path.parent.name or path.stem)
-    if kind == "gpt2":
-        ffn = config.get("n_inner") or 4 * numbers["width"]
-        return ModelShape(name, kv_heads=numbers["heads"], ffn=ffn, tied=True, style="gpt2", **numbers)
-    heads = numbers["heads"]
-    if (head_width := config.get("head_dim")) not in (None, numbers["width"] // heads):
-        raise ValueError(f"{path}: head_dim must be hidden_size / num_attention_heads, got {head_width!r}")
-    return ModelShape(
-        name,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        tied=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
-        **numbers,
-    )
-
-
-_GPT2_KEYS = {
-    "layers": "n_layer",
-    "width": "n_embd",
-    "heads": "n_head",
-    "vocabulary": "vocab_size",
-    "context": "n_positions",
-}
-_LLAMA_KEYS = {
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "context": "max_position_embeddings",
-}

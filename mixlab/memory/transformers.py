@@ -112,11 +112,11 @@ class Attention(nn.Module):
         self.repeats = shape.heads // shape.kv_heads
         self.core = attend_fused if attention == "fused" else attend_materialised
         self.selective = checkpointing == "selective"
-        biases = shape.style == "gpt2"
-        self.query = nn.Linear(shape.width, shape.width, bias=biases or shape.qkv_bias)
-        self.key = nn.Linear(shape.width, shape.kv_width, bias=biases or shape.qkv_bias)
-        self.value = nn.Linear(shape.width, shape.kv_width, bias=biases or shape.qkv_bias)
-        self.project = nn.Linear(shape.width, shape.width, bias=biases)
+        query, key, value, project = shape.layer_biases[:4]
+        self.query = nn.Linear(shape.width, shape.width, bias=query)
+        self.key = nn.Linear(shape.width, shape.kv_width, bias=key)
+        self.value = nn.Linear(shape.width, shape.kv_width, bias=value)
+        self.project = nn.Linear(shape.width, shape.width, bias=project)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:  # (B, T, D)
         q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))  # (B, heads, T, d)
@@ -175,9 +175,9 @@ class SwiGLUFeedForward(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+        self.gate = nn.Linear(shape.width, shape.ffn, bias=shape.ffn_bias)
+        self.up = nn.Linear(shape.width, shape.ffn, bias=shape.ffn_bias)
+        self.down = nn.Linear(shape.ffn, shape.width, bias=shape.ffn_bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
         return cast(Tensor, self.down(F.silu(self.gate(x)) * self.up(x)))
