@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixlab import emulation
+from mixlab.autocast_lists import RULES
 from mixlab.formats import BF16, FP16, Format, dtype_name
 from mixlab.layers import require_values, scripted_part
 from mixlab.random_streams import RandomStream
@@ -21,12 +22,15 @@ from mixlab.tables import html_table, text_table
 
 _COLUMNS = ("module", "op", "inputs", "computed in", "output", "casts", "why")
 
-# Products, convolutions and attention, by the names under which Python calls them (PyTorch, "CUDA Ops that can autocast
-# to float16" in the docs of torch.amp); the others of that list are in `emulation.COMPUTE_OPS`.
-_PRODUCTS = emulation.names("""
-    linear matmul __matmul__ __rmatmul__ mm bmm baddbmm addmm addbmm scaled_dot_product_attention
-    conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d
-""")
+_SPELLING = {"__matmul__": "matmul", "__rmatmul__": "matmul", "__pow__": "pow", "__rpow__": "pow"}  # as aten's ops
+_WHY = {
+    "compute": "{compute} by list",
+    "float32": "fp32 by list",
+    "float32 result": "fp32 by list",
+    "float32 overload": "fp32 by list",
+    "widest": "widest of its inputs, by list",
+    "banned": "not allowed under autocast",
+}
 _aten = torch.ops.aten
 _COPIES = frozenset({_aten.clone.default, _aten.detach.default, _aten.alias.default, _aten.copy_.default})
 
@@ -39,7 +43,7 @@ class TracedOp:
         op: The name under which Python calls it, e.g. "linear" or "softmax".
         module: The innermost module that was running, "" outside of all.
         inputs: The formats of the floating tensors that it was given.
-        computed: The format that its operands had below autocast; more than one, if it is made of several ops.
+        computed: The wider of the formats of operands and result below autocast; several, if it is made of several ops.
         output: The format of its first floating result, "" if there is none.
         casts: How many tensors autocast converted for it.
         why: The rule, in words.
@@ -204,7 +208,7 @@ class _Calls(TorchFunctionMode):
                 computed,
                 next(iter(_formats(result)), ""),
                 call.casts,
-                _why(func.__name__, inputs, call.casts, self.compute),
+                _why(func.__name__, kwargs or {}, inputs, call, self.compute),
             )
             self.traced.append(op)
         return result
@@ -228,12 +232,14 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if call is None or func.is_view or func in _COPIES:
             return result
         operands = [leaf for leaf in tree_leaves((args, kwargs)) if _is_floating(leaf)]
+        results = [leaf for leaf in tree_leaves(result) if _is_floating(leaf)]
         if func is _aten._to_copy.default:
             if operands and result.dtype != operands[0].dtype:
                 call.casts += 1
                 self._note_weight(operands[0])
         elif operands:
             dtypes = [operand.dtype for operand in operands if operand.dim() > 0] or [operands[0].dtype]
+            dtypes += [result.dtype for result in results[:1]]  # a sum of 16 bits that is asked for in fp32 is one
             call.computed.add(dtype_name(max(dtypes, key=lambda dtype: dtype.itemsize)))
         return result
 
@@ -246,18 +252,23 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._times[name] = self._times.get(name, 0) + 1
 
 
-def _why(op: str, inputs: tuple[str, ...], casts: int, compute: Format) -> str:
-    if op in emulation.FLOAT32_OPS:
-        return "fp32 by list"
-    if op in emulation.WIDEST_OPS:
-        return "widest of its inputs, by list"
-    if op in _PRODUCTS or op in emulation.COMPUTE_OPS:
-        return f"{compute} by list"
-    if casts:
+def _why(op: str, arguments: dict[str, Any], inputs: tuple[str, ...], call: _Call, compute: Format) -> str:
+    rule = None if arguments.get("out") is not None else _rule(op)
+    if rule == "float32 result" and arguments.get("dtype") is not None:
+        return "the caller asks for this format"
+    if rule is not None:
+        return _WHY[rule].format(compute=compute)
+    if call.casts or not call.computed <= set(inputs):
         return "the ops it is made of are on a list"
     if len(set(inputs)) > 1:
         return "on no list: the widest input wins"
     return "on no list: follows its inputs"
+
+
+def _rule(op: str) -> str | None:
+    """Returns the list of CUDA's that has this op, by its name in Python and whatever its overload."""
+    name = _SPELLING.get(op, op)
+    return next((rule for rule, ops in RULES.items() if any(name == one.partition(".")[0] for one in ops)), None)
 
 
 @contextmanager

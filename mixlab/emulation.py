@@ -9,56 +9,28 @@ Two contexts, because they end at different places of a training step:
 
 On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
 in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
-of a GPU. What a CPU does otherwise is mended: softmax, normalisation, exp, sum and the other ops that CUDA keeps in
-float32 run in float32, and products and convolutions are computed from 16-bit operands in float32 and rounded once, as
-a tensor core does it (and some ten times faster than a CPU's own float16). A convolution's bias is added to the rounded
-result, and the backward of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage whose
-operands are rounded to tf32, to nearest even, on their way into products and convolutions.
+of a GPU. What a CPU does otherwise is mended: CUDA's lists replace the CPU's (`mixlab.autocast_kernels`), so softmax,
+normalisation, exp, sum and the other ops that CUDA keeps in float32 run in float32, and products and convolutions are
+computed from 16-bit operands in float32 and rounded once, as a tensor core does it (and some ten times faster than a
+CPU's own float16). A convolution's bias is added to the rounded result, and the backward of tanh rounds after each
+operation, as CUDA's kernels do. tf32 is float32 storage whose operands are rounded to tf32, to nearest even, on their
+way into products and convolutions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from mixlab.cross_entropy import cross_entropy_in_parts
+from mixlab.autocast_contexts import emulated
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.rounding import round_to
-
-
-def names(text: str) -> frozenset[str]:
-    """Returns the words of a text: lists of ops are long, and read better without quotes."""
-    return frozenset(text.split())
-
-
-# CUDA's lists, by the names under which Python calls the ops (PyTorch, "CUDA Op-Specific Behavior" in the docs of
-# torch.amp, and AT_FORALL_* in ATen/autocast_mode.h). The 16-bit ops that are not listed here are on the CPU's own
-# 16-bit list.
-COMPUTE_OPS = names("""
-    mv addmv addr prelu chain_matmul linalg_multi_dot
-    lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
-""")
-FLOAT32_OPS = names("""
-    __pow__ __rpow__ acos arccos asin arcsin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal rsqrt sinh tan
-    softplus softmax softmin log_softmax logsumexp layer_norm native_layer_norm rms_norm group_norm
-    sum prod cumsum cumprod norm frobenius_norm nuclear_norm normalize renorm
-    linalg_norm linalg_vector_norm linalg_matrix_norm
-    cosine_similarity dist pdist cdist nll_loss hinge_embedding_loss kl_div l1_loss smooth_l1_loss
-    huber_loss mse_loss margin_ranking_loss multilabel_margin_loss multi_margin_loss soft_margin_loss
-    triplet_margin_loss poisson_nll_loss cosine_embedding_loss binary_cross_entropy_with_logits
-    interpolate upsample upsample_nearest upsample_bilinear
-""")
-WIDEST_OPS = names("""
-    addcdiv addcmul atan2 arctan2 bilinear cross dot vdot grid_sample grid_sampler index_put index_put_ tensordot
-    scatter_add
-""")
 
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
@@ -86,26 +58,7 @@ def autocast(compute: Format | str, device: torch.device | str) -> AbstractConte
     assert compute.dtype is not None
     if device_type != "cpu":
         return torch.autocast(device_type, dtype=compute.dtype)
-    return _cpu_autocast(compute.dtype)
-
-
-def run_backward(loss: Tensor, compute: Format | str, device: torch.device | str) -> None:
-    """Runs the backward pass of a scalar loss that was computed under `autocast`, checkpoints included.
-
-    `torch.utils.checkpoint` computes parts of the forward pass again in backward, and then switches autocast on by
-    itself, but not what `autocast` adds to it on a CPU. Without checkpoints this is `loss.backward()`.
-
-    Args:
-        loss: Needs a gradient.
-        compute, device: As for `autocast`.
-    """
-    compute = Format.parse(compute) if isinstance(compute, str) else compute
-    emulated = compute in (FP16, BF16) and torch.device(device).type == "cpu"
-    with _CudaLists(compute.dtype) if emulated and compute.dtype else nullcontext():
-        # `Tensor.backward` and `torch.autograd.backward` leave function modes for their time; the engine does not.
-        torch.autograd.Variable._execution_engine.run_backward(
-            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
-        )
+    return emulated(compute.dtype)
 
 
 def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
@@ -132,61 +85,6 @@ def _cuda_tf32(on: bool) -> Iterator[None]:
         yield
     finally:
         products.allow_tf32, convolutions.allow_tf32 = before
-
-
-@contextmanager
-def _cpu_autocast(dtype: torch.dtype) -> Iterator[None]:
-    with torch.autocast("cpu", dtype=dtype), _CudaLists(dtype):
-        yield
-
-
-class _CudaLists(TorchFunctionMode):
-    """Adds to the CPU's autocast, which casts for products and convolutions, what CUDA's lists say of the other ops.
-
-    Where autocast is off it does nothing.
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = func.__name__
-        if not torch.is_autocast_enabled("cpu"):
-            return func(*args, **kwargs)
-        if name == "binary_cross_entropy":
-            raise RuntimeError(
-                "binary_cross_entropy is unsafe under autocast: its input is a 16-bit probability; "
-                "use binary_cross_entropy_with_logits on the logits, or leave autocast for this op"
-            )
-        if name == "cross_entropy":
-            with self:
-                return cross_entropy_in_parts(*args, **kwargs)
-        if name in COMPUTE_OPS:
-            dtype = self.dtype
-        elif name in ("softmax", "log_softmax"):
-            return self._softmax(func, args, kwargs)
-        elif name in FLOAT32_OPS and kwargs.get("dtype") is None:
-            dtype = torch.float32
-        elif name in WIDEST_OPS:
-            dtype = _widest((args, kwargs))
-        else:
-            return func(*args, **kwargs)
-        args, kwargs = _cast((args, kwargs), dtype)
-        with torch.autocast("cpu", enabled=False):
-            return func(*args, **kwargs)
-
-    def _softmax(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Asks for a result in float32, unless the caller asks for another, and leaves the input as it is."""
-        operand = args[0] if args else kwargs["input"]
-        asked = any(isinstance(value, torch.dtype) for value in (*args[2:], kwargs.get("dtype")))
-        if not asked and operand.dtype in _SIXTEEN_BIT:
-            args, kwargs = args[:2], {**kwargs, "dtype": torch.float32}
-        with torch.autocast("cpu", enabled=False):
-            return func(*args, **kwargs)
 
 
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -270,16 +168,9 @@ def _tf32(operand: Any) -> Any:
 
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:
-    """Casts the 16- and 32-bit floating tensors among arguments; float64 and integers stay, as in autocast."""
+    """Casts the 16- and 32-bit floating tensors among arguments; float64 and integers stay."""
 
     def cast(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.dtype in (torch.float32, *_SIXTEEN_BIT) else tensor
 
     return tree_map_only(Tensor, cast, tree)
-
-
-def _widest(tree: Any) -> torch.dtype:
-    dtypes: set[torch.dtype] = set()
-    tree_map_only(Tensor, lambda tensor: dtypes.add(tensor.dtype), tree)
-    sixteen = dtypes & set(_SIXTEEN_BIT)
-    return sixteen.pop() if len(sixteen) == 1 and torch.float32 not in dtypes else torch.float32

@@ -159,8 +159,7 @@ class Trainer:
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
             self._require_gradient(loss)
             weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
-            compute = self.recipe.compute if self.recipe.autocast and not self.native else FP32
-            emulation.run_backward(self.scaler.scale(weighted), compute, self.device)
+            self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), accuracy
 
     def unscale(self) -> dict[str, Tensor]:

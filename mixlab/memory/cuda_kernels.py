@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mixlab import autocast_kernels
+
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
@@ -76,7 +78,9 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 def _softmax(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def softmax(*args: Any, **kwargs: Any) -> Tensor:
         operand = args[0] if args else kwargs["input"]
-        if torch.float32 in (kwargs.get("dtype"), *args[2:]) and operand.dtype in _SIXTEEN_BIT:
+        asked = [value for value in (*args[2:], kwargs.get("dtype")) if isinstance(value, torch.dtype)]
+        wide = asked == [torch.float32] or (not asked and autocast_kernels.is_casting())
+        if wide and operand.dtype in _SIXTEEN_BIT:
             return _Float32Softmax.apply(operand)  # type: ignore[no-any-return, no-untyped-call]
         return op(*args, **kwargs)
 
@@ -108,9 +112,6 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (t.to(dtype) if t.is_floating_point() else t for t in (query, key, value))
     if query.dim() != 4 or query.shape[-1] > _WIDEST_HEAD or (enable_gqa and query.dtype not in _SIXTEEN_BIT):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -160,12 +161,10 @@ def _rounded(number: int, to: int) -> int:
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.is_cuda.__get__: lambda _tensor: True,  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda _tensor: False,  # type: ignore[attr-defined]
-    F.rms_norm: _rms_norm,
-    torch.rms_norm: _rms_norm,
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
+    **{op: autocast_kernels.as_listed("rms_norm", _rms_norm) for op in (F.rms_norm, torch.rms_norm)},
+    **{op: autocast_kernels.as_listed("layer_norm", _layer_norm) for op in (F.layer_norm, torch.layer_norm)},
     F.dropout: _dropout,
     **{op: _softmax(op) for op in (F.softmax, F.log_softmax)},
     **{op: _softmax(op) for op in (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax)},
-    F.scaled_dot_product_attention: _attention,
+    F.scaled_dot_product_attention: autocast_kernels.as_listed("scaled_dot_product_attention", _attention),
 }

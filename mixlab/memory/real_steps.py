@@ -147,7 +147,7 @@ class _Training:
             with emulation.autocast(self.compute, self.device):
                 loss = self.loss(self.model(self.inputs), self.targets)
             begin("backward")
-            emulation.run_backward(self.scaler.scale(loss), self.compute, self.device)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         del loss
         seen.parameters = self._bytes(self.parameters)
         seen.gradients = self._bytes(parameter.grad for parameter in self.parameters)

@@ -167,7 +167,7 @@ class _Step:
         self.tracer.begin("backward")
         value = loss.pop()
         mean = value if accumulation == 1 else value / accumulation
-        emulation.run_backward(self.scaler.scale(mean), self.compute, "cpu")
+        _run_backward(self.scaler.scale(mean))
         del value, mean
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -179,6 +179,13 @@ class _Step:
         for state in self.optimizer.state.values():
             if isinstance(state.get("step"), Tensor) and not self.tracer.host_scalars:
                 self.tracer.tag(state["step"], BATCH)
+
+
+def _run_backward(loss: Tensor) -> None:
+    """Runs `loss.backward()`, which would leave function modes, such as `CudaKernels`, where checkpoints need them."""
+    torch.autograd.Variable._execution_engine.run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def _phases(spans: list[tuple[Phase, int]]) -> tuple[Span, ...]:
