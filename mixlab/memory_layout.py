@@ -8,7 +8,7 @@ from torch import Tensor
 
 def is_dense(tensor: Tensor) -> bool:
     """Whether the elements fill their memory without gaps, in whatever order of dimensions."""
-    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+    return tensor.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
 
 
 def flat(tensor: Tensor) -> Tensor:

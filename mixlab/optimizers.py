@@ -7,9 +7,10 @@ storage the two are equal bit for bit, and with any other storage only the stora
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -83,11 +84,11 @@ class Storage:
         if self.master_weights and self.update != "nearest":
             raise ValueError(f"Storage: update={self.update} has no effect with master weights; use update='nearest'")
 
-    @property
+    @cached_property
     def exp_avg(self) -> StateFormat:
         return state_format(self.exp_avg_dtype, signed=True, rounding=self.state_rounding, block_size=self.block_size)
 
-    @property
+    @cached_property
     def exp_avg_sq(self) -> StateFormat:
         return state_format(
             self.exp_avg_sq_dtype, signed=False, rounding=self.state_rounding, block_size=self.block_size
@@ -117,14 +118,22 @@ class _StoredOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a copy or a pickle takes along; as in torch.optim, hooks stay behind."""
-        kept = {"storage": self.storage, "generator": self.generator, "compiled": self.compiled}
-        return super().__getstate__() | kept
+        states = defaultdict(dict, {key: _as_bytes(state) for key, state in self.state.items()})
+        own = {"storage": self.storage, "generator": self.generator, "compiled": self.compiled}
+        return super().__getstate__() | {"state": states} | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for kept in self.state.values():
+            for name, fmt in self._formats().items():
+                if name in kept:
+                    kept[name] = kept[name].view(fmt.dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups.pop()
         for index, parameter in enumerate(group["params"]):
-            self._check_parameter(parameter, _named(group, index))
+            self._check_parameter(parameter, group, index)
         self._settings.check(group)
         self.param_groups.append(group)
 
@@ -144,7 +153,7 @@ class _StoredOptimizer(Optimizer):
             self._settings.check(group)
             for index, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    self._check_parameter(parameter, _named(group, index))
+                    self._check_parameter(parameter, group, index)
         for group in self.param_groups:
             numbers = _Numbers(partial(self._numbers, group))
             for parameter in group["params"]:
@@ -152,20 +161,20 @@ class _StoredOptimizer(Optimizer):
                     self._step_one(parameter, group, numbers)
         return loss
 
-    def _check_parameter(self, parameter: Tensor, name: str) -> None:
+    def _check_parameter(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
         owner = type(self).__name__
         if hasattr(parameter, "__tensor_flatten__"):
             raise TypeError(
-                f"{owner}: {name} is a {type(parameter).__name__}, and plain tensors are needed; for sharded or "
-                "quantized parameters take an optimizer of torch.optim or torchao"
+                f"{owner}: {_named(group, index)} is a {type(parameter).__name__}, and plain tensors are needed; for "
+                "sharded or quantized parameters take an optimizer of torch.optim or torchao"
             )
         if parameter.dtype not in _DTYPES:
             allowed = ", ".join(map(str, _DTYPES))
-            raise TypeError(f"{owner}: parameters must be {allowed}, got {parameter.dtype} of {name}")
+            raise TypeError(f"{owner}: parameters must be {allowed}, got {parameter.dtype} of {_named(group, index)}")
         if parameter.grad is not None and parameter.grad.layout is not torch.strided:
             raise RuntimeError(
-                f"{owner}: gradients must be dense, got {parameter.grad.layout} of {name}; make the embedding with "
-                "sparse=False, or train it with torch.optim.SparseAdam or SGD"
+                f"{owner}: gradients must be dense, got {parameter.grad.layout} of {_named(group, index)}; make the "
+                "embedding with sparse=False, or train it with torch.optim.SparseAdam or SGD"
             )
 
     def _step_one(self, parameter: Tensor, group: dict[str, Any], numbers: _Numbers) -> None:
@@ -505,6 +514,14 @@ def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
             f"read_state: {name!r} holds codes in {kept.dtype}, which only {type(optimizer).__name__} reads"
         )
     return kept.to(torch.complex64) if kept.is_complex() else kept.float()
+
+
+def _as_bytes(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns a state without tensors in 8-bit floats, which torch's tensors cannot be pickled in."""
+    return {
+        name: value.view(torch.uint8) if isinstance(value, Tensor) and value.dtype.itemsize == 1 else value
+        for name, value in state.items()
+    }
 
 
 def _named(group: dict[str, Any], index: int) -> str:

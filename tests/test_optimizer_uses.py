@@ -608,18 +608,37 @@ def test_a_parameter_on_another_device_or_of_another_shape_is_named():
         optimizer.step()
 
 
-@pytest.mark.parametrize("storage", [Storage(), Storage("dynamic8", "dynamic8"), Storage(master_weights=True)], ids=str)
-def test_a_copied_optimizer_is_stored_as_the_first_and_draws_what_it_would(storage):
+@pytest.mark.parametrize(
+    "storage",
+    [
+        Storage(),
+        Storage("dynamic8", "dynamic8"),
+        Storage(torch.float8_e4m3fn, torch.float8_e5m2, block_size=100),
+        Storage(master_weights=True),
+        Storage(torch.bfloat16, update="stochastic", state_rounding="stochastic"),
+        Storage(update="kahan"),
+    ],
+    ids=str,
+)
+def test_a_copied_optimizer_is_stored_as_the_first_and_goes_on_as_it_would(storage):
     parameter = nn.Parameter(torch.ones(300).bfloat16())
-    optimizer = AdamW([parameter], storage=storage, generator=torch.Generator().manual_seed(1), compiled=False)
-    parameter.grad = torch.ones_like(parameter)
+    optimizer = AdamW([parameter], storage=storage, generator=torch.Generator().manual_seed(1))
+    parameter.grad = torch.linspace(-1, 1, 300).bfloat16()
     optimizer.step()
-    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)), copy.copy(optimizer)):
-        assert (other.storage, other.compiled) == (storage, False)
-        drawn, wanted = (torch.rand(1, generator=copy.deepcopy(o.generator)) for o in (other, optimizer))
-        assert torch.equal(drawn, wanted)
-        assert repr(other) == repr(optimizer)
-        other.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    both = parameter, optimizer
+    ends = []
+    for weight, one in (both, copy.deepcopy(both), pickle.loads(pickle.dumps(both))):
+        assert (one.storage, one.compiled, repr(one)) == (storage, False, repr(optimizer))
+        weight.grad = torch.linspace(1, -2, 300).bfloat16()
+        one.step()
+        ends.append([weight, *(value for _, value in state_tensors(one))])
+    for end in ends[1:]:
+        for mine, first in zip(end, ends[0], strict=True):
+            assert mine.dtype is first.dtype
+            assert torch.equal(mine.float(), first.float())
+    other = copy.copy(optimizer)
+    assert torch.equal(other.state[parameter]["exp_avg"].float(), ends[0][1].float())
+    other.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
 
 
 @pytest.mark.parametrize("storage", [Storage(), Storage("dynamic8", torch.float8_e4m3fn)], ids=str)
