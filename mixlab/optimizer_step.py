@@ -142,7 +142,12 @@ class StepPlan:
     @property
     def random(self) -> bool:
         """Whether anything is rounded at random."""
-        return self.update == "stochastic" or any(fmt.rounding == "stochastic" for _, fmt in self.states)
+        return self.random_streams > 0
+
+    @property
+    def random_streams(self) -> int:
+        """How many of the weight and its states are rounded at random, each with bits of its own."""
+        return (self.update == "stochastic") + sum(fmt.rounding == "stochastic" for _, fmt in self.states)
 
     @property
     def has_narrow_states(self) -> bool:

@@ -190,7 +190,9 @@ class _StoredOptimizer(Optimizer):
         if self.compiled:
             self._step_compiled(plan, parts, numbers.tensor(state["step"], parameter.device))
         else:
-            for piece in _pieces(parts, self.storage.block_size):
+            # Two streams of random bits take turns with the pieces, which then are those of one thread.
+            threads = 1 if plan.random_streams > 1 else torch.get_num_threads()
+            for piece in _pieces(parts, self.storage.block_size, size=_PIECE * threads):
                 eager_step_(plan, piece, numbers(state["step"]), self.generator)
         if not is_dense(parameter):
             parameter.copy_(weight)
@@ -206,7 +208,8 @@ class _StoredOptimizer(Optimizer):
             compiled_step(plan)(parts, numbers, self._seed(plan, device))
             return
         scratch: dict[str, Tensor] = {}
-        for piece in _pieces(parts, 1, size=_WIDE_PIECE):
+        threads = 1 if plan.random else torch.get_num_threads()  # each piece draws a seed
+        for piece in _pieces(parts, 1, size=_WIDE_PIECE * threads):
             widened_step_(plan, piece, numbers, self._seed(plan, device), scratch)
 
     def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
@@ -531,10 +534,10 @@ def _named(group: dict[str, Any], index: int) -> str:
     return repr(names[index]) if names else f"parameter {index} of its group, of shape {shape}"
 
 
-def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int = _PIECE) -> Iterator[dict[str, Tensor]]:
+def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int) -> Iterator[dict[str, Tensor]]:
     """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
     numel = parts["weight"].numel()
-    size = size * torch.get_num_threads() if parts["weight"].is_cpu else numel
+    size = size if parts["weight"].is_cpu else numel
     blocks = -(-size // block_size)
     lengths = {name: blocks if name.endswith("_scale") else blocks * block_size for name in parts}
     cut = {name: torch.split(part, lengths[name]) for name, part in parts.items()}
