@@ -284,7 +284,7 @@ def _number(text: str) -> float:
     base, power, exponent = text.partition("^")
     try:
         return float(base) ** int(exponent) if power else float(text)
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         raise ValueError(f"{text!r} is not a number such as 1024, 1e-3 or 2^10") from None
 
 

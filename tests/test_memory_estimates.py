@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import lru_cache
@@ -272,3 +274,10 @@ def test_it_reads_as_a_table():
 def test_mistakes_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         estimate("gpt2", "fp32", **options)
+
+
+def test_arguments_are_checked_without_assertions():
+    program = "from mixlab.memory import estimate\ntry: estimate('gpt2', 'fp32', batch=-4, seq=8)\n"
+    program += "except ValueError as error: print(error)"
+    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, check=True)
+    assert "batch must be a whole number from 1 up, got -4" in done.stdout

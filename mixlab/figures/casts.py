@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from mixlab.cast_trace import CastTrace, TracedOp
-from mixlab.figures.theme import BLUE, styled
+from mixlab.figures.theme import BLUE, plain, styled
 
 _COLUMNS = ("given", "computed in", "handed on")
 _WIDEST = 1  # the value of a cell in 32 bits or more; 0 for 16 bits
@@ -27,7 +27,7 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
         raise ValueError("cast_map: the trace is empty; run a model with floating tensors through cast_trace")
     shown = list(trace.ops[:most])
     cells = [(_joined(op.inputs), op.computed, op.output) for op in shown]
-    rows = [f"{number + 1}. {_name(op)}" for number, op in enumerate(shown)]
+    rows = [f"{number + 1}. {plain(_name(op))}" for number, op in enumerate(shown)]
     figure = go.Figure(
         go.Heatmap(
             x=_COLUMNS,

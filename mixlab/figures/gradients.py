@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import BLUE, GREY, ORANGE, PURPLE, VERMILLION, styled
+from mixlab.figures.theme import BLUE, GREY, ORANGE, PURPLE, VERMILLION, plain, styled
 from mixlab.formats import Format
 from mixlab.histograms import Fractions
 from mixlab.probes import Kind, TensorStats, largest_scale_exponent, usable_window
@@ -285,7 +285,7 @@ def _name_places(edges: Sequence[float]) -> list[float]:
 
 
 def _where(stats: TensorStats) -> str:
-    return "all layers" if stats.layer == "all" else f"layer {stats.layer}" if stats.layer else "the model"
+    return "all layers" if stats.layer == "all" else f"layer {plain(stats.layer)}" if stats.layer else "the model"
 
 
 def _share(fraction: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import plotly.graph_objects as go
 
 # Okabe and Ito, Color Universal Design, 2008. Yellow is left out: it does not show on white. Orange and vermillion
@@ -20,6 +22,15 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # A legend below the figure, in the order in which things are stacked; and how an annotation points at something.
 BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"}
 ARROW = {"showarrow": True, "arrowcolor": GREY, "arrowwidth": 1.5, "arrowhead": 2}
+
+
+def plain(text: object) -> str:
+    """Returns a name as plotly shall show it, in which `<b>` is no tag and `%{x}` no value.
+
+    >>> plain("head.<lambda> %{y}")
+    'head.&lt;lambda&gt; %&#123;y}'
+    """
+    return escape(str(text), quote=False).replace("%{", "%&#123;")
 
 
 def styled(figure: go.Figure, *, title: str, height: int = 360) -> go.Figure:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from mixlab.figures.theme import BLUE, DASHES, GREY, SERIES, styled
+from mixlab.figures.theme import BLUE, DASHES, GREY, SERIES, plain, styled
 from mixlab.formats import Format
 
 
@@ -73,12 +73,12 @@ def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> 
     figure = go.Figure()
     for index, (label, by_layer) in enumerate(shares.items()):
         figure.add_bar(
-            name=label,
+            name=plain(label),
             x=list(by_layer.values()),
-            y=list(by_layer),
+            y=[plain(layer) for layer in by_layer],
             orientation="h",
             marker={"color": SERIES[index % len(SERIES)], "pattern": {"shape": ["", "/", ".", "x"][index % 4]}},
-            hovertemplate="%{y}, " + label + ": %{x:.1%} lost<extra></extra>",
+            hovertemplate="%{y}, " + plain(label) + ": %{x:.1%} lost<extra></extra>",
         )
     rows = max(len(by_layer) for by_layer in shares.values())
     figure = styled(figure, title=title, height=170 + 14 * rows * len(shares))

@@ -84,7 +84,7 @@ class Estimate:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
         if type(self.accumulation) is not int or self.accumulation < 1:
             raise ValueError(f"accumulation must be a whole number from 1 up, got {self.accumulation!r}")
-        assert self.activations  # checks the rest
+        _ = self.activations  # checks the rest
 
     @cached_property
     def activations(self) -> Activations:

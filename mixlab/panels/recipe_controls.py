@@ -93,7 +93,11 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
     def _on(self, control: Any, changed: Callable[[Any], Recipe], errors: ErrorBox) -> None:
         def apply(change: Any) -> None:
             if not self._showing:
-                self.recipe = changed(change["new"])
+                try:
+                    self.recipe = changed(change["new"])
+                except Exception:
+                    self.recipe = self._recipe  # what is still so
+                    raise
 
         control.observe(errors.guard(apply), "value")
 

@@ -121,16 +121,26 @@ class StepThrough(widgets.VBox):  # type: ignore[misc]
         """Trains anew up to the step, under the recipe of the controls, and takes that one apart."""
         recipe = Recipe.parse(self._recipe.value)
         if not own_scale and recipe.scaler != "none":
-            recipe = recipe.with_loss_scale(2.0**self._exponent.value)
+            try:
+                recipe = recipe.with_loss_scale(2.0**self._exponent.value)
+            except ValueError:
+                self._show_scale(self.recipe)  # what is still so
+                raise
         self._trainer = Trainer(self._task, recipe, seed=self._seed, device="cpu")
         for _ in self._trainer.steps(self._steps):
             pass
-        self._setting = True
-        self._exponent.disabled = recipe.scaler == "none"
-        if own_scale and recipe.scaler != "none":
-            self._exponent.value = round(math.log2(recipe.scale))
-        self._setting = False
+        if own_scale:
+            self._show_scale(recipe)
         self.step()
+
+    def _show_scale(self, recipe: Recipe) -> None:
+        self._setting = True
+        try:
+            self._exponent.disabled = recipe.scaler == "none"
+            if recipe.scaler != "none":
+                self._exponent.value = round(math.log2(recipe.scale))
+        finally:
+            self._setting = False
 
     def _show(self, index: int) -> None:
         self._index = index

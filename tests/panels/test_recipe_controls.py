@@ -3,12 +3,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixlab.panels.errors import ErrorBox
 from mixlab.panels.recipe_controls import MODES, RecipeControls
 from mixlab.recipes import PRESETS, Recipe
 from tests.test_recipes import recipes
+
+CONTROLS = ["_mode", "_scaler", "_exponent", "_slider", "_interval", "_on_overflow"]
 
 
 @pytest.fixture
@@ -111,3 +114,32 @@ def test_a_storage_without_a_preset_is_custom(controls: RecipeControls):
     controls._on_overflow.value = "zero"
     assert str(controls.recipe) == "amp-bf16,exp_avg=bf16,scaler=megatron,on_overflow=zero"
     assert "taken with all gradients set to zero" in controls.note.value
+
+
+@pytest.mark.parametrize("control", ["_exponent", "_slider"])
+def test_a_refused_number_does_not_stay_on_screen(control: str):
+    errors = ErrorBox()
+    controls = RecipeControls(Recipe.parse("amp-fp16,scaler=megatron"), errors)
+    getattr(controls, control).value = -3
+    assert controls._exponent.value == controls._slider.value == 16
+    assert controls.recipe == Recipe.parse("amp-fp16,scaler=megatron")
+    assert "min_scale" in str(errors.last_error)
+    assert 'role="alert"' in errors.value
+
+
+@given(st.lists(st.tuples(st.sampled_from(CONTROLS), st.integers(0, 10**7)), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_the_controls_always_show_the_recipe(turns: list[tuple[str, int]]):
+    errors = ErrorBox()
+    controls = RecipeControls(Recipe.parse("amp-fp16"), errors)
+    for name, number in turns:
+        control = getattr(controls, name)
+        if hasattr(control, "options"):
+            options = control.options.values() if isinstance(control.options, dict) else control.options
+            control.value = list(options)[number % len(list(options))]
+        else:
+            control.value = control.min + number % (control.max - control.min + 1)
+        recipe = controls.recipe
+        shown = (controls._scaler.value, controls._interval.value, controls._on_overflow.value, controls._share.value)
+        assert shown == (recipe.scaler, recipe.growth_interval, recipe.on_overflow, str(recipe))
+        assert 2.0**controls._exponent.value == 2.0**controls._slider.value == recipe.scale

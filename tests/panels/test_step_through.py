@@ -102,3 +102,11 @@ def test_an_error_of_a_training_is_shown_and_kept(task):
 def test_bad_input_is_named(task, options, words):
     with pytest.raises(ValueError, match=words):
         StepThrough(task, **{"steps": 1, **options})
+
+
+def test_a_refused_scale_does_not_stay_on_screen():
+    panel = StepThrough(load_task("digits-mlp"), recipe="amp-fp16,scaler=megatron", steps=1)
+    panel._exponent.value = -3
+    assert "min_scale" in str(panel.last_error)
+    assert panel._exponent.value == 16
+    assert panel.recipe.scale == 2.0**16
