@@ -15,9 +15,10 @@ from mixlab import PRESETS, Recipe, emulation
 from mixlab.memory.model_states import model_states
 from mixlab.memory.real_steps import _silenced, real_steps
 from mixlab.memory.shapes import SHAPES, ModelShape
+from mixlab.memory.traceable import TraceError
 from mixlab.memory.tracer import freed_by_reference_counts
 from mixlab.memory.traces import PHASES, Trace
-from mixlab.memory.tracing import TraceError, trace
+from mixlab.memory.tracing import trace
 from mixlab.memory.transformers import transformer
 from mixlab.optimizers import AdamW, Storage
 from mixlab.process_state import ONEDNN

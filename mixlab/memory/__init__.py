@@ -15,8 +15,9 @@ from mixlab.memory.model_states import ModelStates, model_states
 from mixlab.memory.moments import Moment
 from mixlab.memory.parallel import Parallelism
 from mixlab.memory.shapes import SHAPES, ModelShape, model_shape
+from mixlab.memory.traceable import TraceError
 from mixlab.memory.traces import Trace
-from mixlab.memory.tracing import TraceError, trace
+from mixlab.memory.tracing import trace
 from mixlab.memory.transformers import transformer
 from mixlab.memory.variants import VARIANTS, Variant, variant
 

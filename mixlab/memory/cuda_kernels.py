@@ -18,18 +18,27 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mixlab import autocast_kernels
+from mixlab.memory.recurrent import recurrent
 
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
-class CudaKernels(TorchFunctionMode):
-    """Calls fake ops with the memory of CUDA's in the place of a CPU's; tensors say that they are on CUDA."""
+class Kernels(TorchFunctionMode):
+    """Calls fake ops with the memory of those kernels that a real step has in the place of what fake tensors get.
+
+    Args:
+        as_on: "cuda": fused kernels, and tensors say that they are on CUDA; "cpu": those without oneDNN.
+    """
+
+    def __init__(self, as_on: str) -> None:
+        super().__init__()
+        self._replacements = {**_ANYWHERE, **(_ON_CUDA if as_on == "cuda" else {})}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        replacement = _REPLACEMENTS.get(func)
+        replacement = self._replacements.get(func)
         return func(*args, **kwargs) if replacement is None else replacement(*args, **kwargs)
 
 
@@ -158,7 +167,15 @@ def _rounded(number: int, to: int) -> int:
     return -(-number // to) * to
 
 
-_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 1:
+        return F.one_hot(tensor, num_classes)  # counts the classes, for which it needs values
+    zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.long, device=tensor.device)
+    return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
+
+
+_ANYWHERE: dict[Any, Callable[..., Any]] = {torch.lstm: recurrent(torch.lstm), F.one_hot: _one_hot}
+_ON_CUDA: dict[Any, Callable[..., Any]] = {
     torch.Tensor.is_cuda.__get__: lambda _tensor: True,  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda _tensor: False,  # type: ignore[attr-defined]
     **{op: autocast_kernels.as_listed("rms_norm", _rms_norm) for op in (F.rms_norm, torch.rms_norm)},

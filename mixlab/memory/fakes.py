@@ -3,32 +3,81 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from mixlab.memory.eager_ops import corrected, instead_of
 
 
-def fake_model(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Returns a copy whose parameters and buffers are empty CPU tensors, to be called under a `FakeTensorMode`.
+def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
+    """Returns a copy of a model whose tensors are empty and on the CPU, to be called under a `FakeTensorMode`.
 
-    What is shared stays shared: tied weights are one parameter. Gradients are not copied.
+    What is shared stays shared: tied weights are one parameter. Gradients are not copied. What cannot be copied, such
+    as a lock, the copy shares with the model.
 
     Args:
         model: With real tensors or on "meta"; it is only read.
         dtype: Of floating-point parameters and buffers in the copy.
+
+    Returns:
+        The copy, and its buffers and other tensors that are no parameters, wherever modules hold them.
     """
-    copies: dict[int, object] = {}
+    copies: dict[int, Any] = {}
     for parameter in model.parameters():
         copies[id(parameter)] = nn.Parameter(_empty(parameter, dtype), requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         copies[id(buffer)] = _empty(buffer, dtype)
-    for tensor in _plain_attributes(model):
-        copies.setdefault(id(tensor), _empty(tensor, tensor.dtype))
-    return copy.deepcopy(model, copies)
+    with _EmptyCopies():
+        copies |= _uncopiable(model, copies)
+        memo = dict(copies)
+        copied = copy.deepcopy(model, memo)
+    kept = {id(tensor): tensor for tensor in memo.values() if isinstance(tensor, Tensor)}
+    for parameter in copied.parameters():
+        kept.pop(id(parameter), None)
+    return copied, list(kept.values())
+
+
+class _EmptyCopies(TorchFunctionMode):
+    """Copies of tensors have nothing in them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _empty(tensor, tensor.dtype)
+            return memo[id(tensor)]
+        if func is Tensor.clone:  # by which a parameter copies itself
+            return _empty(args[0], args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def _uncopiable(model: nn.Module, copies: dict[int, Any]) -> dict[int, Any]:
+    """Returns by their ids the attributes of modules that cannot be copied."""
+    try:
+        copy.deepcopy(model, dict(copies))
+    except Exception:
+        parts = (value for module in model.modules() for name, value in vars(module).items() if name not in _PARTS)
+        return {id(value): value for value in parts if not _copies(value, dict(copies))}
+    return {}
+
+
+_PARTS = ("_modules", "_parameters", "_buffers")
+
+
+def _copies(value: Any, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, memo)
+    except Exception:
+        return False
+    return True
 
 
 def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -44,12 +93,6 @@ def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return _empty(dense, dtype)
 
 
-def _plain_attributes(model: nn.Module) -> Iterator[Tensor]:
-    """Yields the tensors that modules hold without having registered them."""
-    for module in model.modules():
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
-
-
 def _empty(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     dtype = dtype if tensor.is_floating_point() else tensor.dtype
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="cpu")
@@ -62,10 +105,12 @@ class Results:
 
     Args:
         mode: To which the tensors belong.
+        as_on: "cuda" or "cpu": whose kernels' memory results have.
     """
 
-    def __init__(self, mode: FakeTensorMode) -> None:
+    def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
         self._mode = mode
+        self._as_on = as_on
         self._attributes = dict(vars(FakeTensor(mode, torch.empty(0, device="meta"), _CPU)))
         self._known: dict[Hashable, tuple[type, list[_Made]] | None] = {}  # None: not to be remembered
         self._tables: dict[int, tuple[Tensor, Tensor]] = {}  # real tensors by id, and their fakes
@@ -77,17 +122,23 @@ class Results:
         args = tuple(self._fake(arg) if isinstance(arg, Tensor) else arg for arg in args)
         key = (op, _signature(args), _signature(tuple(kwargs.items()))) if _is_plain(op) else None
         if key is None or None in key:
-            return op(*args, **kwargs)
+            return self._run(op, args, kwargs)
         if key not in self._known:
-            result = op(*args, **kwargs)
+            result = self._run(op, args, kwargs)
             self._known[key] = _described(result, args)
             return result
         known = self._known[key]
         if known is None:
-            return op(*args, **kwargs)
+            return self._run(op, args, kwargs)
         kind, parts = known
         results = [self._made(part, args) for part in parts]
         return results[0] if kind is FakeTensor else kind(results)
+
+    def _run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        instead = instead_of(op)
+        if instead is not None:
+            return instead(*args, **kwargs)
+        return corrected(op, args, op(*args, **kwargs), as_on=self._as_on)
 
     def _fake(self, tensor: Tensor) -> Tensor:
         """Returns a fake of a real tensor, such as a table that an optimizer keeps, made once; a number stays one."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
 from mixlab.memory_layout import is_dense
 
@@ -32,6 +33,7 @@ TEMPORARIES = "temporaries"
 BATCH = "batch and buffers"
 MODEL, LOSS, OPTIMIZER = "(model)", "(loss)", "(optimizer)"  # in the place of a module's path
 
+_GRANULE = 512  # bytes
 _CAST = torch.ops.aten._to_copy.default
 _ADD = torch.ops.aten.add.Tensor
 _DEVICE = torch.ops.prim.device.default
@@ -68,9 +70,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         mode: The active one.
-        granule: Bytes that a size is rounded up to a multiple of.
-        copies_operands: Log what a CPU's arithmetic allocates while it runs: Python's numbers as tensors, and copies of
-            operands in the dtype in which it computes.
+        as_on: "cuda": sizes are multiples of 512 bytes, as CUDA's caching allocator gives them. "cpu": to the byte, and
+            with what a CPU's arithmetic allocates while it runs: Python's numbers as tensors, and copies of operands in
+            the dtype in which it computes.
 
     Attributes:
         log: The number of a block for its birth, ~number for its death, in order.
@@ -79,12 +81,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         host_scalars: Whether 0-dimensional results of an optimizer's step lie in the host's memory and are left out.
     """
 
-    def __init__(self, mode: FakeTensorMode, *, granule: int = 1, copies_operands: bool = False) -> None:
+    def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         _holders_of_a_lone_gradient()  # looks at fake tensors of its own, so not while others are traced
-        self.results = Results(mode)
-        self.granule = granule
-        self.copies_operands = copies_operands
+        self.results = Results(mode, as_on=as_on)
+        self.granule = _GRANULE if as_on == "cuda" else 1
+        self.copies_operands = as_on == "cpu"
         self.host_scalars = False
         self.log: list[int] = []
         self.spans: list[tuple[Phase, int]] = [("start", 0)]
@@ -93,6 +95,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._blocks: list[list[Any]] = []  # the fields of `Block`
         self._young: list[int] = []  # born in the forward pass that is going on, or in its recomputation
         self._modules: list[str] = []
+        self._makers: list[int] = []  # by block: the number of autograd's node in whose backward it was born, or -1
         self._nodes: tuple[list[int], list[str]] = ([], [])  # from which number of autograd's nodes on which module
 
     @property
@@ -153,7 +156,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch._C.DisableTorchFunction():
             if self._young and not self._computing:
                 self._settle()
-            if func is _ADD and self.phase == "backward" and not self._computing and _is_lone(args):
+            if self.phase == "backward" and not self._computing and self._overwrites(func, args):
                 return args[0]
             try:
                 result = self.results(func, args, kwargs or {})
@@ -168,6 +171,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.failed = (str(func), self.module)
                 raise
         return result
+
+    def _overwrites(self, op: Any, args: tuple[Any, ...]) -> bool:
+        """Whether autograd writes the result of an op over its first operand, as it does with all but subclasses."""
+        if op is _ADD:
+            return _is_lone(args)
+        node = torch._C._current_autograd_node()
+        if not overwrites_own(op, node):
+            return False
+        known = self._live.get(args[0].untyped_storage()._cdata)
+        return known is not None and self._makers[known[0]] == node._sequence_nr()
 
     @property
     def _computing(self) -> bool:
@@ -203,6 +216,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _bear(self, size: int, op: Any, category: str = TEMPORARIES) -> int:
         number = len(self._blocks)
         rounded = -(-size // self.granule) * self.granule
+        node = torch._C._current_autograd_node() if self.phase == "backward" else None
+        self._makers.append(-1 if node is None else node._sequence_nr())
         self._blocks.append([rounded, category, str(op), self.phase, self.module, len(self.log), -1])
         self.log.append(number)
         return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,8 +19,10 @@ from torch.optim import Optimizer
 from mixlab import emulation
 from mixlab.formats import FP32
 from mixlab.ledger import STATE_NAMES
-from mixlab.memory.cuda_kernels import CudaKernels
+from mixlab.memory.cuda_kernels import Kernels
 from mixlab.memory.fakes import fake_input, fake_model
+from mixlab.memory.stand_ins import answered
+from mixlab.memory.traceable import TraceError, check_traceable
 from mixlab.memory.tracer import BATCH, GRADIENTS, PARAMETERS, Phase, Tracer, freed_by_reference_counts
 from mixlab.memory.traces import Span, Trace
 from mixlab.optimizers import state_tensors
@@ -31,12 +32,6 @@ from mixlab.tasks import Batch, MakeOptimizer, OptimizerName, make_optimizer
 
 AsOn = Literal["cuda", "cpu"]
 Loss = Callable[[Any, Tensor], Tensor]
-
-_GRANULE = {"cuda": 512, "cpu": 1}  # bytes that CUDA's caching allocator rounds up to a multiple of
-
-
-class TraceError(RuntimeError):
-    """A model, loss or optimizer that cannot be traced; the words say where and what to do."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -79,23 +74,26 @@ def trace(
         optimizer: "adam", "adamw", "sgd" (with momentum), or a function of (parameters, learning rate), as of a `Task`.
         as_on: "cuda": every size a multiple of 512 bytes, as CUDA's caching allocator gives them; CUDA's fused norms,
             dropout and attention (see `mixlab.memory.cuda_kernels`); and torch.optim over all parameters at once
-            (foreach), as it chooses there by itself. Workspaces of cuBLAS and cuDNN are not in it. "cpu": to the byte
-            what a step on a CPU allocates without oneDNN, whose kernels take scratch memory that depends on the CPU;
-            but for what other kernels such as a convolution's allocate and free inside, and for Python's numbers that
-            autograd keeps, 8 bytes each. In neither are the tables of states in 8 bits, one MiB for all.
+            (foreach), as it chooses there by itself. Workspaces of cuBLAS and cuDNN are not in it, and recurrent
+            layers are torch's own there too, not cuDNN's. "cpu": to the byte what a step on a CPU allocates without
+            oneDNN, whose kernels take scratch memory that depends on the CPU, and whose LSTM keeps other tensors than
+            torch's own. Not in it are what other kernels such as a convolution's allocate and free inside, and Python's
+            numbers that autograd keeps, 8 bytes each. Gradients whose way depends on values (of a maximum of all
+            elements, of a product, of cross-entropy with label smoothing) may be off by some bytes an element. In
+            neither are the tables of states in 8 bits, one MiB for all.
         accumulation: Micro-steps a step.
 
     Raises:
         TypeError, ValueError: A model, batch, recipe or option that cannot be; or an optimizer of your own with a
             recipe that says how states are stored.
-        TraceError: An op needs values, or has no fake kernel, or the model fails on this batch.
+        TraceError: The model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values, or
+            has no fake kernel; or the model fails on this batch.
     """
     recipe = _checked(model, batch, recipe, optimizer, as_on, accumulation)
     _fill_caches(recipe)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tracer = Tracer(mode, granule=_GRANULE[as_on], copies_operands=as_on == "cpu")
-    kernels = CudaKernels() if as_on == "cuda" else nullcontext()
-    with freed_by_reference_counts(), mode, kernels:
+    tracer = Tracer(mode, as_on=as_on)
+    with freed_by_reference_counts(), answered(counts_random_state=as_on == "cpu"), mode, Kernels(as_on):
         step = _Step(model, batch, recipe, loss, optimizer, as_on, tracer)
         try:
             with tracer:
@@ -125,7 +123,7 @@ class _Step:
         tracer: Tracer,
     ) -> None:
         assert recipe.weights.dtype is not None  # a recipe takes no others
-        self.model = fake_model(model, recipe.weights.dtype)
+        self.model, others = fake_model(model, recipe.weights.dtype)
         self.recipe = recipe
         self.loss = loss
         self.tracer = tracer
@@ -144,7 +142,7 @@ class _Step:
         tracer.watch(self.model)
         for parameter in self.model.parameters():
             tracer.tag(parameter, PARAMETERS)
-        for tensor in (*self.model.buffers(), self.inputs, self.targets):
+        for tensor in (*others, self.inputs, self.targets):
             tracer.tag(tensor, BATCH)
 
     def run(self, accumulation: int) -> None:
@@ -222,10 +220,11 @@ def _checked(
     if not callable(optimizer) and optimizer not in get_args(OptimizerName):
         allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"
         raise ValueError(f"trace: optimizer must be {allowed}, got {optimizer!r}")
-    if as_on not in _GRANULE:
-        raise ValueError(f"trace: as_on must be one of {', '.join(_GRANULE)}, got {as_on!r}")
+    if as_on not in get_args(AsOn):
+        raise ValueError(f"trace: as_on must be one of {', '.join(get_args(AsOn))}, got {as_on!r}")
     if type(steps) is not int or steps < 1:
         raise ValueError(f"trace: accumulation must be a whole number from 1 up, got {steps!r}")
+    check_traceable(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("trace: no parameter of the model requires a gradient; there is nothing to train")
     return Recipe.parse(recipe) if isinstance(recipe, str) else recipe
@@ -254,6 +253,11 @@ def _explained(error: Exception, failed: tuple[str, str] | None) -> str:
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return f"trace: {where} cannot be traced: {advice}"
+    if "SparseTensorImpl" in str(error):
+        return (
+            f"trace: {where} cannot be traced: its result is sparse, and how large that is depends on values: "
+            "use sparse=False, or a dense tensor"
+        )
     return (
         f"trace: {where} failed with {type(error).__name__}: {error}; see whether the model trains on a real batch of "
         "these shapes and dtypes, and whether a tensor of it is none of its parameters, buffers or inputs"

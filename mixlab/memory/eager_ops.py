@@ -1,0 +1,162 @@
+"""What ops allocate for ordinary tensors where PyTorch does something else for fake ones.
+
+A fake tensor is a subclass of `Tensor`, and its ops are decompositions or meta kernels. Shapes are right, memory is not
+always: autograd's formulas leave out in-place updates where a tensor is of a subclass (`areAnyTensorSubclassLike` in
+torch/csrc/autograd/FunctionsManual.cpp and its callers in ATen), and kernels keep storages and dtypes that the fake op
+does not have. Each entry here names what the kernel does; tests hold them against real steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+_SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+_SUM = 0  # the mode of an EmbeddingBag
+
+
+def instead_of(op: Any) -> Callable[..., Any] | None:
+    """Returns what to call for an op whose fake refuses dtypes that its kernels take; None for all others."""
+    return _INSTEAD.get(op)
+
+
+def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any:
+    """Returns the result of a fake op with the storages and dtypes of the kernel's.
+
+    To be called where no mode but the `FakeTensorMode` sees ops.
+
+    Args:
+        op: An overload of aten.
+        args: Its positional arguments.
+        result: What the fake op returned.
+        as_on: "cuda" or "cpu".
+    """
+    correct = _CORRECTIONS.get(op)
+    return result if correct is None else correct(args, result, as_on)
+
+
+def overwrites_own(op: Any, node: Any) -> bool:
+    """Whether a node of autograd writes an op's result into its first operand, if the node itself has made that.
+
+    Args:
+        op: An overload of aten.
+        node: The node whose backward is at work; one that is written in Python does as it says.
+    """
+    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False
+    return op in _INTO_ZEROS or (op in _INTO_SIGMOID and node.name() == "BinaryCrossEntropyWithLogitsBackward0")
+
+
+# Gradients of indexing, gather, take, max(dim), topk, sort, ...: zeros, into which the gradient is written.
+_INTO_ZEROS = frozenset(
+    {
+        _aten.index_put.default,
+        _aten.index_add.default,
+        _aten.scatter_add.default,
+        _aten.scatter.src,
+        _aten.put.default,
+    }
+)
+_INTO_SIGMOID = frozenset({_aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.div.Scalar})
+
+
+def _within(storage: Tensor, result: Tensor) -> Tensor:
+    """Returns a tensor of the result's shape that owns a larger storage."""
+    return storage.as_strided(result.shape, result.stride())
+
+
+def _mean_in_place(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
+    """The losses of all elements lie where their mean or sum then does."""
+    if result.dim():
+        return result
+    of_all = torch.empty_like(args[0], dtype=result.dtype)
+    return _within(of_all, result)
+
+
+def _mean_in_place_as_input(args: tuple[Any, ...], result: Tensor, as_on: str) -> Tensor:
+    return _mean_in_place(args, result.to(args[0].dtype), as_on)
+
+
+def _like_input(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
+    """A loss's gradient has the dtype of the input, whatever that of the target."""
+    return result if result.dtype is args[1].dtype else torch.empty_like(result, dtype=args[1].dtype)
+
+
+def _larger_of_both(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
+    """The result begins as large as the input, and is then resized."""
+    missing = args[0].numel() > result.numel()
+    return _within(torch.empty(args[0].numel(), dtype=result.dtype), result) if missing else result
+
+
+def _norm_statistics(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
+    """Statistics are float32 on CUDA, and on a CPU if a parameter or running statistic is (mixed types)."""
+    out, *statistics = result
+    wide = as_on == "cuda" or any(isinstance(a, Tensor) and a.dtype is torch.float32 for a in args[1:5])
+    if out.dtype not in _SIXTEEN_BIT or not wide:
+        return result
+    return (out, *(torch.empty_like(one, dtype=torch.float32) for one in statistics))
+
+
+def _wanted_gradients(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
+    """A CPU's kernel makes no gradient that nobody needs, such as that of a batch."""
+    if as_on == "cuda":
+        return result
+    return tuple(part if wanted else None for part, wanted in zip(result, args[-1], strict=True))
+
+
+def _bag_of_each_index(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
+    """A CPU sums bags without the list of which index is in which; otherwise that list has a place more while made."""
+    if as_on == "cuda":
+        return result
+    weight, indices = args[:2]
+    mode, padding = (args[place] if len(args) > place else default for place, default in ((4, _SUM), (8, -1)))
+    fast = mode == _SUM and padding < 0 and weight.dtype in (torch.float32, *_SIXTEEN_BIT)
+    size = indices.numel()
+    bags = indices.new_empty(0) if fast else indices.new_empty(size + 1).as_strided((size,), (1,))
+    return (result[0], bags, *result[2:])
+
+
+def _grouped_mm(
+    first: Tensor,
+    second: Tensor,
+    offs: Tensor | None = None,
+    _bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Products of groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
+
+    One of (rows, K) x (G, K, N), (G, M, K) x (K, columns), (M, K) x (K, N) split along K, and (G, M, K) x (G, K, N). On
+    builds with CUDA rows are padded to 16 bytes.
+    """
+    groups = offs.shape[:1] if offs is not None else first.shape[:1]
+    rows, columns = first.shape[-2], second.shape[-1]
+    shape = (*(groups if first.dim() == second.dim() else ()), rows, columns)
+    dtype = out_dtype or first.dtype
+    unit = 16 // dtype.itemsize if torch.version.cuda else 1
+    padded = -(-columns // unit) * unit
+    return first.new_empty((*shape[:-1], padded), dtype=dtype)[..., :columns]
+
+
+def _named(*names: str) -> list[Any]:
+    """Returns the overloads of aten that this version of torch has of these ("op.overload")."""
+    pairs = (name.split(".") for name in names)
+    return [getattr(getattr(_aten, op), overload) for op, overload in pairs if hasattr(_aten, op)]
+
+
+_INSTEAD: dict[Any, Callable[..., Any]] = dict.fromkeys(_named("_grouped_mm.default"), _grouped_mm)
+_CORRECTIONS: dict[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
+    **dict.fromkeys(_named("mse_loss.default", "smooth_l1_loss.default"), _mean_in_place),
+    **dict.fromkeys(_named("soft_margin_loss.default", "binary_cross_entropy.default"), _mean_in_place_as_input),
+    **dict.fromkeys(
+        _named("mse_loss_backward.default", "smooth_l1_loss_backward.default", "soft_margin_loss_backward.default"),
+        _like_input,
+    ),
+    **dict.fromkeys(_named("im2col.default", "col2im.default"), _larger_of_both),
+    **dict.fromkeys(_named("native_batch_norm.default"), _norm_statistics),
+    **dict.fromkeys(_named("native_batch_norm_backward.default"), _wanted_gradients),
+    **dict.fromkeys(_named("_embedding_bag.default"), _bag_of_each_index),
+}
