@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixlab import emulation
-from mixlab.autocast_lists import RULES
+from mixlab.autocast_lists import ROUNDED_ONCE_OPS, RULES
 from mixlab.formats import BF16, FP16, Format, dtype_name
 from mixlab.layers import require_values, scripted_part
 from mixlab.random_streams import RandomStream
@@ -258,6 +258,8 @@ def _why(op: str, arguments: dict[str, Any], inputs: tuple[str, ...], call: _Cal
         return "the caller asks for this format"
     if rule is not None:
         return _WHY[rule].format(compute=compute)
+    if op in ROUNDED_ONCE_OPS and call.casts:
+        return "on no list: rounded once, as on CUDA"
     if call.casts or not call.computed <= set(inputs):
         return "the ops it is made of are on a list"
     if len(set(inputs)) > 1:

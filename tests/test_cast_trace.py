@@ -142,3 +142,32 @@ def test_bad_input_is_named(call, words):
 def test_binary_cross_entropy_is_refused_as_on_cuda():
     with pytest.raises(RuntimeError, match="binary_cross_entropy is unsafe under autocast"):
         cast_trace(nn.Sigmoid(), torch.ones(2), compute=FP16, loss=lambda p: F.binary_cross_entropy(p, torch.ones(2)))
+
+
+def test_the_reason_is_of_the_op_that_ran():
+    """Functions made of listed ops, in-place ops and `out=` are on no list; a dtype of the caller's overrules one."""
+    buffer = torch.empty(2, dtype=torch.float16)
+
+    def ops(out):
+        out = out.half()
+        out.square()
+        2**out
+        torch.softmax(out, 0, dtype=torch.float64)
+        out.sum()
+        torch.trapezoid(out)
+        torch.exp(out, out=buffer)
+        F.avg_pool3d(out[None, None, None], 1)
+        return out.exp_()
+
+    trace = cast_trace(nn.Identity(), torch.ones(2), loss=ops)
+    rows = [(op.op, op.computed, op.output, op.why) for op in trace]
+    assert rows == [
+        ("square", "fp32", "fp32", "the ops it is made of are on a list"),
+        ("__rpow__", "fp32", "fp32", "fp32 by list"),
+        ("softmax", "fp64", "fp64", "the caller asks for this format"),
+        ("sum", "fp32", "fp32", "fp32 by list"),
+        ("trapezoid", "fp16, fp32", "fp32", "the ops it is made of are on a list"),
+        ("exp", "fp16", "fp16", "on no list: follows its inputs"),
+        ("avg_pool3d", "fp32", "fp16", "on no list: rounded once, as on CUDA"),
+        ("exp_", "fp16", "fp16", "on no list: follows its inputs"),
+    ]

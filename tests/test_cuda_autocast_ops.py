@@ -39,9 +39,11 @@ UNASKABLE = {
 OTHER_KERNELS = {
     "its kernel calls ops of the lists, which a fake does not run": """
         ldexp torch.ops.aten._safe_softmax.default mvlgamma.mvlgamma_p_1 mvlgamma.mvlgamma_p_3 mvlgamma.mvlgamma_p_5
-        pinverse linalg.pinv linalg.pinv.hermitian
+        pinverse linalg.pinv linalg.pinv.hermitian matrix_exp
     """,
-    "a CPU's kernel and CUDA's return other formats": "_softmax_backward_data native_group_norm normal",
+    "a CPU's kernel and CUDA's return other formats": """
+        _softmax_backward_data native_group_norm native_batch_norm _native_batch_norm_legit normal
+    """,
 }
 # Fake CPU tensors refuse an FFT of 16 bits, which cuFFT computes for powers of two.
 NO_FFT_IN_16_BITS = "Unsupported dtype Half", "Unsupported dtype BFloat16"
@@ -79,7 +81,7 @@ def variants(op: OpInfo, arguments: Any, half: torch.dtype) -> Iterator[tuple[st
 FORMATS = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 OPS = [op for op in op_db if torch.float32 in op.dtypes]
 LISTED = {name.partition(".")[0] for names in RULES.values() for name in names}
-SAMPLE = [op for place, op in enumerate(OPS) if place % 16 == 0 or op.aten_name in LISTED]
+SAMPLE = [op for place, op in enumerate(OPS) if place % 32 == 0 or op.aten_name in LISTED]
 
 
 def report(line: str) -> None:
@@ -156,19 +158,19 @@ def compare_dtypes(ops: list[OpInfo], half: torch.dtype, samples: int) -> Counte
 def test_the_rules_are_cudas_for_a_sample_of_ops_in_place_and_with_out_too():
     counts = compare_rules(SAMPLE, torch.float16, 1)
     report(f"{len(SAMPLE)} ops: {dict(counts)}")
-    assert counts["equal"] > 500
+    assert counts["equal"] > 400
 
 
 def test_real_tensors_get_the_formats_of_cuda_for_a_sample_of_ops():
     counts = compare_dtypes(SAMPLE[::2], torch.float16, 1)
     report(f"{len(SAMPLE[::2])} ops: {dict(counts)}")
-    assert counts["equal"] > 120
+    assert counts["equal"] > 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("half", FORMATS, ids=str)
 def test_the_rules_are_cudas_for_every_op_in_place_and_with_out_too(half):
-    counts = compare_rules(OPS, half, 2)
+    counts = compare_rules(OPS, half, 1)
     report(f"{len(OPS)} ops: {dict(counts)}")
     assert counts["equal"] > 3000
 
