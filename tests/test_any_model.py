@@ -305,9 +305,7 @@ def test_cast_trace(kind):
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for name, kind in KINDS.items() if name not in ("sparse", "lazy", "script", "compiled")]
-)
+@every_kind
 def test_trace(kind):
     """The bytes that are sure: of parameters, of their gradients, and of Adam's two states."""
     model = seeded(kind.make)
