@@ -191,10 +191,10 @@ def test_a_parameter_without_gradients_decays_and_stays_finite(dtype, compiled):
 @pytest.mark.parametrize("dtype", FLOAT8, ids=str)
 def test_an_embedding_of_rare_tokens_stays_finite(dtype):
     generator = torch.Generator().manual_seed(0)
-    table = nn.Embedding.from_pretrained(torch.randn(400, 16, generator=generator), freeze=False)
-    optimizer = AdamW(table.parameters(), storage=Storage(dtype, dtype, block_size=16))
-    shares = 1.0 / torch.arange(1, 401)
-    for _ in range(1000):
+    table = nn.Embedding.from_pretrained(torch.randn(1000, 16, generator=generator), freeze=False)
+    optimizer = AdamW(table.parameters(), storage=Storage(dtype, dtype, block_size=64))
+    shares = 1.0 / torch.arange(1, 1001)
+    for _ in range(950):
         tokens = torch.multinomial(shares, 4, replacement=True, generator=generator)
         optimizer.zero_grad()
         table(tokens).square().mean().backward()
