@@ -483,7 +483,9 @@ BAD_STATES += [
 
 
 @pytest.mark.parametrize(
-    ("scaler", "bad"), BAD_STATES, ids=lambda value: ",".join(value) if isinstance(value, dict) else type(value).__name__
+    ("scaler", "bad"),
+    BAD_STATES,
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else type(value).__name__,
 )
 def test_a_loaded_state_is_checked_as_the_constructor_checks(scaler, bad):
     before = scaler.state_dict()
