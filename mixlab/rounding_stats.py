@@ -16,6 +16,7 @@ from mixlab.formats import Format
 from mixlab.rounding import Limits, Overflow, Plan, as_tensors, checked, limits_for, plan_for, rounded_values
 
 _ROW = 1 << 12  # elements added up in the tensor's own dtype, before float64 takes over
+_NOTHING = torch.tensor([[0.0] * 8 + [1.0, 0.0, 1.0]])  # what the rows of an empty tensor add up to
 _ROWS_AT_A_TIME = 64  # on a CPU, so that what is computed of them stays in the cache
 
 
@@ -72,7 +73,7 @@ def round_with_stats(
     result = out if out is not None and fits else torch.empty_like(x, memory_format=torch.contiguous_format)
     round_rows = _compiled(plan) if compiled else partial(_round_rows, plan)
     sums = [round_rows(rows, target, limits, threshold) for rows, target in zip(_rows(x), _rows(result), strict=True)]
-    stats = _stats(x.numel(), torch.cat(sums) if sums else torch.zeros(1, 9))
+    stats = _stats(x.numel(), torch.cat(sums) if sums else _NOTHING)
     return (result if fits or out is None else out.copy_(result)), stats
 
 
@@ -86,7 +87,7 @@ def _rows(x: Tensor) -> list[Tensor]:
 
 
 def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: Tensor) -> Tensor:
-    """Rounds x (R, C) into `out`; returns what `_stats` adds up, (R, 9)."""
+    """Rounds x (R, C) into `out`; returns what `_stats` adds up, (R, 11)."""
     y = rounded_values(x, plan, limits, None)
     x = x.to(y.dtype)
     a, b = x.abs(), y.abs()
@@ -100,12 +101,25 @@ def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: T
         (alive & ~(b < math.inf)).sum(1, dtype=y.dtype),
         (alive & (b < math.inf) & (a >= threshold)).sum(1, dtype=y.dtype),
         kept.sum(1, dtype=y.dtype),
-        (error * error).sum(1),
-        (signal * signal).sum(1),
         torch.where(a < math.inf, a, 0.0).amax(1),
+        *_squares(error),
+        *_squares(signal),
     )
     out.copy_(y)
     return torch.stack(columns, 1)
+
+
+def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the sums of the squares of x (R, C), multiplied first by a power of two, (R,); and that power, (R,).
+
+    Neither the largest nor the smallest numbers have squares of their own dtype. The power is 1 for all between.
+    """
+    middle, up, down = (2.0**300, 2.0**700, 2.0**-650) if x.dtype is torch.float64 else (2.0**40, 2.0**90, 2.0**-80)
+    amax = x.abs().amax(1, keepdim=True)
+    one = torch.ones_like(amax)
+    power = torch.where(amax > middle, one * down, torch.where(amax < 1 / middle, one * up, one))
+    lifted = x * power
+    return (lifted * lifted).sum(1), power.squeeze(1)
 
 
 @cache
@@ -120,13 +134,14 @@ def _compiled(plan: Plan) -> Callable[..., Any]:
 
 
 def _stats(numel: int, sums: Tensor) -> RoundingStats:
-    """Returns the statistics from what `_round_rows` returned, (R, 9), which is added up where it lies.
+    """Returns the statistics from what `_round_rows` returned, (R, 11), which is added up where it lies.
 
     Of a GPU's rows only nine numbers come to the CPU, whose threads need longer to share the rest than the GPU for all.
     """
-    sums = sums.double()
-    totals = torch.cat([sums[:, :-1].sum(0), sums[:, -1:].amax(0)])
-    non_zero, underflow, subnormal, overflow, clipped, kept, noise, signal, amax = totals.tolist()
+    counts, amax, *squares = sums.double().split([6, 1, 1, 1, 1, 1], 1)
+    (noise, noise_log), (_, signal_log) = _totals(*squares[:2]), _totals(*squares[2:])
+    totals = torch.cat([counts.sum(0), amax.amax(0), noise, signal_log - noise_log])
+    non_zero, underflow, subnormal, overflow, clipped, kept, largest, noise_sum, ratio_log = totals.tolist()
     denominator = max(non_zero, 1.0)
     return RoundingStats(
         numel=numel,
@@ -135,7 +150,13 @@ def _stats(numel: int, sums: Tensor) -> RoundingStats:
         subnormal=subnormal / denominator,
         overflow=overflow / denominator,
         clipped=clipped / denominator,
-        amax=amax,
-        mean_square_error=noise / kept if kept else 0.0,
-        signal_to_noise_db=10 * math.log10(signal / noise) if noise and signal else math.inf,
+        amax=largest,
+        mean_square_error=noise_sum / kept if kept else 0.0,
+        signal_to_noise_db=math.inf if math.isnan(ratio_log) else 10 * ratio_log / math.log(10),
     )
+
+
+def _totals(squares: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the sum of what `_squares` returned for each row, and its natural logarithm, which has no limits."""
+    total = (squares / power / power).sum(0)
+    return total, torch.logsumexp(squares.log() - 2 * power.log(), 0)

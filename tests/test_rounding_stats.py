@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -40,6 +41,32 @@ def test_statistics_equal_doing_it_by_hand(x, fmt, overflow, compiled):
     signal = x.double()[kept].square()
     assert stats.mean_square_error == pytest.approx(float(noise.mean()), rel=1e-5)
     assert stats.signal_to_noise_db == pytest.approx(10 * math.log10(float(signal.sum() / noise.sum())), abs=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "exponents"), [(torch.float32, range(-149, 128)), (torch.float64, range(-1060, 1023))]
+)
+def test_noise_and_signal_of_any_magnitude_have_squares(dtype, exponents, compiled):
+    mantissas = torch.tensor([1.3, -1.7, 1.0, 1.9], dtype=dtype)
+    for exponent in list(exponents)[:: 97 if compiled else 11]:
+        x = torch.ldexp(mantissas, torch.tensor(exponent, dtype=dtype))
+        y, stats = round_with_stats(x, "fp16", overflow="saturate", compiled=compiled)
+        noise, signal = (sum(Fraction(v) ** 2 for v in values.tolist()) for values in (y.double() - x.double(), x))
+        assert not math.isnan(stats.signal_to_noise_db)
+        assert (stats.signal_to_noise_db == math.inf) == (noise == 0)
+        if noise:
+            ratio = signal / noise
+            decibel = 10 * (math.log10(ratio.numerator) - math.log10(ratio.denominator))
+            assert stats.signal_to_noise_db == pytest.approx(decibel, abs=1e-4)
+            mean = noise / len(x)
+            assert stats.mean_square_error == pytest.approx(float(mean) if mean < 2**1023 else math.inf, rel=1e-5)
+
+
+def test_a_row_of_exact_values_does_not_hide_what_tiny_ones_lose():
+    x = torch.cat([torch.full((4096,), 2.0), torch.full((4096,), 1e-25)])
+    _, stats = round_with_stats(x, "fp16", overflow="inf")
+    assert stats.signal_to_noise_db == pytest.approx(20 * math.log10(2 / float(x[-1])), rel=1e-6)
 
 
 @pytest.mark.parametrize(
