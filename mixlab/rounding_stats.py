@@ -138,7 +138,7 @@ def _stats(numel: int, sums: Tensor) -> RoundingStats:
 
     Of a GPU's rows only nine numbers come to the CPU, whose threads need longer to share the rest than the GPU for all.
     """
-    counts, amax, *squares = sums.double().split([6, 1, 1, 1, 1, 1], 1)
+    counts, amax, *squares = torch.split(sums.double(), [6, 1, 1, 1, 1, 1], 1)
     (noise, noise_log), (_, signal_log) = _totals(*squares[:2]), _totals(*squares[2:])
     totals = torch.cat([counts.sum(0), amax.amax(0), noise, signal_log - noise_log])
     non_zero, underflow, subnormal, overflow, clipped, kept, largest, noise_sum, ratio_log = totals.tolist()
