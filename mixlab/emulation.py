@@ -19,8 +19,7 @@ way into products and convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from torch.utils._pytree import tree_map_only
 from mixlab.autocast_contexts import emulated
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.rounding import round_to
+from mixlab.tf32_switches import OFF, ON, TF32_SWITCHES
 
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
@@ -70,21 +70,10 @@ def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> Abst
     compute = Format.parse(compute) if isinstance(compute, str) else compute
     device_type = torch.device(device).type
     if device_type == "cuda":
-        return _cuda_tf32(compute == TF32)
+        return TF32_SWITCHES.held(ON if compute == TF32 else OFF)
     if device_type == "cpu":
         return _Float32Accumulation(tf32=compute == TF32)
     return nullcontext()
-
-
-@contextmanager
-def _cuda_tf32(on: bool) -> Iterator[None]:
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = on
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,9 +13,12 @@ from torch.utils.benchmark import Timer
 
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.machine import usable_device
+from mixlab.process_state import THREADS
+from mixlab.random_streams import RandomStream
 from mixlab.records import Record, Series, now, this_machine
 from mixlab.rounding import round_to
 from mixlab.rounding_stats import round_with_stats
+from mixlab.tf32_switches import OFF, ON, TF32_SWITCHES
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,12 @@ def matmul_speeds(device: torch.device | str, *, size: int = 512) -> tuple[Matmu
 
 
 def _matmul_speed(fmt: Format, device: torch.device, size: int) -> MatmulSpeed:
-    a, b = (torch.randn(size, size, device=device).to(fmt.dtype or torch.float32) for _ in range(2))
-    tf32_before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = fmt == TF32
-    try:
+    generator = torch.Generator(device).manual_seed(0)
+    draw = partial(torch.randn, size, size, device=device, generator=generator)
+    a, b = (draw().to(fmt.dtype or torch.float32) for _ in range(2))
+    with TF32_SWITCHES.held(ON if fmt == TF32 else OFF):
         timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
         seconds = timer.blocked_autorange(min_run_time=0.2).times
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32_before
     gflops = 2 * size**3 / np.array(seconds) / 1e9
     low, median, high = (float(value) for value in np.quantile(gflops, [0.25, 0.5, 0.75]))
     return MatmulSpeed(fmt.name, str(device), size, median, low, high)
@@ -99,15 +100,19 @@ def measure_cast(
     x = torch.randn(numel, device=device, generator=generator)
     paths = _cast_paths(x, [Format.parse(name) for name in formats])
     threads = threads or torch.get_num_threads()
-    skipped = [name for name, path in paths.items() if not _runs(path)]
+    drawn_on = [device] if device.type == "cuda" else []
+    with RandomStream(seed, devices=drawn_on):
+        skipped = [name for name, path in paths.items() if not _runs(path)]
     paths = {name: path for name, path in paths.items() if name not in skipped}
     samples: dict[str, list[float]] = {name: [] for name in paths}
-    for round_ in range(rounds):
-        for number, (name, path) in enumerate(paths.items()):
-            timer = Timer("path()", globals={"path": path}, num_threads=threads)
-            seconds = timer.timeit(20 if device.type == "cuda" else 1).median
-            samples[name].append(8 * numel / seconds / 1e9)
-            progress((round_ + (number + 1) / len(paths)) / rounds)
+    with THREADS.held(threads):
+        for round_ in range(rounds):
+            for number, (name, path) in enumerate(paths.items()):
+                timer = Timer("path()", globals={"path": path}, num_threads=threads)
+                with RandomStream(seed, devices=drawn_on):  # of stochastic rounding
+                    seconds = timer.timeit(20 if device.type == "cuda" else 1).median
+                samples[name].append(8 * numel / seconds / 1e9)
+                progress((round_ + (number + 1) / len(paths)) / rounds)
     return Record(
         kind="cast",
         machine=this_machine(),

@@ -17,6 +17,8 @@ from mixlab.formats import BF16, FP32
 from mixlab.machine import usable_device
 from mixlab.optimizer_backends import BACKENDS, backend, state_bytes
 from mixlab.optimizers import AdamW
+from mixlab.process_state import THREADS
+from mixlab.random_streams import RandomStream
 from mixlab.recipes import STATES, Recipe
 from mixlab.records import Record, Series, now, this_machine
 from mixlab.tasks import storage
@@ -89,22 +91,20 @@ def measure_optimizer(
     cases = [*_backend_cases(names), *_recipe_cases(recipes, modes)]
     if not cases:
         raise ValueError("measure_optimizer: nothing to measure; give recipes and modes, or backends")
-    threads_before, date = torch.get_num_threads(), now()
-    torch.set_num_threads(threads or threads_before)
-    try:
+    date, drawn_on = now(), [device] if device.type == "cuda" else []
+    with THREADS.held(threads or torch.get_num_threads()):
         copy = Series("copy_", "GB/s", _copy_speed(device, numel, rounds))
         series, notes = [copy], {}
         for number, case in enumerate(cases):
             try:
-                series += _measure(case, device, numel, rounds, seed)
+                with RandomStream(seed, devices=drawn_on):
+                    series += _measure(case, device, numel, rounds, seed)
             except Exception as error:  # whatever a library raises on a machine that it is not made for
                 reason = [*str(error).splitlines(), type(error).__name__][0]
                 notes[case.name] = f"does not run here: {reason}"
             _free(device)
             progress((number + 1) / len(cases))
-    finally:
         used = torch.get_num_threads()
-        torch.set_num_threads(threads_before)
     return Record(
         kind="optimizer",
         machine=this_machine(),
@@ -187,7 +187,7 @@ def _shapes(numel: int) -> list[tuple[int, ...]]:
 
 def _copy_speed(device: torch.device, numel: int, rounds: int) -> tuple[float, ...]:
     """Returns GB/s, read and written, of the machine's own copy of as many float32 numbers."""
-    source = torch.randn(numel, device=device)
+    source = torch.ones(numel, device=device)
     target = torch.empty_like(source)
     seconds = [_timed(lambda: target.copy_(source), device) for _ in range(_WARM_UP + rounds)][_WARM_UP:]
     return tuple(2 * source.nbytes / one / 1e9 for one in seconds)

@@ -9,6 +9,7 @@ Two rules make that safe beside a training in the background:
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from typing import Any, Generic, TypeVar
 import torch
 
 T = TypeVar("T")
+SETTINGS: list[Setting[Any]] = []  # all that there are
 _POLL_S = 0.0005
-_PATIENCE_S = 600.0  # a step that is being compiled takes minutes
+_PATIENCE_S = 3600.0  # measurements take that long
 
 
 class Setting(Generic[T]):
@@ -42,12 +44,13 @@ class Setting(Generic[T]):
         self._holds: list[_Hold[T]] = []
         self._before: list[T] = []  # what the first hold found
         self._written: list[T] = []  # what the holds have made of it
+        SETTINGS.append(self)
 
     def held(self, value: T) -> _Hold[T]:
         """The context in which the setting has this value; it waits while other threads hold another.
 
         Raises:
-            RuntimeError: They held it for ten minutes.
+            RuntimeError: They held it for an hour.
         """
         return _Hold(self, [value])
 
@@ -55,13 +58,26 @@ class Setting(Generic[T]):
         """The context in which no other thread changes the setting through its owner."""
         return _Hold(self, [])
 
+    def mark(self) -> int:
+        """Returns how many holds this thread has, for `release`."""
+        return len(self._mine())
+
+    def release(self, mark: int) -> None:
+        """Leaves the holds that this thread has entered since `mark` and not left."""
+        for hold in self._mine()[mark:]:
+            self._drop(hold)
+
+    def _mine(self) -> list[_Hold[T]]:
+        with self._lock:
+            return [hold for hold in self._holds if hold.thread == threading.get_ident()]
+
     def _take(self, hold: _Hold[T]) -> bool:
         """Enters a hold unless other threads are in the way."""
         with self._lock:
             me = threading.get_ident()
             if not self._holds:
                 self._before[:] = self._written[:] = [self._read()]
-            mine = [one for one in self._holds if one.thread == me]
+            mine = self._mine()
             if not hold.wanted:
                 hold.wanted[:] = mine[-1].wanted if mine else self._before
             if any(one.thread != me and self._apart(one.wanted, hold.wanted) for one in self._holds):
@@ -136,4 +152,17 @@ DEFAULT_GENERATOR: Setting[Any] = Setting(
 # Whose turn it is to seed CUDA's own generators: held at True by one thread at a time.
 CUDA_RANDOM_NUMBERS: Setting[bool] = Setting(
     "CUDA's random numbers", lambda: False, lambda _taken: None, exclusive=True
+)
+
+# Python's collector of cycles, whose moment nobody knows.
+COLLECTOR: Setting[bool] = Setting(
+    "the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()
+)
+
+# Threads of torch's kernels. torch counts them by thread too, so no two measure with other counts at once.
+THREADS: Setting[int] = Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, exclusive=True)
+
+# Whether `torch.tensor` makes its tensor on the CPU first: every mode of fake tensors sets it where there is no CUDA.
+ONLY_LIFTS_CPU_TENSORS: Setting[bool] = Setting(
+    "where torch.tensor begins", torch._C._only_lift_cpu_tensors, torch._C._set_only_lift_cpu_tensors
 )

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mixlab import emulation
+from mixlab.contained import contained
 from mixlab.evaluation import evaluating
 from mixlab.formats import FP32, Format
 from mixlab.histograms import dense, stored_values
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
 from mixlab.probes import underflow_by_layer, unwatched
+from mixlab.process_state import ONEDNN, THREADS
 from mixlab.random_streams import RandomStream
 from mixlab.recipes import Recipe
 from mixlab.tasks import Batch, Task, step_seed
@@ -146,6 +148,7 @@ class Trainer:
             underflow=underflow_by_layer(gradients, references),
         )
 
+    @contained
     def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
         """Runs forward and backward on `batch` or the next one, as the recipe computes; `unscale` and `update` follow.
 
@@ -154,7 +157,7 @@ class Trainer:
         Returns:
             (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
         """
-        with self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
+        with ONEDNN.kept(), THREADS.kept(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
             with self._autocast():
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
             self._require_gradient(loss)
@@ -176,6 +179,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.step += 1
 
+    @contained
     def held_out(self) -> tuple[float, float]:
         """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode, computed as the recipe computes.
 
@@ -185,6 +189,8 @@ class Trainer:
             torch.no_grad(),
             unwatched(),
             evaluating(self.model),
+            ONEDNN.kept(),
+            THREADS.kept(),
             self._random_numbers("held_out"),
             self._arithmetic(self.recipe.compute),
             self._autocast(),
@@ -192,6 +198,7 @@ class Trainer:
             loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
         return float(loss), float(accuracy)
 
+    @contained
     def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
         """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one.
 
@@ -213,7 +220,7 @@ class Trainer:
         inputs = inputs.float() if inputs.is_floating_point() else inputs
 
         def run(model: nn.Module) -> None:
-            with self._random_numbers("forward"), self._arithmetic(FP32):
+            with ONEDNN.kept(), THREADS.kept(), self._random_numbers("forward"), self._arithmetic(FP32):
                 loss, _ = self.task.loss(model, (inputs, targets))
                 self._require_gradient(loss)
                 (loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]

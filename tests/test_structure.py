@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ ROOMS = (
     "layers",
     "process_state",
     "random_streams",
+    "tf32_switches",
+    "contained",
     "formats",
     "scale_policies",
     "scaling_game",
@@ -209,3 +212,55 @@ def test_import_loads_nothing_of_the_notebooks():
 def test_a_planted_heavy_import_is_found(heavy: str, tmp_path: Path):
     (tmp_path / "planted.py").write_text(f"import {heavy}\n")
     assert heavy in modules_in_fresh_python("import planted", path=tmp_path)
+
+
+# What the whole process has, and who alone in the package may change it.
+OWNED = {
+    r"\b(?:fork_rng|set_rng_state|torch\.manual_seed|default_generator\.(?:manual_seed|seed|set_state))\(": set(),
+    r"\bgc\.(?:disable|enable)\b|\bset_num_threads\b|_set_mkldnn_enabled": {"process_state.py"},
+    r"_set_only_lift_cpu_tensors": {"process_state.py"},
+    r"\ballow_tf32 *=|set_float32_matmul_precision\(.|_set_cu\w+_allow_tf32|_set_fp32_precision": {"tf32_switches.py"},
+    r"\bdup2\(|\bchdir\(|\bcatch_warnings\(|\bsimplefilter\(|\bsignal\.signal\(|\bset_default_\w+\(": set(),
+    r"\bsys\.(?:stdout|stderr|excepthook) *=|\bos\.environ\.(?:setdefault|update)\(": set(),
+    r"\bos\.environ\[[^]]*\] *=|\bos\.environ\.pop\(|\bdel os\.environ": {"notebooks.py"},
+    r"= *torch\._C\._\w*(?:Disable\w+|Guard)\(": {"contained.py"},
+}
+
+
+def changes_of_the_process(name: str, source: str) -> list[str]:
+    """Returns the lines of code, without comments and docstrings, that change what another module owns."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(...)  # a docstring
+    lines = ast.unparse(tree).splitlines()  # without comments
+    return [
+        line.strip()
+        for pattern, owners in OWNED.items()
+        if name not in owners
+        for line in lines
+        if re.search(pattern, line)
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_its_owner_changes_what_the_process_has(path: Path):
+    assert changes_of_the_process(path.name, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "torch.manual_seed(seed)",
+        "with torch.random.fork_rng(devices=[]):\n    pass",
+        "gc.disable()",
+        "torch.set_num_threads(2)",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "os.dup2(a, 2)",
+        "off = torch._C._DisableTorchDispatch()",
+        "with warnings.catch_warnings():\n    pass",
+        "os.environ['X'] = '1'",
+    ],
+)
+def test_a_planted_change_of_the_process_is_found(planted: str):
+    assert len(changes_of_the_process("trainer.py", planted)) == 1

@@ -151,13 +151,12 @@ class Results:
     def _made(self, part: _Made, args: tuple[Any, ...]) -> Any:
         if part is None:
             return None
-        off = torch._C._DisableTorchDispatch()
-        if part.source is None:
-            made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
-        else:
-            made = torch.empty(0, dtype=part.dtype, device="meta")
-            made.set_(args[part.source].untyped_storage(), part.offset, part.shape, part.stride)
-        del off
+        with torch._C._DisableTorchDispatch():  # which a traceback would keep alive, were it a name's
+            if part.source is None:
+                made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
+            else:
+                made = torch.empty(0, dtype=part.dtype, device="meta")
+                made.set_(args[part.source].untyped_storage(), part.offset, part.shape, part.stride)
         # As `FakeTensor(mode, made, _CPU)`, which takes seven times as long.
         fake: Tensor = Tensor._make_subclass(
             FakeTensor, made, False, dispatch_device=True, device_for_backend_keys=_CPU

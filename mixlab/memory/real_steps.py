@@ -6,8 +6,6 @@ On CUDA the caching allocator keeps the account. A CPU's allocator keeps none, a
 from __future__ import annotations
 
 import gc
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import profile, record_function
+from torch._C._profiler import _ExperimentalConfig
+from torch.autograd import (  # type: ignore[attr-defined]
+    ProfilerConfig,
+    ProfilerState,
+    _disable_profiler_legacy,
+    _enable_profiler_legacy,
+)
+from torch.autograd.profiler import record_function
 
 from mixlab import emulation
 from mixlab.formats import FP32
@@ -221,18 +226,20 @@ class _OnCuda:
 
 
 class _OnCpu:
-    """What the profiler's log says, from before the model was made."""
+    """What the profiler's log of this thread says, from before the model was made.
+
+    That of `torch.profiler` is the same, but makes torch 2.13 write to the process's stderr.
+    """
 
     reserved = workspaces = 0
 
     def __enter__(self) -> None:
-        self._profile = profile(use_cpu=True, profile_memory=True, acc_events=True)
-        with _silenced():
-            self._profile.__enter__()  # type: ignore[no-untyped-call]
+        self._events: list[Any] = []
+        config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
+        _enable_profiler_legacy(config)
 
-    def __exit__(self, *error: Any) -> None:
-        with _silenced():
-            self._profile.__exit__(*error)  # type: ignore[no-untyped-call]
+    def __exit__(self, *error: object) -> None:
+        self._events = [event for thread in _disable_profiler_legacy() for event in thread]
 
     def begin(self, phase: str) -> None:
         """As of `_OnCuda`."""
@@ -241,13 +248,11 @@ class _OnCpu:
 
     def phases(self) -> Iterator[_Level]:
         """As of `_OnCuda`."""
-        assert self._profile.kineto_results is not None
-        events = sorted(self._profile.kineto_results.events(), key=lambda event: event.start_ns())
         deltas, marks = [0], []
-        for event in events:
-            if event.name() == "[memory]":
-                deltas.append(event.nbytes())  # type: ignore[attr-defined]
-            elif event.name().startswith(_MARK):
+        for event in self._events:
+            if event.kind() == "memory_alloc":
+                deltas.append(event.cpu_memory_usage())
+            elif event.kind() == "push" and event.name().startswith(_MARK):
                 marks.append((event.name().removeprefix(_MARK), len(deltas) - 1))
         levels = np.cumsum(deltas)
         for (phase, first), (_, last) in pairwise(marks):
@@ -256,20 +261,6 @@ class _OnCpu:
 
 
 _MARK = "mixlab: "
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps the process's stderr quiet: the profiler of torch 2.13 writes there whenever it starts and ends."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _clear_workspaces() -> None:

@@ -6,11 +6,10 @@ ones do: by reference counts. So the log of their storages is that of a real ste
 
 from __future__ import annotations
 
-import gc
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
 from mixlab.memory_layout import is_dense
+from mixlab.process_state import COLLECTOR
 
 Phase = Literal["start", "forward", "backward", "step"]
 
@@ -251,16 +251,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._nodes[1].append(path)
 
 
-@contextmanager
-def freed_by_reference_counts() -> Iterator[None]:
+def freed_by_reference_counts() -> AbstractContextManager[None]:
     """Keeps Python's collector of cycles out, whose moment nobody knows; on a GPU too, memory is freed by counts."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    return COLLECTOR.held(False)
 
 
 @cache

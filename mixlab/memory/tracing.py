@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (
 from torch.optim import Optimizer
 
 from mixlab import emulation
+from mixlab.contained import contained
 from mixlab.formats import FP32
 from mixlab.ledger import STATE_NAMES
 from mixlab.memory.cuda_kernels import Kernels
@@ -26,6 +27,7 @@ from mixlab.memory.traceable import TraceError, check_traceable
 from mixlab.memory.tracer import BATCH, GRADIENTS, PARAMETERS, Phase, Tracer, freed_by_reference_counts
 from mixlab.memory.traces import Span, Trace
 from mixlab.optimizers import state_tensors
+from mixlab.process_state import CAST_CACHE, ONLY_LIFTS_CPU_TENSORS
 from mixlab.recipes import Recipe
 from mixlab.scalers import unscale_without_reading_
 from mixlab.tasks import Batch, MakeOptimizer, OptimizerName, make_optimizer
@@ -39,6 +41,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
+@contained
 def trace(
     model: nn.Module,
     batch: Batch,
@@ -93,7 +96,14 @@ def trace(
     _fill_caches(recipe)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tracer = Tracer(mode, as_on=as_on)
-    with freed_by_reference_counts(), answered(counts_random_state=as_on == "cpu"), mode, Kernels(as_on):
+    with (
+        CAST_CACHE.held(True),
+        freed_by_reference_counts(),
+        ONLY_LIFTS_CPU_TENSORS.held(True),
+        answered(counts_random_state=as_on == "cpu"),
+        mode,
+        Kernels(as_on),
+    ):
         step = _Step(model, batch, recipe, loss, optimizer, as_on, tracer)
         try:
             with tracer:
