@@ -12,7 +12,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -166,3 +167,14 @@ THREADS: Setting[int] = Setting("the number of threads", torch.get_num_threads, 
 ONLY_LIFTS_CPU_TENSORS: Setting[bool] = Setting(
     "where torch.tensor begins", torch._C._only_lift_cpu_tensors, torch._C._set_only_lift_cpu_tensors
 )
+
+# Whose weights the cache of autocast's casts may hold alone: it is the process's, and emptied by any thread that leaves
+# autocast, so a trace beside a training would see casts die too early. Held at True by one thread at a time.
+CAST_CACHE: Setting[bool] = Setting("autocast's cache", lambda: False, lambda _taken: None, exclusive=True)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The context of a training step, in which no other thread changes through its owner what the step depends on."""
+    with ONEDNN.kept(), THREADS.kept(), CAST_CACHE.kept():
+        yield

@@ -21,7 +21,7 @@ from mixlab.histograms import dense, stored_values
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
 from mixlab.probes import underflow_by_layer, unwatched
-from mixlab.process_state import ONEDNN, THREADS
+from mixlab.process_state import undisturbed
 from mixlab.random_streams import RandomStream
 from mixlab.recipes import Recipe
 from mixlab.tasks import Batch, Task, step_seed
@@ -157,7 +157,7 @@ class Trainer:
         Returns:
             (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
         """
-        with ONEDNN.kept(), THREADS.kept(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
+        with undisturbed(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
             with self._autocast():
                 loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
             self._require_gradient(loss)
@@ -189,8 +189,7 @@ class Trainer:
             torch.no_grad(),
             unwatched(),
             evaluating(self.model),
-            ONEDNN.kept(),
-            THREADS.kept(),
+            undisturbed(),
             self._random_numbers("held_out"),
             self._arithmetic(self.recipe.compute),
             self._autocast(),
@@ -220,7 +219,7 @@ class Trainer:
         inputs = inputs.float() if inputs.is_floating_point() else inputs
 
         def run(model: nn.Module) -> None:
-            with ONEDNN.kept(), THREADS.kept(), self._random_numbers("forward"), self._arithmetic(FP32):
+            with undisturbed(), self._random_numbers("forward"), self._arithmetic(FP32):
                 loss, _ = self.task.loss(model, (inputs, targets))
                 self._require_gradient(loss)
                 (loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
