@@ -13,7 +13,7 @@ from torch import nn
 
 from mixlab import PRESETS, Recipe, emulation
 from mixlab.memory.model_states import model_states
-from mixlab.memory.real_steps import _silenced, real_steps
+from mixlab.memory.real_steps import real_steps
 from mixlab.memory.shapes import SHAPES, ModelShape
 from mixlab.memory.traceable import TraceError
 from mixlab.memory.tracer import freed_by_reference_counts
@@ -127,7 +127,6 @@ def test_what_a_convolution_allocates_inside_is_left_out():
 def logged_peak(step) -> int:
     """Returns the most bytes that torch.profiler saw alive while `step` ran, above those from before."""
     with (
-        _silenced(),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as log,
     ):
         step()
