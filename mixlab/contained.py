@@ -68,7 +68,7 @@ class _ThreadState:
         self._caches_casts = torch.is_autocast_cache_enabled()
         self._nesting = _autocast_nesting()
         self._stream = random_streams._stream()
-        self._holds = [setting.mark() for setting in process_state.SETTINGS]
+        self._holds = {setting: setting.mark() for setting in process_state.SETTINGS}
         self._keys.__enter__()  # type: ignore[no-untyped-call]
 
     def restore(self) -> None:
@@ -98,8 +98,8 @@ class _ThreadState:
             if torch.autocast_decrement_nesting() == 0:
                 torch.clear_autocast_cache()
         random_streams._set_stream(self._stream)
-        for setting, mark in zip(process_state.SETTINGS, self._holds, strict=True):
-            setting.release(mark)
+        for setting in process_state.SETTINGS:
+            setting.release(self._holds.get(setting, 0))  # some begin to be within the function
 
 
 _KINDS = ("cpu", "cuda")

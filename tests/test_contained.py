@@ -195,3 +195,21 @@ def test_contained_keeps_results_names_and_errors():
     assert (twice(3), twice.__name__, twice.__doc__) == (6, "twice", "Doubles.")
     with pytest.raises(TypeError):
         twice("a" - 1)
+
+
+def test_a_setting_that_begins_to_be_within_is_released():
+    """As the functions of a library that a model imports when it is first traced."""
+    values = ["before"]
+
+    @contained
+    def run() -> None:
+        setting = process_state.Setting("a new one", lambda: values[0], lambda value: values.__setitem__(0, value))
+        setting.held("within").__enter__()
+        assert values == ["within"]
+
+    known = len(process_state.SETTINGS)
+    try:
+        run()
+    finally:
+        del process_state.SETTINGS[known:]
+    assert values == ["before"]
