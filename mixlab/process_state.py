@@ -65,6 +65,8 @@ class Setting(Generic[T]):
 
     def release(self, mark: int) -> None:
         """Leaves the holds that this thread has entered since `mark` and not left."""
+        while self._lock._is_owned():  # type: ignore[attr-defined]  # by a method that an interrupt has cut short
+            self._lock.release()
         for hold in self._mine()[mark:]:
             self._drop(hold)
 

@@ -151,7 +151,7 @@ class Results:
     def _made(self, part: _Made, args: tuple[Any, ...]) -> Any:
         if part is None:
             return None
-        with torch._C._DisableTorchDispatch():  # which a traceback would keep alive, were it a name's
+        with torch._C._DisableTorchDispatch():  # in a name it would end with a traceback
             if part.source is None:
                 made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
             else:
