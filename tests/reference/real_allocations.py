@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch._C._profiler import _EventType
+from torch.autograd.profiler import profile
 
 from mixlab.memory import real_steps as module
 from mixlab.memory.real_steps import RealStep, real_steps
@@ -56,6 +57,15 @@ def allocations(roots: list[Any]) -> list[tuple[int, int | str, int, int]]:
 
 
 class OnCpuWithoutScratch(module._OnCpu):
+    """Logged by the profiler that knows which op an allocation is made in."""
+
+    def __enter__(self) -> None:
+        self._profile = profile(use_cpu=True, profile_memory=True, acc_events=True)
+        self._profile.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._profile.__exit__(*error)
+
     def phases(self) -> Iterator[module._Level]:
         events = allocations(self._profile.kineto_results.experimental_event_tree())
         born: dict[int, tuple[int, int]] = {}
