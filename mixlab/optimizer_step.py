@@ -235,11 +235,11 @@ def step_in_blocks_(
             for part in piece.values():
                 if part.dim() == 2:
                     torch._dynamo.mark_static(part, 1)
-        here = _seed_from(seed, start) if plan.random else seed
+        here = seed_from(seed, start) if plan.random else seed
         compiled_step(plan)(piece, numbers, here, _tables(plan, seed.device))
 
 
-def _seed_from(seed: Tensor, start: int) -> Tensor:
+def seed_from(seed: Tensor, start: int) -> Tensor:
     """Returns the seed whose first hashed bits are those of element `start`, so that pieces do as the whole would."""
     if start:
         seed = seed.clone()

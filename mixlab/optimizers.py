@@ -29,6 +29,7 @@ from mixlab.optimizer_step import (
     WeightUpdate,
     compiled_step,
     eager_step_,
+    seed_from,
     step_in_blocks_,
     widened_step_,
 )
@@ -208,9 +209,11 @@ class _StoredOptimizer(Optimizer):
             compiled_step(plan)(parts, numbers, self._seed(plan, device))
             return
         scratch: dict[str, Tensor] = {}
-        threads = 1 if plan.random else torch.get_num_threads()  # each piece draws a seed
-        for piece in _pieces(parts, 1, size=_WIDE_PIECE * threads):
-            widened_step_(plan, piece, numbers, self._seed(plan, device), scratch)
+        seed, start = self._seed(plan, device), 0
+        for piece in _pieces(parts, 1, size=_WIDE_PIECE * torch.get_num_threads()):
+            here = seed_from(seed, start) if plan.random else seed
+            widened_step_(plan, piece, numbers, here, scratch)
+            start += piece["weight"].numel()
 
     def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
         """Returns two numbers for the hash of a compiled step; drawn only where something is rounded at random."""

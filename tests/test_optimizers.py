@@ -613,6 +613,12 @@ def test_a_compiled_step_is_the_same_with_vectors_of_any_width(monkeypatch):
     torch.testing.assert_close(wide_second, second, rtol=2**-7, atol=0)
 
 
+def test_a_compiled_step_is_rounded_with_the_same_bits_with_vectors_of_any_width(monkeypatch):
+    """In pieces for 512-bit vectors, and as a whole for others; a last bit may fall on the other side of a number."""
+    pieces, whole = (widened(640, "stochastic", monkeypatch, v)[1] for v in ("AVX512", "AVX2"))
+    assert (pieces != whole).float().mean() < 0.01
+
+
 def test_pieces_of_a_compiled_step_draw_bits_of_their_own(monkeypatch):
     for piece in (1280, 640):
         _, second = widened(piece, "stochastic", monkeypatch)

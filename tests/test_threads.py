@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mixlab import Recipe, Trainer, load_task, optimizers, tensor_stats
+from mixlab import Recipe, Trainer, load_task, optimizers, round_to, tensor_stats
 from mixlab.optimizers import _PIECE, SGD, Adam, AdamW, Storage, state_tensors
+
+pytestmark = pytest.mark.cpu_kernels
 
 NUMEL = 3 * _PIECE + 1001  # several pieces whatever the number of threads, the last one short
 
@@ -50,25 +52,40 @@ def test_a_step_is_the_same_with_any_number_of_threads(member, storage):
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_compiled_step_draws_the_same_seeds_with_any_number_of_threads(monkeypatch):
-    """The kernel itself, which is compiled for a CPU with AVX-512, is left out: it gets the same pieces and seeds."""
-    calls: dict[int, list[tuple[int, list[int]]]] = {1: [], 2: []}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_compiled_step_rounds_with_the_same_bits_whatever_the_threads(dtype, monkeypatch):
+    """Its pieces grow with the number of threads, and their random bits are those of the whole parameter."""
     monkeypatch.setattr(optimizers, "_VECTORS", "AVX512")
-    for count in calls:
+    monkeypatch.setattr(optimizers, "_WIDE_PIECE", 512)
+    monkeypatch.setattr(optimizers, "_PIECE", 512)
+    results = []
+    for count in (1, 2, 3):
         torch.set_num_threads(count)
-        monkeypatch.setattr(
-            optimizers,
-            "widened_step_",
-            lambda _plan, piece, _numbers, seed, _scratch, to=calls[count]: to.append(
-                (piece["weight"].numel(), seed.tolist())
-            ),
+        generator = torch.Generator().manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(2100, generator=generator))
+        storage = Storage(dtype, dtype, state_rounding="stochastic")
+        optimizer = AdamW([parameter], storage=storage, generator=generator, compiled=True)
+        parameter.grad = torch.randn(2100, generator=generator)
+        optimizer.step()
+        results.append([parameter.detach(), *(state for _, state in state_tensors(optimizer))])
+    for other in results[1:]:
+        for one, same in zip(results[0], other, strict=True):
+            assert torch.equal(one.view(torch.uint8), same.view(torch.uint8))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
+def test_compiled_rounding_is_the_same_whatever_the_threads(rounding):
+    x = torch.randn(300_000, generator=torch.Generator().manual_seed(0)) * 100
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        generator = torch.Generator().manual_seed(0)
+        results.append(
+            round_to(x, "e4m3fn", overflow="saturate", rounding=rounding, generator=generator, compiled=True)
         )
-        parameter = torch.nn.Parameter(torch.zeros(3 * optimizers._WIDE_PIECE))
-        parameter.grad = torch.ones_like(parameter)
-        storage = Storage(exp_avg_sq_dtype=torch.bfloat16, state_rounding="stochastic")
-        Adam([parameter], storage=storage, generator=torch.Generator().manual_seed(0), compiled=True).step()
-    assert calls[1] == calls[2]
-    assert len({tuple(seed) for _, seed in calls[1]}) == 3
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.usefixtures("threads")
