@@ -12,6 +12,7 @@ lab: $(VENV)/.lab
 
 test: $(VENV)/.dev chromium lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	.ci/other-cpus $(BIN)/python
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

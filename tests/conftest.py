@@ -4,12 +4,13 @@ import os
 
 # The tasks are small: a second thread gains nothing, and waits long where cores are shared. Kernels and other child
 # processes inherit this, so that they sum in the same order as the tests that compare with them.
-os.environ["OMP_NUM_THREADS"] = "1"
+THREADS = os.environ.get("MIXLAB_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = THREADS
 
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(THREADS))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -16,7 +16,6 @@ from mixlab.compiling import vector_options
 
 PACKAGE = Path(mixlab.__file__).parent
 
-pytestmark = pytest.mark.cpu_kernels
 only_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs have one vector width")
 
 ROUNDING = """
@@ -93,6 +92,7 @@ def test_no_compiled_function_takes_code_for_other_vectors_from_a_shared_cache(t
         run(program, tmp_path, ATEN_CPU_CAPABILITY=capability)
 
 
+@pytest.mark.cpu_kernels
 def test_the_width_is_that_which_inductor_takes_by_itself():
     from torch._inductor import config
     from torch._inductor.cpu_vec_isa import pick_vec_isa

@@ -164,6 +164,7 @@ def test_a_nested_switch_off_is_honoured():
         assert (X @ W).dtype is torch.float32
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_products_are_accumulated_in_float32_and_rounded_once(dtype):
     a, b, bias = (torch.randn(*shape).to(dtype) for shape in ((64, 512), (512, 32), (32,)))
@@ -176,6 +177,7 @@ def test_products_are_accumulated_in_float32_and_rounded_once(dtype):
         assert torch.equal(ours, theirs.to(dtype))
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_backward_products_are_accumulated_in_float32_too(dtype):
     x, w = torch.randn(16, 256).to(dtype), torch.randn(8, 256).to(dtype).requires_grad_()
@@ -186,6 +188,7 @@ def test_backward_products_are_accumulated_in_float32_too(dtype):
     assert torch.equal(w.grad, (upstream.float().T @ x.float()).to(dtype))
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_convolution_gradients_are_rounded_once(dtype):
     image, kernel, upstream = (torch.randn(*shape).to(dtype) for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (2, 4, 6, 6)))
@@ -196,6 +199,7 @@ def test_convolution_gradients_are_rounded_once(dtype):
     assert torch.equal(ours.grad, reference.grad.to(dtype))
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_attention_is_rounded_at_its_borders(dtype):
     """The output is exact; backward starts from the rounded output, as in a GPU's kernel: gradients are close."""

@@ -79,6 +79,7 @@ EXACT = [
 ]
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize(("name", "recipe", "optimizer"), EXACT, ids=map(" ".join, EXACT))
 def test_to_the_byte_what_a_real_step_on_a_cpu_allocates(name, recipe, optimizer):
     """Against torch.profiler's log of a real step: the peak, that of each phase, and what is left after each."""
@@ -116,6 +117,7 @@ def test_numbers_that_autograd_keeps_are_left_out():
     assert differences("gpt2 materialised", "amp-bf16", "adamw") == [-16, -16, 0, 0, -16, -16, 0]
 
 
+@pytest.mark.cpu_kernels
 def test_what_a_convolution_allocates_inside_is_left_out():
     peak, *after, forward, backward, step = differences("cnn", "fp32", "adam")
     assert (after, step) == ([0, 0, 0], 0)
@@ -134,6 +136,7 @@ def logged_peak(step) -> int:
     return int(np.cumsum([0, *(event.nbytes() for event in events if event.name() == "[memory]")]).max())
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize(("name", "recipe"), [("mlp", "fp32"), ("tiny-gpt", "amp-bf16")])
 def test_micro_steps_to_the_byte(name, recipe):
     """Against a plain loop with torch.optim, written out here."""

@@ -228,6 +228,7 @@ def step_together(p, q, left, right, steps: int, *, seed: int = 2) -> None:
         right.step()
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("numel", [1, 3 * (1 << 17) + 5])
 def test_pieces_equal_the_whole(numel):
     """Over one piece and its ends, too, equal to torch bit for bit."""
@@ -391,7 +392,7 @@ def test_compiled_steps_equal_eager_ones_up_to_last_bits(dtype, storage):
 
 IN_BLOCKS = [
     (torch.float32, Storage(torch.float8_e4m3fn, torch.float8_e4m3fn)),
-    (torch.float32, Storage("dynamic8", "dynamic8")),
+    pytest.param(torch.float32, Storage("dynamic8", "dynamic8"), marks=pytest.mark.cpu_kernels),
     (torch.bfloat16, Storage("dynamic8", torch.bfloat16, update="kahan", block_size=100)),
 ]
 
@@ -607,12 +608,14 @@ def test_pieces_of_a_compiled_step_equal_the_whole(monkeypatch):
     assert second.dtype is torch.bfloat16
 
 
+@pytest.mark.cpu_kernels
 def test_a_compiled_step_is_the_same_with_vectors_of_any_width(monkeypatch):
     (wide, wide_second), (weight, second) = (widened(1280, "nearest", monkeypatch, v) for v in ("AVX512", "AVX2"))
     torch.testing.assert_close(wide, weight, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(wide_second, second, rtol=2**-7, atol=0)
 
 
+@pytest.mark.cpu_kernels
 def test_a_compiled_step_is_rounded_with_the_same_bits_with_vectors_of_any_width(monkeypatch):
     """In pieces for 512-bit vectors, and as a whole for others; a last bit may fall on the other side of a number."""
     pieces, whole = (widened(640, "stochastic", monkeypatch, v)[1] for v in ("AVX512", "AVX2"))

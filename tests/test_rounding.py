@@ -69,6 +69,7 @@ def assert_same_bits(ours: torch.Tensor, theirs: np.ndarray) -> None:
     assert np.array_equal(ours[~nan].view(np.int32), theirs[~nan].view(np.int32))
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("fmt", SMALL, ids=str)
 def test_every_critical_value_equals_ml_dtypes(fmt):
     x = critical_inputs(SMALL[fmt])
@@ -78,6 +79,7 @@ def test_every_critical_value_equals_ml_dtypes(fmt):
     assert_same_bits(round_to(torch.from_numpy(x), fmt, overflow=usual_overflow(fmt)), theirs)
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("fmt", [FP16, BF16, E4M3FN, E5M2], ids=str)
 def test_every_critical_value_equals_torch(fmt):
     x = torch.from_numpy(critical_inputs(SMALL[fmt]))
@@ -436,6 +438,7 @@ def test_out_is_written_and_returned(compiled):
     assert torch.equal(x, expected)
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("compiled", [False, True])
 def test_large_tensors_equal_small_ones(compiled):
     x = torch.randn(200_003)

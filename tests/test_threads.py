@@ -10,8 +10,6 @@ import torch
 from mixlab import Recipe, Trainer, load_task, optimizers, round_to, tensor_stats
 from mixlab.optimizers import _PIECE, SGD, Adam, AdamW, Storage, state_tensors
 
-pytestmark = pytest.mark.cpu_kernels
-
 NUMEL = 3 * _PIECE + 1001  # several pieces whatever the number of threads, the last one short
 
 
@@ -22,6 +20,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
     ("member", "storage"),
@@ -52,7 +51,7 @@ def test_a_step_is_the_same_with_any_number_of_threads(member, storage):
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float8_e4m3fn, marks=pytest.mark.slow)])
 def test_a_compiled_step_rounds_with_the_same_bits_whatever_the_threads(dtype, monkeypatch):
     """Its pieces grow with the number of threads, and their random bits are those of the whole parameter."""
     monkeypatch.setattr(optimizers, "_VECTORS", "AVX512")
@@ -74,7 +73,7 @@ def test_a_compiled_step_rounds_with_the_same_bits_whatever_the_threads(dtype, m
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
+@pytest.mark.parametrize("rounding", [pytest.param("nearest_even", marks=pytest.mark.slow), "stochastic"])
 def test_compiled_rounding_is_the_same_whatever_the_threads(rounding):
     x = torch.randn(300_000, generator=torch.Generator().manual_seed(0)) * 100
     results = []
@@ -88,6 +87,7 @@ def test_compiled_rounding_is_the_same_whatever_the_threads(rounding):
     assert torch.equal(results[0], results[2])
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.usefixtures("threads")
 def test_statistics_are_the_same_with_two_threads():
     seen = []
@@ -99,6 +99,7 @@ def test_statistics_are_the_same_with_two_threads():
     assert seen[0] == seen[1]
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("recipe", ["amp-fp16", "bf16-sr"])
 def test_with_two_threads_a_seed_gives_the_same_training_again(recipe):
