@@ -392,4 +392,4 @@ def watched_steps(trainer: Trainer, steps: Iterable[StepRecord], *, every: int =
 def _second_moments(trainer: Trainer) -> Histogram | None:
     parameters = list(trainer.model.parameters())
     states = [state for p in parameters if (state := _state(trainer.optimizer, p, "exp_avg_sq")) is not None]
-    return reduce(Histogram.__add__, map(Histogram.of, states)) if states else None
+    return reduce(Histogram.__add__, (Histogram.of(state.float()) for state in states)) if states else None
