@@ -256,7 +256,8 @@ def test_red_words_stay_while_a_training_paints(make, gate: Gate):
     gate.let(5)
     cockpit.wait()
     assert "amp-fp17" in cockpit.errors.value
-    cockpit.recipe_controls._share.value = "amp-fp16"
+    assert cockpit.recipe_controls._share.value == "amp-fp16"  # the recipe in force
+    cockpit.recipe_controls._share.value = "amp-bf16"
     assert cockpit.errors.value == ""
 
 
