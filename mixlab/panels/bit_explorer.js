@@ -79,7 +79,6 @@ export function ulp(format, bits) {
 }
 
 function beside(format, { kind, negative, exponent, mantissa, value }, step) {
-  const sign = negative && kind !== "zero" ? -1 : 1;
   const found = (code) => ({ value: meaningOf(format, code).value, bits: bitsOf(format, code) });
   if (kind === "inf") return step > 0 ? { value } : found({ negative, exponent: format.maxFields[0], mantissa: format.maxFields[1] });
   const least = format.subnormals ? { exponent: 0, mantissa: 1 } : { exponent: 1, mantissa: 0 };
@@ -90,7 +89,7 @@ function beside(format, { kind, negative, exponent, mantissa, value }, step) {
   if (e < 0) return { value: NaN };
   if (format.signed && !format.subnormals && e === 0) m = 0;
   if (isBeyond(format, e, m)) return format.hasInf ? found({ negative, exponent: e, mantissa: 0 }) : { value: NaN };
-  if (e === 0 && m === 0 && format.signed) return { value: 0 * sign, bits: bitsOf(format, { negative: negative && format.hasNegativeZero, exponent: 0, mantissa: 0 }) };
+  if (e === 0 && m === 0 && format.signed) return found({ negative: negative && format.hasNegativeZero, exponent: 0, mantissa: 0 });
   return found({ negative, exponent: e, mantissa: m });
 }
 
