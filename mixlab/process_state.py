@@ -44,7 +44,7 @@ class Setting(Generic[T]):
         self._lock = threading.RLock()
         self._holds: list[_Hold[T]] = []
         self._before: list[T] = []  # what the first hold found
-        self._written: list[T] = []  # what the holds have made of it
+        self._ours: list[T] = []  # what holds have made of it since
         SETTINGS.append(self)
 
     def held(self, value: T) -> _Hold[T]:
@@ -71,15 +71,16 @@ class Setting(Generic[T]):
             self._drop(hold)
 
     def _mine(self) -> list[_Hold[T]]:
-        with self._lock:
-            return [hold for hold in self._holds if hold.thread == threading.get_ident()]
+        me = threading.get_ident()
+        return [hold for hold in tuple(self._holds) if hold.thread == me]
 
     def _take(self, hold: _Hold[T]) -> bool:
         """Enters a hold unless other threads are in the way."""
         with self._lock:
             me = threading.get_ident()
             if not self._holds:
-                self._before[:] = self._written[:] = [self._read()]
+                self._ours.clear()
+                self._before[:] = [self._read()]
             mine = self._mine()
             if not hold.wanted:
                 hold.wanted[:] = mine[-1].wanted if mine else self._before
@@ -88,8 +89,10 @@ class Setting(Generic[T]):
                     hold.wanted.clear()
                 return False
             hold.thread = me
+            self._ours += hold.wanted
             self._holds.append(hold)
-            self._settle()
+            if not hold.keeps and [self._read()] != hold.wanted:
+                self._write(hold.wanted[0])
             return True
 
     def _drop(self, hold: _Hold[T]) -> None:
@@ -97,18 +100,15 @@ class Setting(Generic[T]):
         with self._lock:
             if hold in self._holds:
                 self._holds.remove(hold)
-            self._settle()
+            wanted = self._holds[-1].wanted if self._holds else self._before
+            now = self._read()
+            if now in self._ours and now != wanted[0]:  # else somebody else has set it
+                self._write(wanted[0])
+            if not self._holds:
+                self._ours.clear()
 
     def _apart(self, held: list[T], wanted: list[T]) -> bool:
         return held != wanted or (self._exclusive and wanted != self._before)
-
-    def _settle(self) -> None:
-        """Writes what the innermost hold wants, or what was there before if none is left."""
-        wanted = self._holds[-1].wanted if self._holds else self._before
-        if wanted and wanted != self._written:
-            if self._holds or [self._read()] == self._written:
-                self._write(wanted[0])
-            self._written[:] = wanted
 
 
 class _Hold(Generic[T]):

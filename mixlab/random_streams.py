@@ -129,6 +129,8 @@ _REGISTERING = threading.Lock()
 
 def _register() -> None:
     """Gives every op that draws its kernel under the key; some 80 ops in 40 ms, once."""
+    if _LIBRARIES:
+        return
     with _REGISTERING:
         if _LIBRARIES:
             return

@@ -121,8 +121,8 @@ class Once:
     [
         ("trace", 30),
         ("step", 100),
-        pytest.param("trace", 1000, marks=pytest.mark.slow),
-        pytest.param("step", 3000, marks=pytest.mark.slow),
+        pytest.param("trace", 300, marks=pytest.mark.slow),
+        pytest.param("step", 600, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupt_at_any_line_leaves_nothing_behind(name: str, points: int):

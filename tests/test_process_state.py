@@ -117,3 +117,11 @@ def test_onednn_is_switched_off_and_on():
     with ONEDNN.held(not before):
         assert ONEDNN._read() is not before
     assert ONEDNN._read() is before
+
+
+def test_what_somebody_else_sets_while_two_only_keep_it_stays(box: Box, setting: Setting[str]):
+    with setting.kept():
+        with setting.kept():
+            box.value = "a cell's own"
+        assert box.value == "a cell's own"
+    assert box.value == "a cell's own"
