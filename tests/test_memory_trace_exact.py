@@ -362,11 +362,6 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
     "several uses": lambda y: y.sin() + y.cos() + y.tanh() + y,
     "attention in float32": lambda y: (y @ y.t()).softmax(-1, dtype=torch.float32).to(y.dtype) @ y,
 }
-OPS_INEXACT: dict[str, Callable[[Tensor], Tensor]] = {
-    "max of all": lambda y: y.max(),
-    "prod": lambda y: y.prod(1),
-    "cumprod": lambda y: y.cumprod(1),
-}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
