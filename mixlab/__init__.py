@@ -9,23 +9,43 @@ tensor(0.)
 tensor(1.0012e-08)
 """
 
-from mixlab.blocks import BLOCK_FORMATS, BlockFormat, BlockTensor, quantize_blocks
 from mixlab.emulation import arithmetic, autocast
-from mixlab.explain import Explanation, explain
-from mixlab.fake_quantize import fake_quantize
-from mixlab.formats import BF16, E4M3FN, E5M2, FORMATS, FP16, FP32, TF32, Code, Format
-from mixlab.histograms import Fractions, Histogram
-from mixlab.memory.model_states import ModelStates, model_states
-from mixlab.probes import TensorStats, tensor_stats, track, usable_window
+from mixlab.formats import (
+    BF16,
+    BLOCK_FORMATS,
+    E4M3FN,
+    E5M2,
+    FORMATS,
+    FP16,
+    FP32,
+    TF32,
+    BlockFormat,
+    BlockTensor,
+    Code,
+    Explanation,
+    Format,
+    RoundingStats,
+    explain,
+    fake_quantize,
+    quantize_blocks,
+    round_to,
+    round_with_stats,
+)
+from mixlab.loss_scaling import (
+    ApexPolicy,
+    DeepSpeedPolicy,
+    DynamicScaler,
+    MegatronPolicy,
+    NoScaler,
+    StaticScaler,
+    TorchPolicy,
+    hunt,
+    simulate,
+)
+from mixlab.memory import ModelStates, model_states
+from mixlab.probes import Fractions, Histogram, TensorStats, tensor_stats, track, track_updates, usable_window
 from mixlab.recipes import PRESETS, Recipe
-from mixlab.rounding import round_to
-from mixlab.rounding_stats import RoundingStats, round_with_stats
-from mixlab.runs import Run, RunInfo, outcome
-from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, TorchPolicy, hunt, simulate
-from mixlab.scalers import DynamicScaler, NoScaler, StaticScaler
-from mixlab.tasks import TASKS, Task, load_task
-from mixlab.track_updates import track_updates
-from mixlab.trainer import StepRecord, Trainer
+from mixlab.training import TASKS, Run, RunInfo, StepRecord, Task, Trainer, load_task, outcome
 
 __version__ = "0.1.0"
 

@@ -17,6 +17,8 @@ import torch
 
 WIDGET_STACK = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly", "papermill")
 
+HEADLESS_VARIABLE = "MIXLAB_HEADLESS"  # of the environment; anything but "" and "0" says so
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -108,6 +110,11 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {chosen!r} was asked for, but torch sees no CUDA device; use device='cpu'")
     return torch.device(chosen)
+
+
+def is_headless() -> bool:
+    """Whether this process runs a notebook with nobody there to press a button."""
+    return os.environ.get(HEADLESS_VARIABLE, "") not in ("", "0")
 
 
 def parse_cpu_name(cpuinfo: str) -> str | None:

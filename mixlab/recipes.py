@@ -7,9 +7,19 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
-from mixlab.scale_policies import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, ScalePolicy, TorchPolicy
-from mixlab.scalers import DynamicScaler, NoScaler, OnOverflow, Scaler, StaticScaler
-from mixlab.state_formats import StateRounding
+from mixlab.loss_scaling import (
+    ApexPolicy,
+    DeepSpeedPolicy,
+    DynamicScaler,
+    MegatronPolicy,
+    NoScaler,
+    OnOverflow,
+    ScalePolicy,
+    Scaler,
+    StaticScaler,
+    TorchPolicy,
+)
+from mixlab.optimizers import StateRounding
 
 ScalerName = Literal["none", "static", "dynamic", "apex", "megatron", "deepspeed"]
 Update = Literal["nearest", "stochastic", "kahan", "per_op"]
@@ -52,7 +62,8 @@ class Recipe:
         gradients: The format in which parameters' gradients are stored until the optimizer has used them: fp32, fp16 or
             bf16; with 16-bit weights, theirs or fp32.
         exp_avg, exp_avg_sq: The formats of Adam's two moments: fp32, fp16 or bf16; or, in 8 bits with a scale for each
-            block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.state_formats`). SGD's momentum is stored as `exp_avg` says.
+            block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.optimizers.Storage`). SGD's momentum is stored as
+            `exp_avg` says.
         state_rounding: How both are rounded: "nearest" or "stochastic".
         block_size: Of states in 8 bits: how many elements share a scale.
         master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
@@ -64,7 +75,7 @@ class Recipe:
         scaler: "none", "static", "dynamic" (torch's policy), "apex", "megatron" or "deepspeed".
         scale: The static loss scale, or where a dynamic one starts.
         growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis, consecutive_hysteresis: Knobs
-            of the scalers; see `mixlab.scale_policies` for which has which. The defaults are the same for all of them,
+            of the scalers; see `mixlab.loss_scaling` for which has which. The defaults are the same for all of them,
             so that they compare; each system's own are the defaults there.
         on_overflow: What a step with inf or NaN in a gradient becomes: "skip", or "zero" as in `DynamicScaler`.
 
@@ -165,6 +176,19 @@ class Recipe:
                 f"Recipe: update=per_op needs gradients, exp_avg and exp_avg_sq in the weights' format {self.weights}, "
                 f"got {self.gradients}, {self.exp_avg}, {self.exp_avg_sq}; use update=nearest"
             )
+
+    @classmethod
+    def of(cls, recipe: Recipe | str) -> Recipe:
+        """Returns a recipe that is given as such or by its text, as `parse` reads it.
+
+        Raises:
+            TypeError, ValueError: It is something else, or no recipe's text.
+        """
+        if isinstance(recipe, cls):
+            return recipe
+        if not isinstance(recipe, str):
+            raise TypeError(f"a recipe must be a Recipe or its text, such as 'amp-fp16', got {recipe!r:.60}")
+        return cls.parse(recipe)
 
     @classmethod
     def parse(cls, text: str) -> Recipe:

@@ -7,10 +7,15 @@ import os
 THREADS = os.environ.get("MIXLAB_TEST_THREADS", "1")
 os.environ["OMP_NUM_THREADS"] = THREADS
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(int(THREADS))
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

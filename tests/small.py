@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mixlab.tasks import TinyGPT, load_task
+from mixlab.training import TinyGPT, load_task
 
 # The kinds of layers of chars-gpt, fewer and narrower.
 SMALL_GPT = replace(load_task("chars-gpt"), make_model=lambda: TinyGPT(width=32, layers=2))

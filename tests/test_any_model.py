@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixlab import FP16, DynamicScaler, Histogram, Recipe, Task, TorchPolicy, Trainer, load_task, track, track_updates
-from mixlab.anatomy import dissect
-from mixlab.cast_trace import cast_trace
-from mixlab.ledger import dtype_ledger
+from mixlab.emulation import cast_trace
+from mixlab.experiments import dissect, dtype_ledger, predict_windows
 from mixlab.memory import TraceError, trace
-from mixlab.tasks import step_seed
-from mixlab.windows import predict_windows, scale_window
+from mixlab.probes import scale_window
+from mixlab.training.tasks import step_seed
 from tests.kinds import KINDS, Kind
 
 ROWS = 6

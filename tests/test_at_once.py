@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 import mixlab
 import mixlab.memory.tracing
-from mixlab.background import Training
 from mixlab.memory import trace
-from mixlab.trainer import StepRecord
-from tests.test_contained import state
+from mixlab.training import StepRecord, Training
+from tests.process.test_containment import state
 
 RECIPES = "amp-fp16", "fp32"
 STEPS = 40

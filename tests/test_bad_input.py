@@ -45,7 +45,7 @@ from mixlab import (
     track_updates,
     usable_window,
 )
-from mixlab.cli import app
+from mixlab.cli.commands import app
 
 ONES = torch.ones(3)
 TASK = load_task("digits-mlp")

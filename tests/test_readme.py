@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from mixlab import PRESETS, Recipe, load_task
-from mixlab.cli import app
-from mixlab.ledger import dtype_ledger
-from mixlab.notebooks import find_lab, parameter_names
+from mixlab.cli.commands import app
+from mixlab.cli.notebooks import find_lab, parameter_names
+from mixlab.experiments import dtype_ledger
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

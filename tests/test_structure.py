@@ -1,122 +1,32 @@
-"""The shape of the package: what imports what, what is public, what `import mixlab` costs."""
+"""The shape of the package: what imports what, what is public, how long files are, what `import mixlab` costs."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-import mixlab
+from tests.house import PACKAGE, ROOMS, drawing, imported_modules, imported_places, upward_imports
 
-PACKAGE = Path(mixlab.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-
-# A module may import only what stands before it. Every module has a place here.
-ROOMS = (
-    "files",
-    "tables",
-    "machine",
-    "layers",
-    "process_state",
-    "random_streams",
-    "tf32_switches",
-    "contained",
-    "formats",
-    "scale_policies",
-    "scaling_game",
-    "scalers",
-    "compiling",
-    "rounding",
-    "rounding_stats",
-    "blocks",
-    "accumulation",
-    "fake_quantize",
-    "explain",
-    "autocast_lists",
-    "autocast_kernels",
-    "autocast_contexts",
-    "emulation",
-    "cast_trace",
-    "memory_layout",
-    "state_formats",
-    "recipes",
-    "optimizer_step",
-    "optimizer_settings",
-    "optimizer_states",
-    "optimizers",
-    "optimizer_backends",
-    "stalls",
-    "histograms",
-    "probes",
-    "tasks",
-    "evaluation",
-    "trainer",
-    "updates",
-    "track_updates",
-    "microscope",
-    "windows",
-    "anatomy",
-    "ledger",
-    "memory",
-    "modes",
-    "first_aid",
-    "records",
-    "measure",
-    "measure_train",
-    "measure_emulation",
-    "measure_optimizer",
-    "measure_memory",
-    "state_grid",
-    "measure_states",
-    "step_records",
-    "runs",
-    "background",
-    "notebooks",
-    "figures",
-    "panels",
-    "cli_values",
-    "cli_measure",
-    "cli_memory",
-    "cli",
-    "__main__",
-)
+FACES = {path.parent.name: path for path in sorted(PACKAGE.glob("*/__init__.py"))}
+LABS = sorted((PACKAGE.parent / "labs").glob("*.ipynb"))
+LONGEST = 400  # lines of a file
 
 HEAVY = ("plotly", "ipywidgets", "anywidget", "jupyter", "jupyterlab", "IPython", "ipykernel", "papermill", "nbformat")
 
 
-def imported_modules(source: str) -> Iterator[str]:
-    """Yields every module that the source imports anywhere, `from package import name` as package.name too."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def imported_rooms(source: str) -> set[str]:
-    dotted = (name.split(".") for name in imported_modules(source))
-    return {parts[1] for parts in dotted if parts[0] == "mixlab" and len(parts) > 1 and is_room(parts[1])}
-
-
-def is_room(name: str) -> bool:
-    return name in ROOMS or (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
-
-
-def upward_imports(room: str, source: str) -> list[str]:
-    """Returns what a module of `room` imports from rooms that do not stand before it."""
-    below = ROOMS[: ROOMS.index(room)]
-    return sorted(name for name in imported_rooms(source) if name != room and name not in below)
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def place_of(path: Path) -> tuple[str, str]:
+    """Returns the room and the file in it; a room that is one file has "" for it."""
+    room, *file = path.relative_to(PACKAGE).with_suffix("").parts
+    return room, "".join(file)
 
 
 def modules_in_fresh_python(statement: str, *, path: Path | None = None) -> set[str]:
@@ -127,42 +37,70 @@ def modules_in_fresh_python(statement: str, *, path: Path | None = None) -> set[
     return set(done.stdout.split())
 
 
-def test_every_module_has_a_room():
-    rooms = {room_of(path) for path in SOURCES} - {"__init__"}
-    assert rooms <= set(ROOMS), f"give {rooms - set(ROOMS)} a place in ROOMS"
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downward(path: Path):
-    if room_of(path) == "__init__":
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_file_has_a_place_and_imports_only_from_places_before_it(path: Path):
+    room, file = place_of(path)
+    if room == "__init__":
         return
-    assert upward_imports(room_of(path), path.read_text()) == []
+    assert file in (*ROOMS[room], "__init__", ""), f"give {file} a place in ROOMS"
+    assert upward_imports(room, file, path.read_text()) == []
+
+
+def test_every_place_has_a_file():
+    places = {place_of(path) for path in SOURCES}
+    assert places >= {(room, file) for room, files in ROOMS.items() for file in files or ("",)}
 
 
 @pytest.mark.parametrize(
     "planted",
     [
-        "from mixlab.trainer import Trainer",
-        "import mixlab.trainer",
-        "from mixlab import trainer",
-        "def later():\n    from mixlab.trainer import Trainer",
-        "if TYPE_CHECKING:\n    from mixlab.trainer import Trainer",
+        "from mixlab.training import Trainer",
+        "from mixlab.training.trainer import Trainer",
+        "import mixlab.training.trainer",
+        "from mixlab import training",
+        "def later():\n    from mixlab.training import Trainer",
+        "if TYPE_CHECKING:\n    from mixlab.training import Trainer",
     ],
 )
 def test_a_planted_upward_import_is_found(planted: str):
-    assert upward_imports("formats", planted) == ["trainer"]
-    assert upward_imports("runs", planted) == []
+    assert upward_imports("formats", "rounding", planted) == ["training"]
+    assert upward_imports("experiments", "ledger", planted) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "file", "above"),
+    [("memory", "shapes", "estimates"), ("panels", "errors", "cockpit"), ("formats", "format", "rounding")],
+)
+def test_a_planted_upward_import_within_a_room_is_found(room: str, file: str, above: str):
+    planted = f"from mixlab.{room}.{above} import anything"
+    assert upward_imports(room, file, planted) == [f"{room}.{above}"]
+    assert upward_imports(room, above, f"from mixlab.{room}.{file} import anything") == []
+
+
+def test_the_drawing_has_every_room_and_no_circle():
+    drawn = {line.split()[1] for line in drawing().splitlines()[:-1]}
+    assert drawn == set(ROOMS)
+
+
+def test_files_are_short():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+    assert statistics.median(lengths.values()) < LONGEST / 2
 
 
 def test_scalers_stand_alone_but_for_their_policies():
-    source = (PACKAGE / "scalers.py").read_text()
+    source = (PACKAGE / "loss_scaling" / "scalers.py").read_text()
     outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
     assert outside <= {"torch", "mixlab"}
-    assert imported_rooms(source) == {"scale_policies"}
+    assert imported_places(source) == {("loss_scaling",), ("loss_scaling", "policies")}
 
 
 def test_scale_policies_need_no_torch():
-    source = (PACKAGE / "scale_policies.py").read_text()
+    source = (PACKAGE / "loss_scaling" / "policies.py").read_text()
     outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
     assert outside == {"numpy"}
 
@@ -187,13 +125,63 @@ def in_reading_order(name: str) -> tuple[int, str]:
     return (1 if name[0].isupper() else 2), name
 
 
-def test_public_api_is_static_sorted_and_complete():
-    source = (PACKAGE / "__init__.py").read_text()
+@pytest.mark.parametrize("path", [PACKAGE / "__init__.py", *FACES.values()], ids=name_of)
+def test_a_face_is_static_sorted_and_complete(path: Path):
+    source = path.read_text()
     names = public_names(source)
-    assert names == mixlab.__all__
+    module = import_module(".".join(["mixlab", *path.parent.relative_to(PACKAGE).parts]))
+    assert names == module.__all__
     assert names == sorted(names, key=in_reading_order)
     assert set(names) == imported_names(source)
-    assert all(hasattr(mixlab, name) for name in names)
+    assert module.__doc__
+    assert all(hasattr(module, name) for name in names)
+
+
+def past_faces(source: str, room: str = "") -> list[str]:
+    """Returns what a source takes out of the files of other rooms although their faces have it."""
+    froms = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    dotted = ((str(node.module).split("."), node.names) for node in froms)
+    inside = ((parts[1], aliases) for parts, aliases in dotted if len(parts) > 2 and parts[0] == "mixlab")
+    return [
+        f"{other}: {alias.name}"
+        for other, aliases in inside
+        for alias in aliases
+        if other != room and alias.name in public_names(FACES[other].read_text())
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_what_a_face_has_is_taken_from_it(path: Path):
+    assert past_faces(path.read_text(), place_of(path)[0]) == []
+
+
+def test_a_planted_way_past_a_face_is_found():
+    planted = "from mixlab.formats.rounding import round_to"
+    assert past_faces(planted, "probes") == ["formats: round_to"]
+    assert past_faces(planted, "formats") == []
+
+
+def cells_of(lab: Path) -> list[str]:
+    cells = json.loads(lab.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.stem)
+def test_a_lab_imports_from_rooms_in_one_short_cell(lab: Path):
+    importing = [cell for cell in cells_of(lab) if re.search(r"^(?:from|import) ", cell, re.M)]
+    assert len(importing) == 1
+    assert len([line for line in importing[0].splitlines() if line]) <= 5
+    assert [place for place in imported_places(importing[0]) if len(place) > 1] in ([], [("experiments", "mistakes")])
+
+
+def test_no_module_bears_the_name_of_a_function():
+    """`mixlab.trace` would be a module or a function, by what was imported first."""
+    for path in SOURCES:
+        defined = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert path.stem not in defined, name_of(path)
+    for room, face in {"": PACKAGE / "__init__.py", **FACES}.items():
+        files = {path.stem for path in (PACKAGE / room).iterdir()} - {"mistakes"}
+        assert files.isdisjoint(public_names(face.read_text())), room
 
 
 def test_a_computed_public_api_is_refused():
@@ -203,7 +191,7 @@ def test_a_computed_public_api_is_refused():
 
 def test_import_loads_nothing_of_the_notebooks():
     """The command imports the package and more."""
-    modules = modules_in_fresh_python("import mixlab.cli")
+    modules = modules_in_fresh_python("import mixlab.cli.commands")
     assert {"mixlab", "torch"} <= modules
     assert modules.isdisjoint(HEAVY), modules & set(HEAVY)
 
@@ -217,13 +205,13 @@ def test_a_planted_heavy_import_is_found(heavy: str, tmp_path: Path):
 # What the whole process has, and who alone in the package may change it.
 OWNED = {
     r"\b(?:fork_rng|set_rng_state|torch\.manual_seed|default_generator\.(?:manual_seed|seed|set_state))\(": set(),
-    r"\bgc\.(?:disable|enable)\b|\bset_num_threads\b|_set_mkldnn_enabled": {"process_state.py"},
-    r"_set_only_lift_cpu_tensors": {"process_state.py"},
-    r"\ballow_tf32 *=|set_float32_matmul_precision\(.|_set_cu\w+_allow_tf32|_set_fp32_precision": {"tf32_switches.py"},
+    r"\bgc\.(?:disable|enable)\b|\bset_num_threads\b|_set_mkldnn_enabled": {"settings.py"},
+    r"_set_only_lift_cpu_tensors": {"settings.py"},
+    r"\ballow_tf32 *=|set_float32_matmul_precision\(.|_set_cu\w+_allow_tf32|_set_fp32_precision": {"tf32.py"},
     r"\bdup2\(|\bchdir\(|\bcatch_warnings\(|\bsimplefilter\(|\bsignal\.signal\(|\bset_default_\w+\(": set(),
     r"\bsys\.(?:stdout|stderr|excepthook) *=|\bos\.environ\.(?:setdefault|update)\(": set(),
     r"\bos\.environ\[[^]]*\] *=|\bos\.environ\.pop\(|\bdel os\.environ": {"notebooks.py"},
-    r"= *torch\._C\._\w*(?:Disable\w+|Guard)\(": {"contained.py"},
+    r"= *torch\._C\._\w*(?:Disable\w+|Guard)\(": {"containment.py"},
 }
 
 

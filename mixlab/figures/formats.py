@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION, plain, styled
+from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
+from mixlab.reports import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
 
 _MOST_BITS = 10  # of a format whose values can be told apart on a line
 _POINTS = 400  # of a curve

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import BLUE, GREY, ORANGE, PURPLE, VERMILLION, plain, styled
+from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
-from mixlab.histograms import Fractions
-from mixlab.probes import Kind, TensorStats, largest_scale_exponent, usable_window
+from mixlab.probes import Fractions, Kind, TensorStats, largest_scale_exponent, usable_window
+from mixlab.reports import BLUE, GREY, ORANGE, PURPLE, VERMILLION
 
 NOUNS: dict[Kind, str] = {
     "gradient": "gradients",

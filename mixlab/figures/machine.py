@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import BLUE, GREEN, ORANGE, styled
+from mixlab.figures.theme import styled
 from mixlab.formats import Format
 from mixlab.measure import MatmulSpeed
+from mixlab.reports import BLUE, GREEN, ORANGE
 
 
 def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:

@@ -9,11 +9,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.kinds import look, stacked
-from mixlab.figures.theme import ARROW, BELOW, DASHES, GREY, SERIES, plain, styled
-from mixlab.memory.estimates import PHASES, Estimate
-from mixlab.memory.gpus import GpuSpec
-from mixlab.memory.variants import Variant
+from mixlab.figures.theme import ARROW, BELOW, plain, styled
+from mixlab.memory import Estimate, GpuSpec, Variant
+from mixlab.memory.estimates import PHASES
+from mixlab.reports import DASHES, GREY, SERIES, look, stacked
 
 _MODELLED = "by formulas for CUDA, not measured"
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")

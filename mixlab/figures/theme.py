@@ -6,18 +6,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-# Okabe and Ito, Color Universal Design, 2008. Yellow is left out: it does not show on white. Orange and vermillion
-# stand apart, and each series also gets a dash of its own.
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-VERMILLION = "#D55E00"
-PURPLE = "#CC79A7"
-SKY = "#56B4E9"
-GREY = "#8C8C8C"  # readable on white and on black
-
-SERIES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+from mixlab.reports import GREY
 
 # A legend below the figure, in the order in which things are stacked; and how an annotation points at something.
 BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"}

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from mixlab.figures.theme import BLUE, DASHES, GREY, SERIES, plain, styled
+from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
+from mixlab.reports import BLUE, DASHES, GREY, SERIES
 
 
 def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format]) -> go.Figure:

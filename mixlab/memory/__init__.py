@@ -6,19 +6,20 @@
 ('backward', True, 21)
 """
 
-from mixlab.memory.activations import Activations, activations
+from mixlab.memory.activation_formulas import Activations, activations
 from mixlab.memory.advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
-from mixlab.memory.allocator import replay
+from mixlab.memory.allocator import Replay, replay
+from mixlab.memory.confirmation import confirm
 from mixlab.memory.estimates import Estimate, Fit, estimate
 from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
-from mixlab.memory.model_states import ModelStates, model_states
-from mixlab.memory.moments import Moment
-from mixlab.memory.parallel import Parallelism
+from mixlab.memory.instants import Moment, OptimizerKind, StepKind
+from mixlab.memory.parallel import Parallelism, Zero
 from mixlab.memory.shapes import SHAPES, ModelShape, model_shape
+from mixlab.memory.states import ModelStates, model_states
 from mixlab.memory.traceable import TraceError
-from mixlab.memory.traces import Trace
+from mixlab.memory.traced_step import Trace
 from mixlab.memory.tracing import trace
-from mixlab.memory.transformers import transformer
+from mixlab.memory.transformers import AttentionKind, Checkpointing, transformer
 from mixlab.memory.variants import VARIANTS, Variant, variant
 
 __all__ = [
@@ -26,19 +27,26 @@ __all__ = [
     "SHAPES",
     "VARIANTS",
     "Activations",
+    "AttentionKind",
+    "Checkpointing",
     "Estimate",
     "Fit",
     "GpuSpec",
     "ModelShape",
     "ModelStates",
     "Moment",
+    "OptimizerKind",
     "Parallelism",
+    "Replay",
+    "StepKind",
     "Suggestion",
     "Trace",
     "TraceError",
     "Variant",
+    "Zero",
     "activations",
     "break_even_batch",
+    "confirm",
     "estimate",
     "gpu_spec",
     "largest_batch",

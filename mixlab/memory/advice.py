@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mixlab.machine import Gpu
 from mixlab.memory.estimates import Estimate, estimate
 from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.moments import OptimizerKind, StepKind
+from mixlab.memory.instants import OptimizerKind, StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism
 from mixlab.memory.shapes import ModelShape
 from mixlab.memory.transformers import AttentionKind, Checkpointing

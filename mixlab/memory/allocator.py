@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mixlab.memory.traces import PhaseName, Trace
+from mixlab.memory.traced_step import PhaseName, Trace
 
 _MIB = 2**20
 _GRANULE = 512  # bytes that a size is rounded up to a multiple of

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mixlab import autocast_kernels
-from mixlab.memory.recurrent import recurrent
+from mixlab.emulation import kernels
+from mixlab.memory.lstm import recurrent
 
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
@@ -88,7 +88,7 @@ def _softmax(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def softmax(*args: Any, **kwargs: Any) -> Tensor:
         operand = args[0] if args else kwargs["input"]
         asked = [value for value in (*args[2:], kwargs.get("dtype")) if isinstance(value, torch.dtype)]
-        wide = asked == [torch.float32] or (not asked and autocast_kernels.is_casting())
+        wide = asked == [torch.float32] or (not asked and kernels.is_casting())
         if wide and operand.dtype in _SIXTEEN_BIT:
             return _Float32Softmax.apply(operand)  # type: ignore[no-any-return, no-untyped-call]
         return op(*args, **kwargs)
@@ -178,10 +178,10 @@ _ANYWHERE: dict[Any, Callable[..., Any]] = {torch.lstm: recurrent(torch.lstm), F
 _ON_CUDA: dict[Any, Callable[..., Any]] = {
     torch.Tensor.is_cuda.__get__: lambda _tensor: True,  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda _tensor: False,  # type: ignore[attr-defined]
-    **{op: autocast_kernels.as_listed("rms_norm", _rms_norm) for op in (F.rms_norm, torch.rms_norm)},
-    **{op: autocast_kernels.as_listed("layer_norm", _layer_norm) for op in (F.layer_norm, torch.layer_norm)},
+    **{op: kernels.as_listed("rms_norm", _rms_norm) for op in (F.rms_norm, torch.rms_norm)},
+    **{op: kernels.as_listed("layer_norm", _layer_norm) for op in (F.layer_norm, torch.layer_norm)},
     F.dropout: _dropout,
     **{op: _softmax(op) for op in (F.softmax, F.log_softmax)},
     **{op: _softmax(op) for op in (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax)},
-    F.scaled_dot_product_attention: autocast_kernels.as_listed("scaled_dot_product_attention", _attention),
+    F.scaled_dot_product_attention: kernels.as_listed("scaled_dot_product_attention", _attention),
 }

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import get_args
 
 from mixlab.machine import Gpu
-from mixlab.memory.activations import Activations, activations
+from mixlab.memory.activation_formulas import Activations, activations
 from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.moments import Moment, OptimizerKind, Phase, Step, StepKind
+from mixlab.memory.instants import Moment, OptimizerKind, Phase, Step, StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism, Stage, stages
 from mixlab.memory.shapes import ModelShape
 from mixlab.memory.transformers import AttentionKind, Checkpointing

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mixlab.memory.categories import GRADIENTS, PARAMETERS
 from mixlab.memory.shapes import ModelShape
-from mixlab.memory.tracer import GRADIENTS, PARAMETERS
 
 Zero = Literal[0, 1, 2, 3]
 

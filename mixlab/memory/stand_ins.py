@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixlab.process_state import Setting
+from mixlab.process import Setting
 
 _RANDOM_STATE_BYTES = len(torch.get_rng_state())  # 5056: what `torch.utils.checkpoint` keeps of each part
 _MASKS = "transformers.masking_utils"

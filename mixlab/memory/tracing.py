@@ -17,27 +17,26 @@ from torch._subclasses.fake_tensor import (
 from torch.optim import Optimizer
 
 from mixlab import emulation
-from mixlab.contained import contained
 from mixlab.formats import FP32
-from mixlab.ledger import STATE_NAMES
+from mixlab.loss_scaling.scalers import unscale_without_reading_
+from mixlab.memory.allocation_log import Phase, Tracer, freed_by_reference_counts
+from mixlab.memory.categories import BATCH, GRADIENTS, PARAMETERS
 from mixlab.memory.cuda_kernels import Kernels
 from mixlab.memory.fakes import fake_input, fake_model
 from mixlab.memory.stand_ins import answered
 from mixlab.memory.traceable import TraceError, check_traceable
-from mixlab.memory.tracer import BATCH, GRADIENTS, PARAMETERS, Phase, Tracer, freed_by_reference_counts
-from mixlab.memory.traces import Span, Trace
-from mixlab.optimizers import state_tensors
-from mixlab.process_state import CAST_CACHE, ONLY_LIFTS_CPU_TENSORS
+from mixlab.memory.traced_step import Span, Trace
+from mixlab.optimizers import STATE_NAMES, state_tensors
+from mixlab.process import CAST_CACHE, ONLY_LIFTS_CPU_TENSORS, contained
 from mixlab.recipes import Recipe
-from mixlab.scalers import unscale_without_reading_
-from mixlab.tasks import Batch, MakeOptimizer, OptimizerName, make_optimizer
+from mixlab.training import Batch, MakeOptimizer, OptimizerName, make_optimizer
 
 AsOn = Literal["cuda", "cpu"]
 Loss = Callable[[Any, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean cross-entropy of (..., C) logits and (...) class numbers, as the loss of `mixlab.tasks.Task`."""
+    """Returns the mean cross-entropy of (..., C) logits and (...) class numbers, as the loss of a `Task`."""
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mixlab.memory.model_states import model_states
+from mixlab.memory.states import model_states
 from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
 

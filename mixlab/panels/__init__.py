@@ -1,1 +1,32 @@
 """Panels: widgets bound to figures and trainings. No mathematics and no training code lives here."""
+
+from mixlab.panels.bit_explorer import BitExplorer
+from mixlab.panels.cockpit import Cockpit
+from mixlab.panels.exercises import Prediction, check
+from mixlab.panels.float_designer import FloatDesigner
+from mixlab.panels.loss_scale import LossScalePanel
+from mixlab.panels.memory import MemoryPanel
+from mixlab.panels.one_weight import Microscope
+from mixlab.panels.recipe_controls import RecipeControls
+from mixlab.panels.scaler_board import ScalerBoard
+from mixlab.panels.scaling_game import ScalingGame
+from mixlab.panels.state_controls import StateControls
+from mixlab.panels.state_training import StateTraining
+from mixlab.panels.step_through import StepThrough
+
+__all__ = [
+    "BitExplorer",
+    "Cockpit",
+    "FloatDesigner",
+    "LossScalePanel",
+    "MemoryPanel",
+    "Microscope",
+    "Prediction",
+    "RecipeControls",
+    "ScalerBoard",
+    "ScalingGame",
+    "StateControls",
+    "StateTraining",
+    "StepThrough",
+    "check",
+]

@@ -13,8 +13,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.explain import Explanation, explain
-from mixlab.formats import FORMATS, Format
+from mixlab.formats import FORMATS, Explanation, Format, explain
 from mixlab.panels.loss_scale import NotAllowedError
 
 

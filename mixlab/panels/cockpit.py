@@ -10,16 +10,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.background import Training
-from mixlab.figures.training import progress_line
 from mixlab.panels.curves import Curves
 from mixlab.panels.live import Job, LiveTraining
 from mixlab.panels.recipe_controls import RecipeControls
 from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
-from mixlab.runs import Run, outcome
-from mixlab.tasks import TASKS, load_task
-from mixlab.trainer import StepRecord
+from mixlab.reports import progress_line
+from mixlab.training import TASKS, Run, StepRecord, Training, load_task, outcome
 
 _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
 _LABELS = {"description_width": "8em"}
@@ -29,7 +26,7 @@ _WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
 class Cockpit(LiveTraining[StepRecord]):
     """Trains in the background under the recipe of its controls, draws while it trains, and keeps the runs to compare.
 
-    Every run is a folder on disk (`mixlab.runs.Run`).
+    Every run is a folder on disk (`mixlab.training.runs.Run`).
 
     Args:
         recipe: Where the controls start, as text.

@@ -8,9 +8,8 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from mixlab.figures.training import curves, diverged, series_style
-from mixlab.runs import outcome
-from mixlab.trainer import StepRecord
+from mixlab.reports import curves, diverged, series_style
+from mixlab.training import StepRecord, outcome
 
 # What plotly calls these dashes, as lengths in pixels.
 _LENGTHS = {

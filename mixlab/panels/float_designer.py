@@ -8,12 +8,10 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from mixlab.figures.design import limits_line, loss_line, magnitudes_svg
-from mixlab.formats import Format, Specials
-from mixlab.histograms import Histogram
+from mixlab.formats import Format, Overflow, RoundingStats, Specials, round_with_stats
 from mixlab.panels.errors import ErrorBox
-from mixlab.rounding import Overflow
-from mixlab.rounding_stats import RoundingStats, round_with_stats
+from mixlab.probes import Histogram
+from mixlab.reports import limits_line, loss_line, magnitudes_svg
 
 _SPECIALS: list[tuple[str, Specials]] = [
     ("inf and NaN (IEEE)", "ieee"),

@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import ipywidgets as widgets
 
-from mixlab.background import Training
-from mixlab.notebooks import is_headless
+from mixlab.machine import is_headless
 from mixlab.panels.errors import ErrorBox
+from mixlab.training import Training
 
 PAINT_INTERVAL_S = 0.2
 _PAINT_SHARE = 0.1  # of the painter's time, at most: a long history is painted less often

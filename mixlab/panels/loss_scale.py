@@ -15,7 +15,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures.gradients import NOUNS, drawing, status_line
+from mixlab.figures import drawing, status_line
+from mixlab.figures.gradients import NOUNS
 from mixlab.formats import FORMATS, Format
 from mixlab.probes import Kind, TensorStats, track
 

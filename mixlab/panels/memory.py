@@ -10,18 +10,25 @@ from typing import Any, get_args
 
 import ipywidgets as widgets
 
-from mixlab.figures.fits import fits_line, fits_row
-from mixlab.figures.phases import change_line, memory_line, phase_picture, phase_table
-from mixlab.memory.advice import Suggestion, suggestions
-from mixlab.memory.estimates import Estimate, estimate
-from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
-from mixlab.memory.moments import StepKind
-from mixlab.memory.parallel import Zero
-from mixlab.memory.shapes import SHAPES, ModelShape
-from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.memory import (
+    GPUS,
+    SHAPES,
+    AttentionKind,
+    Checkpointing,
+    Estimate,
+    GpuSpec,
+    ModelShape,
+    StepKind,
+    Suggestion,
+    Zero,
+    estimate,
+    gpu_spec,
+    suggestions,
+)
 from mixlab.panels.errors import ErrorBox
 from mixlab.panels.recipe_controls import MODES
 from mixlab.recipes import PRESETS, Recipe
+from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import ipywidgets as widgets
 
+from mixlab.loss_scaling import OnOverflow
 from mixlab.panels.errors import ErrorBox
 from mixlab.recipes import PRESETS, Recipe, ScalerName
-from mixlab.scalers import OnOverflow
 
 MODES = {
     "FP32": "fp32",

@@ -10,10 +10,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.figures.theme import SERIES
 from mixlab.panels.errors import ErrorBox
-from mixlab.runs import Run, outcome
-from mixlab.trainer import StepRecord
+from mixlab.reports import SERIES
+from mixlab.training import Run, StepRecord, outcome
 
 
 class RunList(widgets.VBox):  # type: ignore[misc]

@@ -13,10 +13,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures.scaling import board, presets
+from mixlab.figures import board, presets
+from mixlab.loss_scaling import ScaleHistory, simulate
+from mixlab.loss_scaling.game import INIT_EXPONENTS, policies
 from mixlab.panels.loss_scale import NotAllowedError
-from mixlab.scale_policies import ScaleHistory, simulate
-from mixlab.scaling_game import INIT_EXPONENTS, policies
 
 STEPS = range(5, 61)
 

@@ -12,8 +12,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures.scaling import news, playfield
-from mixlab.scaling_game import Game, Result, Score, Window, results
+from mixlab.figures import news, playfield
+from mixlab.loss_scaling import Game, Result, Score, Window
+from mixlab.loss_scaling.game import results
 
 
 class ScalingGame(anywidget.AnyWidget):

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mixlab.formats import BF16, FP32
-from mixlab.memory.model_states import ModelStates, model_states
+from mixlab.memory import ModelStates, model_states
 from mixlab.panels.errors import ErrorBox
 from mixlab.recipes import STATES, Recipe, StateName
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mixlab.background import Training
-from mixlab.figures.optimizer_states import watched_columns
-from mixlab.figures.training import diverged, progress_line
+from mixlab.experiments import WatchedStep, spiked_steps, watched_steps
 from mixlab.panels.curves import Charts, line_style
 from mixlab.panels.live import Job, LiveTraining
 from mixlab.panels.state_controls import StateControls
-from mixlab.runs import outcome
-from mixlab.state_grid import spiked_steps
-from mixlab.tasks import Task
-from mixlab.track_updates import WatchedStep, watched_steps
-from mixlab.trainer import Trainer
+from mixlab.reports import diverged, progress_line, watched_columns
+from mixlab.training import Task, Trainer, Training, outcome
 
 _MOST_RUNS = 4  # finished ones that stay to compare
 _CHARTS: list[dict[str, object]] = [

@@ -7,12 +7,11 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.anatomy import Stage, dissect, median_element
-from mixlab.figures.anatomy import stage_line, stage_page
+from mixlab.experiments import Stage, dissect, median_element
 from mixlab.panels.errors import ErrorBox
 from mixlab.recipes import PRESETS, Recipe
-from mixlab.tasks import Task
-from mixlab.trainer import Trainer
+from mixlab.reports import stage_line, stage_page
+from mixlab.training import Task, Trainer
 
 _LABELS = {"description_width": "8em"}
 _WIDE = {"width": "23em"}

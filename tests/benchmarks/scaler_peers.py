@@ -19,8 +19,8 @@ from unittest.mock import MagicMock
 
 import numpy as np
 
-from mixlab.scale_policies import DeepSpeedPolicy, MegatronPolicy, ScalePolicy, simulate
-from tests.test_scale_policies import random_knobs
+from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScalePolicy, simulate
+from tests.loss_scaling.test_policies import random_knobs
 
 
 def main(folder: str, sequences: str = "10000") -> None:

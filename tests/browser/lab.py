@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import nbformat
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from mixlab.notebooks import jupyterlab_command, jupyterlab_environment
+from mixlab.cli.notebooks import jupyterlab_command, jupyterlab_environment
 
 SHOTS = Path(__file__).parent / "shots"
 REPOSITORY = Path(__file__).parents[2]

@@ -11,9 +11,10 @@ from playwright.sync_api import expect
 from tests.browser.lab import Notebook, write_notebook
 
 CELLS = (
-    "from dataclasses import replace\nfrom mixlab import load_task\nfrom mixlab.microscope import record_gradients\n"
-    "from mixlab.panels.microscope import Microscope\nfrom mixlab.panels.state_controls import StateControls\n"
-    "from mixlab.panels.state_training import StateTraining",
+    "from dataclasses import replace\nfrom mixlab import load_task\n"
+    "from mixlab.experiments import record_gradients\n"
+    "from mixlab.panels import Microscope\nfrom mixlab.panels import StateControls\n"
+    "from mixlab.panels import StateTraining",
     "task = replace(load_task('digits-cnn'), lr=1e-4)\ncontrols = StateControls('fp32,exp_avg_sq=bf16')\n"
     "microscope = Microscope(record_gradients(task, steps=90), controls)\nmicroscope",
     "training = StateTraining(task, controls, steps=40)\ntraining",

@@ -14,13 +14,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mixlab.formats import FORMATS, Format
-from mixlab.panels import bit_explorer
-from mixlab.panels.bit_explorer import BitExplorer, bit_text, number_text, parameters
+from mixlab.panels import BitExplorer, bit_explorer
+from mixlab.panels.bit_explorer import bit_text, number_text, parameters
 from tests.browser.lab import Notebook, with_parameters, write_notebook
 
 LABS = Path(__file__).parents[2] / "labs"
 OTHERS = [Format.parse("e5m3"), Format("flush", 4, 3, subnormals=False), Format.parse("e8m1")]
-CELLS = ("from mixlab.panels.bit_explorer import BitExplorer", "panel = BitExplorer('fp16', 1.0)\npanel")
+CELLS = ("from mixlab.panels import BitExplorer", "panel = BitExplorer('fp16', 1.0)\npanel")
 
 
 @pytest.fixture(scope="module")

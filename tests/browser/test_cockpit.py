@@ -14,7 +14,7 @@ from tests.browser.lab import Notebook, write_notebook
 
 @pytest.fixture
 def notebook(tmp_path: Path, open_notebook: Callable[..., Notebook]) -> Notebook:
-    source = "from mixlab.panels.cockpit import Cockpit\ncockpit = Cockpit(steps=20)\ncockpit"
+    source = "from mixlab.panels import Cockpit\ncockpit = Cockpit(steps=20)\ncockpit"
     notebook = open_notebook(write_notebook(tmp_path / "cockpit.ipynb", [source]))
     notebook.run_all()
     return notebook

@@ -12,7 +12,7 @@ from tests.browser.lab import Notebook, write_notebook
 
 CELLS = (
     "from mixlab import load_task, track\n"
-    "from mixlab.panels.loss_scale import LossScalePanel\n"
+    "from mixlab.panels import LossScalePanel\n"
     "task = load_task('digits-mlp', loss_weight=1e-6)\n"
     "model = task.seeded_model(0)\n"
     "with track(model) as probe:\n"

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.lab import Notebook, write_notebook
 
-CELLS = ("from mixlab.panels.memory import MemoryPanel\npanel = MemoryPanel(batch=16, gpu='t4')\npanel",)
+CELLS = ("from mixlab.panels import MemoryPanel\npanel = MemoryPanel(batch=16, gpu='t4')\npanel",)
 
 
 def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], tmp_path: Path):

@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
 
-from mixlab import notebooks
+from mixlab.cli import notebooks
 
 pytestmark = pytest.mark.browser
 

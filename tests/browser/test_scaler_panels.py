@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.lab import Notebook
 
 CELLS = (
-    "from mixlab.panels.scaler_board import ScalerBoard\nfrom mixlab.panels.scaling_game import ScalingGame",
+    "from mixlab.panels import ScalerBoard\nfrom mixlab.panels import ScalingGame",
     "board = ScalerBoard(steps=10, growth_interval=3)\nboard",
     "game = ScalingGame([(8, 15), (8, 13), (14, 16), (8, 15)], init_exponent=16)\ngame",
 )

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from tests.browser.lab import Notebook, write_notebook
 
 CELLS = (
-    "from mixlab import load_task\nfrom mixlab.panels.step_through import StepThrough",
+    "from mixlab import load_task\nfrom mixlab.panels import StepThrough",
     "panel = StepThrough(load_task('digits-mlp', loss_weight=1e-4), steps=2)\npanel",
 )
 

@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from mixlab.cli import app
-from mixlab.notebooks import CellError, parameter_names, run_notebook
+from mixlab.cli.commands import app
+from mixlab.cli.notebooks import CellError, parameter_names, run_notebook
 
 LABS = Path(__file__).parents[2] / "labs"
 NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]

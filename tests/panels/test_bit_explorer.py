@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from mixlab.formats import FORMATS, FP16, Format
-from mixlab.panels.bit_explorer import BitExplorer, number_text, read_number
-from mixlab.rounding import round_to
+from mixlab.formats import FORMATS, FP16, Format, round_to
+from mixlab.panels import BitExplorer
+from mixlab.panels.bit_explorer import number_text, read_number
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mixlab import PRESETS, Run
+from mixlab.panels import Cockpit
 from mixlab.panels import live as module
-from mixlab.panels.cockpit import Cockpit
 from tests.panels.trainings import Gate, eventually, record
 
 
@@ -325,7 +325,7 @@ def test_a_headless_notebook_trains_and_another_does_not(make, monkeypatch: pyte
 def test_a_kernel_that_ends_while_training_leaves_a_whole_run(tmp_path: Path):
     """One cockpit keeps its run in a folder, the other one has a scratch folder."""
     script = (
-        "import sys, time; from mixlab.panels.cockpit import Cockpit\n"
+        "import sys, time; from mixlab.panels import Cockpit\n"
         "kept, scratch = (Cockpit(steps=100_000, runs_dir=folder) for folder in (sys.argv[1], None))\n"
         "for cockpit in (kept, scratch):\n"
         "    cockpit.start()\n"

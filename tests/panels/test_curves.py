@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 import math
 
-from mixlab.figures.theme import DASHES
 from mixlab.panels.curves import _LENGTHS, Curves
+from mixlab.reports import DASHES
 from tests.panels.trainings import DIVERGED, record, records
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixlab.panels.exercises import Prediction, check
+from mixlab.panels import Prediction, check
 from mixlab.recipes import Recipe
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from ipywidgets import BoundedIntText
 
-from mixlab.formats import Format
-from mixlab.panels.float_designer import FloatDesigner
-from mixlab.rounding import round_to
+from mixlab.formats import Format, round_to
+from mixlab.panels import FloatDesigner
 
 
 @pytest.fixture(scope="module")

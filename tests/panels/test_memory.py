@@ -5,12 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mixlab import PRESETS
-from mixlab.memory.advice import suggestions
-from mixlab.memory.estimates import estimate
-from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.parallel import Parallelism
-from mixlab.memory.shapes import SHAPES
-from mixlab.panels.memory import MemoryPanel
+from mixlab.memory import SHAPES, GpuSpec, Parallelism, estimate, gpu_spec, suggestions
+from mixlab.panels import MemoryPanel
 
 LLAMA = SHAPES["llama-3-8b"]
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixlab.panels import RecipeControls
 from mixlab.panels.errors import ErrorBox
-from mixlab.panels.recipe_controls import MODES, RecipeControls
+from mixlab.panels.recipe_controls import MODES
 from mixlab.recipes import PRESETS, Recipe
 from tests.test_recipes import recipes
 
@@ -128,7 +129,7 @@ def test_a_refused_number_does_not_stay_on_screen(control: str):
 
 
 @given(st.lists(st.tuples(st.sampled_from(CONTROLS), st.integers(0, 10**7)), max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_controls_always_show_the_recipe(turns: list[tuple[str, int]]):
     errors = ErrorBox()
     controls = RecipeControls(Recipe.parse("amp-fp16"), errors)

@@ -7,7 +7,7 @@ import pytest
 from mixlab.panels.errors import ErrorBox
 from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
-from mixlab.runs import Run
+from mixlab.training import Run
 from tests.panels.trainings import DIVERGED, records
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixlab.panels.scaler_board import ScalerBoard
+from mixlab.panels import ScalerBoard
 
 GOLDEN = [step for step, digit in enumerate("1100000101") if digit == "1"]
 

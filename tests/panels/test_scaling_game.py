@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mixlab.panels.scaling_game import ScalingGame
-from mixlab.scaling_game import Score
+from mixlab.loss_scaling import Score
+from mixlab.panels import ScalingGame
 
 WINDOWS = [(8, 15), (8, 13), (14, 16), (8, 15)]
 

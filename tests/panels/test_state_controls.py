@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mixlab import BF16, E4M3FN, FP32, PRESETS, Recipe
-from mixlab.panels.state_controls import _WEIGHTS, StateControls
+from mixlab.panels import StateControls
+from mixlab.panels.state_controls import _WEIGHTS
 
 
 def test_it_opens_as_it_is_told():

@@ -10,9 +10,7 @@ import pytest
 
 from mixlab import PRESETS, load_task
 from mixlab.formats import BF16, FP16
-from mixlab.panels import live
-from mixlab.panels.state_controls import StateControls
-from mixlab.panels.state_training import StateTraining
+from mixlab.panels import StateControls, StateTraining, live
 
 TASK = replace(load_task("digits-cnn"), lr=1e-4)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mixlab import load_task
-from mixlab.panels.step_through import StepThrough
+from mixlab.panels import StepThrough
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from mixlab.trainer import StepRecord
+from mixlab.training import StepRecord
 
 
 def record(step: int = 0, *, loss: float = 1.0, scale: float = 1.0, skipped: bool = False, **layers: float):

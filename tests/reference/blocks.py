@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from mixlab.blocks import BlockFormat, ScaleRule
+from mixlab.formats import BlockFormat, ScaleRule
 from tests.reference.rounding import round_reference
 
 

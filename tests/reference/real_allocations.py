@@ -17,8 +17,8 @@ import torch
 from torch._C._profiler import _EventType
 from torch.autograd.profiler import profile
 
-from mixlab.memory import real_steps as module
-from mixlab.memory.real_steps import RealStep, real_steps
+from mixlab.measure import RealStep, real_steps
+from mixlab.measure import step_memory as module
 
 ARITHMETIC = ("add", "sub", "mul", "div", "bitwise_and", "bitwise_or")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from mixlab.formats import Format
-from mixlab.rounding import Rounding
+from mixlab.formats import Format, Rounding
 
 
 def round_reference(x: float, fmt: Format, rounding: Rounding = "nearest_even") -> float:

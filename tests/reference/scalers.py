@@ -1,7 +1,7 @@
 """Loss scalers as their systems write them: objects with counters that an update changes. Slow and obvious.
 
-torch itself is asked in tests/test_scale_policies.py. `tests/benchmarks/scaler_peers.py` holds the others against the
-sources of DeepSpeed and Megatron.
+torch itself is asked in tests/loss_scaling/test_policies.py. `tests/benchmarks/scaler_peers.py` holds the others
+against the sources of DeepSpeed and Megatron.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""Arguments checked in one wording: what came, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def require_whole(what: str, value: object, low: int, high: int | None = None) -> None:
+    """Refuses what is not a whole number within bounds.
+
+    >>> require_whole("Trainer: seed", 7, 0)
+    >>> require_whole("Trainer: seed", 1.5, 0)
+    Traceback (most recent call last):
+    ValueError: Trainer: seed must be a whole number from 0 up, got 1.5
+
+    Args:
+        what: The function or class and the name of its argument, to begin the message.
+        value: What came. A bool is no number.
+        low, high: The smallest and the largest that are allowed; None for no largest.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if type(value) is not int or value < low or (high is not None and value > high):
+        bounds = f"from {low} up" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{what} must be a whole number {bounds}, got {value!r:.60}")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Returns "did you mean x or y? " with the known names that look like `name`, or "" if none does.
+
+    >>> did_you_mean("lama-3-8b", ["llama-3-8b", "gpt2"])
+    'did you mean llama-3-8b? '
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,0 +1,7 @@
+"""The command `mixlab`."""
+
+from mixlab.cli.commands import main
+
+__all__ = [
+    "main",
+]

@@ -1,0 +1,264 @@
+"""The command `mixlab`: reads arguments, calls the package, prints; no logic of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from mixlab import __version__, machine
+from mixlab.cli import measure, memory, notebooks
+from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
+from mixlab.formats import FORMATS, Format, Overflow, explain
+from mixlab.recipes import PRESETS, Recipe
+from mixlab.training import TASKS, Run, outcome
+
+app = typer.Typer(
+    name="mixlab",
+    help="A lab on mixed-precision training: turn the knobs, watch gradients underflow, train, see the NaN.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+app.add_typer(measure.app, name="measure")
+app.command(name="memory")(memory.predict)
+
+_FORMAT_COLUMNS = (
+    *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
+    *("max", "smallest_normal", "smallest_subnormal", "eps"),
+)
+
+
+@app.callback(invoke_without_command=True)
+def mixlab(version: Annotated[bool, typer.Option("--version", help="Show mixlab's version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+class _PairsCommand(TyperCommand):
+    """Reads `-p NAME VALUE`, two words an option, which typer's lists do not offer; `-p NAME=VALUE` works too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_joined_pairs(args)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    ctx: typer.Context,
+    port: Annotated[int | None, typer.Option(parser=port_number, help="Default: 8888, or the next free one.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+) -> None:
+    """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
+    labs = _labs_folder()
+    missing = [package for package in machine.widget_stack() if package.version is None]
+    if missing:
+        fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if root:
+        typer.echo("you are root, for whom JupyterLab starts only with --allow-root: it is added", err=True)
+    command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
+    os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
+
+
+@app.command(cls=_PairsCommand)
+def run(
+    lab: Annotated[str, typer.Argument(help="A lab's name, the start of one such as 02, or a path to an .ipynb.")],
+    parameters: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="May be given several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the executed notebook in this folder.")] = None,
+) -> None:
+    """Run a lab headless; the exit code is 0 when every cell ran, 1 when one failed, 2 for a wrong argument."""
+    try:
+        notebook = notebooks.find_lab(lab)
+        notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
+    except notebooks.CellError as error:
+        if out is not None:
+            print_error(f"executed up to the error: {out / notebook.name}")
+        place = notebook.stem if error.cell is None else f"{notebook.stem}, cell {error.cell}"
+        fail(f"{place}: {error}", 1)
+    except ANSWERED as error:
+        fail(words(error), 2)
+    except KeyboardInterrupt:
+        fail(f"{lab}: stopped", 130)
+    if out is not None:
+        Console().print(Text(f"executed notebook: {out / notebook.name}"), soft_wrap=True)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,scale=1024")] = "amp-fp16",
+    steps: Annotated[int, typer.Option(parser=whole_number, help="In all, a resumed run's included.")] = 300,
+    seed: Annotated[int, typer.Option(parser=whole_number, help="Of the weights and the batches.")] = 0,
+    loss_weight: Annotated[float, typer.Option(parser=number, help="A factor of the loss.")] = 1.0,
+    probe_every: Annotated[int, typer.Option(parser=whole_number, help="Steps between probes; 0 never.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
+    folder: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Keep the run here, or go on.")] = None,
+) -> None:
+    """Train a task under a recipe; Ctrl-C stops it, and the same command with --run goes on."""
+    try:
+        with ExitStack() as stack:
+            path = folder or Path(stack.enter_context(TemporaryDirectory(prefix="mixlab-"))) / "run"
+            run = Run.resume_or_create(
+                path,
+                task=task,
+                recipe=Recipe.parse(recipe),
+                seed=seed,
+                loss_weight=loss_weight,
+                probe_every=probe_every,
+            )
+            _print_training(run, steps, device)
+            held_out_loss, held_out_accuracy = run.trainer(device=device).held_out()
+            records = run.records()
+    except ANSWERED as error:
+        fail(words(error), 2)
+    except KeyboardInterrupt:
+        fail(
+            f"stopped; the same command goes on in {folder}" if folder else "stopped; with --run DIR it can go on", 130
+        )
+    Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
+    Console().print(f"held out: loss {held_out_loss:.3g}, accuracy {held_out_accuracy:.1%}", highlight=False)
+    Console().print(f"on {run.info.machine}, started {run.info.started}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and the notebooks' packages; the exit code is 1 when something needed is missing."""
+    here = machine.describe()
+    packages = machine.widget_stack()
+    facts = [
+        ("python", here.python),
+        ("torch", here.torch),
+        ("numpy", here.numpy),
+        ("mixlab", here.mixlab),
+        ("cpu", f"{here.cpu}, {here.cores} usable cores"),
+        *[("gpu", str(gpu)) for gpu in here.gpus or ("none that torch can use; everything runs on the CPU",)],
+        *[(package.name, package.version or "missing") for package in packages],
+        ("labs", _labs_status()),
+    ]
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        line = Text.assemble(name.ljust(width), (value, "red" if value == "missing" else ""))
+        Console().print(line, soft_wrap=True)  # never broken in the middle of a path
+    missing = [package for package in packages if package.version is None]
+    if missing:
+        fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+
+
+@app.command()
+def formats(
+    names: Annotated[list[str] | None, typer.Argument(help="Names, or eXmY such as e5m3. Default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a format.")] = False,
+) -> None:
+    """Show number formats: their bits, range and precision."""
+    try:
+        chosen = [Format.parse(name) for name in names or FORMATS]
+    except ANSWERED as error:
+        fail(words(error), 2)
+    columns = {field: [getattr(fmt, field) for fmt in chosen] for field in _FORMAT_COLUMNS}
+    if as_json:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for field in columns:
+        table.add_column(
+            field.replace("_", " "), no_wrap=True, justify="left" if field in ("name", "specials") else "right"
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
+    Console(width=max(Console().width, 130)).print(table)
+
+
+@app.command(name="explain", context_settings={"ignore_unknown_options": True})
+def explain_number(
+    value: Annotated[float, typer.Argument(parser=number, help="A number such as 957, -1e-8, inf or nan.")],
+    fmt: Annotated[str, typer.Argument(metavar="FORMAT", help="A name, or eXmY such as e4m3.")],
+    overflow: Annotated[
+        str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the words.")] = False,
+) -> None:
+    """Tell step by step what a number becomes in a format, and why."""
+    try:
+        explanation = explain(value, fmt, overflow=cast("Overflow | None", overflow))
+    except ANSWERED as error:
+        fail(words(error), 2)
+    if as_json:
+        print_json(asdict(explanation))
+    else:
+        typer.echo(explanation)
+
+
+def _print_training(run: Run, steps: int, device: str | None) -> None:
+    training = run.train(steps, device=device)
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=steps, state="")
+        skipped = None
+        for record in training:
+            if skipped is None:  # steps recorded after the last checkpoint are trained and counted again
+                skipped = sum(earlier.skipped for earlier in run.records()[: record.step])
+            skipped += record.skipped
+            state = f"loss {record.loss:.3g}  accuracy {record.accuracy:.0%}  scale {record.scale:g}  skipped {skipped}"
+            progress.update(bar, completed=record.step + 1, state=state)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _joined_pairs(args: Iterable[str]) -> Iterator[str]:
+    """Yields the arguments with each `-p NAME VALUE` as `-p NAME=VALUE`."""
+    words = iter(args)
+    for word in words:
+        yield word
+        if word in ("-p", "--parameter"):
+            name = next(words, None)
+            value = None if name is None or "=" in name else next(words, None)
+            if name is not None:
+                yield name if value is None else f"{name}={value}"
+
+
+def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
+    parameters = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise notebooks.LabError(f"parameter {name!r} has no value; write -p {name} VALUE")
+        parameters[name] = notebooks.parse_value(text)
+    return parameters
+
+
+def _labs_folder() -> Path:
+    try:
+        return notebooks.find_labs_folder()
+    except notebooks.LabError as error:
+        fail(str(error), 2)
+
+
+def _labs_status() -> str:
+    try:
+        return str(notebooks.find_labs_folder())
+    except notebooks.LabError as error:
+        return str(error)
+
+
+def _names(packages: Iterable[machine.Package]) -> str:
+    return ", ".join(package.name for package in packages)

@@ -1,0 +1,187 @@
+"""`mixlab memory`: whether a training fits on a GPU, and what to change where it does not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from mixlab.cli.values import ANSWERED, fail, print_json, whole_number, words
+from mixlab.memory import (
+    GPUS,
+    SHAPES,
+    AttentionKind,
+    Checkpointing,
+    Estimate,
+    GpuSpec,
+    OptimizerKind,
+    Parallelism,
+    StepKind,
+    Suggestion,
+    Trace,
+    Zero,
+    confirm,
+    estimate,
+    gpu_spec,
+    model_shape,
+    suggestions,
+)
+from mixlab.recipes import PRESETS
+from mixlab.tables import text_table
+
+_SHOWN = 5  # suggestions
+
+
+def predict(
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}, or a path of a config.json.")] = "gpt2",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,exp_avg=bf16")] = "amp-bf16",
+    batch: Annotated[int, typer.Option(parser=whole_number, help="Rows of one forward pass, on one GPU.")] = 1,
+    seq: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Tokens a row. Default: the model's context, at most 2048.")
+    ] = None,
+    attention: Annotated[str, typer.Option(help=f"{', '.join(get_args(AttentionKind))}.")] = "fused",
+    checkpointing: Annotated[str, typer.Option(help=f"{', '.join(get_args(Checkpointing))}.")] = "none",
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerKind))}; adam is AdamW too.")] = "adam",
+    step: Annotated[str, typer.Option(help=f"{', '.join(get_args(StepKind))}: how torch.optim steps.")] = "foreach",
+    accumulation: Annotated[int, typer.Option(parser=whole_number, help="Forward and backward passes of a step.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(parser=whole_number, help="In all. Default: as many as tensor and pipeline need.")
+    ] = None,
+    zero: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Stage, 0 to 3: what GPUs with other rows divide.")
+    ] = None,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="The same as --zero 3.")] = False,
+    tensor: Annotated[int, typer.Option(parser=whole_number, help="GPUs that share each matrix.")] = 1,
+    sequence_parallel: Annotated[
+        bool, typer.Option("--sequence-parallel", help="They divide what lies between matrices too.")
+    ] = False,
+    pipeline: Annotated[int, typer.Option(parser=whole_number, help="GPUs that have other layers each.")] = 1,
+    microbatches: Annotated[int, typer.Option(parser=whole_number, help="Of a step of the pipeline.")] = 1,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help=f"Judge this one of {', '.join(GPUS)}.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="End with 1 if it does not fit on --gpu.")] = False,
+    traced: Annotated[bool, typer.Option("--trace", help="Trace it too, exactly and in seconds; on one GPU.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what training a transformer needs: by phase and kind, on which GPUs it fits, and what to change first."""
+    try:
+        if check and gpu is None:
+            raise ValueError("--check needs --gpu NAME, the GPU on which it shall fit")
+        training = estimate(
+            model_shape(model),
+            recipe,
+            batch=batch,
+            seq=seq,
+            attention=cast(AttentionKind, attention),
+            checkpointing=cast(Checkpointing, checkpointing),
+            optimizer=cast(OptimizerKind, optimizer),
+            step=cast(StepKind, step),
+            accumulation=accumulation,
+            parallel=_parallelism(gpus, zero, fsdp, tensor, sequence_parallel, pipeline, microbatches),
+        )
+        judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
+        advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
+        trace = confirm(training) if traced else None
+    except ANSWERED as error:
+        fail(words(error), 2)
+    if as_json:
+        print_json(_as_json(training, judged, advice, trace))
+    else:
+        typer.echo("\n\n".join(_shown(training, judged, advice, trace, asked=gpu is not None)))
+    if check and judged is not None and not training.fits(judged):
+        raise typer.Exit(1)
+
+
+def _parallelism(
+    gpus: int | None, zero: int | None, fsdp: bool, tensor: int, sequence: bool, pipeline: int, microbatches: int
+) -> Parallelism:
+    if fsdp and zero not in (None, 3):
+        raise ValueError(f"--fsdp is --zero 3, and --zero {zero} was given too; leave one of them out")
+    one = Parallelism(tensor=tensor, sequence=sequence, pipeline=pipeline, microbatches=microbatches)
+    data, rest = divmod(one.gpus if gpus is None else gpus, one.gpus)
+    if rest or data < 1:
+        raise ValueError(
+            f"--gpus must be a multiple of --tensor times --pipeline, {one.gpus}, from {one.gpus} up, got {gpus}"
+        )
+    stage = cast(Zero, 3 if fsdp else zero or 0)
+    return Parallelism(data, stage, tensor, sequence, pipeline, microbatches)
+
+
+def _by_size() -> list[GpuSpec]:
+    return sorted(GPUS.values(), key=lambda gpu: gpu.usable_bytes)
+
+
+def _next_smaller(training: Estimate) -> GpuSpec | None:
+    """Returns the largest GPU on which it does not fit, None if it fits on all."""
+    return next((gpu for gpu in reversed(_by_size()) if not training.fits(gpu)), None)
+
+
+def _shown(
+    training: Estimate, judged: GpuSpec | None, advice: list[Suggestion], trace: Trace | None, asked: bool
+) -> list[str]:
+    """Returns the paragraphs of the answer."""
+    outside = [(name, _gib(size)) for name, size in training.outside.items()]
+    outside = [("peak of tensors", _gib(training.peak_bytes)), *outside, ("total", _gib(training.total_bytes))]
+    fits = [training.fits(gpu) for gpu in _by_size()]
+    rows = [
+        (fit.gpu.name, _gib(fit.gpu.usable_bytes), f"{fit.room / 2**30:+8.2f}", "fits" if fit else "does not fit")
+        for fit in fits
+    ]
+    parts = [str(training), text_table(("what, modelled", "GiB"), outside)]
+    parts.append(text_table(("on a GPU", "GiB", "room", ""), rows))
+    if trace is not None:
+        apart = training.peak_bytes / trace.peak_bytes - 1
+        parts.append(
+            f"traced: {_gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
+        )
+    if judged is not None and asked:
+        parts.append(str(training.fits(judged)))
+    if judged is not None and advice:
+        lines = [f"{number}. {one}" for number, one in enumerate(advice, 1)]
+        parts.append("\n".join([f"To fit on {judged}, change first:", *lines]))
+    return parts
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"
+
+
+def _as_json(
+    training: Estimate, judged: GpuSpec | None, advice: list[Suggestion], trace: Trace | None
+) -> dict[str, Any]:
+    parallel = training.parallel
+    return {
+        "model": training.shape.name,
+        "parameters": training.shape.parameters,
+        "recipe": str(training.recipe),
+        **{name: getattr(training, name) for name in _INPUTS},
+        "parallel": {**vars(parallel), "gpus": parallel.gpus},
+        "phases": training.phases,
+        "peak_phase": training.peak_phase,
+        "peak_bytes": training.peak_bytes,
+        "outside": training.outside,
+        "total_bytes": training.total_bytes,
+        "fits": {gpu.name: _fit_as_json(training, gpu) for gpu in _by_size()},
+        "judged": None if judged is None else {"gpu": judged.name, **_fit_as_json(training, judged)},
+        "suggestions": [
+            {name: getattr(one, name) for name in ("change", "price", "saved_bytes", "total_bytes", "fits")}
+            for one in advice
+        ],
+        "trace": None if trace is None else _trace_as_json(trace),
+    }
+
+
+_INPUTS = ("batch", "seq", "attention", "checkpointing", "optimizer", "step", "accumulation")
+
+
+def _fit_as_json(training: Estimate, gpu: GpuSpec) -> dict[str, Any]:
+    fit = training.fits(gpu)
+    return {"usable_bytes": gpu.usable_bytes, "room_bytes": fit.room, "fits": bool(fit)}
+
+
+def _trace_as_json(trace: Trace) -> dict[str, Any]:
+    return {
+        "peak_bytes": trace.peak_bytes,
+        "peak_phase": trace.peak_phase,
+        "phases": trace.at_phase_peaks,
+        "after": trace.after,
+    }

@@ -1,0 +1,305 @@
+"""The labs as files: find them, start JupyterLab on them, run one headless."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mixlab.files import replacing
+from mixlab.machine import HEADLESS_VARIABLE
+
+# Read by JupyterLab from the folder `labconfig` on its configuration path.
+# It disables the one plugin that asks about news, fetches them and looks for updates.
+JUPYTER_CONFIG = Path(__file__).parent / "jupyter_config"
+
+
+class LabError(ValueError):
+    """What was asked for is not there: the folder of labs, a lab, or a parameter of a lab."""
+
+
+class CellError(RuntimeError):
+    """A cell of a lab raised.
+
+    Attributes:
+        name: The exception's type, such as "ValueError".
+        message: Its own message, which may be empty.
+        cell: The number in the cell's In[ ], or None when the kernel died.
+        source: The cell's code.
+    """
+
+    def __init__(self, name: str, message: str, cell: int | None, source: str) -> None:
+        super().__init__(f"{name}: {message}" if message else name)
+        self.name, self.message, self.cell, self.source = name, message, cell, source
+
+
+def find_labs_folder(start: Path | None = None) -> Path:
+    """Returns the folder of labs: `labs` in `start` (the current folder), else beside the package's source.
+
+    Raises:
+        LabError: When there is neither.
+    """
+    candidates = [(start or Path.cwd()) / "labs", Path(__file__).parents[2] / "labs"]
+    for folder in candidates:
+        if any(folder.glob("*.ipynb")):
+            return folder.resolve()
+    looked = " and ".join(dict.fromkeys(str(folder) for folder in candidates))
+    raise LabError(
+        f"no labs found: looked for notebooks in {looked}. "
+        "The labs are not part of the installed package: clone mixlab's repository and run this command inside it."
+    )
+
+
+def find_lab(lab: str, folder: Path | None = None) -> Path:
+    """Returns the notebook that `lab` names.
+
+    Args:
+        lab: A lab's name ("02_underflow_and_loss_scaling"), a prefix that only one name has ("02"), or a path that
+            ends in .ipynb.
+        folder: Where to look for names; None finds the folder of labs, and a path does not need it.
+
+    Raises:
+        LabError: When nothing, or more than one lab, has this name.
+    """
+    if lab.endswith(".ipynb") and (folder is None or Path(lab).exists()):
+        return _existing_notebook(Path(lab))
+    labs = {path.stem: path for path in sorted((folder or find_labs_folder()).glob("*.ipynb"))}
+    if lab in labs:
+        return labs[lab]
+    matches = [name for name in labs if lab and name.startswith(lab)]
+    if len(matches) == 1:
+        return labs[matches[0]]
+    trouble = f"lab {lab!r} is not unique" if matches else f"unknown lab {lab!r}"
+    raise LabError(f"{trouble}; choose one of: {', '.join(matches or labs)}, or give a path that ends in .ipynb")
+
+
+def parse_value(text: str) -> bool | int | float | str | None:
+    """Reads a parameter's value: True, False, None, a whole number, a number, a power 2^k, else the text itself.
+
+    >>> [parse_value(text) for text in ("1024", "1e-6", "2^10", "True", "amp-fp16")]
+    [1024, 1e-06, 1024.0, True, 'amp-fp16']
+    """
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    power = re.fullmatch(r"2\^(-?\d{1,3})", text)
+    return 2.0 ** int(power[1]) if power else text
+
+
+def parameter_names(notebook: Path) -> tuple[str, ...]:
+    """Returns the names assigned in the notebook's cell tagged `parameters`, in order; none without such a cell.
+
+    Raises:
+        LabError: The file is no notebook, or that cell is no Python.
+    """
+    tagged = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged or tagged[0].cell_type != "code":
+        return ()
+    try:
+        return tuple(dict.fromkeys(_assigned_names(tagged[0].source)))
+    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as error:
+        raise LabError(f"{notebook}: the cell tagged parameters is no Python: {error}; mend it") from None
+
+
+def run_notebook(
+    notebook: Path, parameters: Mapping[str, Any], *, out: Path | None = None, progress: bool = True
+) -> None:
+    """Executes a notebook headless, in its own folder, with `MIXLAB_HEADLESS=1` in the kernel's environment.
+
+    Args:
+        notebook: The notebook, which stays as it is.
+        parameters: Values for names of its cell tagged `parameters`.
+        out: A folder for the executed notebook, made when missing. It gets the notebook's name and no widget state,
+            appears in one piece, and does so also when a cell fails. It replaces an executed notebook of that name,
+            never one that was not executed. None keeps nothing.
+        progress: Whether to draw a progress bar on stderr.
+
+    Raises:
+        LabError: When the notebook has no such parameter, or `out` holds a notebook that would be lost.
+        CellError: When a cell raises that has no tag `raises-exception`, or the kernel dies.
+    """
+    _read(notebook)
+    _refuse_unknown_parameters(notebook, parameters)
+    if out is not None:
+        out = _made_folder(out)
+        _refuse_to_lose(out / notebook.name, notebook)
+    with tempfile.TemporaryDirectory(prefix="mixlab-") as scratch:
+        executed = Path(scratch) / "executed.ipynb"
+        try:
+            _execute(notebook, executed, parameters, progress)
+        finally:
+            if out is not None and executed.exists():
+                _publish(executed, out / notebook.name, notebook)
+
+
+def jupyterlab_command(
+    labs: Path, *, port: int | None, browser: bool, root: bool = False, extra: Sequence[str] = ()
+) -> list[str]:
+    """Returns the command that serves `labs` in JupyterLab; `root` lets it start for root, as containers need."""
+    command = [sys.executable, "-m", "jupyterlab", str(labs)]
+    if port is not None:
+        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    if not browser:
+        command.append("--no-browser")
+    if root:
+        command.append("--allow-root")
+    return [*command, *extra]
+
+
+def jupyterlab_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns `environment` with JupyterLab's news prompt, news and update check switched off.
+
+    The folder goes last on Jupyter's configuration path, so that what a user has configured wins.
+    """
+    paths = [path for path in environment.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep) if path]
+    return {**environment, "JUPYTER_CONFIG_PATH": os.pathsep.join([*paths, str(JUPYTER_CONFIG)])}
+
+
+def _existing_notebook(path: Path) -> Path:
+    if not path.is_file():
+        raise LabError(f"no notebook at {str(path)!r}; give the path of an existing .ipynb file, or a lab's name")
+    return path.resolve()
+
+
+def _read(notebook: Path) -> Any:
+    import nbformat
+
+    try:
+        content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(content)
+    except OSError as error:
+        raise LabError(f"cannot read {notebook}: {error.strerror}") from None
+    except Exception as error:  # nbformat lets through whatever a broken file makes it stumble over
+        raise LabError(f"{notebook} is not a notebook that Jupyter can read ({error}); open it in Jupyter") from None
+    return content
+
+
+def _assigned_names(source: str) -> Iterator[str]:
+    """Yields the names that a cell assigns, also one with magics, whose lines are no Python.
+
+    Raises:
+        SyntaxError: It is neither.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    if source.startswith("%%"):  # such as %%time, in whose body the assignments stand
+        source = source.partition("\n")[2]
+    python = TransformerManager().transform_cell(source)  # type: ignore[no-untyped-call]
+    for statement in ast.parse(python).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _refuse_unknown_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    allowed = parameter_names(notebook) if parameters else ()
+    unknown = [name for name in parameters if name not in allowed]
+    if unknown:
+        choice = f"choose from: {', '.join(allowed)}" if allowed else "it takes none"
+        raise LabError(f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}; {choice}")
+
+
+def _made_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot write to {str(folder)!r}: {error.strerror}; give another folder") from None
+    return folder.resolve()
+
+
+def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], progress: bool) -> None:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    # papermill formats its path arguments, so a brace in a folder's name must not reach it: it gets the content.
+    content = _read(notebook)
+    content.metadata.pop("widgets", None)
+    try:
+        with _headless():
+            papermill.execute_notebook(
+                content,
+                str(executed),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                language="python",  # which a notebook need not say
+                cwd=str(notebook.parent),
+                progress_bar=progress,
+                extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would cut through the bar
+            )
+    except papermill.PapermillExecutionError:
+        _raise_error_of_cells(executed)
+    except DeadKernelError:
+        raise CellError("kernel died", "it may have run out of memory", None, "") from None
+    except Exception as error:  # whatever is raised when no kernel can be started
+        raise LabError(f"{notebook} cannot be executed: {type(error).__name__}: {error}") from error
+
+
+def _raise_error_of_cells(executed: Path) -> None:
+    """Raises what the first cell raised that is not tagged `raises-exception`; papermill knows no such tag.
+
+    Where there is none, the notebook has run, and loses the marks that papermill made in it.
+    """
+    from papermill.execute import remove_error_markers
+
+    content = _read(executed)
+    for cell in content.cells:
+        if cell.cell_type != "code" or "raises-exception" in cell.metadata.get("tags", []):
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error" and not (output.ename == "SystemExit" and output.evalue in ("", "0")):
+                raise CellError(output.ename, output.evalue, cell.execution_count, cell.source)
+        if cell.metadata.get("papermill", {}).get("exception") is True and not cell.outputs:
+            raise CellError("CellExecutionError", "", cell.execution_count, cell.source)
+    executed.write_text(json.dumps(remove_error_markers(content)), encoding="utf-8")
+
+
+@contextmanager
+def _headless() -> Iterator[None]:
+    before = os.environ.get(HEADLESS_VARIABLE)
+    os.environ[HEADLESS_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[HEADLESS_VARIABLE]
+        else:
+            os.environ[HEADLESS_VARIABLE] = before
+
+
+def _refuse_to_lose(target: Path, notebook: Path) -> None:
+    """Lets a run replace what an earlier one kept, and no lab: neither its own, by whatever path, nor another."""
+    if target.exists() and (target.samefile(notebook) or _is_source(target)):
+        raise LabError(
+            f"{target} is a notebook that was not executed, and would be overwritten; give another folder with --out"
+        )
+
+
+def _is_source(path: Path) -> bool:
+    try:
+        return "papermill" not in _read(path).metadata
+    except LabError:
+        return False
+
+
+def _publish(executed: Path, target: Path, notebook: Path) -> None:
+    """Writes the executed notebook without widget state; whoever reads `target` sees all of it or what was there."""
+    import nbformat
+
+    content = _read(executed)
+    content.metadata.pop("widgets", None)
+    content.metadata.papermill.update(input_path=str(notebook), output_path=str(target))
+    _refuse_to_lose(target, notebook)
+    with replacing(target) as file:
+        file.write(nbformat.writes(content).encode() + b"\n")  # type: ignore[no-untyped-call]

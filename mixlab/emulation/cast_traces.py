@@ -1,0 +1,317 @@
+"""What autocast does to each op of a forward pass: what came in, how it was computed, what came out, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mixlab.emulation.contexts import arithmetic, autocast
+from mixlab.emulation.lists import ROUNDED_ONCE_OPS, RULES
+from mixlab.formats import BF16, FP16, Format, dtype_name
+from mixlab.layers import require_values, scripted_part
+from mixlab.process import RandomStream
+from mixlab.tables import html_table, text_table
+
+_COLUMNS = ("module", "op", "inputs", "computed in", "output", "casts", "why")
+
+_SPELLING = {"__matmul__": "matmul", "__rmatmul__": "matmul", "__pow__": "pow", "__rpow__": "pow"}  # as aten's ops
+_WHY = {
+    "compute": "{compute} by list",
+    "float32": "fp32 by list",
+    "float32 result": "fp32 by list",
+    "float32 overload": "fp32 by list",
+    "widest": "widest of its inputs, by list",
+    "banned": "not allowed under autocast",
+}
+_aten = torch.ops.aten
+_COPIES = frozenset({_aten.clone.default, _aten.detach.default, _aten.alias.default, _aten.copy_.default})
+
+
+@dataclass(frozen=True)
+class TracedOp:
+    """One call of an op on floating tensors.
+
+    Attributes:
+        op: The name under which Python calls it, e.g. "linear" or "softmax".
+        module: The innermost module that was running, "" outside of all.
+        inputs: The formats of the floating tensors that it was given.
+        computed: The wider of the formats of operands and result below autocast; several, if it is made of several ops.
+        output: The format of its first floating result, "" if there is none.
+        casts: How many tensors autocast converted for it.
+        why: The rule, in words.
+    """
+
+    op: str
+    module: str
+    inputs: tuple[str, ...]
+    computed: str
+    output: str
+    casts: int
+    why: str
+
+
+@dataclass(frozen=True)
+class WeightCast:
+    """A parameter that autocast converted.
+
+    Attributes:
+        name: Qualified.
+        numel: Elements.
+        times: How often it was converted in this forward pass; its cache makes that once.
+        bytes: Of the 16-bit copy.
+    """
+
+    name: str
+    numel: int
+    times: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CastTrace(Sequence[TracedOp]):
+    """The ops of a forward pass in order. Its repr and its HTML are a table.
+
+    Attributes:
+        ops: The calls.
+        weight_casts: The parameters that were converted, in the order of their first use.
+    """
+
+    ops: tuple[TracedOp, ...]
+    weight_casts: tuple[WeightCast, ...]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of all 16-bit copies of weights: what the cache holds when forward ends."""
+        return sum(cast.bytes for cast in self.weight_casts)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.ops[index]
+
+    def __repr__(self) -> str:
+        return f"{text_table(_COLUMNS, self._rows())}\n{self._cache_line()}"
+
+    def _repr_html_(self) -> str:
+        return f"{html_table(_COLUMNS, self._rows())}<p>{self._cache_line()}</p>"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (op.module, op.op, " ".join(op.inputs), op.computed, op.output, str(op.casts or ""), op.why)
+            for op in self.ops
+        ]
+
+    def _cache_line(self) -> str:
+        return f"weights cast: {len(self.weight_casts)}, {self.cache_bytes:,} bytes of 16-bit copies"
+
+
+def cast_trace(
+    model: nn.Module,
+    batch: Tensor | tuple[Any, ...],
+    *,
+    compute: Format | str = "fp16",
+    loss: Callable[[Any], Any] | None = None,
+    device: torch.device | str | None = None,
+) -> CastTrace:
+    """Runs a forward pass under autocast, and tells what happened to each op.
+
+    On a CPU these are CUDA's rules, emulated; on CUDA torch's own autocast is watched. The model's buffers and torch's
+    random numbers are left as they were. Views, copies and ops without floating operands are left out.
+
+    >>> trace = cast_trace(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), torch.ones(2, 4))
+    >>> [(op.op, op.computed, op.why) for op in trace]
+    [('linear', 'fp16', 'fp16 by list'), ('softmax', 'fp32', 'fp32 by list')]
+
+    Args:
+        model: In float32.
+        batch: What the model is called with; a tuple is taken apart into arguments.
+        compute: fp16 or bf16, or its name.
+        loss: Called with the model's output, and traced too.
+        device: Whose rules; None takes that of the model's first parameter.
+
+    Raises:
+        TypeError: `model` is no module, or one of TorchScript.
+        ValueError: Another format, or a parameter that has no values.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
+    if scripted := scripted_part(model):
+        raise TypeError(
+            f"cast_trace: {scripted}, whose ops cannot be seen; give it the module as it was before torch.jit"
+        )
+    require_values(model, "cast_trace")
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    if compute not in (FP16, BF16):
+        raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    arguments = batch if isinstance(batch, tuple) else (batch,)
+    calls = _Calls(compute)
+    ran = _Ran(calls, model)
+    with (
+        _unchanged(model),
+        _module_names(model, calls.modules),
+        torch.enable_grad(),
+        arithmetic(device, compute),
+        autocast(compute, device),
+        ran,
+        calls,
+    ):
+        output = model(*arguments)
+        if loss is not None:
+            loss(output)
+    return CastTrace(tuple(calls.traced), tuple(ran.weight_casts()))
+
+
+class _Call:
+    """What is seen of one call while it runs."""
+
+    def __init__(self) -> None:
+        self.casts = 0
+        self.computed: set[str] = set()
+
+
+class _Calls(TorchFunctionMode):
+    """Sees ops as Python calls them, before autocast."""
+
+    def __init__(self, compute: Format) -> None:
+        super().__init__()
+        self.compute = compute
+        self.modules: list[str] = []
+        self.traced: list[TracedOp] = []
+        self.running: _Call | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.running = call = _Call()
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            self.running = None
+        if call.computed:
+            inputs = _formats((args, kwargs))
+            computed = ", ".join(sorted(call.computed))
+            op = TracedOp(
+                func.__name__,
+                self.modules[-1] if self.modules else "",
+                inputs,
+                computed,
+                next(iter(_formats(result)), ""),
+                call.casts,
+                _why(func.__name__, kwargs or {}, inputs, call, self.compute),
+            )
+            self.traced.append(op)
+        return result
+
+
+class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees ops as they run, after autocast."""
+
+    def __init__(self, calls: _Calls, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._calls = calls
+        self._names = {_address(parameter): name for name, parameter in model.named_parameters()}
+        self._sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        self._times: dict[str, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        call = self._calls.running
+        if call is None or func.is_view or func in _COPIES:
+            return result
+        operands = [leaf for leaf in tree_leaves((args, kwargs)) if _is_floating(leaf)]
+        results = [leaf for leaf in tree_leaves(result) if _is_floating(leaf)]
+        if func is _aten._to_copy.default:
+            if operands and result.dtype != operands[0].dtype:
+                call.casts += 1
+                self._note_weight(operands[0])
+        elif operands:
+            dtypes = [operand.dtype for operand in operands if operand.dim() > 0] or [operands[0].dtype]
+            dtypes += [result.dtype for result in results[:1]]  # a sum of 16 bits that is asked for in fp32 is one
+            call.computed.add(dtype_name(max(dtypes, key=lambda dtype: dtype.itemsize)))
+        return result
+
+    def weight_casts(self) -> Iterator[WeightCast]:
+        return (WeightCast(name, self._sizes[name], n, 2 * self._sizes[name]) for name, n in self._times.items())
+
+    def _note_weight(self, tensor: Tensor) -> None:
+        name = self._names.get(_address(tensor))
+        if name is not None:
+            self._times[name] = self._times.get(name, 0) + 1
+
+
+def _why(op: str, arguments: dict[str, Any], inputs: tuple[str, ...], call: _Call, compute: Format) -> str:
+    rule = None if arguments.get("out") is not None else _rule(op)
+    if rule == "float32 result" and arguments.get("dtype") is not None:
+        return "the caller asks for this format"
+    if rule is not None:
+        return _WHY[rule].format(compute=compute)
+    if op in ROUNDED_ONCE_OPS and call.casts:
+        return "on no list: rounded once, as on CUDA"
+    if call.casts or not call.computed <= set(inputs):
+        return "the ops it is made of are on a list"
+    if len(set(inputs)) > 1:
+        return "on no list: the widest input wins"
+    return "on no list: follows its inputs"
+
+
+def _rule(op: str) -> str | None:
+    """Returns the list of CUDA's that has this op, by its name in Python and whatever its overload."""
+    name = _SPELLING.get(op, op)
+    return next((rule for rule, ops in RULES.items() if any(name == one.partition(".")[0] for one in ops)), None)
+
+
+@contextmanager
+def _module_names(model: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keeps on `stack` the names of the modules that are running."""
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: stack.append(name)))
+        handles.append(module.register_forward_hook(lambda _m, _i, _o: _drop_last(stack), always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Puts the model's buffers and torch's random numbers back."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
+    with RandomStream(None, devices=devices):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+def _drop_last(stack: list[str]) -> None:
+    stack.pop()
+
+
+def _formats(tree: Any) -> tuple[str, ...]:
+    return tuple(dtype_name(leaf.dtype) for leaf in tree_leaves(tree) if _is_floating(leaf))
+
+
+def _is_floating(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

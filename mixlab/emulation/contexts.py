@@ -1,0 +1,164 @@
+"""A GPU's mixed precision on a CPU: CUDA's autocast lists, and 16-bit matrix products accumulated in float32.
+
+Two contexts, because they end at different places of a training step:
+
+    with arithmetic(device, FP16):              # forward and backward
+        with autocast(FP16, device):            # forward
+            loss = criterion(model(inputs), targets)
+        scaler.scale(loss).backward()
+
+On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
+in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
+of a GPU. What a CPU does otherwise is mended: CUDA's lists replace the CPU's (`mixlab.emulation.kernels`), so softmax,
+normalisation, exp, sum and the other ops that CUDA keeps in float32 run in float32, and products and convolutions are
+computed from 16-bit operands in float32 and rounded once, as a tensor core does it (and some ten times faster than a
+CPU's own float16). A convolution's bias is added to the rounded result, and the backward of tanh rounds after each
+operation, as CUDA's kernels do. tf32 is float32 storage whose operands are rounded to tf32, to nearest even, on their
+way into products and convolutions.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from mixlab.emulation.model_contexts import emulated
+from mixlab.formats import BF16, FP16, FP32, TF32, Format, round_to
+from mixlab.process import OFF, ON, TF32_SWITCHES
+
+_SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+
+
+def autocast(compute: Format | str, device: torch.device | str) -> AbstractContextManager[object]:
+    """The context of a forward pass with float32 weights and 16-bit compute: CUDA's rules, whatever the device.
+
+    Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
+    on CUDA. On a CPU, a softmax inside `nn.MultiheadAttention(need_weights=True)` escapes the lists and stays in 16
+    bits.
+
+    Args:
+        compute: fp16 or bf16, or its name; fp32 and tf32 switch autocast off.
+        device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
+
+    Raises:
+        ValueError: Another format.
+    """
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    if compute in (FP32, TF32):
+        return nullcontext()
+    if compute not in (FP16, BF16):
+        raise ValueError(f"autocast: compute must be fp32, tf32, fp16 or bf16, got {compute}")
+    device_type = torch.device(device).type
+    assert compute.dtype is not None
+    if device_type != "cpu":
+        return torch.autocast(device_type, dtype=compute.dtype)
+    return emulated(compute.dtype)
+
+
+def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
+    """The context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
+
+    With compute="tf32", float32 matrices are multiplied in tf32; with any other, in float32. On CUDA that is all this
+    does, by torch's own switches for products and for convolutions; other devices it leaves alone.
+    """
+    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    device_type = torch.device(device).type
+    if device_type == "cuda":
+        return TF32_SWITCHES.held(ON if compute == TF32 else OFF)
+    if device_type == "cpu":
+        return _Float32Accumulation(tf32=compute == TF32)
+    return nullcontext()
+
+
+class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes products, convolutions, attention and softmax of 16-bit CPU tensors in float32, and rounds the results.
+
+    With `tf32`, those of float32 tensors get their operands rounded to tf32, as far as a GPU computes them on tensor
+    cores: products of a matrix and a vector it does not.
+    """
+
+    def __init__(self, *, tf32: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tf32 = tf32
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        dtype = next((a.dtype for a in args if isinstance(a, Tensor)), None) if func in _ACCUMULATING_OPS else None
+        if dtype is torch.float32 and self.tf32 and func in _TENSOR_CORE_OPERANDS:
+            rounded = (_tf32(arg) if place in _TENSOR_CORE_OPERANDS[func] else arg for place, arg in enumerate(args))
+            return func(*rounded, **kwargs)
+        if dtype not in _SIXTEEN_BIT:
+            return func(*args, **kwargs)
+        if func is _TANH_BACKWARD:
+            gradient, result = args
+            return gradient * (1 - result * result)
+        if func is _CONVOLUTION and args[2] is not None:
+            bias = args[2].view(-1, *[1] * (args[1].dim() - 2))
+            return self.__torch_dispatch__(func, types, (*args[:2], None, *args[3:]), kwargs).add_(bias)
+        args, kwargs = _cast((args, kwargs), torch.float32)
+        result = func(*args, **kwargs)
+        if func is _ATTENTION:  # its second result, the softmax statistics, is float32 on every device
+            return (_cast(result[0], dtype), *result[1:])
+        return _cast(result, dtype)
+
+
+_aten = torch.ops.aten
+_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+_CONVOLUTION = _aten.convolution.default
+_TANH_BACKWARD = _aten.tanh_backward.default
+_ATTENTION_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+_ACCUMULATING_OPS = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten.bmm.default,
+        _aten.baddbmm.default,
+        _aten.addbmm.default,
+        _aten.mv.default,
+        _aten.addmv.default,
+        _aten.dot.default,
+        _aten.linear.default,
+        _aten.convolution_backward.default,
+        _aten._softmax.default,
+        _aten._log_softmax.default,
+        _aten.nll_loss_forward.default,
+        _aten.nll_loss2d_forward.default,
+        _CONVOLUTION,
+        _TANH_BACKWARD,
+        _ATTENTION,
+        _ATTENTION_BACKWARD,
+    }
+)
+# The places of the operands that are multiplied; a bias or a matrix to add on is not among them.
+_TENSOR_CORE_OPERANDS = {
+    _aten.mm.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.bmm.default: (0, 1),
+    _aten.baddbmm.default: (1, 2),
+    _aten.addbmm.default: (1, 2),
+    _aten.linear.default: (0, 1),
+    _CONVOLUTION: (0, 1),
+    _aten.convolution_backward.default: (0, 1, 2),
+    _ATTENTION: (0, 1, 2),
+    _ATTENTION_BACKWARD: (0, 1, 2, 3),
+}
+
+
+def _tf32(operand: Any) -> Any:
+    return round_to(operand.detach(), TF32, overflow="inf") if isinstance(operand, Tensor) else operand
+
+
+def _cast(tree: Any, dtype: torch.dtype) -> Any:
+    """Casts the 16- and 32-bit floating tensors among arguments; float64 and integers stay."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.dtype in (torch.float32, *_SIXTEEN_BIT) else tensor
+
+    return tree_map_only(Tensor, cast, tree)

@@ -1,0 +1,173 @@
+"""torch.autocast as model code meets it under emulation: written for CUDA or for the tensors' device, it acts as there.
+
+On a CPU, `torch.autocast("cuda", ...)` warns and does nothing, and `torch.autocast("cpu", ...)` brings the CPU's own
+rules. Inside `emulated`, both are the context of the device that is emulated: they switch CUDA's rules off and on or
+change their format, and `torch.is_autocast_enabled("cuda")` says what holds. So do the contexts that torch enters by
+itself in a backward pass, to compute checkpoints again (torch.utils.checkpoint) or to run a `custom_bwd`, if it was
+inside `emulated` that the forward pass ran. What code outside does with `torch.autocast` stays as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.amp import autocast_mode
+
+from mixlab.emulation import kernels
+
+
+@contextmanager
+def emulated(dtype: torch.dtype) -> Iterator[None]:
+    """The context in which CPU tensors follow CUDA's autocast to `dtype`, float16 or bfloat16."""
+    _extend_torch()
+    with _following(), torch.autocast("cpu", dtype=dtype):
+        yield
+
+
+@contextmanager
+def _following() -> Iterator[None]:
+    """Switches CUDA's rules on, and notes which of autograd's nodes are made meanwhile."""
+    first = torch._C._autograd._get_sequence_nr()
+    with kernels.switched_on():
+        try:
+            yield
+        finally:
+            _thread.note(first, torch._C._autograd._get_sequence_nr())
+
+
+class _Nodes(threading.local):
+    """The numbers of this thread's nodes of autograd's graph that were made under CUDA's rules.
+
+    Nodes are numbered as they are made. Spans are (first, one past the last), those that touch are one, and the oldest
+    are forgotten: a graph lives for a step.
+    """
+
+    LIMIT = 10_000
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []
+
+    def note(self, first: int, end: int) -> None:
+        while self.spans and self.spans[-1][1] >= first:
+            first = min(first, self.spans.pop()[0])
+        if end > first:
+            self.spans.append((first, end))
+        if len(self.spans) > self.LIMIT:
+            del self.spans[: self.LIMIT // 2]
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_right(self.spans, (number, float("inf"))) - 1
+        return place >= 0 and self.spans[place][0] <= number < self.spans[place][1]
+
+
+_thread = _Nodes()
+
+
+def _is_emulated() -> bool:
+    """Whether a context that begins here is one of the emulated device."""
+    if kernels.is_on():
+        return True
+    node = torch._C._current_autograd_node()
+    return node is not None and node._sequence_nr() in _thread
+
+
+class _OfEmulatedDevice(torch.autocast):
+    """What `torch.autocast(...)` returns under emulation."""
+
+    def __init__(
+        self,
+        device_type: str,
+        dtype: torch.dtype | None = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ) -> None:
+        if device_type not in _EMULATED:
+            super().__init__(device_type, dtype, enabled, cache_enabled)
+            return
+        dtype = torch.get_autocast_dtype(device_type) if dtype is None else dtype
+        super().__init__("cpu", dtype, False, cache_enabled)
+        self._enabled = enabled  # of float32 too, which a CPU refuses and CUDA does not
+
+
+_EMULATED = ("cpu", "cuda")
+_extending = threading.Lock()
+
+
+def _extend_torch() -> None:
+    """Wraps, once, what model code calls; outside of emulation the wrappers only call what they wrap."""
+    with _extending:
+        if not hasattr(torch.autocast.__enter__, "__wrapped__"):
+            _wrap_autocast(torch.autocast)
+            _wrap_functions()
+
+
+def _wrap_autocast(autocast: Any) -> None:
+    enter, leave = autocast.__enter__, autocast.__exit__
+
+    @functools.wraps(autocast.__init__)  # torch.compile reads its signature
+    def new(kind: type, *_args: Any, **_kwargs: Any) -> Any:
+        return object.__new__(_emulated_kind(kind) if _is_emulated() else kind)
+
+    @functools.wraps(enter)
+    def enter_(self: Any) -> Any:
+        if self.device not in _EMULATED or not _is_emulated():
+            return enter(self)
+        with ExitStack() as stack:
+            stack.enter_context(_following())
+            stack.enter_context(_cuda_state(self._enabled, self.fast_dtype))
+            stack.callback(setattr, self, "device", self.device)  # "cuda", if it was made outside
+            self.device = "cpu"
+            result = enter(self)
+            vars(self).setdefault("_emulated", []).append(stack.pop_all())
+        return result
+
+    @functools.wraps(leave)
+    def exit_(self: Any, *error: Any) -> Any:
+        emulated = vars(self).get("_emulated")
+        with emulated.pop() if emulated else nullcontext():
+            return leave(self, *error)
+
+    autocast.__new__, autocast.__enter__, autocast.__exit__ = new, enter_, exit_
+
+
+@functools.cache
+def _emulated_kind(kind: type) -> type:
+    """Returns the subclass of `torch.autocast` or of one of its subclasses whose device is the emulated one."""
+    if issubclass(_OfEmulatedDevice, kind):
+        return _OfEmulatedDevice
+    return type(kind.__name__, (kind, _OfEmulatedDevice), {})
+
+
+def _wrap_functions() -> None:
+    cast_value, clear_cache = autocast_mode._cast, torch.clear_autocast_cache
+
+    @functools.wraps(cast_value)
+    def cast(value: Any, device_type: str, dtype: torch.dtype) -> Any:
+        emulated = device_type == "cuda" and kernels.is_on()
+        return cast_value(value, "cpu" if emulated else device_type, dtype)
+
+    @functools.wraps(clear_cache)
+    def clear() -> None:
+        kernels.clear_cache()
+        clear_cache()
+
+    autocast_mode._cast, torch.clear_autocast_cache = cast, clear
+
+
+@contextmanager
+def _cuda_state(enabled: bool, dtype: torch.dtype) -> Iterator[None]:
+    """Lets questions for CUDA's autocast be answered with what the emulated device does."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", enabled)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])

@@ -1,0 +1,36 @@
+"""Trainings that show something: one step taken apart, one weight, storage formats side by side, frequent mistakes."""
+
+from mixlab.experiments import mistakes
+from mixlab.experiments.ledger import Ledger, dtype_ledger
+from mixlab.experiments.one_step import Card, Stage, dissect, median_element
+from mixlab.experiments.one_weight import Recording, Trajectory, record_gradients, replay
+from mixlab.experiments.predicted_windows import predict_settled, predict_windows, static_window
+from mixlab.experiments.storage_grid import Setting, final_loss, moment_settings, spiked_steps, weight_settings
+from mixlab.experiments.training_modes import ModeResult, measure_mode
+from mixlab.experiments.watching import WatchedStep, watched_steps
+
+__all__ = [
+    "Card",
+    "Ledger",
+    "ModeResult",
+    "Recording",
+    "Setting",
+    "Stage",
+    "Trajectory",
+    "WatchedStep",
+    "dissect",
+    "dtype_ledger",
+    "final_loss",
+    "measure_mode",
+    "median_element",
+    "mistakes",
+    "moment_settings",
+    "predict_settled",
+    "predict_windows",
+    "record_gradients",
+    "replay",
+    "spiked_steps",
+    "static_window",
+    "watched_steps",
+    "weight_settings",
+]

@@ -1,0 +1,314 @@
+"""Frequent mistakes of mixed-precision training, each made once and once not, and measured.
+
+Every function runs at most a few seconds on a CPU, where a GPU is emulated, and returns a `Case`: what happens with the
+mistake, and what with its remedy.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixlab import emulation
+from mixlab.loss_scaling import DynamicScaler, TorchPolicy
+from mixlab.process import RandomStream
+from mixlab.recipes import Recipe
+from mixlab.training import Batch, Trainer, load_task
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake and its remedy, measured. Its repr and its HTML are a small table.
+
+    Attributes:
+        question: What goes wrong.
+        measure: What the two numbers are, with unit.
+        mistake, remedy: What was done, in words.
+        mistaken, remedied: What came of it.
+    """
+
+    question: str
+    measure: str
+    mistake: str
+    mistaken: float
+    remedy: str
+    remedied: float
+
+    def __repr__(self) -> str:
+        rows = [(f"with the mistake, {self.mistake}", self.mistaken), (f"mended, {self.remedy}", self.remedied)]
+        width = max(len(words) for words, _ in rows)
+        lines = (f"  {words.ljust(width)}  {_number(value)}" for words, value in rows)
+        return "\n".join([f"{self.question} ({self.measure})", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("✗ mistake", self.mistake, self.mistaken), ("✓ remedy", self.remedy, self.remedied)]
+        body = "".join(
+            f"<tr><th>{mark}</th><td style='text-align: left'>{escape(words)}</td><td>{_number(value)}</td></tr>"
+            for mark, words, value in rows
+        )
+        caption = f'<caption style="text-align: left"><b>{escape(self.question)}</b></caption>'
+        head = f"<thead><tr><th></th><th></th><th>{escape(self.measure)}</th></tr></thead>"
+        return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+
+
+def clip_before_unscale(*, seed: int = 0) -> Case:
+    """Gradients are clipped while the loss scale is still in them.
+
+    A norm of 1 is then the scale's, not the gradient's: divided by 65536 afterwards, nearly nothing is left
+    (pytorch/examples#1196). Call `scaler.unscale_(optimizer)` before the clipping.
+    """
+
+    def loss_after(clip_first: bool) -> float:
+        trainer = _digits("amp-fp16", seed)
+        losses = []
+        for _ in range(60):
+            loss, _ = trainer.backward()
+            if clip_first:
+                nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            trainer.unscale()
+            if not clip_first:
+                nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            trainer.update()
+            losses.append(float(loss))
+        return sum(losses[-10:]) / 10
+
+    return Case(
+        "Clipping the gradient norm at 1",
+        "training loss after 60 steps",
+        "clip, then unscale",
+        loss_after(clip_first=True),
+        "unscale, then clip",
+        loss_after(clip_first=False),
+    )
+
+
+def loss_in_16_bits(*, seed: int = 0) -> Case:
+    """A loss over many terms is computed in fp16.
+
+    The sum over a batch of tokens passes 65504, the largest fp16 number, and no loss scale helps: it is inf before any
+    scaling. autocast computes losses in float32 for this reason; whoever casts logits by hand, casts them up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2**15, 10, generator=generator) * 0.1  # a model that knows nothing yet
+    targets = torch.randint(10, (2**15,), generator=generator)
+    return Case(
+        "The cross-entropy of 32,768 tokens, summed",
+        "loss, nats",
+        "on fp16 logits, in fp16",
+        float(F.cross_entropy(logits.half(), targets, reduction="sum")),
+        "on fp16 logits, in fp32",
+        float(F.cross_entropy(logits.half().float(), targets, reduction="sum")),
+    )
+
+
+def schedule_after_skip(*, seed: int = 0) -> Case:
+    """A learning-rate schedule goes on although the scaler skips the steps.
+
+    The first steps of a hunt are skipped, and a schedule that is stepped all the same has decayed, or warmed up, before
+    the first update (pytorch/pytorch#44511). Step the schedule only if the optimizer stepped.
+    """
+
+    def first_rate(heed_skips: bool) -> float:
+        trainer = _digits("amp-fp16,scale=2^24", seed)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.5)
+        trainer.optimizer.step()  # moves nothing without gradients; torch would warn of the mistake that is made here
+        for record in trainer.steps(40):
+            if not record.skipped:
+                return float(trainer.optimizer.param_groups[0]["lr"])
+            if not heed_skips:
+                schedule.step()
+        raise RuntimeError("schedule_after_skip: every step was skipped")
+
+    return Case(
+        "A learning rate of 0.1 that halves with every step, and a scale that starts too high",
+        "learning rate of the first step that is taken",
+        "schedule.step() after every scaler.step()",
+        first_rate(heed_skips=False),
+        "schedule.step() only if the step was not skipped",
+        first_rate(heed_skips=True),
+    )
+
+
+def batch_norm_after_skip(*, seed: int = 0) -> Case:
+    """A skipped step leaves BatchNorm's running statistics poisoned.
+
+    Activations that overflow make mean and variance NaN in forward, long before the scaler looks at a gradient. The
+    step is skipped, the buffers stay NaN, and the model fails in evaluation (pytorch/pytorch#88474). Keep a copy of the
+    buffers, and put it back if the step was skipped.
+    """
+
+    def accuracy(restore: bool) -> float:
+        with RandomStream(seed):
+            model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
+        task = load_task("digits-mlp")
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        scaler = DynamicScaler()
+        for step in range(60):
+            inputs, targets = task.batch(seed, step)
+            if step == 40:
+                inputs = inputs * 1e7  # one broken batch
+            buffers = [buffer.clone() for buffer in model.buffers()]
+            _amp_backward(model, (inputs, targets), scaler)
+            scaler.unscale_(optimizer)
+            if scaler.found_inf and restore:
+                for buffer, before in zip(model.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        return _accuracy(model, task.held_out)
+
+    return Case(
+        "One batch of 60 overflows in forward; its step is skipped",
+        "held-out accuracy in evaluation mode",
+        "BatchNorm's buffers are left as the batch made them",
+        accuracy(restore=False),
+        "the buffers from before the batch are put back",
+        accuracy(restore=True),
+    )
+
+
+def adam_eps_in_fp16(*, seed: int = 0) -> Case:
+    """Adam's eps of 1e-8 is zero in fp16.
+
+    With parameters in pure fp16 the squares of small gradients underflow, eps does too, and the first step divides zero
+    by zero (pytorch/pytorch#147437). Keep master weights and states in float32, or choose an eps that fp16 holds, at
+    least 2^-14 so that it is a normal number.
+    """
+
+    def lost(eps: float) -> float:
+        task = load_task("digits-cnn")
+        model = task.seeded_model(seed).half()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=eps)
+        inputs, targets = task.batch(seed, 0)
+        with emulation.arithmetic("cpu"):
+            F.cross_entropy(model(inputs.half()).float(), targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        return float((~weights.isfinite()).float().mean())
+
+    return Case(
+        "One Adam step on fp16 parameters",
+        "share of the weights that are NaN or inf",
+        "eps = 1e-8, the default",
+        lost(1e-8),
+        "eps = 2^-14",
+        lost(2.0**-14),
+    )
+
+
+def resume_without_scaler_state(*, seed: int = 0) -> Case:
+    """A training resumes with a fresh scaler.
+
+    The scale that the hunt had found is forgotten, and found again by skipping one step for each halving. Save and load
+    `scaler.state_dict()` with the rest.
+    """
+    saved = _digits("amp-fp16", seed, loss_weight=2.0**12)
+    for _ in saved.steps(40):
+        pass
+
+    def skipped(with_scaler: bool) -> float:
+        state = copy.deepcopy(saved.state_dict())
+        resumed = _digits("amp-fp16", seed, loss_weight=2.0**12)
+        if not with_scaler:
+            state["scaler"] = resumed.scaler.state_dict()
+        resumed.load_state_dict(state)
+        return float(sum(record.skipped for record in resumed.steps(20)))
+
+    return Case(
+        "A training resumes after 40 steps",
+        "steps skipped of the next 20",
+        "model and optimizer are loaded, the scaler is new",
+        skipped(with_scaler=False),
+        "the scaler's state is loaded too",
+        skipped(with_scaler=True),
+    )
+
+
+def accumulate_with_update(*, seed: int = 0) -> Case:
+    """Gradients are unscaled after every micro-batch of an accumulation.
+
+    What is unscaled already is then divided again with the next micro-batch, and all but the last one's gradient
+    vanish. Accumulate scaled gradients at one scale; unscale, step and update once, after the last.
+    """
+    task = load_task("digits-mlp")
+    batches = [task.batch(seed, step) for step in range(4)]
+
+    def gradient(unscale_each: bool) -> Tensor:
+        model = task.seeded_model(seed)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = DynamicScaler(TorchPolicy(2.0**12))
+        for batch in batches:
+            _amp_backward(model, batch, scaler, parts=len(batches))
+            if unscale_each:
+                scaler.unscale_(optimizer)
+                scaler.update()
+        if not unscale_each:
+            scaler.unscale_(optimizer)
+        return _flat_gradient(model)
+
+    model = task.seeded_model(seed)
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    exact = _flat_gradient(model)
+
+    def error(unscale_each: bool) -> float:
+        return float((gradient(unscale_each) - exact).norm() / exact.norm())
+
+    return Case(
+        "A gradient accumulated over 4 micro-batches, against float32 on all of them",
+        "relative error of the gradient",
+        "unscale_ and update after every micro-batch",
+        error(unscale_each=True),
+        "unscale_ and update once, after the last",
+        error(unscale_each=False),
+    )
+
+
+CASES: dict[str, Callable[..., Case]] = {
+    case.__name__: case
+    for case in (
+        clip_before_unscale,
+        loss_in_16_bits,
+        schedule_after_skip,
+        batch_norm_after_skip,
+        adam_eps_in_fp16,
+        resume_without_scaler_state,
+        accumulate_with_update,
+    )
+}
+
+
+def _digits(recipe: str, seed: int, *, loss_weight: float = 1.0) -> Trainer:
+    task = load_task("digits-mlp", loss_weight=loss_weight)
+    return Trainer(task, Recipe.parse(recipe), seed=seed, device="cpu")
+
+
+def _amp_backward(model: nn.Module, batch: Batch, scaler: DynamicScaler, *, parts: int = 1) -> None:
+    """Forward and backward in fp16 as a GPU computes; the loss is that of one of `parts` micro-batches."""
+    inputs, targets = batch
+    with emulation.arithmetic("cpu"):
+        with emulation.autocast("fp16", "cpu"):
+            loss = F.cross_entropy(model(inputs), targets) / parts
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+
+def _flat_gradient(model: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def _accuracy(model: nn.Module, batch: Batch) -> float:
+    model.eval()
+    with torch.no_grad():
+        return float((model(batch[0]).argmax(-1) == batch[1]).float().mean())
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:.4g}"

@@ -1,0 +1,83 @@
+"""Training modes compared as a textbook compares them, but measured: speed, memory, stability."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mixlab.experiments.ledger import Ledger, dtype_ledger
+from mixlab.recipes import Recipe
+from mixlab.training import StepRecord, Task, Trainer
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """What one recipe did on one task.
+
+    Attributes:
+        recipe: The recipe.
+        ledger: What it keeps.
+        runs: The records of one training for each seed, as emulated on a CPU or native on CUDA.
+        step_s: Median seconds of a step, computed natively by this machine.
+    """
+
+    recipe: Recipe
+    ledger: Ledger
+    runs: tuple[tuple[StepRecord, ...], ...]
+    step_s: float
+
+    @property
+    def finite(self) -> int:
+        """How many runs ended with a finite loss."""
+        return sum(math.isfinite(run[-1].loss) for run in self.runs)
+
+    @property
+    def loss(self) -> tuple[float, float]:
+        """Mean and standard deviation, over the finite runs, of the mean loss of a run's last tenth."""
+        ends = [np.mean([record.loss for record in run[-max(1, len(run) // 10) :]]) for run in self.runs]
+        finite = [float(end) for end in ends if math.isfinite(end)]
+        spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
+        return (float(np.mean(finite)), spread) if finite else (math.nan, math.nan)
+
+    @property
+    def skipped(self) -> float:
+        """The share of steps that were skipped."""
+        return sum(record.skipped for run in self.runs for record in run) / sum(map(len, self.runs))
+
+
+def measure_mode(
+    task: Task,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seeds: Sequence[int] = range(5),
+    device: torch.device | str | None = None,
+) -> ModeResult:
+    """Trains the task under the recipe for each seed, counts what it keeps, and times native steps.
+
+    Args:
+        task, recipe, device: As for `Trainer`.
+        steps: Of each training, at least 1.
+        seeds: One training each.
+    """
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"measure_mode: steps must be a whole number from 1 up, got {steps!r}")
+    if not len(seeds):
+        raise ValueError("measure_mode: seeds must hold at least one seed")
+    runs = tuple(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)) for seed in seeds)
+    ledger = dtype_ledger(task, recipe, seed=seeds[0], device=device)
+    return ModeResult(recipe, ledger, runs, _native_step_s(task, recipe, seeds[0], device))
+
+
+def _native_step_s(task: Task, recipe: Recipe, seed: int, device: torch.device | str | None) -> float:
+    trainer = Trainer(task, recipe, seed=seed, device=device, native=True)
+    seconds: list[float] = []
+    started_s = time.perf_counter()
+    while len(seconds) < 3 or (len(seconds) < 30 and time.perf_counter() - started_s < 0.5):
+        seconds.append(next(trainer.steps(1)).seconds)
+    return float(np.median(seconds[1:]))

@@ -1,0 +1,54 @@
+"""Dtype ledgers side by side: bytes by kind of tensor and format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+from mixlab.experiments import Ledger
+from mixlab.figures.theme import plain, styled
+from mixlab.reports import look, stacked
+
+
+def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Figure:
+    """Draws one bar a ledger: bytes per parameter of what lives from step to step, by kind, labelled with the format.
+
+    Args:
+        ledgers: By label, of one model.
+        whole: Add what lives until backward has used it: casts and activations.
+    """
+    if not ledgers:
+        raise ValueError("ledger_bars: no ledgers; dtype_ledger(task, recipe) makes one")
+    figure = go.Figure()
+    seen = {entry.what for ledger in ledgers.values() for entry in (ledger.entries if whole else ledger.states)}
+    for what in stacked(seen):
+        sizes = [ledger.bytes_of(what) / ledger.numel for ledger in ledgers.values()]
+        figure.add_bar(
+            name=what,
+            x=sizes,
+            y=[plain(label) for label in ledgers],
+            orientation="h",
+            marker={"color": look(what).colour, "pattern": {"shape": look(what).pattern, "fgcolor": "white"}},
+            text=[ledger.format_of(what) if size else "" for ledger, size in zip(ledgers.values(), sizes, strict=True)],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            hovertemplate="%{y}, " + what + ": %{x:.3g} bytes a parameter (%{text})<extra></extra>",
+        )
+    for label, ledger in ledgers.items():
+        total = ledger.bytes / ledger.numel if whole else ledger.bytes_per_parameter
+        figure.add_annotation(
+            x=total, y=plain(label), text=f"<b>{total:.3g}</b>", showarrow=False, xanchor="left", xshift=4
+        )
+    first = next(iter(ledgers.values()))
+    kept = "all that is kept at the end of forward" if whole else "parameters, gradients and optimizer states"
+    title = f"Bytes per parameter: {kept}<br><sub>{first.task}, {first.numel:,} parameters, counted as stored</sub>"
+    figure = styled(figure, title=title, height=230 + 32 * len(ledgers))
+    figure.update_layout(
+        barmode="stack",
+        hovermode="closest",
+        margin={"t": 110, "b": 90},
+        legend={"y": -0.12, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"},
+    )
+    return figure.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="", side="top", showgrid=False)

@@ -1,0 +1,192 @@
+"""What a training loses with moments or weights in fewer bits, as maps of a record of `mixlab measure states`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mixlab.experiments import Setting, weight_settings
+from mixlab.figures.theme import styled
+from mixlab.formats import FP32
+from mixlab.measure import Record
+from mixlab.optimizers import StateRounding
+from mixlab.recipes import STATES, Recipe, StateName
+from mixlab.reports import GREY
+
+# From pale blue over orange to dark red, ever darker, so that it reads in grey too; steep at first, for 1.2 times the
+# loss is a difference to be seen. What is not worse than fp32 is as good as pale.
+_SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
+_WORST = 10.0  # the ratio at the dark end
+_ROUNDINGS: tuple[StateRounding, ...] = ("nearest", "stochastic")
+_WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A setting's final loss over that of fp32 with the same seed: the median, the lowest, the highest."""
+
+    ratio: float
+    text: str
+    hover: str
+
+
+def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
+    """Draws the final loss of every pair of moment formats, as a multiple of that with both in fp32, seed by seed.
+
+    Above: rounded to nearest, below: stochastically. Rows are formats of m, columns of v. A cell says the median over
+    the seeds, and below it the lowest and highest; a darker cell is worse; runs that diverged are counted. Formats of
+    which nothing is recorded have no row and no column.
+
+    Args:
+        record: Of `mixlab measure states`.
+        spike: Whether a gradient was multiplied by 1000.
+
+    Raises:
+        ValueError: The record lacks a run with both moments in fp32, or one of them diverged.
+    """
+    settings = {
+        (m, v, rounding): _moments(m, v, rounding, spike) for m in STATES for v in STATES for rounding in _ROUNDINGS
+    }
+    known = {key for key, setting in settings.items() if _is_recorded(record, setting)}
+    m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
+    base = _base(record, Setting(Recipe(), spike=spike))
+    titles = ["moments rounded to nearest", "moments rounded stochastically"]
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
+    for place, rounding in enumerate(_ROUNDINGS, start=1):
+        rows = [[_cell(record, settings[m, v, rounding], base) for v in v_formats] for m in m_formats]
+        figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=place, col=1)
+    after = ", after a gradient spike" if spike else ", without a gradient spike"
+    spiked = f", gradients × 1000 at step {record.parameters['spike at step']}" if spike else ""
+    figure = _finished(
+        figure, f"Final loss as a multiple of fp32's{after}", record, spiked, rows=2 * len(m_formats) + 1
+    )
+    figure.update_xaxes(title="second moment v", row=2, col=1)
+    return figure.update_yaxes(title="first moment m")
+
+
+def weight_map(record: Record) -> go.Figure:
+    """Draws the final loss of five ways to store weights at two learning rates, as a multiple of that in fp32.
+
+    Raises:
+        ValueError: The record lacks a run in fp32 without a spike, or one of them diverged.
+    """
+    settings = weight_settings()
+    rates = sorted({setting.lr for setting in settings})
+    rows = [
+        [
+            _cell(record, setting, _base(record, Setting(Recipe(), setting.lr, spike=False)))
+            for setting in settings
+            if setting.lr == rate
+        ]
+        for rate in rates
+    ]
+    figure = go.Figure(_heat(rows, list(_WEIGHTS), [f"lr {rate:g}" for rate in rates]))
+    title = "Final loss by the weights' storage, as a multiple of fp32's"
+    return _finished(figure, title, record, rows=len(rates)).update_xaxes(title="weights, with fp32 moments")
+
+
+def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -> Setting:
+    rounded = {m, v} != {FP32}
+    recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding=rounding if rounded else "nearest")
+    return Setting(recipe, spike=spike)
+
+
+def _losses(record: Record, setting: Setting) -> tuple[float, ...]:
+    name = f"{setting}, loss"
+    return next((series.samples for series in record.series if series.name == name), ())
+
+
+def _diverged(record: Record, setting: Setting) -> str:
+    """Returns "2 of 5 runs", or nothing."""
+    return str(record.parameters.get(str(setting), "")).removeprefix("diverged: ")
+
+
+def _is_recorded(record: Record, setting: Setting) -> bool:
+    return bool(_losses(record, setting) or _diverged(record, setting))
+
+
+def _base(record: Record, setting: Setting) -> tuple[float, ...]:
+    losses = _losses(record, setting)
+    if not losses or _diverged(record, setting):
+        raise ValueError(
+            f"the record has no loss of {setting!s} in every seed to compare with; mixlab measure states makes one"
+        )
+    return losses
+
+
+def _cell(record: Record, setting: Setting, base: Sequence[float]) -> _Cell:
+    diverged = _diverged(record, setting)
+    if diverged:
+        words = f"{setting}: {diverged} diverged"
+        return _Cell(math.inf, f"<b>NaN</b><br>{_small(diverged.removesuffix(' runs'))}", words)
+    losses = _losses(record, setting)
+    if not losses:
+        return _Cell(math.nan, "", f"{setting}: not recorded")
+    ratios = [loss / other for loss, other in zip(losses, base, strict=True)]
+    middle, low, high = (_short(number) for number in (float(np.median(ratios)), min(ratios), max(ratios)))
+    words = f"{setting}: loss {np.median(losses):.3g}, {low} to {high} times that of fp32, {len(losses)} seeds"
+    return _Cell(float(np.median(ratios)), f"<b>{middle}</b><br>{_small(f'{low}–{high}')}", words)
+
+
+def _short(ratio: float) -> str:
+    """Writes a ratio in five characters at most."""
+    if ratio < 9999.5:
+        return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
+    digit, _, exponent = f"{ratio:.0e}".partition("e")
+    return f"{digit}e{int(exponent)}"
+
+
+def _small(text: str) -> str:
+    return f'<span style="font-size:10px">{text}</span>'
+
+
+def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Sequence[str]) -> go.Heatmap:
+    def shade(cell: _Cell) -> float | None:
+        return None if math.isnan(cell.ratio) else math.log(min(max(cell.ratio, 1.0), _WORST))
+
+    return go.Heatmap(
+        z=[[shade(cell) for cell in row] for row in rows],
+        x=list(columns),
+        y=list(labels),
+        text=[[cell.text for cell in row] for row in rows],
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        customdata=[[cell.hover for cell in row] for row in rows],
+        hovertemplate="%{customdata}<extra></extra>",
+        zmin=0,
+        zmax=math.log(_WORST),
+        colorscale=_SCALE,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+    )
+
+
+def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
+    """Styles the figure, and says below it where the numbers come from, in lines that fit into 600 pixels."""
+    runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
+    words = "in a cell: the median over the seeds, below it the lowest–highest"
+    figure = styled(figure, title=title, height=230 + 44 * rows)
+    figure.update_layout(hovermode="closest", margin={"t": 85, "b": 160, "l": 90, "r": 15}, font={"color": GREY})
+    figure.add_annotation(
+        text=f"{words}<br>{runs}<br>{record.summary}",
+        font={"size": 11},
+        align="left",
+        showarrow=False,
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=0,
+        xanchor="left",
+        yanchor="top",
+        xshift=-85,
+        yshift=-80,
+    )
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(
+        showgrid=False, tickfont={"size": 12}, tickangle=0, title={"standoff": 12}
+    )

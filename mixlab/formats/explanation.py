@@ -1,0 +1,200 @@
+"""How one number becomes a value of a format, step by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+
+from mixlab.formats.format import Code, Format, as_float
+from mixlab.formats.rounding import Overflow, round_to
+
+Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One rounding to nearest, ties to even, taken apart; `str()` tells it in words.
+
+    Attributes:
+        value: What came, as a float64.
+        format: Where it went.
+        result: The code that it became; None where the format has no code for it (NaN in a format without).
+        outcome: "exact" (it is a value of the format), "rounded", "underflow" (became zero), "overflow" (beyond the
+            format's largest value), or "nan".
+        exponent: The value lies in [2^exponent, 2^(exponent + 1)); None for zero, inf and NaN.
+        gap: The distance between the format's values there; NaN for inf and NaN.
+        below, above: The format's values next to it, on either side; both itself if exact.
+        tie: Whether it lies in the middle of them, so that the even one was taken.
+        relative_error: |result - value| / |value|; 0 for zero, NaN for inf and NaN.
+    """
+
+    value: float
+    format: Format
+    result: Code | None
+    outcome: Outcome
+    exponent: int | None
+    gap: float
+    below: float
+    above: float
+    tie: bool
+    relative_error: float
+
+    def __str__(self) -> str:
+        return "\n".join(_sentences(self))
+
+
+def explain(value: float, fmt: Format | str, *, overflow: Overflow | None = None) -> Explanation:
+    """Returns why `value` becomes what it becomes in `fmt`, rounded to nearest, ties to even.
+
+    Args:
+        value: A number; also inf or NaN.
+        fmt: The format, or its name.
+        overflow: As in `round_to`; None for what hardware most often does: "inf" where the format has it, else
+            "saturate".
+
+    Raises:
+        TypeError, ValueError: As `round_to`; `value` is no number.
+
+    >>> print(explain(957, "e4m3b4"))
+    957 in e4m3b4 (1 sign, 4 exponent, 3 mantissa bits, bias 4):
+    1. Binade: 2^9 <= 957 < 2^10, where neighbours are 2^(9-3) = 64 apart.
+    2. Neighbours: 896 and 960.
+    3. Nearest: 957 is 3 from 960 and 61 from 896, so it becomes 960.
+    4. Stored: 0 1101 111, that is 1.875 x 2^9. Relative error 0.31 %.
+    """
+    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"explain: value must be a number, got {value!r}")
+    value = as_float(value, "explain")
+    if isinstance(fmt, Format) and overflow is None:
+        overflow = "inf" if fmt.has_inf else "saturate"
+    rounded = float(round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow or "saturate"))
+    representable = not math.isnan(rounded) or fmt.has_nan
+    return Explanation(
+        value=value,
+        format=fmt,
+        result=fmt.decode(fmt.encode(rounded)) if representable else None,
+        outcome=_outcome(value, rounded, fmt),
+        exponent=math.frexp(value)[1] - 1 if value and math.isfinite(value) else None,
+        gap=fmt.ulp(value),
+        below=rounded if rounded == value else fmt.next_down(value),
+        above=rounded if rounded == value else fmt.next_up(value),
+        tie=_is_tie(value, fmt),
+        relative_error=_relative_error(value, rounded),
+    )
+
+
+def _outcome(value: float, rounded: float, fmt: Format) -> Outcome:
+    if math.isnan(value):
+        return "nan"
+    if rounded == value:
+        return "exact"
+    if abs(value) >= fmt.overflow_threshold:
+        return "overflow"
+    return "rounded" if rounded else "underflow"
+
+
+def _is_tie(value: float, fmt: Format) -> bool:
+    below, above = fmt.next_down(value), fmt.next_up(value)
+    if not all(map(math.isfinite, (value, below, above))) or fmt.ulp(value) == 0:
+        return False
+    inside = (Fraction(value) / Fraction(fmt.ulp(value))).denominator != 1
+    return inside and Fraction(value) - Fraction(below) == Fraction(above) - Fraction(value)
+
+
+def _relative_error(value: float, rounded: float) -> float:
+    if not math.isfinite(value):
+        return math.nan
+    return abs(rounded - value) / abs(value) if value else 0.0
+
+
+def _sentences(e: Explanation) -> list[str]:
+    fmt = e.format
+    title = (
+        f"{_text(e.value)} in {fmt} (1 sign, {fmt.exponent_bits} exponent, {fmt.mantissa_bits} mantissa bits, "
+        f"bias {fmt.bias}):"
+    )
+    steps = [*_binade(e), *_choice(e), _stored(e)]
+    return [title, *(f"{number}. {step}" for number, step in enumerate(steps, 1))]
+
+
+def _binade(e: Explanation) -> list[str]:
+    if e.exponent is None:
+        return []
+    fmt, size = e.format, _text(abs(e.value))
+    binade = f"2^{e.exponent} <= {size} < 2^{e.exponent + 1}"
+    if e.exponent > fmt.max_exponent:
+        return [f"Binade: {binade}. The format ends in the binade of 2^{fmt.max_exponent}."]
+    if e.exponent >= fmt.min_exponent:
+        power = f"2^({e.exponent}-{fmt.mantissa_bits})"
+        return [f"Binade: {binade}, where neighbours are {power} = {_text(e.gap)} apart."]
+    small = f"Binade: {binade}, below the smallest normal value 2^{fmt.min_exponent}"
+    if not fmt.has_subnormals:
+        return [f"{small}. The format has no subnormals: there is only 0 down there."]
+    return [f"{small}. Subnormal values are all {_text(e.gap)} = 2^{fmt.min_exponent - fmt.mantissa_bits} apart."]
+
+
+def _choice(e: Explanation) -> list[str]:
+    fmt, value = e.format, _text(e.value)
+    if e.outcome == "nan":
+        return ["NaN stays NaN." if fmt.has_nan else f"{fmt} has no code for NaN; a tensor keeps NaN all the same."]
+    if e.outcome == "exact" and math.copysign(1, e.value) != math.copysign(1, e.below):
+        return [f"{fmt} has no negative zero: {value} becomes 0."]
+    if e.outcome == "exact":
+        return [f"{value} is a value of {fmt}: nothing is lost."]
+    assert e.result is not None
+    result = _text(e.result.value)
+    if e.outcome == "overflow":
+        limit = fmt.overflow_threshold
+        where = f"from {_text(limit)} on" if fmt.max + fmt.ulp(fmt.max) / 2 == limit else f"above {limit:.6g}"
+        return [f"Overflow: the largest value is {_text(fmt.max)}; {where}, all is out of range. It becomes {result}."]
+    below, above = _text(e.below), _text(e.above)
+    if abs(e.value) > fmt.max:
+        return [f"Neighbours: {_text(fmt.max)} is the largest value; the next would round up from "
+                f"{_text(fmt.overflow_threshold)} on.", f"Nearest: it becomes {result}."]  # fmt: skip
+    neighbours = f"Neighbours: {below} and {above}."
+    if e.tie:
+        nearest = f"Tie: {value} lies in the middle, so it becomes the one with the even last bit, {result}."
+    else:
+        near, far = sorted((e.below, e.above), key=lambda v: abs(Fraction(v) - Fraction(e.value)))
+        near_by, far_by = (_text(float(abs(Fraction(v) - Fraction(e.value)))) for v in (near, far))
+        nearest = (
+            f"Nearest: {value} is {near_by} from {_text(near)} and {far_by} from {_text(far)}, so it becomes {result}."
+        )
+    if e.outcome == "underflow":
+        nearest += f" Underflow: half of the smallest value, {_text(fmt.smallest_subnormal / 2)}, and less become zero."
+    return [neighbours, nearest]
+
+
+def _stored(e: Explanation) -> str:
+    if e.result is None:
+        return "Stored: nothing, there is no such code."
+    fmt, code = e.format, e.result
+    fields = f"{code.sign} {code.exponent_field:0{fmt.exponent_bits}b} {code.mantissa_field:0{fmt.mantissa_bits}b}"
+    meaning = {
+        "zero": "zero",
+        "inf": "infinity",
+        "nan": "NaN",
+        "subnormal": f"{_text(code.mantissa_field * fmt.eps)} x 2^{fmt.min_exponent}, a subnormal",
+        "normal": f"{_text(1 + code.mantissa_field * fmt.eps)} x 2^{code.exponent_field - fmt.bias}",
+    }[code.kind]
+    minus = "-" if code.sign and code.kind not in ("nan",) else ""
+    error = f" Relative error {_percent(e.relative_error)}." if e.relative_error > 0 and code.kind != "inf" else ""
+    return f"Stored: {fields}, that is {minus}{meaning}.{error}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.2g} %"
+
+
+def _text(value: float) -> str:
+    """Writes a number short, and in full if it is a whole one."""
+    if value == 0:
+        return "-0" if math.copysign(1, value) < 0 else "0"
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.10g}"

@@ -1,0 +1,38 @@
+"""Loss scalers, and the policies that move a loss scale in torch, apex, Megatron and DeepSpeed."""
+
+from mixlab.loss_scaling.game import Game, Result, Score, Window
+from mixlab.loss_scaling.policies import (
+    ApexPolicy,
+    DeepSpeedPolicy,
+    MegatronPolicy,
+    MinimumScaleError,
+    ScaleHistory,
+    ScalePolicy,
+    ScaleState,
+    TorchPolicy,
+    hunt,
+    simulate,
+)
+from mixlab.loss_scaling.scalers import DynamicScaler, NoScaler, OnOverflow, Scaler, StaticScaler
+
+__all__ = [
+    "ApexPolicy",
+    "DeepSpeedPolicy",
+    "DynamicScaler",
+    "Game",
+    "MegatronPolicy",
+    "MinimumScaleError",
+    "NoScaler",
+    "OnOverflow",
+    "Result",
+    "ScaleHistory",
+    "ScalePolicy",
+    "ScaleState",
+    "Scaler",
+    "Score",
+    "StaticScaler",
+    "TorchPolicy",
+    "Window",
+    "hunt",
+    "simulate",
+]

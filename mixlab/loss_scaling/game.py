@@ -1,0 +1,218 @@
+"""The reader as the loss scaler: the usable scales of a training, played step by step, and what policies make of them.
+
+Three moves, one a step: the scale is halved, kept or doubled, then the step is taken at it, and only then is it seen
+which scales were usable. A step is lost if its scale was too large (skipped) or too small (underflowed).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Literal
+
+from mixlab.loss_scaling.policies import (
+    ApexPolicy,
+    DeepSpeedPolicy,
+    MegatronPolicy,
+    ScaleHistory,
+    ScalePolicy,
+    TorchPolicy,
+    hunt,
+)
+
+Move = Literal["halve", "keep", "double"]
+Outcome = Literal["good", "skipped", "underflowed"]
+Window = tuple[float, float]
+
+MOVES: dict[str, int] = {"halve": -1, "keep": 0, "double": 1}
+INIT_EXPONENTS = range(25)  # what all four policies take: DeepSpeed stops below 2^0, apex above 2^24
+GROWTH_INTERVAL = 8  # of the policies: with their default of 1000 and more, none would grow in so short a game
+READER = "you"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many steps went well, were skipped because of an overflow, and lost their small gradients."""
+
+    good: int = 0
+    skipped: int = 0
+    underflowed: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.skipped + self.underflowed
+
+    @property
+    def played(self) -> int:
+        return self.good + self.lost
+
+    def __str__(self) -> str:
+        return f"{self.skipped} skipped, {self.underflowed} underflowed, {self.good} good"
+
+
+@dataclass(frozen=True)
+class Game:
+    """A game, between two moves; `play` returns the next one.
+
+        game = Game([(8, 15), (8, 13)], init_exponent=14)
+        game.play("halve").play("keep").score
+
+    Args:
+        windows: The usable exponents (low, high) of each step, e.g. of `usable_window`.
+        init_exponent: k of the scale 2^k before the first move, in `INIT_EXPONENTS`.
+        exponents: k of the scale at each step that was played.
+
+    Raises:
+        ValueError: No window, one that is no pair of numbers (low, high), or an exponent that is not allowed.
+    """
+
+    windows: tuple[Window, ...]
+    init_exponent: int = 16
+    exponents: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windows", _checked(self.windows))
+        if type(self.init_exponent) is not int or self.init_exponent not in INIT_EXPONENTS:
+            raise ValueError(
+                f"Game: init_exponent must be a whole number from {INIT_EXPONENTS[0]} to {INIT_EXPONENTS[-1]}, "
+                f"got {self.init_exponent!r}"
+            )
+
+    @property
+    def exponent(self) -> int:
+        """k of the present scale."""
+        return self.exponents[-1] if self.exponents else self.init_exponent
+
+    @property
+    def over(self) -> bool:
+        return len(self.exponents) == len(self.windows)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of each step that was played."""
+        pairs = zip(self.exponents, self.windows, strict=False)  # the windows to come stay unseen
+        return tuple(judge(2.0**exponent, window) for exponent, window in pairs)
+
+    @property
+    def score(self) -> Score:
+        return score_of(self.outcomes)
+
+    def play(self, move: str) -> Game:
+        """Returns the game after a move and the step that follows it.
+
+        Raises:
+            ValueError: There is no such move, or the game is over.
+        """
+        if not isinstance(move, str) or move not in MOVES:
+            raise ValueError(f"Game: a move must be one of {', '.join(MOVES)}, got {move!r}")
+        if self.over:
+            raise ValueError(f"Game: all {len(self.windows)} steps are played; start a new game")
+        return replace(self, exponents=(*self.exponents, self.exponent + MOVES[move]))
+
+    def __str__(self) -> str:
+        return f"step {len(self.exponents)} of {len(self.windows)}: {self.score}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a player made of a game.
+
+    Attributes:
+        player: Its name.
+        score: Of the steps it took.
+        steps: All there were.
+        history: The policy's scales; None for the reader.
+    """
+
+    player: str
+    score: Score
+    steps: int
+    history: ScaleHistory | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many steps did not go well; those after a policy gave up are lost too."""
+        return self.steps - self.score.good
+
+    @property
+    def note(self) -> str:
+        """Where the player gave up, or an empty text."""
+        gave_up = self.history is not None and self.history.error
+        return f"gave up at step {self.score.played}" if gave_up else ""
+
+
+def policies(
+    init_scale: float, *, growth_interval: int, hysteresis: int = 2, consecutive_hysteresis: bool = False
+) -> dict[str, ScalePolicy]:
+    """Returns the four policies by name, with the same knobs where they have them."""
+    return {
+        "torch": TorchPolicy(init_scale, growth_interval=growth_interval),
+        "apex": ApexPolicy(init_scale, growth_interval=growth_interval),
+        "Megatron": MegatronPolicy(init_scale, growth_interval=growth_interval, hysteresis=hysteresis),
+        "DeepSpeed": DeepSpeedPolicy(
+            init_scale,
+            growth_interval=growth_interval,
+            hysteresis=hysteresis,
+            consecutive_hysteresis=consecutive_hysteresis,
+        ),
+    }
+
+
+def judge(scale: float, window: Window) -> Outcome:
+    """Returns what becomes of a step at a scale.
+
+    >>> judge(1024.0, (8, 10)), judge(1025.0, (8, 10)), judge(128.0, (8, 10))
+    ('good', 'skipped', 'underflowed')
+    """
+    low, high = window
+    if scale > 2.0**high:
+        return "skipped"
+    return "underflowed" if scale < 2.0**low else "good"
+
+
+def score_of(outcomes: Iterable[Outcome]) -> Score:
+    counts = Counter(outcomes)
+    return Score(counts["good"], counts["skipped"], counts["underflowed"])
+
+
+def results(game: Game) -> tuple[Result, ...]:
+    """Returns the reader's result, and those of the policies on the same windows from the same scale.
+
+    A policy starts with its scale as it is; the reader has one move before the first step.
+    """
+    limits = [2.0**high for _, high in game.windows]
+    found = [Result(READER, game.score, len(game.windows))]
+    for name, policy in policies(2.0**game.init_exponent, growth_interval=GROWTH_INTERVAL).items():
+        history = hunt(policy, limits)
+        taken = zip(history.scales[: len(history.overflows)], game.windows, strict=False)
+        score = score_of(judge(scale, window) for scale, window in taken)
+        found.append(Result(name, score, len(game.windows), history))
+    return tuple(found)
+
+
+def fewest_lost(found: Sequence[Result]) -> tuple[str, ...]:
+    """Returns the players with the fewest lost steps."""
+    fewest = min(result.lost for result in found)
+    return tuple(result.player for result in found if result.lost == fewest)
+
+
+def _checked(windows: Iterable[Window]) -> tuple[Window, ...]:
+    if not isinstance(windows, Iterable) or isinstance(windows, str):
+        raise ValueError(f"Game: windows must be a list of pairs (low, high), got {windows!r}")
+    checked = tuple(_checked_window(step, window) for step, window in enumerate(windows))
+    if not checked:
+        raise ValueError("Game: windows is empty; give one pair (low, high) of exponents a step")
+    return checked
+
+
+def _checked_window(step: int, window: object) -> Window:
+    pair = tuple(window) if isinstance(window, Iterable) and not isinstance(window, str) else ()
+    numbers = [float(x) for x in pair if isinstance(x, Real) and not isinstance(x, bool)]
+    if len(pair) != 2 or len(numbers) != 2 or not -1000 <= numbers[0] <= numbers[1] <= 1000:
+        raise ValueError(
+            f"Game: window {step} must be a pair (low, high) of exponents from -1000 to 1000, low not above high, got "
+            f"{window!r}"
+        )
+    return numbers[0], numbers[1]

@@ -1,0 +1,29 @@
+"""What was measured here, and the records that it is kept as."""
+
+from mixlab.measure.casts import measure_cast
+from mixlab.measure.emulation import measure_emulation
+from mixlab.measure.matmul import MatmulSpeed, matmul_speeds
+from mixlab.measure.memory import differences, measure_memory, median_and_worst
+from mixlab.measure.optimizers import measure_optimizer
+from mixlab.measure.record import Record, Series, shipped
+from mixlab.measure.states import measure_states
+from mixlab.measure.step_memory import RealStep, real_steps
+from mixlab.measure.training import measure_train
+
+__all__ = [
+    "MatmulSpeed",
+    "RealStep",
+    "Record",
+    "Series",
+    "differences",
+    "matmul_speeds",
+    "measure_cast",
+    "measure_emulation",
+    "measure_memory",
+    "measure_optimizer",
+    "measure_states",
+    "measure_train",
+    "median_and_worst",
+    "real_steps",
+    "shipped",
+]

@@ -1,0 +1,269 @@
+"""The memory of training steps that are really taken: what traces are held against.
+
+On CUDA the caching allocator keeps the account. A CPU's allocator keeps none, and torch's profiler logs what it does.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._C._profiler import _ExperimentalConfig
+from torch.autograd import (  # type: ignore[attr-defined]
+    ProfilerConfig,
+    ProfilerState,
+    _disable_profiler_legacy,
+    _enable_profiler_legacy,
+)
+from torch.autograd.profiler import record_function
+
+from mixlab import emulation
+from mixlab.formats import FP32
+from mixlab.loss_scaling.scalers import unscale_without_reading_
+from mixlab.memory.allocation_log import freed_by_reference_counts
+from mixlab.memory.traced_step import PHASES, PhaseName
+from mixlab.memory.tracing import Loss, cross_entropy
+from mixlab.optimizers import state_tensors
+from mixlab.process import ONEDNN
+from mixlab.recipes import Recipe
+from mixlab.training import Batch, MakeOptimizer, OptimizerName, make_optimizer
+
+_BLOCK = 512  # bytes that CUDA's caching allocator rounds up to a multiple of
+
+
+@dataclass
+class RealStep:
+    """What one step was seen to need, in bytes; named as in a `mixlab.memory.traced_step.Trace`.
+
+    Attributes:
+        phase_peaks, after: The most of each phase, and what was alive at its end.
+        parameters, gradients, states, batch: Counted from the tensors themselves; "batch" with buffers and, where they
+            lie on the device, the optimizer's counters of steps.
+        requested: The most of the step as it was asked for; CUDA's caching allocator gives out blocks that are a little
+            larger, up to 1 MiB each. 0 on a CPU, as the next two are.
+        reserved: The most that the caching allocator held, from the first step on.
+        workspaces: Of cuBLAS, which the caching allocator counts all the time.
+    """
+
+    phase_peaks: dict[PhaseName, int] = field(default_factory=dict)
+    after: dict[PhaseName, int] = field(default_factory=dict)
+    parameters: int = 0
+    gradients: int = 0
+    states: int = 0
+    batch: int = 0
+    requested: int = 0
+    reserved: int = 0
+    workspaces: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most of the step, with workspaces: what `torch.cuda.max_memory_allocated` says."""
+        return max(self.phase_peaks.values())
+
+
+def real_steps(
+    make_model: Callable[[], nn.Module],
+    batch: Batch,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    loss: Loss = cross_entropy,
+    optimizer: OptimizerName | MakeOptimizer = "adam",
+    count: int = 1,
+) -> list[RealStep]:
+    """Takes the steps that `mixlab.memory.tracing.trace` traces, and returns what each but the first was seen to need.
+
+    Each is that of a `Trainer`, without what that keeps for its records: no accuracy and no norm of gradients. It is
+    taken whatever the gradients are. A CPU computes with its own 16-bit products, by torch's own kernels: those of
+    oneDNN allocate scratch memory, how much depends on the CPU. Convolutions allocate some with either.
+
+    Args:
+        make_model: Returns a new model in float32 on the CPU.
+        batch: (inputs, targets) on the CPU.
+        recipe: Of the training.
+        device: "cpu" or "cuda", on which nothing else may be allocated or freed meanwhile.
+        loss, optimizer: As for `trace`.
+        count: Steps after the first.
+    """
+    gc.collect()  # what others left behind shall not be freed while an account is kept
+    account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
+    seen = [RealStep() for _ in range(1 + count)]
+    with freed_by_reference_counts(), account:
+        training = _Training(make_model, batch, recipe, device, loss, optimizer)
+        gc.collect()  # what the model's making left behind
+        for step in seen:
+            training.run(account.begin, step)
+    phases = account.phases()
+    for step in seen:
+        for phase in PHASES:
+            level = next(phases)
+            step.phase_peaks[phase], step.after[phase] = level.most, level.end
+            step.requested = max(step.requested, level.requested)
+        step.reserved, step.workspaces = account.reserved, account.workspaces
+    return seen[1:]
+
+
+class _Level(NamedTuple):
+    """Bytes of a phase: the most, what is left at its end, and the most that was asked for."""
+
+    most: int
+    end: int
+    requested: int = 0
+
+
+class _Training:
+    """What a step needs, on the device."""
+
+    def __init__(
+        self,
+        make_model: Callable[[], nn.Module],
+        batch: Batch,
+        recipe: Recipe,
+        device: torch.device,
+        loss: Loss,
+        optimizer: OptimizerName | MakeOptimizer,
+    ) -> None:
+        self.recipe, self.device, self.loss = recipe, device, loss
+        self.model = make_model().to(device, recipe.weights.dtype)
+        inputs, targets = batch
+        # A copy, so that the account knows of it on a CPU too.
+        self.inputs = inputs.to(device, recipe.weights.dtype if inputs.is_floating_point() else None, copy=True)
+        self.targets = targets.to(device, copy=True)
+        self.parameters = list(self.model.parameters())
+        if recipe.gradients != recipe.weights:
+            for parameter in self.parameters:
+                parameter.grad_dtype = recipe.gradients.dtype
+        generator = torch.Generator(device)
+        self.optimizer = make_optimizer(self.parameters, recipe, optimizer, generator=generator, owner="real_steps")
+        self.scaler = recipe.make_scaler()
+        self.compute = recipe.compute if recipe.autocast else FP32
+
+    def run(self, begin: Callable[[str], None], seen: RealStep) -> None:
+        """Takes a step, says where its phases begin, and counts tensors."""
+        begin("forward")
+        with self._arithmetic():
+            with emulation.autocast(self.compute, self.device):
+                loss = self.loss(self.model(self.inputs), self.targets)
+            begin("backward")
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        del loss
+        seen.parameters = self._bytes(self.parameters)
+        seen.gradients = self._bytes(parameter.grad for parameter in self.parameters)
+        begin("step")
+        if self.recipe.scaler != "none":
+            unscale_without_reading_(self.optimizer, self.scaler.get_scale(), allow_fp16=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        begin("end")
+        seen.states = self._bytes(state for _, state in state_tensors(self.optimizer))
+        counters = (state.get("step") for state in self.optimizer.state.values())
+        seen.batch = self._bytes([self.inputs, self.targets, *self.model.buffers(), *counters])
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        if self.device.type == "cpu":
+            with ONEDNN.held(False):
+                yield
+            return
+        with emulation.arithmetic(self.device, self.recipe.compute):
+            yield
+
+    def _bytes(self, tensors: Iterable[Tensor | Any]) -> int:
+        """Returns the memory of all tensors among these that lie on the device, each block once, as it is given out."""
+        granule = _BLOCK if self.device.type == "cuda" else 1
+        storages = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in tensors
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device.type
+        }
+        return sum(-(-size // granule) * granule for size in storages.values())
+
+
+class _OnCuda:
+    """What the caching allocator says, above what it had given out before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.reserved = self.workspaces = 0
+        self._phases: list[_Level] = []
+        self._began = False
+
+    def __enter__(self) -> None:
+        gc.collect()
+        _clear_workspaces()
+        torch.cuda.empty_cache()
+        self._before = torch.cuda.memory_stats(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def __exit__(self, *_error: object) -> None:
+        allocated = torch.cuda.memory_allocated(self.device)
+        _clear_workspaces()
+        self.workspaces = allocated - torch.cuda.memory_allocated(self.device)
+
+    def begin(self, phase: str) -> None:
+        """Ends the phase that was, if one was, and begins another; "end" begins none."""
+        if self._began:
+            most, end = self._more("allocated_bytes", "peak"), self._more("allocated_bytes", "current")
+            self._phases.append(_Level(most, end, self._more("requested_bytes", "peak")))
+        self.reserved = max(self.reserved, self._more("reserved_bytes", "peak"))
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._began = phase != "end"
+
+    def phases(self) -> Iterator[_Level]:
+        """Yields those of all steps, in order."""
+        return iter(self._phases)
+
+    def _more(self, what: str, when: str) -> int:
+        now = torch.cuda.memory_stats(self.device)
+        return int(now.get(f"{what}.all.{when}", 0) - self._before.get(f"{what}.all.current", 0))
+
+
+class _OnCpu:
+    """What the profiler's log of this thread says, from before the model was made.
+
+    That of `torch.profiler` is the same, but makes torch 2.13 write to the process's stderr.
+    """
+
+    reserved = workspaces = 0
+
+    def __enter__(self) -> None:
+        self._events: list[Any] = []
+        config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
+        _enable_profiler_legacy(config)
+
+    def __exit__(self, *error: object) -> None:
+        self._events = [event for thread in _disable_profiler_legacy() for event in thread]
+
+    def begin(self, phase: str) -> None:
+        """As of `_OnCuda`."""
+        with record_function(_MARK + phase):
+            pass
+
+    def phases(self) -> Iterator[_Level]:
+        """As of `_OnCuda`."""
+        deltas, marks = [0], []
+        for event in self._events:
+            if event.kind() == "memory_alloc":
+                deltas.append(event.cpu_memory_usage())
+            elif event.kind() == "push" and event.name().startswith(_MARK):
+                marks.append((event.name().removeprefix(_MARK), len(deltas) - 1))
+        levels = np.cumsum(deltas)
+        for (phase, first), (_, last) in pairwise(marks):
+            if phase != "end":
+                yield _Level(int(levels[first : last + 1].max()), int(levels[last]))
+
+
+_MARK = "mixlab: "
+
+
+def _clear_workspaces() -> None:
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()

@@ -1,0 +1,330 @@
+"""The engine of `mixlab.memory.tracing`: every storage that is born and dies while fake tensors go through a step.
+
+Fake tensors have shapes and storages without memory behind them (`torch._subclasses.FakeTensorMode`), and die as real
+ones do: by reference counts. So the log of their storages is that of a real step, whatever its size.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES
+from mixlab.memory.eager_ops import overwrites_own
+from mixlab.memory.fakes import Results
+from mixlab.optimizers.layout import is_dense
+from mixlab.process import COLLECTOR
+
+Phase = Literal["start", "forward", "backward", "step"]
+
+MODEL, LOSS, OPTIMIZER = "(model)", "(loss)", "(optimizer)"  # in the place of a module's path
+
+_GRANULE = 512  # bytes
+_CAST = torch.ops.aten._to_copy.default
+_ADD = torch.ops.aten.add.Tensor
+_DEVICE = torch.ops.prim.device.default
+_INPLACE = getattr(torch.Tag, "inplace", None)  # from torch 2.13 on
+
+
+class Block(NamedTuple):
+    """One allocation.
+
+    Attributes:
+        bytes: Its size.
+        category: What it holds: "parameters", "gradients", a state of the optimizer, "activations", ...
+        op: Whose result it is.
+        phase: In which it was born.
+        module: Path of the module that was at work, or whose backward was: "(model)" of the model itself, "(loss)" or
+            "(optimizer)" outside of it.
+        born, died: Places in the log; a block that outlives it has died = -1.
+    """
+
+    bytes: int
+    category: str
+    op: str
+    phase: Phase
+    module: str
+    born: int
+    died: int
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Logs the storages of all results while it is active, on top of a `FakeTensorMode`.
+
+    Whether something is an activation shows at the end of a forward pass, or of a part of it that is computed again in
+    backward: it is what is still alive then.
+
+    Args:
+        mode: The active one.
+        as_on: "cuda": sizes are multiples of 512 bytes, as CUDA's caching allocator gives them. "cpu": to the byte, and
+            with what a CPU's arithmetic allocates while it runs: Python's numbers as tensors, and copies of operands in
+            the dtype in which it computes.
+
+    Attributes:
+        log: The number of a block for its birth, ~number for its death, in order.
+        spans: (phase, first place in the log) of each phase, in order.
+        failed: (op, module) of the last op that raised an error.
+        host_scalars: Whether 0-dimensional results of an optimizer's step lie in the host's memory and are left out.
+    """
+
+    def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        _holders_of_a_lone_gradient()  # looks at fake tensors of its own, so not while others are traced
+        self.results = Results(mode, as_on=as_on)
+        self.granule = _GRANULE if as_on == "cuda" else 1
+        self.copies_operands = as_on == "cpu"
+        self.host_scalars = False
+        self.log: list[int] = []
+        self.spans: list[tuple[Phase, int]] = [("start", 0)]
+        self.failed: tuple[str, str] | None = None
+        self._live: dict[int, tuple[int, int, weakref.ref[Any]]] = {}  # by storage: number, bytes, what tells its death
+        self._blocks: list[list[Any]] = []  # the fields of `Block`
+        self._young: list[int] = []  # born in the forward pass that is going on, or in its recomputation
+        self._modules: list[str] = []
+        self._makers: list[int] = []  # by block: the number of autograd's node in whose backward it was born, or -1
+        self._nodes: tuple[list[int], list[str]] = ([], [])  # from which number of autograd's nodes on which module
+
+    @property
+    def phase(self) -> Phase:
+        return self.spans[-1][0]
+
+    @property
+    def module(self) -> str:
+        """The path of the module whose forward or backward is at work."""
+        if self._modules:
+            return self._modules[-1]
+        if self.phase == "step":
+            return OPTIMIZER
+        if self.phase == "backward" and (node := torch._C._current_autograd_node()) is not None:
+            place = bisect_right(self._nodes[0], node._sequence_nr()) - 1
+            return self._nodes[1][place] if place >= 0 else LOSS
+        return LOSS
+
+    def blocks(self) -> tuple[Block, ...]:
+        return tuple(Block(*fields) for fields in self._blocks)
+
+    def begin(self, phase: Phase) -> None:
+        """Ends the phase that was, and begins another."""
+        self._settle()
+        self.spans.append((phase, len(self.log)))
+        if phase == "forward":
+            self._nodes = ([], [])
+
+    def close(self) -> None:
+        """Forgets what is alive: what dies from now on is not logged."""
+        self._settle()
+        self._live.clear()
+
+    def tag(self, tensor: Tensor, category: str) -> None:
+        """Says what a tensor holds; one that was not seen yet is born by that."""
+        number = self._see(tensor, "")
+        if number is not None:
+            self._blocks[number][1] = category
+
+    def watch(self, model: nn.Module) -> None:
+        """Follows which module is at work, by hooks that stay in `model`."""
+        for path, module in model.named_modules():
+            module.register_forward_pre_hook(partial(self._enter, path or MODEL))
+            module.register_forward_hook(self._leave, always_call=True)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # a wrapper less; nothing is compiled here
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is _DEVICE:  # asked for more often than all else
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
+        if self.phase == "step" and not self.copies_operands and _only_writes(func) and _has_dimensions(args):
+            return None if isinstance(args[0], list) else args[0]
+        # Function modes, such as autocast's lists, must not act on what an op's fake is made of.
+        with torch._C.DisableTorchFunction():
+            if self._young and not self._computing:
+                self._settle()
+            if self.phase == "backward" and not self._computing and self._overwrites(func, args):
+                return args[0]
+            try:
+                result = self.results(func, args, kwargs or {})
+                for tensor in _tensors(result):
+                    number = self._see(tensor, func)
+                    if func is _CAST and number is not None and self._casts_weight(args[0], tensor):
+                        self._blocks[number][1] = CASTS
+                if self.copies_operands and (copied := _copied_bytes(func, args, result)):
+                    self._bear(copied, func)
+                    self._end(len(self._blocks) - 1)
+            except Exception:
+                self.failed = (str(func), self.module)
+                raise
+        return result
+
+    def _overwrites(self, op: Any, args: tuple[Any, ...]) -> bool:
+        """Whether autograd writes the result of an op over its first operand, as it does with all but subclasses."""
+        if op is _ADD:
+            return _is_lone(args)
+        node = torch._C._current_autograd_node()
+        if not overwrites_own(op, node):
+            return False
+        known = self._live.get(args[0].untyped_storage()._cdata)
+        return known is not None and self._makers[known[0]] == node._sequence_nr()
+
+    @property
+    def _computing(self) -> bool:
+        """Whether a forward pass is going on, or a part of one again within backward: only that records gradients."""
+        return self.phase == "forward" or (
+            self.phase == "backward" and (bool(self._modules) or torch.is_grad_enabled())
+        )
+
+    def _casts_weight(self, source: Tensor, cast: Tensor) -> bool:
+        known = self._live.get(source.untyped_storage()._cdata)
+        narrower = cast.dtype.itemsize < source.dtype.itemsize
+        return narrower and self._computing and known is not None and self._blocks[known[0]][1] == PARAMETERS
+
+    def _see(self, tensor: Tensor, op: Any) -> int | None:
+        """Returns the number of a tensor's block, after its birth if it is new; None if it needs no memory."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        known = self._live.get(key)
+        if known is not None and known[1] == size:
+            return known[0]
+        if known is not None:  # it was resized
+            self._die(key)
+        on_host = op and self.host_scalars and self.phase == "step" and tensor.dim() == 0
+        if not size or on_host:
+            return None
+        category = TEMPORARIES if known is None else self._blocks[known[0]][1]
+        number = self._bear(size, op, category)
+        self._live[key] = (number, size, weakref.ref(storage, partial(self._die, key)))
+        if self._computing:
+            self._young.append(number)
+        return number
+
+    def _bear(self, size: int, op: Any, category: str = TEMPORARIES) -> int:
+        number = len(self._blocks)
+        rounded = -(-size // self.granule) * self.granule
+        node = torch._C._current_autograd_node() if self.phase == "backward" else None
+        self._makers.append(-1 if node is None else node._sequence_nr())
+        self._blocks.append([rounded, category, str(op), self.phase, self.module, len(self.log), -1])
+        self.log.append(number)
+        return number
+
+    def _die(self, key: int, _reference: Any = None) -> None:
+        if key in self._live:
+            self._end(self._live.pop(key)[0])
+
+    def _end(self, number: int) -> None:
+        self._blocks[number][-1] = len(self.log)
+        self.log.append(~number)
+
+    def _settle(self) -> None:
+        """Makes activations of what survived a forward pass."""
+        for number in self._young:
+            block = self._blocks[number]
+            if block[-1] < 0 and block[1] == TEMPORARIES:
+                block[1] = ACTIVATIONS
+        self._young.clear()
+
+    def _enter(self, path: str, _module: nn.Module, _args: Any) -> None:
+        self._modules.append(path)
+        self._mark(path)
+
+    def _leave(self, _module: nn.Module, _args: Any, _result: Any) -> None:
+        self._modules.pop()
+        self._mark(self._modules[-1] if self._modules else LOSS)
+
+    def _mark(self, path: str) -> None:
+        self._nodes[0].append(torch._C._autograd._get_sequence_nr())
+        self._nodes[1].append(path)
+
+
+def freed_by_reference_counts() -> AbstractContextManager[None]:
+    """Keeps Python's collector of cycles out, whose moment nobody knows; on a GPU too, memory is freed by counts."""
+    return COLLECTOR.held(False)
+
+
+@cache
+def _only_writes(op: Any) -> bool:
+    """Whether an op changes nothing but values, of which fake tensors have none: it need not run."""
+    return _INPLACE in op.tags and torch.Tag.inplace_view not in op.tags
+
+
+def _has_dimensions(args: Any) -> bool:
+    """Whether what is written is no counter of steps: those have values even among fake tensors."""
+    while isinstance(args, list | tuple) and args:
+        args = args[0]
+    return isinstance(args, Tensor) and args.dim() > 0
+
+
+def _is_lone(args: tuple[Any, ...]) -> bool:
+    """Whether autograd adds a gradient to one that nobody else holds: that one it overwrites.
+
+    So it does with all tensors but subclasses, such as fake ones, for which it makes a third (PyTorch,
+    torch/csrc/autograd/input_buffer.cpp).
+    """
+    held, other = args[0], args[1]
+    return (
+        isinstance(held, Tensor)
+        and isinstance(other, Tensor)
+        and (held.shape, held.dtype) == (other.shape, other.dtype)
+        and _holders(held) == _holders_of_a_lone_gradient()
+        and is_dense(held)
+    )
+
+
+def _holders(tensor: Tensor) -> tuple[int, int]:
+    """Returns how often C++ holds a tensor, and its storage."""
+    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
+
+
+@cache
+def _holders_of_a_lone_gradient() -> tuple[int, int] | None:
+    """Returns what `_holders` says of a gradient that only autograd holds, when another is added to it."""
+    seen: list[tuple[int, int]] = []
+
+    class Look(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is _ADD:
+                with torch._C.DisableTorchFunction():
+                    seen.append(_holders(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode():
+        x = torch.empty(1, requires_grad=True)
+        y = x.exp()
+        total = torch.stack((y.sin(), y.cos())).sum()
+        with Look():  # type: ignore[no-untyped-call]
+            torch.autograd.backward(total)
+    return seen[0] if len(seen) == 1 else None
+
+
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div", "bitwise_and", "bitwise_or"})
+
+
+def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
+    """Returns the bytes of what a CPU's arithmetic makes of its two operands before it computes."""
+    if not isinstance(result, Tensor) or op._overloadpacket.__name__.removesuffix("_") not in _ARITHMETIC:
+        return 0
+    copied = 0
+    for operand in args[:2]:
+        if isinstance(operand, Tensor):
+            copied += operand.numel() * result.dtype.itemsize if operand.dtype is not result.dtype else 0
+        else:
+            copied += 8 + (result.dtype.itemsize if result.dtype.itemsize < 8 else 0)
+    return copied
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, list | tuple):
+        for part in result:
+            yield from _tensors(part)

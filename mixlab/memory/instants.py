@@ -1,0 +1,319 @@
+"""The moments of a training step at which memory may peak, each with its content by category, from closed formulas.
+
+A peak is one of few moments: the loss, the gradient of the logits, the head's gradient, one of the layers in backward,
+the embedding's gradient, the optimizer's step. Which one it is changes with batch, recipe and model, so all are
+computed; `mixlab.memory.estimates` takes the largest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from mixlab.formats import FP32
+from mixlab.memory.activation_formulas import Activations
+from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, TEMPORARIES
+from mixlab.memory.parallel import Stage
+from mixlab.memory.states import model_states
+from mixlab.memory.temporaries import step_temporaries
+from mixlab.recipes import EIGHT_BIT, Recipe
+
+Phase = Literal["forward", "backward", "step"]
+StepKind = Literal["foreach", "fused", "loop"]
+OptimizerKind = Literal["adam", "sgd"]
+
+GATHERED = "gathered parameters"
+
+
+class Moment(NamedTuple):
+    """One instant of a step.
+
+    Attributes:
+        name: What happens then.
+        phase: "forward", "backward" or "step".
+        content: Bytes by category; what there is none of is left out.
+    """
+
+    name: str
+    phase: Phase
+    content: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.content.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step on one GPU.
+
+    Args:
+        acts: Of a microbatch.
+        stage: What the GPU holds of the model.
+        optimizer, step: As for `estimate`.
+        accumulates: Whether gradients of earlier microbatches are there.
+    """
+
+    acts: Activations
+    stage: Stage
+    optimizer: OptimizerKind
+    step: StepKind
+    accumulates: bool
+
+    def moments(self) -> tuple[Moment, ...]:
+        """Returns the moments in their order."""
+        found = [*self._forward(), *self._backward(), self._optimizer()]
+        return tuple(
+            Moment(name, phase, {what: size for what, size in content.items() if size})
+            for name, phase, content in found
+        )
+
+    # What lives from step to step, and what the moments are made of.
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """Bytes by kind of what the GPU keeps, gradients as they are before the optimizer's step."""
+        in_blocks = self.recipe.exp_avg in EIGHT_BIT or self.recipe.exp_avg_sq in EIGHT_BIT
+        numels = self.stage.tensors if in_blocks else (self.stage.parameters,)
+        return self.acts.parallel.shard(model_states(self.recipe, numels, optimizer=self.optimizer).parts)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.acts.recipe
+
+    @property
+    def zero(self) -> int:
+        return self.acts.parallel.zero if self.acts.parallel.data > 1 else 0
+
+    @property
+    def _weight(self) -> int:
+        """Bytes of a parameter as products see it."""
+        return self.acts.compute_bytes
+
+    @property
+    def _gradient(self) -> int:
+        """Bytes of a parameter's gradient as it is stored."""
+        return 4 if self.recipe.gradients == FP32 else 2
+
+    @property
+    def _stored(self) -> int:
+        """Bytes of a parameter as it is stored."""
+        return self.acts.residual_bytes
+
+    @cached_property
+    def _base(self) -> Counter[str]:
+        """What is there in all of forward and backward, gradients left out."""
+        base = Counter({name: size for name, size in self.states.items() if name != GRADIENTS})
+        base[BATCH] = 16 * self.acts.tokens  # inputs and targets in int64
+        base[ACTIVATIONS] = sum(self.acts.shared.values())
+        if self.zero == 3:  # what lies outside of layers, this layer and the next
+            units = sum(self.stage.rest) + min(2, self.stage.layers) * self.stage.layer_parameters
+            base[GATHERED] = self._weight * units
+        return base
+
+    def _with(
+        self, layers: int, gradients: int = 0, *, activations: int = 0, temporaries: int = 0, casts: int = 0
+    ) -> Counter[str]:
+        """Returns the base, the activations of so many layers, the gradients of so many parameters, and more bytes."""
+        content = Counter(self._base)
+        content[ACTIVATIONS] += layers * self.acts.layer_bytes + activations
+        content[GRADIENTS] += self.states[GRADIENTS] if self.accumulates else self._new(gradients)
+        content[TEMPORARIES] += temporaries
+        content[CASTS] += casts
+        return content
+
+    def _new(self, parameters: int) -> int:
+        """Returns the bytes of so many parameters' gradients where none were before, as this GPU keeps them."""
+        whole = 0 if self.accumulates else self._gradient * parameters
+        return whole // self.acts.parallel.data if self.zero >= 2 else whole
+
+    @property
+    def _casts(self) -> int:
+        """Bytes of a layer's matrices as cast by autocast."""
+        return 2 * sum(self.stage.matrices) if self.recipe.autocast and self.zero < 3 else 0
+
+    @property
+    def _cached(self) -> int:
+        """Bytes of all of a layer that autocast keeps in its cache until it ends."""
+        return self._casts + (2 * sum(self.stage.biases) if self._casts else 0)
+
+    @property
+    def _head_cast(self) -> int:
+        return 2 * self.stage.head if self._casts else 0
+
+    @property
+    def _kept_casts(self) -> int:
+        """Bytes of a layer's casts that backward will use."""
+        return 0 if self.acts.checkpointing == "full" else self._casts
+
+    @property
+    def _before_last(self) -> int:
+        """Layers whose activations live in addition, of other microbatches."""
+        return (self.stage.in_flight - 1) * self.stage.layers
+
+    # The moments.
+
+    def _forward(self) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
+        acts, stage = self.acts, self.stage
+        layers = stage.layers + self._before_last
+        cached = stage.layers * self._cached
+        if acts.attention == "materialised":
+            content = self._with(layers - 1)
+            content.update(self._scores())
+            content[CASTS] += cached - 2 * sum(stage.matrices[3:]) if cached else 0
+            yield "scores of the last layer", "forward", content
+        if not stage.head:
+            transient = acts.residual_bytes * acts.between
+            yield "end of the stage", "forward", self._with(layers, temporaries=transient, casts=cached)
+            return
+        transient = acts.compute_bytes * acts.logits
+        saved = sum(acts.head.values()) + acts.log_softmax
+        casts = cached + self._head_cast
+        yield "loss", "forward", self._with(layers, activations=saved, temporaries=transient, casts=casts)
+
+    def _scores(self) -> Counter[str]:
+        """Returns a layer in forward when its scores and softmax live, under autocast with that in 16 bits too."""
+        acts, c = self.acts, self.acts.compute_bytes
+        kept = sum(size for name, size in acts.layer.items() if name in _BEFORE_SCORES)
+        every = sum(size for name, size in acts.whole_layer.items() if name in _BEFORE_SCORES)
+        queries = c * acts.heads  # before they are scaled
+        more = c * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.heads
+        content = Counter({ACTIVATIONS: kept, TEMPORARIES: every - kept + queries + c * acts.scores + more})
+        content[ACTIVATIONS if "probabilities" in acts.layer else TEMPORARIES] += acts.probability_bytes * acts.scores
+        return content
+
+    def _backward(self) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
+        stage = self.stage
+        layers = stage.layers + self._before_last
+        kept = stage.layers * self._kept_casts
+        if stage.head:
+            yield from self._head(layers, kept)
+        for name, done in (("last layer", 0), ("first layer", stage.layers - 1)):
+            gradients = done * stage.layer_parameters + sum(stage.final_norm)
+            content = self._with(layers - done, gradients, casts=kept - done * self._kept_casts)
+            if not self.accumulates:
+                content[GRADIENTS] += self._head_gradient
+            elif stage.tied:
+                content[TEMPORARIES] += self._head_gradient
+            content.update(max(self._within_layer(), key=lambda change: sum(change.values())))
+            yield f"backward of the {name}", "backward", content
+
+        name = "gradient of the embedding" if stage.embeddings else "end of backward"
+        yield name, "backward", self._embedding_gradient()
+
+    def _head(self, layers: int, casts: int) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
+        """Yields the moments of loss and head, when all of so many layers still live."""
+        acts, head = self.acts, self.stage.head
+        saved = sum(acts.head.values())
+        cast = casts + self._head_cast
+        # Gradients of the log-softmax and of the logits; under autocast that of the fp32 copy comes before both.
+        both = (4 if self.recipe.autocast else 2 * acts.compute_bytes) * acts.logits
+        content = self._with(layers, activations=saved + acts.log_softmax, temporaries=both, casts=cast)
+        yield "gradient of the logits", "backward", content
+
+        product = acts.compute_bytes * (acts.logits + acts.between) + self._weight * head
+        content = self._with(layers, activations=saved, temporaries=product, casts=cast)
+        yield "gradient of the head", "backward", content
+
+        if self._passing:
+            saved -= acts.head["operand of the head"]
+            converted = (self._gradient + self._passing) * head + acts.residual_bytes * acts.between
+            content = self._with(layers, activations=saved, temporaries=converted, casts=casts)
+            yield "conversion of the head's gradient", "backward", content
+
+    @property
+    def _passing(self) -> int:
+        """Bytes of what a gradient was before it was converted to what it is stored in: 0 if nothing is converted."""
+        forms = [self._weight, self._stored, self._gradient]
+        return sum(one for one, following in pairwise(forms) if one != following)
+
+    @property
+    def _head_gradient(self) -> int:
+        """Of the head's gradient while layers compute theirs; if it is tied, it waits, whole, for the embedding's."""
+        share = 1 if self.stage.tied or self.zero < 2 else self.acts.parallel.data
+        return self._gradient * self.stage.head // share
+
+    def _within_layer(self) -> Iterator[Counter[str]]:
+        """Yields what comes on top of a layer's activations in the largest instants of its backward."""
+        acts, stage = self.acts, self.stage
+        c, autocast = acts.compute_bytes, self.recipe.autocast
+        incoming = acts.residual_bytes * acts.between
+        start: Counter[str] = Counter({TEMPORARIES: incoming})
+        if acts.checkpointing == "full":
+            start[ACTIVATIONS] += sum(acts.whole_layer.values()) - acts.layer_bytes
+            start[CASTS] += self._casts
+        if self.zero >= 2:
+            start[TEMPORARIES] += self._weight * stage.layer_parameters
+        cast = c * acts.between if autocast else 0
+        last = stage.matrices[-1]
+
+        down = Counter(start)
+        down[TEMPORARIES] += cast + c * acts.hidden + self._weight * last
+        yield down
+
+        inner = Counter(start)
+        hidden = 2 if acts.shape.style == "llama" else 1
+        inner[TEMPORARIES] += c * acts.hidden * hidden
+        inner[GRADIENTS] += self._new(last)
+        inner[CASTS] -= 2 * last if self._casts else 0
+        yield inner
+
+        if acts.attention == "materialised":
+            scores = Counter(start)
+            scores[ACTIVATIONS] -= sum(size for name, size in acts.whole_layer.items() if name not in _BEFORE_SCORES)
+            scores[ACTIVATIONS] -= 0 if acts.checkpointing == "selective" else acts.whole_layer["values"]
+            # The softmax, then the gradients of its result and of its input.
+            scores[ACTIVATIONS] += acts.probability_bytes * acts.scores
+            again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
+            scores[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.heads
+            scores[GRADIENTS] += self._new(sum(stage.matrices[3:]))
+            scores[CASTS] -= 2 * sum(stage.matrices[3:]) if self._casts else 0
+            yield scores
+
+        end = Counter(start)
+        left = ("input", "statistics of its norm")
+        whole = sum(acts.whole_layer.values())
+        end[ACTIVATIONS] -= whole - sum(acts.whole_layer[name] for name in left)
+        computed = self._passing + (self._gradient if self.accumulates else 0)
+        end[TEMPORARIES] += 2 * incoming + computed * stage.matrices[0]
+        end[GRADIENTS] += self._new(stage.layer_parameters)
+        end[CASTS] -= self._casts
+        yield end
+
+    def _embedding_gradient(self) -> Counter[str]:
+        """Returns the end of backward: the embedding's gradient, and its addition to the head's if the two are tied."""
+        stage, acts = self.stage, self.acts
+        content = self._with(self._before_last, stage.parameters)
+        content[ACTIVATIONS] -= sum(acts.shared.values())
+        if not stage.embeddings:
+            return content
+        tokens = stage.embeddings[0]
+        own = self._gradient * tokens
+        converting = acts.residual_bytes * acts.between
+        if self._stored != self._gradient:
+            converting += self._stored * tokens
+        if self.accumulates or self.zero >= 2:  # it is not yet what is kept
+            content[TEMPORARIES] += own
+        if not stage.tied:
+            content[TEMPORARIES] += converting
+        elif self._passing:  # it is converted beside the head's, to which it is then added in place
+            content[TEMPORARIES] += own + converting
+        else:  # the head's is a transposed view, beside which their sum is a third
+            content[TEMPORARIES] += max(own + converting, 2 * own)
+        return content
+
+    def _optimizer(self) -> tuple[str, Phase, Mapping[str, int]]:
+        content = Counter(self.states)
+        content[BATCH] = 16 * self.acts.tokens
+        divided = self.acts.parallel.data if self.zero else 1
+        total = self.stage.parameters // divided
+        largest = self.stage.largest // divided
+        content[TEMPORARIES] = step_temporaries(self.recipe, total, largest, optimizer=self.optimizer, step=self.step)
+        return "optimizer", "step", content
+
+
+_BEFORE_SCORES = ("input", "statistics of its norm", "operands of queries, keys, values", "queries", "keys", "values")

@@ -1,0 +1,115 @@
+"""What a training keeps from step to step: weights, gradients and optimizer states, counted from the recipe alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mixlab.formats import FP32
+from mixlab.optimizers.state_formats import StateFormat, state_format
+from mixlab.recipes import Recipe, StateName
+from mixlab.tables import html_table, text_table
+
+
+@dataclass(frozen=True)
+class ModelStates:
+    """Bytes by kind of tensor, named as in a `mixlab.experiments.ledger.Ledger`. Its repr and its HTML are a table.
+
+    Attributes:
+        recipe: Of the training.
+        numel: Parameters.
+        parts: Bytes by kind: what there is none of is left out.
+        formats: What each kind is stored in.
+    """
+
+    recipe: Recipe
+    numel: int
+    parts: Mapping[str, int]
+    formats: Mapping[str, str]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def bytes_per_parameter(self) -> float:
+        return self.bytes / self.numel
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{text_table(_COLUMNS, self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(_COLUMNS, self._rows(), caption=self._title())
+
+    def _title(self) -> str:
+        return f"{self.recipe}: {self.bytes_per_parameter:.4g} bytes per parameter"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(name, self.formats[name], f"{size / self.numel:.4g}") for name, size in self.parts.items()]
+
+
+_COLUMNS = ("what", "format", "bytes per parameter")
+
+
+def model_states(
+    recipe: Recipe, numels: Iterable[int] | None = None, *, optimizer: Literal["adam", "sgd"] = "adam"
+) -> ModelStates:
+    """Returns the bytes of what is kept for each parameter, exact for every parameter tensor.
+
+    16 bytes of Adam in fp32: weight, gradient and two moments of 4 bytes each; and of mixed precision with
+    master weights: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al., ZeRO, 2020, section 3.1). Activations, the casts of autocast
+    and the counters of steps are not in it.
+
+    >>> model_states(Recipe.parse("amp-fp16")).bytes_per_parameter
+    16.0
+    >>> model_states(Recipe.parse("fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8")).bytes_per_parameter
+    10.03125
+
+    Args:
+        recipe: How it is stored.
+        numels: Elements of each parameter tensor, of which states in 8 bits need to know: each tensor's last block has
+            a scale of its own. None counts a tensor of whole blocks.
+        optimizer: "adam" (or AdamW) or "sgd" with momentum.
+
+    Raises:
+        TypeError, ValueError: No recipe, another optimizer, or numbers of elements that are not whole, from 1 up.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"model_states: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
+    if optimizer not in _MOMENTS:
+        raise ValueError(f"model_states: optimizer must be one of {', '.join(_MOMENTS)}, got {optimizer!r}")
+    sizes = [recipe.block_size] if numels is None else list(numels)
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(f"model_states: numels must be whole numbers from 1 up, at least one, got {sizes!r}")
+    numel = sum(sizes)
+    formats = {"parameters": str(recipe.weights)}
+    if recipe.master_weights:
+        formats["master weights"] = str(FP32)
+    formats["gradients"] = str(recipe.gradients)
+    parts = {name: numel * _ITEMSIZE[fmt] for name, fmt in formats.items()}
+    for name, (state, signed) in _MOMENTS[optimizer].items():
+        stored: StateName = getattr(recipe, state)
+        fmt = _state_format(stored, signed, recipe.block_size)
+        formats[name], parts[name] = str(stored), numel * fmt.dtype.itemsize
+        if fmt.scaled:
+            formats[f"scales of {name}"] = str(FP32)
+            parts[f"scales of {name}"] = sum(map(fmt.bytes, sizes)) - parts[name]
+    if recipe.update == "kahan":
+        formats["Kahan compensation"] = str(recipe.weights)
+        parts["Kahan compensation"] = numel * _ITEMSIZE[str(recipe.weights)]
+    return ModelStates(recipe, numel, parts, formats)
+
+
+_MOMENTS: dict[str, dict[str, tuple[str, bool]]] = {
+    "adam": {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)},
+    "sgd": {"momentum": ("exp_avg", True)},
+}
+_ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+def _state_format(state: StateName, signed: bool, block_size: int) -> StateFormat:
+    if isinstance(state, str):
+        return state_format(state, signed=signed, block_size=block_size)
+    assert state.dtype is not None  # a recipe takes no others
+    return state_format(state.dtype, signed=signed, block_size=block_size)

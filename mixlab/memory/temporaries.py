@@ -1,0 +1,74 @@
+"""What an optimizer's step needs for a while, beside what it keeps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mixlab.formats import BF16, FP32
+from mixlab.recipes import EIGHT_BIT, Recipe, StateName
+
+_Optimizer = Literal["adam", "sgd"]
+
+
+def plain(recipe: Recipe) -> bool:
+    """Whether the recipe trains with the optimizers of torch.optim."""
+    return recipe.update == "per_op" or {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
+
+
+def step_temporaries(
+    recipe: Recipe,
+    total: int,
+    largest: int,
+    *,
+    optimizer: _Optimizer = "adam",
+    step: Literal["foreach", "fused", "loop"] = "foreach",
+) -> int:
+    """Returns the bytes that an optimizer's step needs for a while.
+
+    torch.optim's foreach takes the square root of all second moments at once, its loop that of one parameter, and
+    divides it; fused needs nothing. mixlab's own optimizers go parameter by parameter and compute in fp32 copies of
+    what is stored in less; compiled to one pass ("fused") they need nothing either.
+
+    Args:
+        recipe: Decides which optimizer it is.
+        total, largest: Elements of all parameters, and of the largest.
+        optimizer: "adam" or "sgd".
+        step: "foreach", "fused" or "loop".
+    """
+    if step == "fused":
+        return 0
+    if plain(recipe):
+        if optimizer == "sgd":
+            return 0
+        stored = 2 if recipe.update == "per_op" else 4
+        return stored * total if step == "foreach" else 2 * stored * largest
+    return largest * _own_step(recipe, optimizer)
+
+
+def _own_step(recipe: Recipe, optimizer: _Optimizer) -> int:
+    """Returns bytes for each element of the parameter that is at work, in fp32 unless it is said otherwise."""
+    states: tuple[StateName, ...] = (recipe.exp_avg, recipe.exp_avg_sq) if optimizer == "adam" else (recipe.exp_avg,)
+    copies = 4 * sum(state != FP32 for state in states)
+    weight = 4 if recipe.weights != FP32 and not recipe.master_weights else 0
+    gradient = 4 if recipe.gradients != FP32 else 0
+    computing = weight + gradient + copies + (4 if optimizer == "adam" else 0)
+    return max(computing, weight + copies + _storing(recipe, states))
+
+
+def _storing(recipe: Recipe, states: tuple[StateName, ...]) -> int:
+    """Returns bytes for each element of what rounding to the stored formats needs at its worst.
+
+    Counted along `mixlab.optimizers.step`, `state_formats` and `rounding`: bits drawn at random, scaled values, codes.
+    """
+    at_random = recipe.state_rounding == "stochastic"
+    needs = [_rounding(state, at_random) for state in states]
+    needs.append({"kahan": 8, "stochastic": _rounding(recipe.weights, True)}.get(recipe.update, 0))
+    return max(needs)
+
+
+def _rounding(state: StateName, at_random: bool) -> int:
+    if state == FP32:
+        return 0
+    if at_random:
+        return 17 if state == BF16 else 28 if state == "dynamic8" else 36
+    return 13 if state in EIGHT_BIT else 0

@@ -1,0 +1,190 @@
+"""What the log of a traced step says: its peak, what it is made of, and the bytes over time by category."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlab.memory.allocation_log import Block
+from mixlab.memory.categories import ACTIVATIONS, TEMPORARIES
+from mixlab.recipes import Recipe
+from mixlab.tables import html_table, text_table
+
+PhaseName = Literal["forward", "backward", "step"]
+PHASES: tuple[PhaseName, ...] = ("forward", "backward", "step")
+
+_MIB = 2**20
+
+
+class Span(NamedTuple):
+    """A phase of the step, from one place in the log to another; a place is how many events came before it."""
+
+    phase: PhaseName
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The allocations of one training step. Its repr and its HTML are a table of what lives at each phase's peak.
+
+    A block counts as one category for all its life: what becomes a gradient is one from its birth. "activations" were
+    still alive at the end of a forward pass, or of the part of one that is computed again in backward; "temporaries"
+    are all others that are nothing else; "batch and buffers" has the optimizer's counters of steps too.
+
+    Attributes:
+        recipe: Of the training.
+        as_on: "cuda" or "cpu".
+        numel: Parameters of the model.
+        blocks: All allocations from before the first of the two steps.
+        log: The number of a block for its birth, ~number for its death, in order.
+        spans: The phases of the second step, in order; with accumulation, one forward and one backward a micro-step.
+    """
+
+    recipe: Recipe
+    as_on: str
+    numel: int
+    blocks: tuple[Block, ...] = field(repr=False)
+    log: tuple[int, ...] = field(repr=False)
+    spans: tuple[Span, ...]
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The most bytes that are alive at a time in the step."""
+        return max(self.phase_peaks.values())
+
+    @cached_property
+    def peak_phase(self) -> PhaseName:
+        """The phase of the peak, the first if several reach it."""
+        return max(PHASES, key=self.phase_peaks.__getitem__)
+
+    @cached_property
+    def at_peak(self) -> dict[str, int]:
+        """Bytes by category at the peak."""
+        return self.at_phase_peaks[self.peak_phase]
+
+    @cached_property
+    def phase_peaks(self) -> dict[PhaseName, int]:
+        """The most bytes of each phase."""
+        return {phase: int(self._levels[place]) for phase, place in self._peak_places.items()}
+
+    @cached_property
+    def at_phase_peaks(self) -> dict[PhaseName, dict[str, int]]:
+        """Bytes by category at the peak of each phase."""
+        return {phase: self._content(place) for phase, place in self._peak_places.items()}
+
+    @cached_property
+    def after(self) -> dict[PhaseName, int]:
+        """The bytes that are alive at the end of each phase; of "step", when the gradients are gone."""
+        return {phase: int(self._levels[last]) for phase, _, last in self.spans}
+
+    @cached_property
+    def at_end(self) -> dict[PhaseName, dict[str, int]]:
+        """Bytes by category at the end of each phase; they sum to `after`."""
+        return {phase: self._content(last) for phase, _, last in self.spans}
+
+    @cached_property
+    def at_peak_by_module(self) -> dict[str, int]:
+        """Bytes of activations and temporaries at the peak by the module that made them, the largest first.
+
+        A module is named by its path, the whole model "(model)". What a backward pass allocates belongs to the module
+        whose backward it is; "(loss)" is what the loss makes, and "(optimizer)" the optimizer.
+        """
+        count: Counter[str] = Counter()
+        for block in self._alive(self._peak_places[self.peak_phase]):
+            if block.category in (ACTIVATIONS, TEMPORARIES):
+                count[block.module] += block.bytes
+        return dict(count.most_common())
+
+    def timeline(self, points: int = 400) -> dict[str, NDArray[np.int64]]:
+        """Returns the step over time: "place" in the log, and the bytes alive there, for each category a column.
+
+        With fewer points than events, each stands for a stretch of them and shows its highest moment, so that the peak
+        is among them.
+
+        Args:
+            points: At most so many.
+
+        Raises:
+            ValueError: Not a whole number from 1 up.
+        """
+        if type(points) is not int or points < 1:
+            raise ValueError(f"timeline: points must be a whole number from 1 up, got {points!r}")
+        first, last = self.spans[0].first, self.spans[-1].last
+        stretches = np.array_split(np.arange(first, last + 1), min(points, last + 1 - first))
+        places = np.array([stretch[self._levels[stretch].argmax()] for stretch in stretches])
+        columns = {"place": places - first}
+        for category in dict.fromkeys(block.category for block in self.blocks):
+            alive = np.concatenate(([0], np.cumsum(np.where(self._categories == category, self._deltas, 0))))[places]
+            if alive.any():
+                columns[category] = alive
+        return columns
+
+    def events(self) -> Iterator[tuple[int, int]]:
+        """Yields (number of a block, +bytes at its birth or -bytes at its death) from the first of the two steps on."""
+        for entry, delta in zip(self.log, self._deltas.tolist(), strict=True):
+            yield (entry if entry >= 0 else ~entry), delta
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{text_table(self._columns(), self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._columns(), self._rows(), caption=self._title())
+
+    def _title(self) -> str:
+        where = "a GPU" if self.as_on == "cuda" else "a CPU"
+        peak = f"peak of {self.peak_bytes / _MIB:,.1f} MiB, in {self.peak_phase}"
+        return f"{self.recipe} as on {where}: {self.numel:,} parameters, {peak}"
+
+    def _columns(self) -> tuple[str, ...]:
+        return ("MiB at the peak of", *PHASES)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        contents = [self.at_phase_peaks[phase] for phase in PHASES]
+        names = dict.fromkeys(name for content in contents for name in content)
+        rows = [(name, *(f"{content.get(name, 0) / _MIB:,.1f}" for content in contents)) for name in names]
+        ends = (f"{self.after[phase] / _MIB:,.1f}" for phase in PHASES)
+        return [*rows, ("sum", *(f"{sum(c.values()) / _MIB:,.1f}" for c in contents)), ("at its end", *ends)]
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64]:
+        log = np.array(self.log, dtype=np.int64)
+        return np.where(log < 0, ~log, log)
+
+    @cached_property
+    def _deltas(self) -> NDArray[np.int64]:
+        sizes = np.array([block.bytes for block in self.blocks], dtype=np.int64)
+        return np.where(np.array(self.log) < 0, -1, 1) * sizes[self._numbers]
+
+    @cached_property
+    def _categories(self) -> NDArray[np.str_]:
+        return np.array([block.category for block in self.blocks])[self._numbers]
+
+    @cached_property
+    def _levels(self) -> NDArray[np.int64]:
+        """The bytes alive at each place."""
+        return np.concatenate(([0], np.cumsum(self._deltas)))
+
+    @cached_property
+    def _peak_places(self) -> dict[PhaseName, int]:
+        places: dict[PhaseName, int] = {}
+        for phase, first, last in self.spans:
+            place = first + int(self._levels[first : last + 1].argmax())
+            if phase not in places or self._levels[place] > self._levels[places[phase]]:
+                places[phase] = place
+        return places
+
+    def _alive(self, place: int) -> Iterator[Block]:
+        return (block for block in self.blocks if block.born < place and not 0 <= block.died < place)
+
+    def _content(self, place: int) -> dict[str, int]:
+        content: Counter[str] = Counter()
+        for block in self._alive(place):
+            content[block.category] += block.bytes
+        return dict(content)

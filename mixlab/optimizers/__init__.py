@@ -1,0 +1,42 @@
+"""SGD, Adam and AdamW that store weights and states as they are told, and where they stand still."""
+
+from mixlab.optimizers.adam_sgd import SGD, Adam, AdamW, Storage, read_state, state_tensors, unwrapped
+from mixlab.optimizers.backends import BACKENDS, Backend, backend, state_bytes
+from mixlab.optimizers.stalls import (
+    decay_stalls,
+    largest_stalled_significand,
+    rise_ratio,
+    smallest_effective_lr,
+    smallest_gradient_kept,
+    steps_to_halve,
+    swallow_bounds,
+    weight_decay_lost,
+)
+from mixlab.optimizers.state_formats import STATE_DTYPES, StateDtype, StateRounding
+from mixlab.optimizers.states import STATE_NAMES
+
+__all__ = [
+    "BACKENDS",
+    "SGD",
+    "STATE_DTYPES",
+    "STATE_NAMES",
+    "Adam",
+    "AdamW",
+    "Backend",
+    "StateDtype",
+    "StateRounding",
+    "Storage",
+    "backend",
+    "decay_stalls",
+    "largest_stalled_significand",
+    "read_state",
+    "rise_ratio",
+    "smallest_effective_lr",
+    "smallest_gradient_kept",
+    "state_bytes",
+    "state_tensors",
+    "steps_to_halve",
+    "swallow_bounds",
+    "unwrapped",
+    "weight_decay_lost",
+]

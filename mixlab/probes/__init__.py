@@ -1,0 +1,25 @@
+"""What tensors and updates lose to a number format, layer by layer."""
+
+from mixlab.probes.histograms import Fractions, Histogram
+from mixlab.probes.scale_windows import ScaleWindow, scale_window
+from mixlab.probes.tracking import Kind, TensorStats, largest_scale_exponent, tensor_stats, track, usable_window
+from mixlab.probes.update_tracking import Lost, Share, track_updates
+from mixlab.probes.updates import swallowed, swallowed_by_layer
+
+__all__ = [
+    "Fractions",
+    "Histogram",
+    "Kind",
+    "Lost",
+    "ScaleWindow",
+    "Share",
+    "TensorStats",
+    "largest_scale_exponent",
+    "scale_window",
+    "swallowed",
+    "swallowed_by_layer",
+    "tensor_stats",
+    "track",
+    "track_updates",
+    "usable_window",
+]

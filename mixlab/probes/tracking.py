@@ -1,0 +1,390 @@
+"""The numbers of a training step, layer by layer: exact counts, and histograms that answer for any format.
+
+with track(model) as probe:
+    loss(model(inputs), targets).backward()
+probe["fc1", "gradient"].histogram.fractions(FP16, scale_exponent=10).underflow
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from random import Random
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mixlab.formats import Format
+from mixlab.layers import (
+    compiled_part,
+    floating_outputs,
+    layer_of,
+    parameters_by_layer,
+    require_hooks,
+    require_values,
+    scripted_part,
+)
+from mixlab.probes.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
+
+Kind = Literal["activation", "gradient", "weight_gradient"]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorStats:
+    """One kind of tensor of one layer, over all calls of the layer while tracked.
+
+    Attributes:
+        layer: The module's qualified name.
+        kind: "activation" (the layer's output), "gradient" (of the loss with respect to that output) or
+            "weight_gradient" (with respect to the layer's own parameters).
+        numel, zeros, infs, nans: Exact counts of elements.
+        amax: The exact largest finite magnitude.
+        histogram: Of the finite non-zero values, exact or sampled.
+    """
+
+    layer: str
+    kind: Kind
+    numel: int
+    zeros: int
+    infs: int
+    nans: int
+    amax: float
+    histogram: Histogram
+
+    def __add__(self, other: TensorStats) -> TensorStats:
+        return replace(
+            self,
+            numel=self.numel + other.numel,
+            zeros=self.zeros + other.zeros,
+            infs=self.infs + other.infs,
+            nans=self.nans + other.nans,
+            amax=max(self.amax, other.amax),
+            histogram=self.histogram + other.histogram,
+        )
+
+
+def tensor_stats(
+    x: Tensor,
+    *,
+    layer: str = "",
+    kind: Kind = "gradient",
+    sample: int | None = None,
+    random: Random | None = None,
+) -> TensorStats:
+    """Returns the statistics of one tensor; see `Histogram.of` for `sample` and for what is refused."""
+    x = as_float32(x)
+    histogram = Histogram.of(x, sample=sample, random=random)
+    amax, finite = _amax(stored_values(x))
+    counts = histogram.special_counts if histogram.exact else _special_counts(x, finite)
+    return TensorStats(layer, kind, x.numel(), *counts, amax, histogram)
+
+
+def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0.01) -> tuple[int, int] | None:
+    """Returns the exponents (low, high) of the loss scales under which `fmt` holds this tensor, None without any.
+
+    Between them no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
+    tensor must be unscaled (of a float32 run). A tensor without non-zero finite values has no window. The upper edge is
+    exact; the lower one is an estimate if the histogram is that of a sample, and not below -512.
+    """
+    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"usable_window: tolerance must be a fraction from 0 to 1, got {tolerance!r}")
+    if stats.amax == 0:
+        return None
+    high = largest_scale_exponent(stats.amax, fmt)
+    if stats.histogram.fractions(fmt, high).underflow > tolerance:
+        return None
+    below, low = -513, high  # a smaller scale never loses less: bisect
+    while low - below > 1:
+        middle = (below + low) // 2
+        if stats.histogram.fractions(fmt, middle).underflow <= tolerance:
+            low = middle
+        else:
+            below = middle
+    return low, high
+
+
+def largest_scale_exponent(amax: float, fmt: Format) -> int:
+    """Returns the largest k for which amax * 2^k, rounded to `fmt`, is still finite."""
+    if not 0 < amax < math.inf:
+        raise ValueError(f"largest_scale_exponent: amax must be positive and finite, got {amax!r}")
+    k = math.floor(math.log2(fmt.max) - math.log2(amax)) + 2
+    while amax * 2.0**k >= fmt.overflow_threshold:
+        k -= 1
+    return k
+
+
+def underflow_by_layer(gradients: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns for each layer the fraction of elements that are zero in `gradients`, of those non-zero in `references`.
+
+    Args:
+        gradients: By parameter name, e.g. {"fc1.weight": ..., "fc1.bias": ...}, as the recipe computed them.
+        references: The same in float32, at the same weights on the same batch.
+    """
+    lost: dict[str, int] = {}
+    non_zero: dict[str, int] = {}
+    for name, reference in references.items():
+        layer = layer_of(name)
+        alive = reference != 0
+        lost[layer] = lost.get(layer, 0) + int((alive & (dense(gradients[name]) == 0)).sum())
+        non_zero[layer] = non_zero.get(layer, 0) + int(alive.sum())
+    return {layer: lost[layer] / count if count else 0.0 for layer, count in non_zero.items()}
+
+
+_HIDDEN = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Hides forward passes from every `track`, and what is computed backward from them."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+class track:  # noqa: N801  a context manager, named as a verb
+    """Watches a model: while entered, every layer that owns parameters reports its outputs and its gradients.
+
+    It is a sequence of `TensorStats` in the order of the model's modules, looked up by (layer, kind). Gradients
+    are seen as backward delivers them, with the loss scale still in them, and not added to those of an earlier backward
+    pass. Outputs are seen in tuples, lists, dicts and dataclasses too; of a recurrent layer such as an LSTM without the
+    states beside them.
+
+    Each tensor counts once: a parameter that several layers share with the first of them, what a checkpoint computes
+    again not a second time, and a weight gradient that a pass delivers in parts as their sum. Of a sparse gradient the
+    elements that are left out count as zeros.
+
+    Args:
+        model: Any module; the layers are its submodules that have parameters of their own.
+        sample: How many elements of each tensor go into its histogram; None takes all. Counts and amax are always
+            exact.
+        kinds: Which of "activation", "gradient" and "weight_gradient" to watch.
+        seed: Of the sample.
+
+    Raises:
+        TypeError, ValueError: No module, or an option that cannot be. When entered: a module that was compiled, unless
+            only weight gradients are watched, or a parameter without values. While entered: a tensor of float64 or
+            complex numbers; the words name the layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sample: int | None = 1024,
+        kinds: tuple[Kind, ...] = get_args(Kind),
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"track: model must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(kinds, str):
+            raise TypeError(f"track: kinds must be a tuple of kinds, got {kinds!r}; write ({kinds!r},)")
+        unknown = sorted(set(kinds) - set(get_args(Kind)))
+        if unknown:
+            raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(Kind))}")
+        require_sample(sample)
+        self._model = model
+        self._kinds = kinds
+        self._sample = sample
+        self._random = Random(seed)
+        self._layers = list(parameters_by_layer(model))
+        self._handles: list[RemovableHandle] = []
+        self._leaves: set[tuple[str, Tensor]] = set()
+        self._drawn: list[_Drawn] = []
+        self._parts: dict[Tensor, _Part] = {}  # weight gradients of the backward pass that is running
+        self._in_pass = False
+        self._stats: dict[tuple[str, Kind], TensorStats] = {}
+
+    def __enter__(self) -> track:
+        require_values(self._model, "track")
+        if set(self._kinds) - {"weight_gradient"}:
+            require_hooks(self._model, "track")
+        layers = parameters_by_layer(self._model)
+        self._layers = list(layers)
+        hooked = not (scripted_part(self._model) or compiled_part(self._model))
+        if hooked:
+            self._handles.append(self._model.register_forward_hook(self._root_hook))
+        for layer, parameters in layers.items():
+            if hooked:
+                module = self._model.get_submodule(layer)
+                self._handles.append(module.register_forward_hook(partial(self._forward_hook, layer)))
+            if "weight_gradient" in self._kinds:
+                for parameter in parameters.values():
+                    if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad
+                        see = partial(self._see_part, layer, parameter)
+                        self._handles.append(parameter.register_hook(see))  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._leaves.clear()
+        self._end_pass()
+        self._count_samples()
+
+    def __getitem__(self, key: tuple[str, Kind]) -> TensorStats:
+        if key not in self._stats:
+            seen = ", ".join(f"{layer}/{kind}" for layer, kind in self._stats) or "nothing yet"
+            raise KeyError(f"track: nothing seen of {key!r}; seen: {seen}")
+        return self._stats[key]
+
+    def __iter__(self) -> Iterator[TensorStats]:
+        places = {layer: place for place, layer in enumerate(self._layers)}
+        return iter(sorted(self._stats.values(), key=lambda s: (places[s.layer], get_args(Kind).index(s.kind))))
+
+    def __len__(self) -> int:
+        return len(self._stats)
+
+    def total(self, kind: Kind) -> TensorStats:
+        """Returns the sum over all layers of one kind, under the layer name "all"."""
+        stats = [stats for stats in self if stats.kind == kind]
+        if not stats:
+            raise KeyError(f"track: nothing of kind {kind!r} was seen; run forward and backward inside the with block")
+        return replace(reduce(operator.add, stats), layer="all")
+
+    def _root_hook(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        """Has the model's own outputs tell when a backward pass begins, before any part of it runs in passes within."""
+        for tensor in floating_outputs(module, output):
+            if tensor.grad_fn is not None:
+                tensor.register_hook(lambda _gradient: self._begin_pass())  # type: ignore[no-untyped-call]
+
+    def _forward_hook(self, layer: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if _HIDDEN.get():
+            return
+        again = _in_backward()  # a checkpoint runs this layer a second time
+        if again:
+            self._begin_pass()
+        else:
+            self._end_pass()  # one that an error ended, if any
+        for tensor in floating_outputs(module, output):
+            if "activation" in self._kinds and not again:
+                self._see(layer, "activation", tensor)
+            if "gradient" in self._kinds and tensor.requires_grad:
+                self._watch(layer, tensor)
+
+    def _watch(self, layer: str, output: Tensor) -> None:
+        if not output.is_leaf:
+            output.register_hook(partial(self._see_gradient, layer))  # type: ignore[no-untyped-call]
+        elif (layer, output) not in self._leaves:  # a parameter, which outlives the pass
+            self._leaves.add((layer, output))
+            hook = partial(self._see_gradient, layer)
+            self._handles.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def _see_gradient(self, layer: str, gradient: Tensor) -> None:
+        if self._handles:  # still entered
+            self._begin_pass()
+            self._see(layer, "gradient", gradient)
+
+    def _see(self, layer: str, kind: Kind, x: Tensor) -> None:
+        drawn = self._draw(layer, kind, x)
+        if drawn.sample is None:
+            self._add(drawn.stats)
+        else:
+            self._drawn.append(drawn)
+
+    def _see_part(self, layer: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        """Sees a weight gradient, or what a pass within this backward pass, as of a checkpoint, adds to it."""
+        self._begin_pass()
+        part = self._parts.get(parameter)
+        before = None if part is None else parameter.grad if part.gradient is None else part.gradient
+        if part is None or before is None:
+            drawn = self._draw(layer, "weight_gradient", gradient)
+            # Held only where .grad has another pass's in it: a gradient that somebody holds is copied to .grad.
+            self._parts[parameter] = _Part(drawn, None if parameter.grad is None else gradient)
+            if drawn.sample is not None:
+                self._drawn.append(drawn)
+            elif part is not None:
+                self._add(part.drawn.stats)
+            return
+        total = before.detach() + gradient
+        drawn = self._draw(layer, "weight_gradient", total)
+        part.drawn.sample, part.drawn.numel, part.drawn.stats = drawn.sample, drawn.numel, drawn.stats
+        part.gradient = None if part.gradient is None else total
+
+    def _begin_pass(self) -> None:
+        if not self._in_pass and self._handles:
+            self._in_pass = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
+
+    def _end_pass(self) -> None:
+        self._in_pass = False
+        parts, self._parts = self._parts, {}
+        for part in parts.values():
+            if part.drawn.sample is None:
+                self._add(part.drawn.stats)
+
+    def _draw(self, layer: str, kind: Kind, x: Tensor) -> _Drawn:
+        try:
+            x = as_float32(x)
+        except TypeError as error:
+            raise TypeError(f"track: {kind} of layer {layer!r}: {error}") from None
+        if self._sample is None:
+            return _Drawn(None, x.numel(), tensor_stats(x, layer=layer, kind=kind))
+        stored = stored_values(x)
+        left_out = x.numel() - stored.numel()
+        amax, finite = _amax(stored)
+        counts = _special_counts(x, finite)
+        stats = TensorStats(layer, kind, x.numel(), *counts, amax, Histogram.of_zeros(left_out))
+        sample = draw_sample(stored, self._sample, self._random)  # after a full pass, which brought x into the cache
+        return _Drawn(sample.clone(), stored.numel(), stats)
+
+    def _count_samples(self) -> None:
+        drawn, self._drawn = self._drawn, []
+        samples = [one.sample for one in drawn if one.sample is not None]
+        histograms = Histogram.of_samples(samples, [one.numel for one in drawn])
+        for one, histogram in zip(drawn, histograms, strict=True):
+            self._add(replace(one.stats, histogram=one.stats.histogram + histogram))
+
+    def _add(self, stats: TensorStats) -> None:
+        earlier = self._stats.get((stats.layer, stats.kind))
+        self._stats[stats.layer, stats.kind] = earlier + stats if earlier else stats
+
+
+@dataclass
+class _Drawn:
+    """Statistics of a tensor, and the sample that is still to be counted for its histogram; None if it is in it."""
+
+    sample: Tensor | None
+    numel: int
+    stats: TensorStats
+
+
+@dataclass
+class _Part:
+    """What a backward pass has delivered of a weight gradient so far; None: it is what is in .grad."""
+
+    drawn: _Drawn
+    gradient: Tensor | None
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+def _amax(x: Tensor) -> tuple[float, bool]:
+    """Returns the largest finite magnitude of a float32 tensor, and whether all of it is finite."""
+    if not x.numel():
+        return 0.0, True
+    low, high = x.aminmax()  # NaN if there is one
+    amax = max(-low.item(), high.item())
+    if math.isfinite(amax):
+        return amax, True
+    finite = x[x.isfinite()]
+    return float(finite.abs().amax()) if finite.numel() else 0.0, False
+
+
+def _special_counts(x: Tensor, finite: bool) -> tuple[int, int, int]:
+    """Returns how many elements of a float32 tensor are zero, infinite and NaN; with `finite`, the last two are 0."""
+    numel, x = x.numel(), stored_values(x)
+    zeros = numel - int(x.count_nonzero())
+    return (zeros, 0, 0) if finite else (zeros, int(x.isinf().sum()), int(x.isnan().sum()))

@@ -1,0 +1,177 @@
+"""Random numbers of one's own: `torch.manual_seed` for a part of a program, which nobody else sees.
+
+torch draws from one generator for the whole process, and most of its functions (`nn.init`, dropout) take no other. So
+whoever seeds it changes the numbers of every other thread, and so does whoever puts it back. Within a `RandomStream`
+each op that draws is given a generator of the stream's own. The numbers are those after `torch.manual_seed(seed)`, bit
+for bit; torch's own generator does not move.
+
+The dispatcher does it. A key that is on within a stream only, and in this thread only, stands last before those of the
+devices, and Python kernels for every op of ATen with a `generator` argument fill that in and call on; all other ops
+pass the key by. Autograd, autocast, dispatch modes and fake tensors come before it, so nothing sees the generator; the
+threads of autograd, and compiled code, draw from it too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mixlab.process.settings import CUDA_RANDOM_NUMBERS, DEFAULT_GENERATOR
+
+_KEY_NAME = "Fake"  # left in torch by a library of deferred initialisation that is no more; unused
+_TLS_NAME = "mixlab.random_stream"  # in the thread's state that torch hands on to autograd's threads
+
+
+class RandomStream:
+    """The context in which this thread draws from a generator of its own, on a CPU, and elsewhere from a seeded one.
+
+    `torch.manual_seed`, `get_rng_state`, `set_rng_state` and `fork_rng`, checkpoints and torch.compile act on the
+    stream within it. A generator that is passed to an op is taken as it is. Streams nest, and each object serves once.
+
+    CUDA's fused dropout and attention take no generator: on the `devices`, the process's own generators are seeded, and
+    put back at the end, one thread at a time. Two streams never mix there; but what other code draws on such a device
+    meanwhile, in a thread without a stream, takes part in the stream and is undone.
+
+    Not covered are the generators of Python's `random` and of NumPy, which are the process's, and threads that are
+    started within the stream.
+
+    Args:
+        seed: As for `torch.manual_seed`; None goes on from where the generators are, and leaves them there.
+        devices: CUDA devices on which numbers are drawn too.
+    """
+
+    def __init__(self, seed: int | None, *, devices: Sequence[torch.device] = ()) -> None:
+        _register()
+        self.generator = torch.Generator()
+        self._seed = seed
+        self._outer: RandomStream | None = None
+        self._patch = DEFAULT_GENERATOR.held(_PROXY)
+        self._turn = CUDA_RANDOM_NUMBERS.held(True) if devices else None
+        self._on_cuda = [_cuda_generator(device) for device in devices]
+        self._before: list[tuple[torch.Generator, torch.Tensor]] = []
+
+    def __enter__(self) -> RandomStream:
+        self._outer = _stream()
+        if self._seed is None:
+            self.generator.set_state(_current().get_state())
+        else:
+            self.generator.manual_seed(self._seed)
+        try:
+            if self._turn is not None:
+                self._turn.__enter__()
+                self._before += [(generator, generator.get_state()) for generator in self._on_cuda]
+                if self._seed is not None:
+                    for generator in self._on_cuda:
+                        generator.manual_seed(self._seed)
+            self._patch.__enter__()
+            _set_stream(self)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            self._leave()
+        finally:
+            self._leave()  # once more, should an interrupt have cut the first short
+
+    def _leave(self) -> None:
+        _set_stream(self._outer)
+        self._patch.__exit__()
+        while self._before:
+            generator, state = self._before[-1]
+            generator.set_state(state)
+            self._before.pop()
+        if self._turn is not None:
+            self._turn.__exit__()
+
+
+class _Proxy:
+    """Stands for torch's generator in the functions of `torch.random`: within a stream it is the stream's."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_current(), name)
+
+
+_PROXY: Any = _Proxy()
+
+
+def _stream() -> RandomStream | None:
+    """Returns the stream that this thread is in."""
+    stream = torch._C._get_obj_in_tls(_TLS_NAME) if torch._C._is_key_in_tls(_TLS_NAME) else None
+    assert stream is None or isinstance(stream, RandomStream)
+    return stream
+
+
+def _set_stream(stream: RandomStream | None) -> None:
+    torch._C._stash_obj_in_tls(_TLS_NAME, stream)
+    torch._C._dispatch_tls_set_dispatch_key_included(_KEY_NAME, stream is not None)
+
+
+def _current() -> torch.Generator:
+    """Returns the generator that this thread draws from on a CPU."""
+    stream = _stream()
+    return torch.default_generator if stream is None else stream.generator
+
+
+def _cuda_generator(device: torch.device) -> torch.Generator:
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+
+
+_LIBRARIES: list[torch.library.Library] = []  # what they register goes with them
+_REGISTERING = threading.Lock()
+
+
+def _register() -> None:
+    """Gives every op that draws its kernel under the key; some 80 ops in 40 ms, once."""
+    if _LIBRARIES:
+        return
+    with _REGISTERING:
+        if _LIBRARIES:
+            return
+        others = torch.library.Library("_", "IMPL", _KEY_NAME)  # type: ignore[no-untyped-call]
+        others.fallback(torch.library.fallthrough_kernel, _KEY_NAME)  # type: ignore[no-untyped-call]
+        drawing = torch.library.Library("aten", "IMPL", _KEY_NAME)  # type: ignore[no-untyped-call]
+        for schema in torch._C._jit_get_all_schemas():
+            places = [place for place, argument in enumerate(schema.arguments) if argument.name == "generator"]
+            if places and schema.name.startswith("aten::"):
+                packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"))
+                op = getattr(packet, schema.overload_name or "default")
+                kernel = _kernel(op, places[0], keyword=schema.arguments[places[0]].kwarg_only)
+                drawing.impl(op, kernel)  # type: ignore[no-untyped-call]
+        _LIBRARIES[:] = [others, drawing]
+
+
+def _kernel(op: Any, place: int, *, keyword: bool) -> Callable[..., Any]:
+    """Returns what calls an op with the stream's generator, where none is given and the op draws on a CPU."""
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        # Function modes have seen the call that led here, and must not see what this is made of.
+        with torch._C._ExcludeDispatchKeyGuard(_KEY), torch._C.DisableTorchFunction():
+            given = kwargs.get("generator") if keyword or len(args) <= place else args[place]
+            stream = _stream()
+            if given is None and stream is not None and _device_type(args, kwargs) == "cpu":
+                if keyword or len(args) <= place:
+                    kwargs["generator"] = stream.generator
+                else:
+                    args = (*args[:place], stream.generator, *args[place + 1 :])
+            return op(*args, **kwargs)
+
+    return kernel
+
+
+_KEY = torch._C.DispatchKeySet(torch._C._dispatch_key_parse(_KEY_NAME))
+
+
+def _device_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Returns on which kind of device an op draws."""
+    if kwargs.get("device") is not None:
+        return torch.device(kwargs["device"]).type
+    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+    tensor = next(tensors, None)
+    return "cpu" if tensor is None else tensor.device.type

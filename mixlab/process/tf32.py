@@ -1,0 +1,83 @@
+"""torch's switches of tf32 for products and convolutions on CUDA, as one setting of the process.
+
+torch has two ways to set them, `allow_tf32` and since 2.9 `fp32_precision`; it keeps both, and the getters of the first
+raise where they disagree (PyTorch, aten/src/ATen/Context.cpp). Here both are written, so that model code and
+torch.compile may read either, and both are put back as they were, even where they disagreed. What cannot be told is
+whether a precision was set to what it inherits anyhow; it then inherits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from mixlab.process.settings import Setting
+
+_OPERATIONS = ("matmul", "conv", "rnn")
+
+
+class Switches(NamedTuple):
+    """What both ways say.
+
+    Attributes:
+        matmul, cudnn: `allow_tf32` of torch.backends.cuda.matmul and torch.backends.cudnn.
+        precisions: `fp32_precision` of products, convolutions and recurrent layers: "ieee", "tf32" or "none".
+        medium: Whether `torch.set_float32_matmul_precision` was last given "medium", on CUDA the same as "high".
+    """
+
+    matmul: bool
+    cudnn: bool
+    precisions: tuple[str, ...]
+    medium: bool = False
+
+
+ON = Switches(True, True, ("tf32",) * 3)
+OFF = Switches(False, False, ("ieee",) * 3)
+
+
+def _read() -> Switches:
+    precisions = tuple(torch._C._get_fp32_precision_getter("cuda", one) for one in _OPERATIONS)
+    try:
+        medium = torch.get_float32_matmul_precision() == "medium"
+    except RuntimeError:
+        medium = False
+    try:
+        return Switches(torch._C._get_cublas_allow_tf32(), torch._C._get_cudnn_allow_tf32(), precisions, medium)
+    except RuntimeError:  # they disagree: ask again where the newer way says what the older one does
+        try:
+            matmul, cudnn = _agreed(torch._C._get_cublas_allow_tf32), _agreed(torch._C._get_cudnn_allow_tf32)
+            return Switches(matmul, cudnn, precisions, medium)
+        finally:
+            _write_precisions(precisions)
+
+
+def _agreed(ask: Callable[[], bool]) -> bool:
+    try:
+        _write_precisions(ON.precisions)
+        return ask()
+    except RuntimeError:
+        _write_precisions(OFF.precisions)
+        return ask()
+
+
+def _write(switches: Switches) -> None:
+    if switches.medium:
+        onednns = torch._C._get_fp32_precision_getter("mkldnn", "matmul")
+        torch.set_float32_matmul_precision("medium")  # oneDNN's too
+        torch._C._set_fp32_precision_setter("mkldnn", "matmul", onednns)
+    else:
+        torch._C._set_cublas_allow_tf32(switches.matmul)
+    torch._C._set_cudnn_allow_tf32(switches.cudnn)
+    _write_precisions(switches.precisions)
+
+
+def _write_precisions(precisions: tuple[str, ...]) -> None:
+    for operation, precision in zip(_OPERATIONS, precisions, strict=True):
+        torch._C._set_fp32_precision_setter("cuda", operation, "none")
+        if torch._C._get_fp32_precision_getter("cuda", operation) != precision:
+            torch._C._set_fp32_precision_setter("cuda", operation, precision)
+
+
+TF32_SWITCHES: Setting[Switches] = Setting("tf32 on CUDA", _read, _write)

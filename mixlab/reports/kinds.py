@@ -1,0 +1,91 @@
+"""Kinds of bytes in one look: the same thing has the same colour and pattern in every figure on memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+
+
+class Look(NamedTuple):
+    """Of one kind.
+
+    Attributes:
+        colour: Of the bar.
+        pattern: As plotly names them, "" for none; two kinds of one colour differ in it.
+        ink: What text on it is written in.
+        hollow: Whether only the pattern is drawn: of what no tensor of the program holds.
+    """
+
+    colour: str
+    pattern: str = ""
+    ink: str = "black"
+    hollow: bool = False
+
+
+# In the order in which they are stacked: first what lives from step to step, then what comes and goes.
+_LOOKS: dict[str, Look] = {
+    "parameters": Look(BLUE, ink="white"),
+    "master weights": Look(SKY),
+    "gradients": Look(ORANGE),
+    "fp16 gradients": Look(ORANGE, "/"),
+    "exp_avg": Look(GREEN),
+    "momentum": Look(GREEN),
+    "scales of exp_avg": Look(GREEN, "-"),
+    "scales of momentum": Look(GREEN, "-"),
+    "exp_avg_sq": Look(VERMILLION),
+    "scales of exp_avg_sq": Look(VERMILLION, "-"),
+    "Kahan compensation": Look(PURPLE, "x"),
+    "gathered parameters": Look(BLUE, "x", "white"),
+    "weights cast by autocast": Look(SKY, "/"),
+    "activations saved for backward": Look(PURPLE, "."),
+    "activations": Look(PURPLE, "."),
+    "temporaries": Look(GREY, "\\"),
+    "batch and buffers": Look(GREY, "."),
+    "tensors at the peak": Look(GREY),
+    "cuBLAS workspaces": Look(GREY, "x", hollow=True),
+    "CUDA context": Look(GREY, "/", hollow=True),
+    "fragmentation": Look(GREY, "\\", hollow=True),
+}
+_GRADIENTS = ("gradients", "fp16 gradients")
+
+
+def look(kind: str) -> Look:
+    """Returns the colour and pattern of a kind of bytes, grey crosses for one that is not known."""
+    return _LOOKS.get(kind, Look(GREY, "x"))
+
+
+def stacked(kinds: Iterable[str], *, over_time: bool = False) -> list[str]:
+    """Returns kinds in the order in which they are stacked, each once.
+
+    Args:
+        kinds: In any order; unknown ones come last.
+        over_time: Put gradients, which come and go within a step, after all states, so that these keep their place.
+    """
+    order = list(_LOOKS)
+
+    def place(kind: str) -> tuple[bool, int]:
+        if kind not in order:
+            return True, len(order)
+        late = over_time and kind in _GRADIENTS
+        return False, order.index("Kahan compensation") if late else order.index(kind)
+
+    return sorted(dict.fromkeys(kinds), key=place)
+
+
+def css(kind: str) -> str:
+    """Returns the same look as declarations of CSS, which print too."""
+    colour, pattern, ink, hollow = look(kind)
+    line = colour if hollow else "rgba(255, 255, 255, 0.55)"
+    lines = [
+        f"repeating-linear-gradient({angle}deg, {line} 0 1.5px, transparent 1.5px 6px)" for angle in _ANGLES[pattern]
+    ]
+    if pattern == ".":
+        lines = [f"radial-gradient({line} 1.2px, transparent 1.7px) 0 0 / 7px 7px"]
+    layers = ", ".join([*lines, *([] if hollow else [f"linear-gradient({colour}, {colour})"])])
+    ink = "var(--jp-ui-font-color1, currentColor)" if hollow else ink
+    return f"background: {layers}; color: {ink}; border: 1px solid {colour}; print-color-adjust: exact"
+
+
+_ANGLES: dict[str, tuple[int, ...]] = {"": (), ".": (), "/": (135,), "\\": (45,), "-": (0,), "x": (45, 135)}

@@ -1,0 +1,112 @@
+"""Records of `mixlab measure` as tables: training, memory, and how close the emulation is to a device."""
+
+from __future__ import annotations
+
+import math
+
+from mixlab.measure import Record, differences
+from mixlab.tables import NotedTable
+
+
+class TrainingTable(NotedTable):
+    """Speed, memory and loss of each recipe, eager and compiled, from a record of `mixlab measure train`.
+
+    Args:
+        record: Of kind "train".
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "train")
+        values, about = {series.name: series for series in record.series}, record.parameters
+        cases = [name.removesuffix(", tokens/s") for name in values if name.endswith(", tokens/s")]
+        told = {case: str(note) for case, note in about.items() if case.endswith((" eager", " compiled"))}
+        rows = []
+        for case in cases:
+            speed, base = (values[f"{one}, tokens/s"].median for one in (case, cases[0]))
+            memory, mfu, loss = (values.get(f"{case}, {what}") for what in ("peak memory", "MFU", "loss"))
+            last = "NaN" if told.get(case, "").startswith("diverged") else f"{loss.samples[-1]:.4f}" if loss else "-"
+            rows.append(
+                (
+                    case,
+                    f"{speed:,.0f}",
+                    f"{speed / base:.2f}",
+                    f"{memory.median / 2**30:.2f}" if memory else "-",
+                    f"{mfu.median:.1%}" if mfu else "-",
+                    last,
+                )
+            )
+        size = f"a GPT of {about['parameters']:,} parameters, {about['batch']} x {about['context']} tokens a step"
+        notes = [f"{case}: {note.removeprefix('diverged: ')}" for case, note in told.items()]
+        steps = int(about["steps"]) + int(about["warm-up steps"])
+        super().__init__(
+            ("recipe", "tokens/s", "ratio to the first", "peak, GiB", "MFU", f"loss of step {steps}"),
+            rows,
+            [f"{record.summary}, not run here", size, *notes],
+        )
+
+
+class MemoryTable(NotedTable):
+    """Measured peaks beside predicted ones, from a record of `mixlab measure memory`.
+
+    Args:
+        record: Of kind "memory".
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "memory")
+        rows = []
+        for case, difference in differences(record).items():
+            predicted = record[f"{case}, predicted peak"].median
+            rows.append(
+                (
+                    case,
+                    f"{predicted / (1 + difference) / 2**20:,.2f}",
+                    f"{predicted / 2**20:,.2f}",
+                    f"{difference:+.2%}",
+                )
+            )
+        columns = ("training", "measured peak, MiB", "predicted", "off by")
+        super().__init__(columns, rows, [f"{record.summary}, not run here; without the workspaces of cuBLAS"])
+
+
+class EmulationTable(NotedTable):
+    """How many elements of each op are equal under emulation and on a device, forward and backward.
+
+    Args:
+        record: Of `mixlab measure emulation`.
+
+    Raises:
+        ValueError: Another kind of record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "emulation")
+        values = {series.name: series.median for series in record.series}
+        formats = str(record.parameters["formats"]).split(",")
+        ways = [(fmt, direction) for fmt in formats for direction in ("forward", "backward")]
+        names = [name.removesuffix(", equal").split(" ", 1)[1].rsplit(" ", 1)[0] for name in values if "equal" in name]
+        rows = []
+        for op in dict.fromkeys(names):
+            shares = (values[f"{fmt} {op} {direction}, equal"] for fmt, direction in ways)
+            worst = max(
+                values[f"{fmt} {op} {direction}, largest difference / largest value"] for fmt, direction in ways
+            )
+            rows.append((op, *(_share(share) for share in shares), f"{worst:.0e}" if worst else "0"))
+        columns = ("equal elements", *(f"{fmt} {direction}" for fmt, direction in ways), "largest difference / value")
+        super().__init__(columns, rows, [f"{record.summary}, not run here; emulated on that machine's CPU"])
+
+
+def _share(share: float) -> str:
+    """Returns a percentage, rounded down: what is not all does not read so."""
+    return "all" if share == 1 else f"{math.floor(1e4 * share) / 100:.2f} %"
+
+
+def _require(record: Record, kind: str) -> None:
+    if record.kind != kind:
+        raise ValueError(f"the record must be of kind {kind}, got {record.kind!r}")

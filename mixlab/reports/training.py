@@ -1,0 +1,77 @@
+"""Trainings in words and as a table: where one stands, how it ended, and several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mixlab.tables import html_table, text_table
+from mixlab.training import StepRecord, final, first_non_finite
+
+Runs = Mapping[str, Sequence[StepRecord]]
+
+
+def progress_line(records: Sequence[StepRecord], steps: int) -> str:
+    """Says where a training stands, e.g. "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s"."""
+    if not records:
+        return f"step 0 of {steps}"
+    last = records[-1]
+    skipped = sum(record.skipped for record in records)
+    recent = records[-20:]
+    rate = len(recent) / max(sum(record.seconds for record in recent), 1e-9)
+    scale = f", scale {power_of_two(last.scale)}" if last.scale != 1 else ""
+    plural = "step" if skipped == 1 else "steps"
+    lost = f", {skipped} {plural} skipped" if skipped else ""
+    return f"step {last.step + 1} of {steps}: loss {last.loss:.3g}{scale}{lost}, {rate:.0f} steps/s"
+
+
+def diverged(records: Sequence[StepRecord]) -> str:
+    """Returns e.g. "NaN from step 1 on" if the loss is not finite at the end, else an empty text."""
+    born = first_non_finite(records)
+    if born is None:
+        return ""
+    return f"{'NaN' if math.isnan(records[born].loss) else records[born].loss} from step {records[born].step} on"
+
+
+def power_of_two(value: float) -> str:
+    """Returns "2^k" for a power of two, and the number itself for any other."""
+    mantissa, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:g}"
+
+
+class ComparisonTable:
+    """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time a step."""
+
+    columns = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
+
+    def __init__(self, runs: Runs) -> None:
+        require_runs(runs)
+        self.rows = [_row(label, records) for label, records in runs.items()]
+
+    def __repr__(self) -> str:
+        return text_table(self.columns, self.rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns, self.rows)
+
+
+def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:
+    loss, accuracy = final(records)
+    born = first_non_finite(records)
+    lost = [max(record.underflow.values()) for record in records if record.underflow]
+    return (
+        label,
+        f"{loss:.3g}" if born is None else f"{records[born].loss} from step {records[born].step}",
+        f"{accuracy:.1%}",
+        f"{sum(record.skipped for record in records)} of {len(records)}",
+        f"{max(lost):.2%}" if lost else "not probed",
+        f"{1e3 * float(np.median([record.seconds for record in records])):.1f}",
+    )
+
+
+def require_runs(runs: Runs) -> None:
+    empty = [label for label, records in runs.items() if not records]
+    if not runs or empty:
+        raise ValueError(f"no steps to show{': ' + ', '.join(empty) if empty else ''}; train the run first")

@@ -1,0 +1,328 @@
+"""A run on disk: what was trained, a record of every step, a checkpoint to go on from. Nothing is half written.
+
+runs/digits/
+  run.json         task, recipe, seed and machine; written once
+  steps.jsonl      one line a step, in order; appended to
+  checkpoint.pt    the trainer's state, and which run it is of; replaced as a whole
+  lock             held by the one process or thread that trains the run
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from mixlab.files import locked, remove_drafts, replacing, sync_folder
+from mixlab.machine import describe
+from mixlab.recipes import Recipe
+from mixlab.training.step_records import StepRecord, decode, encode
+from mixlab.training.tasks import load_task
+from mixlab.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What decides a run (task to probe_every), and where and when it was started."""
+
+    task: str
+    recipe: str
+    seed: int = 0
+    loss_weight: float = 1.0
+    probe_every: int = 0
+    machine: str = ""
+    started: str = ""
+
+    @property
+    def label(self) -> str:
+        """A line for a legend, e.g. "amp-fp16 on digits-mlp, seed 0"."""
+        weight = "" if self.loss_weight == 1 else f", loss weight {self.loss_weight:g}"
+        return f"{self.recipe} on {self.task}{weight}, seed {self.seed}"
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights."""
+        return {name: getattr(self, name) for name in ("task", "recipe", "seed", "loss_weight", "probe_every")}
+
+
+class Run:
+    """A folder that holds one training. It survives `kill -9` at any moment, and goes on bit for bit.
+
+    One process or thread at a time trains it; any number may read it meanwhile.
+
+    Args:
+        path: An existing run's folder; `Run.create` makes a new one.
+
+    Raises:
+        FileNotFoundError, ValueError: No run there, or a damaged one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "run.json").is_file():
+            raise FileNotFoundError(
+                f"{self.path} holds no run: there is no run.json in it; Run.create starts a new one"
+            )
+        self.info = _read_info(self.path / "run.json")
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        task: str,
+        recipe: Recipe,
+        seed: int = 0,
+        loss_weight: float = 1.0,
+        probe_every: int = 0,
+    ) -> Run:
+        """Starts a run in a folder that does not exist yet, or is empty.
+
+        Raises:
+            FileExistsError: Something is there.
+            OSError: The folder cannot be made or written.
+            TypeError, ValueError: No such training is possible.
+        """
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        info = RunInfo(task, str(recipe), seed, loss_weight, probe_every, describe().summary, started)
+        _new_trainer(info, "cpu")
+        path = Path(path)
+        _refuse_taken(path)
+        path.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent)
+        with _one_writer(path):
+            _refuse_taken(path)
+            with replacing(path / "run.json") as file:
+                file.write(json.dumps(asdict(info), indent=1).encode())
+        return cls(path)
+
+    @classmethod
+    def resume_or_create(cls, path: str | Path, **what: Any) -> Run:
+        """Returns the run in `path` if it is the one that `what` describes, or a new one; arguments as for `create`.
+
+        Raises:
+            ValueError: There is a run in `path`, and it is another one.
+        """
+        if not (Path(path) / "run.json").is_file():
+            return cls.create(path, **what)
+        run = cls(path)
+        if unknown := what.keys() - run.info.decisive.keys():
+            raise TypeError(f"Run.resume_or_create: no argument {unknown.pop()!r}; use {', '.join(run.info.decisive)}")
+        for name, wanted in what.items():
+            there, wanted = getattr(run.info, name), str(wanted) if name == "recipe" else wanted
+            if there != wanted:
+                raise ValueError(
+                    f"{path} holds a run with {name}={there}, not {wanted}; "
+                    f"choose another folder, or go on with {name}={there}"
+                )
+        return run
+
+    def records(self) -> list[StepRecord]:
+        """Returns every whole record, in order; a last line that was cut off by a kill is left out.
+
+        Raises:
+            ValueError: A line is no record, or not that of its step; file and line are named.
+        """
+        try:
+            content = (self.path / "steps.jsonl").read_bytes()
+        except FileNotFoundError:
+            return []
+        return self._decoded(content.split(b"\n")[:-1])
+
+    def _decoded(self, lines: Sequence[bytes]) -> list[StepRecord]:
+        records = []
+        for step, line in enumerate(lines):
+            try:
+                record = decode(line)
+                if record.step != step:
+                    raise ValueError(f"it is of step {record.step}, where that of step {step} must stand")
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.path / 'steps.jsonl'}, line {step + 1}, is damaged: {error}; "
+                    "delete checkpoint.pt beside it, if there is one, and train again from the first step"
+                ) from None
+            records.append(record)
+        return records
+
+    def trainer(self, *, device: torch.device | str | None = None) -> Trainer:
+        """Returns a trainer at this run's last checkpoint, or at its beginning.
+
+        Raises:
+            ValueError: The checkpoint is damaged, or another run's; or run.json asks for what does not exist.
+        """
+        try:
+            trainer = _new_trainer(self.info, device)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path / 'run.json'}: {error}") from error
+        checkpoint = self.path / "checkpoint.pt"
+        if not checkpoint.exists():
+            return trainer
+        again = "delete it to train again from the first step"
+        try:
+            state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
+        except Exception as error:  # whatever torch makes of bytes that are no checkpoint
+            raise ValueError(f"{checkpoint} is damaged; {again} ({type(error).__name__})") from error
+        try:
+            _load(trainer, state, self.info)
+        except Exception as error:  # whatever a model and an optimizer make of states that are not theirs
+            reason = next(iter(str(error).splitlines()), "").strip()
+            raise ValueError(
+                f"{checkpoint} is no checkpoint of this run; {again} ({type(error).__name__}: {reason})"
+            ) from error
+        return trainer
+
+    def train(self, steps: int, *, checkpoint_every: int = 100, device: str | None = None) -> Iterator[StepRecord]:
+        """Goes on until the run has `steps` steps, records and yields each, and saves checkpoints on the way.
+
+        Steps that were recorded after the last checkpoint are trained and recorded again, with the same result.
+
+        Args:
+            steps: How many steps the run has in the end, those already taken included.
+            checkpoint_every: Steps between two checkpoints, at least 1.
+            device: As for `Trainer`.
+
+        Raises:
+            BlockingIOError: Another process or thread trains this run; raised by the first step, as are the others.
+            ValueError: Checkpoint or records are damaged.
+        """
+        for name, value, low in (("steps", steps, 0), ("checkpoint_every", checkpoint_every, 1)):
+            if type(value) is not int or value < low:
+                raise ValueError(f"Run.train: {name} must be a whole number from {low} up, got {value!r}")
+        return self._train(steps, checkpoint_every, device)
+
+    def _train(self, steps: int, checkpoint_every: int, device: str | None) -> Iterator[StepRecord]:
+        with _one_writer(self.path):
+            trainer = self.trainer(device=device)
+            with self._appending(trainer.step) as file:
+                yield from self._recorded(trainer, max(0, steps - trainer.step), checkpoint_every, file)
+
+    def _recorded(self, trainer: Trainer, steps: int, checkpoint_every: int, file: IO[bytes]) -> Iterator[StepRecord]:
+        try:
+            for record in trainer.steps(steps):
+                _append(file, encode(record))
+                if trainer.step % checkpoint_every == 0:
+                    self._save(trainer, file)
+                yield record
+        except GeneratorExit:  # the caller stopped iterating, between two steps; an error may come amid one
+            self._save(trainer, file)
+            raise
+        self._save(trainer, file)
+
+    def _save(self, trainer: Trainer, records: IO[bytes]) -> None:
+        """Saves a checkpoint, after making sure that the records up to it are on the disk."""
+        os.fsync(records.fileno())
+        with replacing(self.path / "checkpoint.pt") as file:
+            torch.save({**trainer.state_dict(), "run": self.info.decisive}, file)
+
+    @contextmanager
+    def _appending(self, step: int) -> Iterator[IO[bytes]]:
+        """Opens the records for appending, unbuffered, without those made after the checkpoint at `step`."""
+        with (self.path / "steps.jsonl").open("a+b", buffering=0) as file:
+            file.seek(0)
+            whole = file.read().split(b"\n")[:-1]
+            if len(whole) < step:
+                raise ValueError(
+                    f"{self.path}: the checkpoint is at step {step}, but only {len(whole)} steps are recorded; "
+                    "delete checkpoint.pt to train again from the first step"
+                )
+            self._decoded(whole[:step])
+            file.truncate(sum(len(line) + 1 for line in whole[:step]))
+            yield file
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Keeps other processes and threads from writing into a run's folder."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / "lock"))
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{folder} is being trained by another process or thread; wait until it ends, stop it, "
+                "or choose another folder"
+            ) from error
+        remove_drafts(folder)
+        yield
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(entry.name != "lock" for entry in path.iterdir())):
+        raise FileExistsError(f"{path} is not empty; choose another folder, or open the run in it with Run(path)")
+
+
+def _append(file: IO[bytes], line: bytes) -> None:
+    """Writes the whole line; an unbuffered file on a disk that is nearly full may take a part only."""
+    while line:
+        line = line[file.write(line) :]
+
+
+def outcome(records: Sequence[StepRecord]) -> str:
+    """Says in one line how a training went: `final` loss and accuracy, skipped steps, and whether it diverged."""
+    if not isinstance(records, Sequence):
+        raise TypeError(f"outcome: records must be a list of StepRecord, got {type(records).__name__}")
+    if not len(records):
+        return "no steps"
+    skipped = sum(record.skipped for record in records)
+    note = f", {skipped} of {len(records)} steps skipped" if skipped else ""
+    born = first_non_finite(records)
+    if born is not None:
+        return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
+    loss, accuracy = final(records)
+    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {len(records)} steps{note}"
+
+
+def final(records: Sequence[StepRecord]) -> tuple[float, float]:
+    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps."""
+    last = records[-max(1, len(records) // 10) :]
+    return sum(record.loss for record in last) / len(last), sum(record.accuracy for record in last) / len(last)
+
+
+def first_non_finite(records: Sequence[StepRecord]) -> int | None:
+    """Returns the index of the first record from which on no loss is finite; None if the last one is."""
+    born = None
+    for index in range(len(records) - 1, -1, -1):
+        if math.isfinite(records[index].loss):
+            break
+        born = index
+    return born
+
+
+def _new_trainer(info: RunInfo, device: torch.device | str | None) -> Trainer:
+    task = load_task(info.task, loss_weight=info.loss_weight)
+    recipe = Recipe.parse(info.recipe)
+    return Trainer(task, recipe, seed=info.seed, device=device, probe_every=info.probe_every)
+
+
+def _load(trainer: Trainer, state: Any, info: RunInfo) -> None:
+    if not isinstance(state, dict) or not {"step", "model", "optimizer", "scaler"} <= state.keys():
+        raise ValueError("it must hold step, model, optimizer and scaler")
+    if (run := state.get("run", info.decisive)) != info.decisive:
+        raise ValueError(f"it is of {run}")
+    if type(state["step"]) is not int or state["step"] < 0:
+        raise ValueError(f"step must be a whole number from 0 up, got {state['step']!r}")
+    trainer.load_state_dict(state)
+
+
+def _read_info(path: Path) -> RunInfo:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError(f"it must hold an object, got {content!r:.60}")
+        kinds = {field.name: _KINDS[str(field.type)] for field in fields(RunInfo)}
+        for name, value in content.items():
+            if name in kinds and type(value) not in kinds[name]:
+                raise TypeError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds[name])}, got {value!r}")
+        return RunInfo(**content)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} does not describe a run: {error}") from None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}

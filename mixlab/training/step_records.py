@@ -1,0 +1,101 @@
+"""What is recorded of each step of a training, and the lines of strict JSON that it is kept as."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NoReturn
+
+_NON_FINITE = ("nan", "inf", "-inf")  # which JSON does not have as numbers
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a training.
+
+    Attributes:
+        step: Counted from 0.
+        loss: The task's loss before the step, without loss weight and loss scale.
+        accuracy: On the training batch.
+        scale: The loss scale in force during the step.
+        found_inf: A gradient held inf or NaN.
+        skipped: The optimizer did not step, because of that.
+        grad_norm: Euclidean norm of all gradients as the optimizer sees them, unscaled.
+        underflow: By layer: the fraction of weight-gradient elements that are zero, of those that are non-zero in
+            float32 at the same weights and batch. Empty on steps that were not probed.
+        seconds: Wall time of the step, without probing.
+    """
+
+    step: int
+    loss: float
+    accuracy: float
+    scale: float
+    found_inf: bool
+    skipped: bool
+    grad_norm: float
+    seconds: float
+    underflow: dict[str, float] = field(default_factory=dict)
+
+
+def encode(record: StepRecord) -> bytes:
+    """Returns one line; floats that are not finite become the strings "nan", "inf" and "-inf"."""
+    values = asdict(record)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = str(value)
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
+
+
+def decode(line: bytes) -> StepRecord:
+    """Reads one line.
+
+    Raises:
+        ValueError: It is no record; what is wrong is said.
+    """
+    try:
+        values = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from None
+    if not isinstance(values, dict) or not _REQUIRED <= values.keys() <= _READERS.keys():
+        raise ValueError(f"it must be an object with {', '.join(_READERS)}")
+    return StepRecord(**{name: _READERS[name](name, value) for name, value in values.items()})
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not strict JSON")
+
+
+def _step(name: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} must be a whole number from 0 up, got {value!r:.60}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float) and value not in _NON_FINITE:
+        raise ValueError(f"{name} must be a number or one of {', '.join(_NON_FINITE)}, got {value!r:.60}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond the range of a float") from None
+
+
+def _truth(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{name} must be true or false, got {value!r:.60}")
+    return value
+
+
+def _fractions(name: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be an object of fractions by layer, got {value!r:.60}")
+    return {layer: _number(f"{name} of {layer}", fraction) for layer, fraction in value.items()}
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    field.name: {"int": _step, "float": _number, "bool": _truth, "dict[str, float]": _fractions}[str(field.type)]
+    for field in fields(StepRecord)
+}
+_REQUIRED = _READERS.keys() - {"underflow"}

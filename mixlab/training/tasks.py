@@ -1,0 +1,324 @@
+"""Small real tasks, seeded and offline: digits with an MLP and a CNN, and a character GPT on Python's manual."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from mixlab import optimizers
+from mixlab.formats import FP32
+from mixlab.optimizers import StateDtype
+from mixlab.process import RandomStream
+from mixlab.recipes import Recipe, StateName
+from mixlab.training.models import TinyGPT
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
+Batch = tuple[Tensor, Tensor]
+
+_KNOBS: dict[str, dict[str, float]] = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {}}
+_TORCHS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+_OURS: dict[str, Callable[..., Optimizer]] = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "adamw": optimizers.AdamW}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its data, its loss and its optimizer: everything about a training but the recipe.
+
+    Args:
+        name: What it is called on the command line and in a saved run.
+        make_model: Returns a new float32 model on the CPU; it may draw torch's random numbers.
+        draw: Returns one training batch (inputs, targets) drawn with the given generator: inputs (B, ...) floating or
+            integer, targets (B,) or (B, T) int64 class numbers.
+        held_out: One batch that is never trained on.
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw", stored as the recipe says. Or a function of parameters and
+            learning rate that returns an optimizer of your own, which decides itself what it stores; then only recipes
+            train that leave that to it: with fp32 weights and states, or with update=per_op.
+        lr: Learning rate at loss_weight 1.
+        loss_weight: A constant factor of the loss, as of an auxiliary loss or a mean over very many terms. With SGD the
+            learning rate is divided by it, so that in exact arithmetic nothing changes; Adam does that by itself.
+
+    Raises:
+        ValueError: An unknown optimizer, or a learning rate or loss weight that is not positive and finite.
+    """
+
+    name: str
+    make_model: Callable[[], nn.Module]
+    draw: Callable[[torch.Generator], Batch]
+    held_out: Batch
+    optimizer: OptimizerName | MakeOptimizer = "adam"
+    lr: float = 1e-3
+    loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not callable(self.optimizer) and self.optimizer not in _KNOBS:
+            allowed = f"one of {', '.join(_KNOBS)}, or a function of (parameters, lr)"
+            raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
+        for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
+
+    def seeded_model(self, seed: int) -> nn.Module:
+        """Returns the model that follows `torch.manual_seed(seed)`; torch's own generator does not move.
+
+        Random numbers of NumPy and of Python's `random` are not seeded.
+
+        Raises:
+            TypeError: `make_model` returned something else than a module on the CPU whose parameters are float32.
+        """
+        with RandomStream(seed):
+            model = self.make_model()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Task {self.name}: make_model must return a new torch.nn.Module, got {model!r}")
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._require_values(name, tensor)
+        for name, parameter in model.named_parameters():
+            self._require_float32(name, parameter)
+        return model
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """Returns the batch of one step: a function of (seed, step) alone, so that a resumed run sees the same."""
+        return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
+
+    def make_optimizer(
+        self, model: nn.Module, recipe: Recipe, *, generator: torch.Generator | None = None
+    ) -> Optimizer:
+        """Returns this task's optimizer over the model's parameters; as `make_optimizer`, which see.
+
+        Args:
+            generator: Of stochastic rounding.
+        """
+        lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
+        owner = f"Task {self.name}"
+        return make_optimizer(model.parameters(), recipe, self.optimizer, lr, generator=generator, owner=owner)
+
+    def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
+        inputs, targets = batch
+        logits = model(inputs)  # (B, C) or (B, T, C)
+        self._require_logits(model, logits, targets)
+        logits, targets = logits.flatten(0, -2), targets.flatten()
+        accuracy = (logits.detach().argmax(-1) == targets).float().mean()
+        return F.cross_entropy(logits, targets), accuracy
+
+    def _require_values(self, name: str, tensor: Tensor) -> None:
+        why = ""
+        if is_lazy(tensor):
+            why = "because its lazy module was not called: call the model once on a batch before returning it"
+        elif tensor.is_meta:
+            why = "because it is on meta: make it on the CPU"
+        if why:
+            raise TypeError(f"Task {self.name}: make_model must return a module with values; {name} has none, {why}")
+
+    def _require_float32(self, name: str, parameter: Tensor) -> None:
+        if parameter.dtype is not torch.float32:
+            raise TypeError(
+                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores as it "
+                f"says; got {parameter.dtype} in {name}"
+            )
+
+    def _require_logits(self, model: object, logits: object, targets: Tensor) -> None:
+        must = f"Task {self.name}: {type(model).__name__} must return logits, one floating tensor (B, C) or (B, T, C)"
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"{must}; got {type(logits).__name__}: wrap it in a module that returns its logits")
+        if not logits.is_floating_point() or logits.dim() < 2 or logits.shape[:-1].numel() != targets.numel():
+            came = f"{logits.dtype} {tuple(logits.shape)} for targets {tuple(targets.shape)}"
+            raise TypeError(f"{must}; got {came}")
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    recipe: Recipe,
+    optimizer: OptimizerName | MakeOptimizer = "adam",
+    lr: float = 1e-3,
+    *,
+    generator: torch.Generator | None = None,
+    owner: str = "make_optimizer",
+) -> Optimizer:
+    """Returns an optimizer with the storage that the recipe asks for.
+
+    It is that of torch.optim where nothing but float32 is stored, and where every operation shall be rounded.
+
+    Args:
+        parameters: Stored as the recipe says.
+        recipe: The training's.
+        optimizer, lr: As of a `Task`.
+        generator: Of stochastic rounding.
+        owner: Who asks, for the words of an error.
+
+    Raises:
+        ValueError: The recipe says how states are stored, and an optimizer of your own does too.
+        TypeError: Your own function returned no optimizer, or one that cannot step without a closure, as LBFGS.
+    """
+    plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
+    plain = plain or recipe.update == "per_op"
+    if not callable(optimizer):
+        knobs = {"lr": lr, **_KNOBS[optimizer]}
+        if plain:
+            return _TORCHS[optimizer](parameters, **knobs)
+        return _OURS[optimizer](parameters, **knobs, storage=storage(recipe), generator=generator)
+    if not plain:
+        raise ValueError(
+            f"{owner}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
+            "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
+        )
+    own = optimizer(parameters, lr)
+    if not isinstance(own, Optimizer):
+        raise TypeError(f"{owner}: optimizer must return a torch.optim.Optimizer, got {type(own).__name__}")
+    closure = inspect.signature(own.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{owner}: optimizer must step on gradients that are there; {type(own).__name__}.step needs a closure, "
+            "which evaluates the model again within the step"
+        )
+    return own
+
+
+def storage(recipe: Recipe) -> optimizers.Storage:
+    """Returns how an optimizer stores what this recipe says.
+
+    Raises:
+        ValueError: The recipe's update is "per_op", which is that of torch.optim.
+    """
+    if recipe.update == "per_op":
+        raise ValueError(f"storage: update=per_op of {recipe} is that of torch.optim, whose states are the parameters'")
+    return optimizers.Storage(
+        exp_avg_dtype=_state_dtype(recipe.exp_avg),
+        exp_avg_sq_dtype=_state_dtype(recipe.exp_avg_sq),
+        master_weights=recipe.master_weights,
+        update=recipe.update,
+        state_rounding=recipe.state_rounding,
+        block_size=recipe.block_size,
+    )
+
+
+def _state_dtype(state: StateName) -> StateDtype:
+    if isinstance(state, str):
+        return state
+    assert state.dtype is not None  # a recipe takes no others
+    return state.dtype
+
+
+def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
+    """Returns one of the shipped tasks.
+
+    Raises:
+        ValueError: An unknown name, or a loss weight that is not positive and finite.
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}")
+    return _LOADERS[name](loss_weight)
+
+
+def step_seed(seed: int, step: int, purpose: str = "") -> int:
+    """Returns a seed of its own for each (seed, step, purpose), the numbers non-negative."""
+    entropy = [seed, step, *purpose.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _digits_mlp(loss_weight: float) -> Task:
+    def model() -> nn.Module:
+        layers: dict[str, nn.Module] = {}
+        for i in range(1, 8):
+            layers[f"hidden{i}"] = nn.Linear(64, 64)
+            layers[f"tanh{i}"] = nn.Tanh()
+        return nn.Sequential(OrderedDict(layers, output=nn.Linear(64, 10)))
+
+    train, held_out = _digits()
+    return Task("digits-mlp", model, _rows(train, 64), held_out, optimizer="sgd", lr=0.1, loss_weight=loss_weight)
+
+
+def _digits_cnn(loss_weight: float) -> Task:
+    def model() -> nn.Module:
+        return nn.Sequential(
+            OrderedDict(
+                image=nn.Unflatten(1, (1, 8, 8)),
+                conv1=nn.Conv2d(1, 16, 3, padding=1),
+                relu1=nn.ReLU(),
+                conv2=nn.Conv2d(16, 32, 3, padding=1),
+                relu2=nn.ReLU(),
+                pool=nn.MaxPool2d(2),  # (B, 32, 4, 4)
+                flat=nn.Flatten(),
+                output=nn.Linear(512, 10),
+            )
+        )
+
+    train, held_out = _digits()
+    return Task("digits-cnn", model, _rows(train, 64), held_out, optimizer="adam", lr=1e-3, loss_weight=loss_weight)
+
+
+def _chars_gpt(loss_weight: float) -> Task:
+    draw, held_out = text_batches(batch=16, context=64)
+    return Task("chars-gpt", TinyGPT, draw, held_out, optimizer="adamw", lr=1e-3, loss_weight=loss_weight)
+
+
+def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator], Batch], Batch]:
+    """Returns what draws training batches of Python's manual, character by character, and a held-out batch.
+
+    Args:
+        batch: Rows.
+        context: Characters a row; inputs and targets are (batch, context), ASCII codes below 128.
+    """
+    text = _manual()
+    split = len(text) * 9 // 10
+
+    def windows(characters: Tensor, starts: Tensor) -> Batch:
+        rows = characters[starts[:, None] + torch.arange(context + 1)].long()  # (B, T + 1)
+        return rows[:, :-1], rows[:, 1:]
+
+    def draw(generator: torch.Generator) -> Batch:
+        return windows(text[:split], torch.randint(split - context, (batch,), generator=generator))
+
+    return draw, windows(text[split:], torch.linspace(0, len(text) - split - context - 1, batch).long())
+
+
+_LOADERS: dict[str, Callable[[float], Task]] = {
+    "digits-mlp": _digits_mlp,
+    "digits-cnn": _digits_cnn,
+    "chars-gpt": _chars_gpt,
+}
+TASKS: tuple[str, ...] = tuple(_LOADERS)
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[Batch, Batch]:
+    """Returns scikit-learn's 1797 digits as 1500 training and 297 held-out rows of 64 pixels in [0, 1]."""
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    data = load_digits()
+    pixels = torch.from_numpy(data.data).float() / 16
+    labels = torch.from_numpy(data.target).long()
+    return (pixels[:1500], labels[:1500]), (pixels[1500:], labels[1500:])
+
+
+def _rows(train: Batch, size: int) -> Callable[[torch.Generator], Batch]:
+    def draw(generator: torch.Generator) -> Batch:
+        rows = torch.randint(len(train[1]), (size,), generator=generator)
+        return train[0][rows], train[1][rows]
+
+    return draw
+
+
+@lru_cache(maxsize=1)
+def _manual() -> Tensor:
+    """Returns the text behind Python's `help()` as ASCII codes in uint8; it differs between Python versions."""
+    from pydoc_data.topics import topics  # a text that every Python installation has
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    return torch.frombuffer(bytearray(text.encode("ascii", errors="replace")), dtype=torch.uint8)

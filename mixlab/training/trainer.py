@@ -1,0 +1,267 @@
+"""The training loop: a task and a recipe go in, step records come out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mixlab import emulation
+from mixlab.formats import FP32, Format
+from mixlab.layers import scripted_part
+from mixlab.machine import usable_device
+from mixlab.probes.histograms import dense, stored_values
+from mixlab.probes.tracking import underflow_by_layer, unwatched
+from mixlab.process import RandomStream, contained, undisturbed
+from mixlab.recipes import Recipe
+from mixlab.training.evaluation import evaluating
+from mixlab.training.step_records import StepRecord
+from mixlab.training.tasks import Batch, Task, step_seed
+
+
+class Trainer:
+    """Trains a task under a recipe. The same task, recipe and seed give the same weights, bit for bit, on one machine.
+
+        for record in Trainer(load_task("digits-mlp"), Recipe.parse("amp-fp16")).steps(300):
+            print(record.loss)
+
+    Batches and torch's random numbers are functions of (seed, step). So a trainer that loads another's state goes on
+    exactly as that one would have.
+
+    Args:
+        task: What to train.
+        recipe: How.
+        seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
+        device: Where; None takes CUDA if there is one.
+        probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never. A model of
+            TorchScript, whose parameters cannot be replaced for a pass, cannot be probed.
+        native: On a CPU, compute as the CPU does: with its own autocast lists, and fp16 at its own, low speed. By
+            default a CPU emulates a GPU (`mixlab.emulation`). On CUDA this changes nothing.
+
+    Attributes:
+        model, optimizer, scaler: In use; parameters, gradients and states are stored as the recipe says.
+        step: The number of the next step.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        probe_every: int = 0,
+        native: bool = False,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"Trainer: task must be a Task, got {task!r}; load_task(name) makes one")
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"Trainer: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
+        for name, value in (("seed", seed), ("probe_every", probe_every)):
+            if type(value) is not int or value < 0:
+                raise ValueError(f"Trainer: {name} must be a whole number from 0 up, got {value!r}")
+        self.task = task
+        self.recipe = recipe
+        self.seed = seed
+        self.device = usable_device(device)
+        self.probe_every = probe_every
+        self.native = native
+        self.model = task.seeded_model(seed).to(self.device, recipe.weights.dtype)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ValueError(f"Trainer: no parameter of the model of task {task.name} requires a gradient")
+        if recipe.gradients != recipe.weights:
+            for parameter in trained:
+                parameter.grad_dtype = recipe.gradients.dtype
+        self._generator = torch.Generator(self.device)
+        self.optimizer = task.make_optimizer(self.model, recipe, generator=self._generator)
+        self.scaler = recipe.make_scaler()
+        self.step = 0
+
+    def steps(self, count: int) -> Iterator[StepRecord]:
+        """Trains up to `count` steps and yields a record of each; to stop, stop iterating.
+
+        Divergence is no error: the records then say NaN.
+        """
+        if type(count) is not int or count < 0:
+            raise ValueError(f"Trainer.steps: count must be a whole number from 0 up, got {count!r}")
+        for _ in range(count):
+            yield self._train_step()
+
+    def _train_step(self) -> StepRecord:
+        batch = self.next_batch()
+        probing = self.probe_every > 0 and self.step % self.probe_every == 0
+        references = self.reference_gradients(batch) if probing else {}
+        scale = self.scaler.get_scale()
+
+        started_s = time.perf_counter()
+        loss, accuracy = self.backward(batch)
+        gradients = self.unscale()
+        grad_norm = float(_norm(gradients.values()))
+        found_inf = self.scaler.found_inf
+        self.update()
+        return StepRecord(
+            step=self.step - 1,
+            loss=float(loss),
+            accuracy=float(accuracy),
+            scale=scale,
+            found_inf=found_inf or not math.isfinite(grad_norm),
+            skipped=found_inf and self.scaler.skips,
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - started_s,
+            underflow=underflow_by_layer(gradients, references),
+        )
+
+    @contained
+    def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
+        """Runs forward and backward on `batch` or the next one, as the recipe computes; `unscale` and `update` follow.
+
+        The gradients stay in the parameters, with the loss scale in them.
+
+        Returns:
+            (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
+        """
+        with undisturbed(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
+            with self._autocast():
+                loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
+            self._require_gradient(loss)
+            weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
+            self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), accuracy
+
+    def unscale(self) -> dict[str, Tensor]:
+        """Divides the gradients that `backward` left by the loss scale, and returns them by parameter name."""
+        # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
+        self.scaler.unscale_(self.optimizer, allow_fp16=True)
+        return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+
+    def update(self) -> None:
+        """Takes or skips the optimizer's step on the unscaled gradients, moves the scale, and forgets the gradients."""
+        self._generator.manual_seed(step_seed(self.seed, self.step, "update"))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.step += 1
+
+    @contained
+    def held_out(self) -> tuple[float, float]:
+        """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode, computed as the recipe computes.
+
+        The training goes on as if it had not been called: modes, buffers and random numbers are put back.
+        """
+        with (
+            torch.no_grad(),
+            unwatched(),
+            evaluating(self.model),
+            undisturbed(),
+            self._random_numbers("held_out"),
+            self._arithmetic(self.recipe.compute),
+            self._autocast(),
+        ):
+            loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
+        return float(loss), float(accuracy)
+
+    @contained
+    def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one.
+
+        Frozen parameters, and those that no gradient reaches, are left out. Sparse gradients are returned dense.
+
+        Raises:
+            TypeError: The model is one of TorchScript.
+        """
+        if scripted := scripted_part(self.model):
+            raise TypeError(
+                f"reference_gradients: {scripted}, and its parameters cannot be replaced for a pass in float32; make "
+                "the model without torch.jit, or do not probe it"
+            )
+        parameters = {
+            name: p.detach().float().requires_grad_(p.requires_grad) for name, p in self.model.named_parameters()
+        }
+        buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in self.model.named_buffers()}
+        inputs, targets = batch or self.next_batch()
+        inputs = inputs.float() if inputs.is_floating_point() else inputs
+
+        def run(model: nn.Module) -> None:
+            with undisturbed(), self._random_numbers("forward"), self._arithmetic(FP32):
+                loss, _ = self.task.loss(model, (inputs, targets))
+                self._require_gradient(loss)
+                (loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
+
+        replaced = {f"model.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
+        with unwatched():
+            functional_call(_Applied(self.model), replaced, (run,))
+        return {name: dense(p.grad) for name, p in parameters.items() if p.grad is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that decides the steps to come; tensors are the live ones, not copies."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
+    def next_batch(self) -> Batch:
+        """Returns the batch of the next step, on the device and in the weights' format."""
+        return self._placed(self.task.batch(self.seed, self.step))
+
+    def _placed(self, batch: Batch) -> Batch:
+        inputs, targets = (tensor.to(self.device) for tensor in batch)
+        return inputs.to(self.recipe.weights.dtype) if inputs.is_floating_point() else inputs, targets
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        compute = self.recipe.compute if self.recipe.autocast else FP32
+        if self.native and self.recipe.autocast:
+            return torch.autocast(self.device.type, dtype=compute.dtype)
+        return emulation.autocast(compute, self.device)
+
+    def _arithmetic(self, compute: Format) -> AbstractContextManager[object]:
+        if self.native and self.device.type == "cpu":
+            return nullcontext()
+        return emulation.arithmetic(self.device, compute)
+
+    def _require_gradient(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise ValueError(
+                f"Trainer: the loss of task {self.task.name} depends on no parameter that requires a gradient; "
+                "the model must not detach its outputs, nor run under torch.no_grad()"
+            )
+
+    def _random_numbers(self, purpose: str) -> RandomStream:
+        """The context of this step's random numbers for a purpose, such as dropout's in "forward"."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        return RandomStream(step_seed(self.seed, self.step, purpose), devices=devices)
+
+
+class _Applied(nn.Module):
+    """Calls a function of a model; as its forward, so that `functional_call` replaces parameters in all of it.
+
+    In backward too, where checkpoints run forward again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module], None]) -> None:
+        function(self.model)
+
+
+def _norm(gradients: Iterable[Tensor]) -> Tensor:
+    """Returns the norm of all gradients together, in float32 whatever their dtype."""
+    norms = torch._foreach_norm([stored_values(gradient) for gradient in gradients], 2, dtype=torch.float32)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total

@@ -1,0 +1,128 @@
+"""The rooms of the package and who may import whom; `python -m tests.house` draws the imports as they are."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "mixlab"
+
+# A room imports only from rooms before it, and a file only from files of its room before it.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "arguments": (),
+    "files": (),
+    "tables": (),
+    "machine": (),
+    "process": ("settings", "random_streams", "tf32", "containment"),
+    "layers": (),
+    "formats": (
+        *("format", "_compile", "rounding", "rounding_stats"),
+        *("blocks", "accumulation", "fake_quantization", "explanation"),
+    ),
+    "loss_scaling": ("policies", "scalers", "game"),
+    "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),
+    "optimizers": ("layout", "state_formats", "group_settings", "step", "states", "adam_sgd", "backends", "stalls"),
+    "recipes": (),
+    "probes": ("histograms", "tracking", "scale_windows", "updates", "update_tracking"),
+    "training": ("models", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),
+    "experiments": (
+        *("ledger", "one_step", "training_modes", "one_weight"),
+        *("storage_grid", "watching", "predicted_windows", "mistakes"),
+    ),
+    "memory": (
+        *("gpus", "configs", "shapes", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
+        *("eager_ops", "fakes", "lstm", "cuda_kernels", "stand_ins", "traceable", "allocation_log", "traced_step"),
+        *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
+    ),
+    "measure": (
+        *("record", "matmul", "casts", "training", "emulation", "optimizers", "states"),
+        *("memory_cases", "step_memory", "memory"),
+    ),
+    "reports": (
+        *("colours", "kinds", "magnitudes", "training", "columns"),
+        *("modes", "optimizers", "recorded", "fits", "phases", "one_step"),
+    ),
+    "figures": (
+        *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
+        *("loss_scaling", "storage_grid", "memory", "allocations"),
+    ),
+    "panels": (
+        *("errors", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),
+        *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
+        *("cockpit", "one_weight", "state_training"),
+    ),
+    "cli": ("values", "notebooks", "measure", "memory", "commands"),
+    "__main__": (),
+}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Yields every module that the source imports anywhere, `from package import name` as package.name too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_places(source: str, package: Path = PACKAGE) -> set[tuple[str, ...]]:
+    """Returns what the source imports of the package: (room,) or (room, file)."""
+    dotted = [tuple(name.split(".")[1:3]) for name in imported_modules(source) if name.startswith("mixlab.")]
+    return {parts[:n] for parts in dotted for n in (1, 2) if len(parts) >= n and _is_module(package, *parts[:n])}
+
+
+def _is_module(package: Path, *parts: str) -> bool:
+    path = package.joinpath(*parts)
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+def upward_imports(room: str, file: str, source: str) -> list[str]:
+    """Returns what a file of `room` imports from rooms, or from files of its room, that do not stand before it."""
+    places = imported_places(source)
+    rooms = list(ROOMS)
+    allowed = {room, *rooms[: rooms.index(room)]}
+    up = [place[0] for place in places if len(place) == 1 and place[0] not in allowed]
+    if file == "__init__":
+        return sorted(up)
+    earlier = ROOMS[room][: ROOMS[room].index(file)] if file else ()
+    own = [".".join(place) for place in places if len(place) == 2 and place[0] == room and place[1] not in earlier]
+    return sorted(up + own)
+
+
+def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Returns the rooms that each room imports from."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room != "__init__":
+            found.setdefault(room, set()).update(place[0] for place in imported_places(path.read_text(), package))
+    return {room: below - {room} for room, below in found.items()}
+
+
+def drawing(package: Path = PACKAGE) -> str:
+    """Returns the rooms floor by floor, each with its files, its lines of code and the rooms that it imports from.
+
+    A room stands one floor above the highest that it imports from, so every arrow points down.
+    """
+    below = arrows(package)
+    floors: dict[str, int] = {}
+    for room in TopologicalSorter(below).static_order():
+        floors[room] = 1 + max((floors[other] for other in below[room]), default=-1)
+    lines = []
+    for floor in sorted(set(floors.values()), reverse=True):
+        for room in sorted(room for room in floors if floors[room] == floor):
+            files = sorted((package / room).glob("*.py")) or [package / f"{room}.py"]
+            size = sum(len(path.read_text().splitlines()) for path in files)
+            onto = ", ".join(sorted(below[room], key=lambda other: (-floors[other], other)))
+            lines.append(f"{floor:>3}  {room:<20}{len(files):>3} files {size:>5} lines  -> {onto}".rstrip(" ->"))
+    count = sum(map(len, below.values()))
+    return "\n".join([*lines, f"{len(below)} rooms on {max(floors.values()) + 1} floors, {count} arrows, none up"])
+
+
+if __name__ == "__main__":
+    print(drawing(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE))  # noqa: T201

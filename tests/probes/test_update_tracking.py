@@ -1,0 +1,481 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from mixlab import optimizers
+from mixlab.optimizers import Storage, decay_stalls, rise_ratio
+from mixlab.probes import Lost, Share, swallowed, track_updates
+from mixlab.recipes import Recipe
+from mixlab.training import Trainer, load_task
+
+
+class Weights(nn.Module):
+    """A module that is nothing but one parameter."""
+
+    def __init__(self, values, dtype=torch.float32):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(values).to(dtype))
+
+
+def one_step(model, optimizer, gradient):
+    model.w.grad = torch.tensor(gradient).to(model.w.dtype)
+    optimizer.step()
+
+
+def train(recipe, *, steps=40, lr=1e-4, every=1, task="digits-cnn", optimizer="adamw"):
+    trainer = Trainer(replace(load_task(task), lr=lr, optimizer=optimizer), Recipe.parse(recipe), seed=0, device="cpu")
+    with track_updates(trainer.model, trainer.optimizer, every=every) as lost:
+        records = list(trainer.steps(steps))
+    return lost, records
+
+
+def test_weights_that_do_not_move_are_counted_among_those_that_should():
+    model = Weights([1.0, 1.0, 1.0, 0.001], torch.bfloat16)
+    optimizer = optimizers.SGD(model.parameters(), lr=1.0)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1e-3, 0.5, 0.0, 1e-5])
+    assert lost["w"][0].swallowed == Share(1, 3)
+    assert lost["w"][0].stuck_falling == Share(0, 0)
+
+
+@pytest.mark.parametrize("make", [optimizers.AdamW, torch.optim.AdamW])
+def test_an_optimizer_of_torch_is_watched_like_ours(make):
+    model = Weights([1.0, 2.0, 0.5], torch.float32)
+    optimizer = make(model.parameters(), lr=0.1)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1.0, 1e-30, 0.0])
+        one_step(model, optimizer, [0.0, 0.0, 0.0])
+    first, second = lost.by_step()
+    assert first.vanished == Share(1, 2)  # 1e-60 is zero in float32
+    assert first.stuck_rising == Share(1, 2)
+    assert second.stuck_falling == Share(0, 1)
+    assert second.decay_lost == Share(0, 3)
+    assert second.eps_lost == Share(
+        0, 2
+    )  # beside a root of 1 float32 does not see 1e-8, and is not asked; beside 0 it does
+    assert [one.step for one in lost["w"]] == [0, 1]
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.99, 0.999])
+def test_second_moments_stall_where_theory_says(beta2):
+    roots = torch.linspace(0.5, 4, 800)
+    model = Weights([0.0] * 800)
+    storage = Storage(exp_avg_sq_dtype=torch.bfloat16)
+    optimizer = optimizers.Adam(model.parameters(), betas=(0.9, beta2), storage=storage)
+    one_step(model, optimizer, roots.tolist())
+    v = optimizer.read_state(model.w, "exp_avg_sq")
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [0.0] * 800)
+        one_step(model, optimizer, [100.0] * 800)
+    stalled = sum(decay_stalls(value, "bf16", beta2) for value in v.tolist())
+    assert lost["w"][0].stuck_falling == Share(stalled, 800)
+    assert lost["w"][1].stuck_rising == Share(0, 800)
+
+
+def test_second_moments_rise_where_theory_says():
+    model = Weights([0.0] * 400)
+    optimizer = optimizers.Adam(model.parameters(), storage=Storage(exp_avg_sq_dtype=torch.bfloat16))
+    one_step(model, optimizer, torch.linspace(0.5, 4, 400).tolist())
+    v = optimizer.read_state(model.w, "exp_avg_sq")
+    ratios = torch.linspace(1.2, 7, 400)
+    gradient = (v * ratios).sqrt()
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, gradient.tolist())
+    stuck = sum(
+        float(g) ** 2 / value <= rise_ratio("bf16", 0.999, value) for g, value in zip(gradient, v.tolist(), strict=True)
+    )
+    assert lost["w"][0].stuck_rising.of == 400
+    assert 0 < stuck < 400
+    assert abs(lost["w"][0].stuck_rising.lost - stuck) <= 1  # a ratio within float32's rounding of the bound
+
+
+def test_the_swallowed_share_is_that_of_a_float32_update():
+    """The same step in float32, from the same weights and states, tells what was meant."""
+    trainer = Trainer(replace(load_task("digits-cnn"), lr=1e-4), Recipe.parse("bf16-master"), seed=0, device="cpu")
+    model, reference = trainer.model, []
+    optimizer = optimizers.Adam(model.parameters(), lr=1e-4)
+    for step in range(3):
+        trainer.backward()
+        pairs = [(p, p.detach().float().clone().requires_grad_()) for p in model.parameters()]
+        exact = torch.optim.Adam([copy for _, copy in pairs], lr=1e-4)
+        for p, copy in pairs:
+            copy.grad = p.grad.float()
+            if step:
+                kept = {name: state.clone() for name, state in optimizer.state[p].items() if name != "step"}
+                exact.state[copy] = {"step": torch.tensor(float(step)), **kept}
+        before = [copy.detach().clone() for _, copy in pairs]
+        exact.step()
+        reference = [
+            (swallowed(old, new.detach() - old, "bf16"), old.numel())
+            for old, (_, new) in zip(before, pairs, strict=True)
+        ]
+        with track_updates(model, optimizer) as lost:
+            optimizer.step()
+    assert lost.total().swallowed.value > 0.3
+    for (share, numel), seen in zip(reference, lost, strict=True):
+        assert abs(seen.swallowed.value - share) <= max(0.02, 1.5 / numel)  # w + u is subtracted to find u
+
+
+def test_what_repairs_is_seen_to_repair():
+    shares = {name: train(name)[0].total() for name in ("bf16", "bf16-master", "bf16-kahan", "bf16-sr")}
+    assert shares["bf16"].swallowed.value > 0.5
+    assert shares["bf16-master"].swallowed.value < 0.01
+    assert shares["bf16-kahan"].swallowed.value < 0.01
+    assert shares["bf16"].stuck_falling.value > 0.99
+    assert shares["bf16-master"].stuck_falling.value < 0.01
+    assert shares["bf16"].decay_lost.value > 0.99
+    assert shares["bf16-master"].decay_lost.value < 0.01
+    assert shares["bf16-sr"].decay_lost.value == 0
+
+
+def test_eps_is_lost_where_everything_is_computed_in_16_bits():
+    model = Weights([1.0, 1.0], torch.float16)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1e-4, 0.0])
+    assert lost["w"][0].eps_lost == Share(2, 2)
+    assert lost["w"][0].vanished == Share(1, 1)
+
+
+def test_layers_and_steps_add_up():
+    lost, records = train("bf16", steps=3)
+    names = [name for name, _ in Trainer(load_task("digits-cnn"), Recipe(), device="cpu").model.named_parameters()]
+    assert [(one.step, one.parameter) for one in lost] == [(step, name) for step in range(3) for name in names]
+    assert len(lost) == 3 * len(names)
+    total = lost.total()
+    assert total.swallowed.lost == sum(one.swallowed.lost for one in lost)
+    assert [one.parameter for one in lost.by_step()] == ["all"] * 3
+    assert "swallowed" in str(total)
+    assert len(records) == 3
+
+
+def test_every_nth_step_is_watched_and_skipped_ones_never():
+    lost, _ = train("fp32", steps=7, every=3)
+    assert [one.step for one in lost.by_step()] == [0, 3, 6]
+    lost, records = train("amp-fp16,scale=2^40", steps=10, lr=1e-3)
+    assert len(lost.by_step()) == sum(not record.skipped for record in records) < 10
+
+
+def test_nothing_is_watched_after_the_end():
+    model = Weights([1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1.0])
+    one_step(model, optimizer, [1.0])
+    assert len(lost) == 1
+    assert lost.total() == replace(lost["w"][0], parameter="all")
+
+
+def test_watching_changes_nothing():
+    _, records = train("bf16-sr", steps=5)
+    trainer = Trainer(
+        replace(load_task("digits-cnn"), lr=1e-4, optimizer="adamw"), Recipe.parse("bf16-sr"), seed=0, device="cpu"
+    )
+    assert [record.loss for record in trainer.steps(5)] == [record.loss for record in records]
+
+
+def test_a_foreign_optimizer_is_watched_by_its_weights():
+    class Plain(torch.optim.Optimizer):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(p.grad)
+
+    model = Weights([1.0, 1.0], torch.bfloat16)
+    optimizer = Plain(model.parameters(), {})
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1e-3, 0.5])
+    assert lost["w"] == [Lost(0, "w", swallowed=Share(1, 2))]
+
+
+def test_mistakes_are_named():
+    model = Weights([1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
+        track_updates([model.w], optimizer)
+    with pytest.raises(TypeError, match=r"optimizer must be a torch.optim.Optimizer, got str; a trainer has it as"):
+        track_updates(model, "adam")
+    with pytest.raises(ValueError, match=r"every must be a whole number from 1 up, got 0"):
+        track_updates(model, optimizer, every=0)
+    lost = track_updates(model, optimizer)
+    with pytest.raises(RuntimeError, match=r"no step was seen; take steps"):
+        lost.total()
+    with pytest.raises(KeyError, match=r"nothing seen of 'v'; seen: nothing yet"):
+        lost["v"]
+
+
+def seen_by(model, optimizer, step, *, gradients):
+    with track_updates(model, optimizer) as lost:
+        for gradient in gradients:
+            step(gradient)
+    return list(lost)
+
+
+@pytest.mark.parametrize("make", [optimizers.AdamW, torch.optim.AdamW, optimizers.SGD, torch.optim.SGD])
+@pytest.mark.parametrize("given", ["positional", "keyword", "scheduled"])
+def test_a_step_with_a_closure_is_judged_by_the_gradients_that_it_computes(make, given):
+    """As the same steps without one: the first is seen, and none by the gradient before it."""
+    gradients = ([1.0, 1e-30, 0.0], [0.0, 2.0, 0.0], [1e-3, 0.0, 1.0])
+    ends = []
+    for with_closure in (False, True):
+        model = Weights([1.0, 2.0, 0.5])
+        optimizer = make(model.parameters(), lr=0.1)
+        if given == "scheduled":
+            torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+        def closure(gradient, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            model.w.grad = torch.tensor(gradient)
+            return 5.0
+
+        def step(gradient, closure=closure, optimizer=optimizer, with_closure=with_closure):
+            if not with_closure:
+                closure(gradient)
+                optimizer.step()
+            elif given == "keyword":
+                assert optimizer.step(closure=lambda: closure(gradient)) == 5.0
+            else:
+                assert optimizer.step(lambda: closure(gradient)) == 5.0
+
+        ends.append((seen_by(model, optimizer, step, gradients=gradients), model.w.tolist()))
+    assert ends[0] == ends[1]
+    assert len(ends[0][0]) == 3
+
+
+def test_a_closure_that_is_called_again_is_looked_at_once():
+    model = Weights([1.0, 2.0])
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (model.w - torch.tensor([3.0, 2.0])).square().sum()
+        loss.backward()
+        return loss
+
+    with track_updates(model, optimizer, every=2) as lost:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert [(one.step, one.swallowed) for one in lost] == [(0, Share(0, 1)), (2, Share(0, 1))]
+
+
+def test_float64_is_watched_in_float64():
+    """Gradients and moments below float32's range, and a decay that float32 would lose."""
+    model = Weights([1.0, 1.0, 1.0], torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, weight_decay=1e-3)
+    with track_updates(model, optimizer) as lost:
+        for gradient in ([1e-50, 1e-50, 0.0], [1e-60, 1e-40, 0.0]):
+            model.w.grad = torch.tensor(gradient, dtype=torch.float64)
+            optimizer.step()
+    first, second = lost
+    assert first == Lost(
+        0, "w", Share(0, 2), Share(0, 0), Share(0, 2), Share(0, 2), eps_lost=Share(0, 3), decay_lost=Share(0, 3)
+    )
+    assert (second.stuck_falling, second.stuck_rising, second.vanished) == (Share(0, 1), Share(0, 1), Share(0, 2))
+    assert second.decay_lost == Share(0, 3)
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
+def test_complex_weights_count_as_two(make):
+    model, pairs = Weights([1 + 2j, 3j], torch.complex64), Weights([1.0, 2.0, 0.0, 3.0])
+    seen = []
+    for one, gradient in ((model, [1 + 1e-9j, 0j]), (pairs, [1.0, 1e-9, 0.0, 0.0])):
+        optimizer = make(one.parameters(), lr=0.1)
+        with track_updates(one, optimizer) as lost:
+            one_step(one, optimizer, gradient)
+            one_step(one, optimizer, gradient)
+        seen.append(list(lost))
+    assert seen[0] == seen[1]
+
+
+def words(*, sparse):
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.words = nn.Embedding(6, 2, sparse=sparse)
+    return model
+
+
+@pytest.mark.parametrize("knobs", [{}, {"momentum": 0.9}])
+def test_a_sparse_embedding_is_watched_like_a_dense_one(knobs):
+    seen = []
+    for sparse in (True, False):
+        model = words(sparse=sparse)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, **knobs)
+        with track_updates(model, optimizer) as lost:
+            for rows in ([1, 1, 2], [2, 5, 2]):
+                optimizer.zero_grad()
+                model.words(torch.tensor(rows)).sum().backward()
+                optimizer.step()
+        seen.append(list(lost))
+    assert seen[0] == seen[1]
+    assert [one.swallowed.of for one in seen[0]] == ([4, 6] if knobs else [4, 4])
+    assert seen[0][0].swallowed.lost > 0
+
+
+def test_rows_that_sparse_adam_does_not_step_are_not_asked():
+    model = words(sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters())
+    with track_updates(model, optimizer) as lost:
+        for rows in ([1, 1, 2], [2, 5]):
+            optimizer.zero_grad()
+            (model.words(torch.tensor(rows)) ** 2).sum().backward()
+            optimizer.step()
+    assert [one.swallowed for one in lost] == [Share(0, 4), Share(0, 4)]
+    assert [one.vanished for one in lost] == [Share(0, 4), Share(0, 4)]
+    assert lost["words.weight"][1].stuck_falling.lost == 0
+
+
+def test_ours_refuse_a_sparse_embedding_by_name_under_a_watch():
+    model = words(sparse=True)
+    optimizer = optimizers.AdamW(model.named_parameters())
+    model.words(torch.tensor([1])).sum().backward()
+    with (
+        track_updates(model, optimizer) as lost,
+        pytest.raises(RuntimeError, match="gradients must be dense, got torch.sparse_coo of 'words.weight'"),
+    ):
+        optimizer.step()
+    assert len(lost) == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        (library, name)
+        for library, names in (
+            ("torch.optim", "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD NAdam RAdam RMSprop Rprop SGD"),
+            ("optimi", "Adam AdamW Adan Lion RAdam Ranger SGD StableAdamW"),
+        )
+        for name in names.split()
+    ],
+)
+def test_every_optimizer_of_torch_and_optimi_is_watched(library, name):
+    """The weights are those of the same steps unwatched, and `swallowed` is counted from them."""
+    make = getattr(pytest.importorskip(library), name)
+    ends = []
+    for watch in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        optimizer = make(model.parameters(), lr=1e-3)
+        with track_updates(model, optimizer, every=1 if watch else 100) as lost:
+            for step in range(3):
+                optimizer.zero_grad()
+                model(torch.randn(5, 4, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+                before = model.weight.detach().clone()
+                optimizer.step()
+                stuck = int(((model.weight == before) & (model.weight.grad != 0)).sum())
+        ends.append(model.weight.tolist())
+    assert ends[0] == ends[1]
+    assert lost["weight"][2].swallowed.lost == stuck
+    watched = [one.stuck_rising.of + one.stuck_falling.of for one in lost["weight"]]
+    if name in ("Adam", "AdamW"):
+        assert watched == [12] * 3
+        assert lost.total().stuck_rising.lost + lost.total().stuck_falling.lost == 0
+
+
+def test_an_optimizer_with_amsgrad_or_decoupled_decay_is_watched_as_it_is_set():
+    model = Weights([1.0, 1.0])
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=1e-6, decoupled_weight_decay=True, amsgrad=True)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1e3, 1e3])
+        optimizer.param_groups[0]["betas"] = (0.9, 0.0)
+        one_step(model, optimizer, [0.0, 0.0])
+    assert lost["w"][0].decay_lost == Share(2, 2)
+    assert lost["w"][1].eps_lost == Share(0, 0)  # beside the largest second moment so far float32 does not see eps
+    coupled = torch.optim.Adam(model.parameters(), weight_decay=0.5)
+    with track_updates(model, coupled) as lost:
+        one_step(model, coupled, [0.0, 0.0])
+    assert lost["w"][0].decay_lost == Share(0, 0)
+    assert lost["w"][0].stuck_rising.of == 2  # the decay is a gradient
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate's AcceleratedOptimizer: an optimizer by class, which never calls Optimizer.__init__."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    state = property(lambda self: self.optimizer.state)
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    defaults = property(lambda self: self.optimizer.defaults)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optimizers.AdamW(p, storage=Storage("dynamic8", torch.float8_e4m3fn)),
+        lambda p: optimizers.AdamW(p, storage=Storage(torch.bfloat16, torch.bfloat16, update="kahan")),
+        torch.optim.AdamW,
+    ],
+)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_wrapped_optimizer_is_watched_and_read_like_the_one_inside(make, layers):
+    seen = []
+    for wrapped in (False, True):
+        model = Weights([1.0, 2.0, -0.5], torch.bfloat16)
+        optimizer = inner = make(model.parameters())
+        for _ in range(layers * wrapped):
+            optimizer = Wrapper(optimizer)
+        with track_updates(model, optimizer) as lost:
+            for gradient in ([1.0, 0.1, 2.2e-3], [0.5, 0.0, 0.0]):
+                one_step(model, optimizer, gradient)
+        moments = [optimizers.read_state(optimizer, model.w, name).tolist() for name in ("exp_avg", "exp_avg_sq")]
+        assert moments[1] == optimizers.read_state(inner, model.w, "exp_avg_sq").tolist()
+        assert max(moments[1]) < 1
+        seen.append((list(lost), moments))
+    assert seen[0] == seen[1]
+    assert len(inner._optimizer_step_pre_hooks) == 0
+
+
+def test_what_has_no_hooks_is_named():
+    with pytest.raises(TypeError, match="Wrapper has no hooks, since it does not call Optimizer.__init__; pass the"):
+        track_updates(Weights([1.0]), Wrapper(None))
+
+
+def test_codes_of_other_libraries_are_never_returned_as_values():
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter]["exp_avg"] = torch.full((3,), 255, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="'exp_avg' holds codes in torch.uint8, which only SGD reads"):
+        optimizers.read_state(optimizer, parameter, "exp_avg")
+    with pytest.raises(KeyError, match="this parameter has no 'exp_avg_sq' in SGD"):
+        optimizers.read_state(optimizer, parameter, "exp_avg_sq")
+    with pytest.raises(KeyError, match="this parameter has no 'exp_avg' in AdamW"):
+        optimizers.read_state(optimizers.AdamW([parameter]), parameter, "exp_avg")
+    model = Weights([1.0, 1.0, 1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model.w]["exp_avg"] = torch.full((3,), 255, dtype=torch.uint8)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1.0, 0.0, 0.0])
+    assert lost["w"][0].swallowed == Share(0, 1)
+
+
+def test_sharded_weights_of_torchs_optimizers_are_watched_by_this_process_part():
+    from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        seen = []
+        for sharded in (False, True):
+            model = Weights([1.0, 2.0, 0.5])
+            if sharded:
+                model.w = nn.Parameter(DTensor.from_local(model.w.detach(), mesh, [Shard(0)]))
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+            with track_updates(model, optimizer) as lost:
+                for gradient in ([1.0, 1e-30, 0.0], [0.0, 1.0, 0.0]):
+                    value = torch.tensor(gradient)
+                    model.w.grad = DTensor.from_local(value, mesh, [Shard(0)]) if sharded else value
+                    optimizer.step()
+            seen.append(list(lost))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert seen[0] == seen[1]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
+from mixlab.training import TinyGPT
+from mixlab.training.tasks import step_seed
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_whole_and_seeded(name):
+    task = load_task(name)
+    assert task.name == name
+    state = torch.get_rng_state()
+    first, again, other = task.seeded_model(0), task.seeded_model(0), task.seeded_model(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    parameters = [torch.cat([p.flatten() for p in model.parameters()]) for model in (first, again, other)]
+    assert torch.equal(parameters[0], parameters[1])
+    assert not torch.equal(parameters[0], parameters[2])
+    for left, right in zip(task.batch(0, 5), task.batch(0, 5), strict=True):
+        assert torch.equal(left, right)
+    assert not torch.equal(task.batch(0, 5)[0], task.batch(0, 6)[0])
+    assert not torch.equal(task.batch(0, 5)[0], task.batch(1, 5)[0])
+    loss, accuracy = task.loss(first, task.held_out)
+    assert float(loss.detach()) == pytest.approx(
+        math.log(10 if "digits" in name else 128), rel=0.2
+    )  # knows nothing yet
+    assert 0 <= float(accuracy) <= 1
+
+
+def test_held_out_rows_are_not_trained_on():
+    task = load_task("digits-mlp")
+    held_out = {row.numpy().tobytes() for row in task.held_out[0]}
+    seen = {row.numpy().tobytes() for step in range(50) for row in task.batch(0, step)[0]}
+    assert len(seen) > 1000
+    assert not held_out & seen
+
+
+def test_the_gpt_predicts_the_next_character():
+    inputs, targets = load_task("chars-gpt").batch(0, 0)
+    assert inputs.shape == targets.shape == (16, 64)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert sum(p.numel() for p in TinyGPT().parameters()) == 834_304
+
+
+def test_the_gpt_is_causal():
+    model = load_task("chars-gpt").seeded_model(0)
+    tokens = torch.randint(128, (1, 64))
+    changed = tokens.clone()
+    changed[0, 40] = (changed[0, 40] + 1) % 128
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert not torch.equal(before[:, 40], after[:, 40])
+
+
+def test_sgd_undoes_the_loss_weight_and_adam_need_not():
+    sgd, adam = load_task("digits-mlp", loss_weight=1e-6), load_task("chars-gpt", loss_weight=1e-6)
+    optimizer = sgd.make_optimizer(sgd.seeded_model(0), Recipe())
+    assert isinstance(optimizer, SGD)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e5)
+    optimizer = adam.make_optimizer(adam.seeded_model(0), Recipe())
+    assert isinstance(optimizer, AdamW)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_step_seeds_differ():
+    purposes = ("", "update", "forward", "held_out")
+    seeds = {step_seed(seed, step, purpose) for seed in range(30) for step in range(30) for purpose in purposes}
+    assert len(seeds) == 3600
+
+
+def test_the_seeds_of_batches_are_those_of_the_shipped_records():
+    assert [step_seed(0, step) for step in range(2)] == SEEDS_OF_BATCHES
+
+
+SEEDS_OF_BATCHES = [7896617691693857887, 2918264622725855778]
+
+
+def test_torchs_own_optimizer_serves_where_it_stores_as_asked():
+    task = load_task("digits-cnn")
+    own = {
+        name for name, r in PRESETS.items() if type(task.make_optimizer(task.seeded_model(0), r)) is torch.optim.Adam
+    }
+    assert own == {"fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16"}
+
+
+def test_an_optimizer_of_your_own_trains():
+    task = replace(load_task("digits-cnn"), optimizer=lambda parameters, lr: torch.optim.NAdam(parameters, lr=2 * lr))
+    trainer = Trainer(task, Recipe.parse("amp-bf16"), device="cpu")
+    records = list(trainer.steps(40))
+    assert isinstance(trainer.optimizer, torch.optim.NAdam)
+    assert trainer.optimizer.param_groups[0]["lr"] == 2 * task.lr
+    assert records[-1].loss < records[0].loss / 2
+
+
+def test_an_optimizer_of_your_own_decides_what_it_stores():
+    task = replace(load_task("digits-cnn"), optimizer=lambda parameters, lr: torch.optim.NAdam(parameters, lr=lr))
+    for allowed in ("fp32", "amp-fp16", "bf16"):
+        Trainer(task, Recipe.parse(allowed), device="cpu")
+    with pytest.raises(
+        ValueError, match="decides itself what it stores, and recipe lean-bf16 says it too; use a recipe"
+    ):
+        Trainer(task, Recipe.parse("lean-bf16"), device="cpu")
+    with pytest.raises(TypeError, match=r"optimizer must return a torch.optim.Optimizer, got list"):
+        Trainer(replace(task, optimizer=lambda parameters, lr: list(parameters)), Recipe(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"optimizer": "lion"},
+            r"optimizer must be one of sgd, adam, adamw, or a function of \(parameters, lr\), got 'lion'",
+        ),
+        ({"lr": 0}, "lr must be a positive finite number, got 0"),
+        ({"lr": math.nan}, "lr must be a positive finite number, got nan"),
+        ({"loss_weight": -1.0}, "loss_weight must be a positive finite number, got -1.0"),
+        ({"loss_weight": "1"}, "loss_weight must be a positive finite number, got '1'"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    task = load_task("digits-mlp")
+    with pytest.raises(ValueError, match=message):
+        Task("mine", task.make_model, task.draw, task.held_out, **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10).double()), "got torch.float64 in 1.weight"),
+        (lambda: nn.Sequential(nn.LazyLinear(10)), "0.weight has none, because its lazy module was not called"),
+        (lambda: nn.Sequential(nn.LazyBatchNorm1d(affine=False)), "0.running_mean has none, because its lazy module"),
+        (lambda: nn.Sequential(nn.Linear(64, 10, device="meta")), "0.weight has none, because it is on meta"),
+    ],
+)
+def test_a_model_that_cannot_be_stored_is_named_with_the_parameter(make, words):
+    task = replace(load_task("digits-mlp"), make_model=make)
+    with pytest.raises(TypeError, match=words):
+        task.seeded_model(0)
+
+
+class Returns(nn.Module):
+    def __init__(self, convert) -> None:
+        super().__init__()
+        self.linear, self.convert = nn.Linear(64, 10), convert
+
+    def forward(self, x):
+        return self.convert(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("convert", "words"),
+    [
+        (lambda x: {"logits": x}, r"Returns must return logits, one floating tensor \(B, C\) .*; got dict: wrap it"),
+        (lambda x: (x, x), "got tuple"),
+        (lambda x: x.argmax(-1), r"got torch.int64 \(64,\) for targets \(64,\)"),
+        (lambda x: x[:, 0], r"got torch.float32 \(64,\) for targets \(64,\)"),
+        (lambda x: x[:3], r"got torch.float32 \(3, 10\) for targets \(64,\)"),
+    ],
+)
+def test_a_model_that_returns_no_logits_is_named(convert, words):
+    task = replace(load_task("digits-mlp"), make_model=lambda: Returns(convert))
+    with pytest.raises(TypeError, match=words):
+        task.loss(task.seeded_model(0), task.batch(0, 0))
+
+
+def test_an_optimizer_that_needs_a_closure_is_named():
+    task = replace(load_task("digits-mlp"), optimizer=lambda parameters, lr: torch.optim.LBFGS(parameters, lr))
+    with pytest.raises(TypeError, match=r"LBFGS.step needs a closure, which evaluates the model again"):
+        Trainer(task, Recipe(), device="cpu")
+
+
+def test_an_unknown_task_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown task 'mnist': use one of digits-mlp, digits-cnn, chars-gpt"):
+        load_task("mnist")
