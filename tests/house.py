@@ -22,11 +22,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("format", "_compile", "rounding", "rounding_stats"),
         *("blocks", "accumulation", "fake_quantization", "explanation"),
     ),
-    "loss_scaling": ("policies", "scalers", "game"),
+    "loss_scaling": ("policies", "scalers", "windows", "game"),
     "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),
     "optimizers": ("layout", "state_formats", "group_settings", "step", "states", "adam_sgd", "backends", "stalls"),
     "recipes": (),
-    "probes": ("histograms", "tracking", "scale_windows", "updates", "update_tracking"),
+    "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "update_tracking"),
     "training": ("models", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),
     "experiments": (
         *("ledger", "one_step", "training_modes", "one_weight"),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixlab.formats import Format
-from mixlab.loss_scaling import ScalePolicy, hunt
-from mixlab.probes import ScaleWindow, scale_window, track
+from mixlab.loss_scaling import ScalePolicy, ScaleWindow, hunt
+from mixlab.probes import scale_window, track
 from mixlab.probes.scale_windows import GRADIENTS
 from mixlab.recipes import Recipe
 from mixlab.training import Task, Trainer

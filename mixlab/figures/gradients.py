@@ -130,7 +130,7 @@ def drawing(stats: TensorStats, fmt: Format, scale_exponents: Sequence[int]) -> 
         "yTicks": _share_ticks(max(shares, default=1.0)),
         "xTitle": reader.axis_title,
         "yTitle": f"share of the non-zero {reader.noun}",
-        "window": reader.window,
+        "window": [reader.window.low, reader.window.high] if reader.window.usable else None,
         "details": details(stats, fmt),
         "sentences": [reader.sentence(k) for k in scale_exponents],
         "zoneShares": [reader.zone_shares(k) for k in scale_exponents],
@@ -214,7 +214,7 @@ class _Reader:
         if not self.stats.histogram.non_zero:
             return f"{scale}: {self._nothing_to_count()}"
         found = self.fractions(scale_exponent)
-        window = f"usable window 2^{self.window[0]} to 2^{self.window[1]}" if self.window else "no usable window"
+        window = f"usable window {self.window}" if self.window.usable else "no usable window"
         return (
             f"{scale}, {self._measured(found.underflow, found.underflow_error)} of the non-zero {self.noun} "
             f"become zero in {self.fmt}, {self._measured(found.subnormal, found.subnormal_error)} are subnormal, "

@@ -158,15 +158,15 @@ def playfield(game: Game) -> dict[str, Any]:
     played = list(zip(game.exponents, game.windows, game.outcomes, strict=False))
     start, floor = game.init_exponent, game.init_exponent - 20
     seen: list[float] = [start - 8, start + 8, game.exponent - 2, game.exponent + 2, *game.exponents]
-    seen += [x for _, (low, high), _ in played for x in (max(low - 1, floor), max(high + 2, floor))]
+    seen += [x for _, window, _ in played for x in (max(window.low - 1, floor), max(window.high + 2, floor))]
     bottom, top = math.floor(min(seen)), math.ceil(max(seen))
     return {
         "steps": len(game.windows),
         "domain": [bottom, top],
         "ticks": _ticks(bottom, top, most=7),
         "turns": [
-            {"exponent": k, "low": max(low, bottom), "high": max(high, bottom), "outcome": outcome}
-            for k, (low, high), outcome in played
+            {"exponent": k, "low": max(window.low, bottom), "high": max(window.high, bottom), "outcome": outcome}
+            for k, window, outcome in played
         ],
         "exponent": game.exponent,
         "choices": {} if game.over else {move: f"2^{game.exponent + step}" for move, step in MOVES.items()},
@@ -183,13 +183,13 @@ def news(game: Game) -> str:
             f"You are the loss scaler: lose as few steps as you can. The scale is 2^{game.exponent}; halve it, keep it "
             "or double it, and the step is taken. Only then do you see which scales it could bear."
         )
-    low, high = game.windows[len(game.exponents) - 1]
+    window = game.windows[len(game.exponents) - 1]
     became = {
         "good": "good",
         "skipped": "overflow, so the step is skipped",
         "underflowed": "taken, but small gradients underflowed",
     }[game.outcomes[-1]]
-    words = f"The last step, at 2^{game.exponent}: {became}; 2^{low:g} to 2^{high:g} was usable."
+    words = f"The last step, at 2^{game.exponent}: {became}; {window} was usable."
     return f"{words} {verdict(results(game))}" if game.over else words
 
 

@@ -1,6 +1,6 @@
 """Loss scalers, and the policies that move a loss scale in torch, apex, Megatron and DeepSpeed."""
 
-from mixlab.loss_scaling.game import Game, Result, Score, Window
+from mixlab.loss_scaling.game import Game, Result, Score
 from mixlab.loss_scaling.policies import (
     ApexPolicy,
     DeepSpeedPolicy,
@@ -14,6 +14,7 @@ from mixlab.loss_scaling.policies import (
     simulate,
 )
 from mixlab.loss_scaling.scalers import DynamicScaler, NoScaler, OnOverflow, Scaler, StaticScaler
+from mixlab.loss_scaling.windows import ScaleWindow
 
 __all__ = [
     "ApexPolicy",
@@ -28,11 +29,11 @@ __all__ = [
     "ScaleHistory",
     "ScalePolicy",
     "ScaleState",
+    "ScaleWindow",
     "Scaler",
     "Score",
     "StaticScaler",
     "TorchPolicy",
-    "Window",
     "hunt",
     "simulate",
 ]

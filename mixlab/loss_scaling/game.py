@@ -21,10 +21,10 @@ from mixlab.loss_scaling.policies import (
     TorchPolicy,
     hunt,
 )
+from mixlab.loss_scaling.windows import ScaleWindow
 
 Move = Literal["halve", "keep", "double"]
 Outcome = Literal["good", "skipped", "underflowed"]
-Window = tuple[float, float]
 
 MOVES: dict[str, int] = {"halve": -1, "keep": 0, "double": 1}
 INIT_EXPONENTS = range(25)  # what all four policies take: DeepSpeed stops below 2^0, apex above 2^24
@@ -60,15 +60,15 @@ class Game:
         game.play("halve").play("keep").score
 
     Args:
-        windows: The usable exponents (low, high) of each step, e.g. of `usable_window`.
+        windows: The usable scales of each step, as a `ScaleWindow` or as a pair of exponents (low, high).
         init_exponent: k of the scale 2^k before the first move, in `INIT_EXPONENTS`.
         exponents: k of the scale at each step that was played.
 
     Raises:
-        ValueError: No window, one that is no pair of numbers (low, high), or an exponent that is not allowed.
+        ValueError: No window, one that holds no scale, or an exponent that is not allowed.
     """
 
-    windows: tuple[Window, ...]
+    windows: tuple[ScaleWindow, ...]
     init_exponent: int = 16
     exponents: tuple[int, ...] = ()
 
@@ -160,16 +160,16 @@ def policies(
     }
 
 
-def judge(scale: float, window: Window) -> Outcome:
+def judge(scale: float, window: ScaleWindow) -> Outcome:
     """Returns what becomes of a step at a scale.
 
-    >>> judge(1024.0, (8, 10)), judge(1025.0, (8, 10)), judge(128.0, (8, 10))
+    >>> window = ScaleWindow(8, 10)
+    >>> judge(1024.0, window), judge(1025.0, window), judge(128.0, window)
     ('good', 'skipped', 'underflowed')
     """
-    low, high = window
-    if scale > 2.0**high:
+    if scale > 2.0**window.high:
         return "skipped"
-    return "underflowed" if scale < 2.0**low else "good"
+    return "underflowed" if scale < 2.0**window.low else "good"
 
 
 def score_of(outcomes: Iterable[Outcome]) -> Score:
@@ -182,7 +182,7 @@ def results(game: Game) -> tuple[Result, ...]:
 
     A policy starts with its scale as it is; the reader has one move before the first step.
     """
-    limits = [2.0**high for _, high in game.windows]
+    limits = [2.0**window.high for window in game.windows]
     found = [Result(READER, game.score, len(game.windows))]
     for name, policy in policies(2.0**game.init_exponent, growth_interval=GROWTH_INTERVAL).items():
         history = hunt(policy, limits)
@@ -198,21 +198,22 @@ def fewest_lost(found: Sequence[Result]) -> tuple[str, ...]:
     return tuple(result.player for result in found if result.lost == fewest)
 
 
-def _checked(windows: Iterable[Window]) -> tuple[Window, ...]:
+def _checked(windows: Iterable[object]) -> tuple[ScaleWindow, ...]:
     if not isinstance(windows, Iterable) or isinstance(windows, str):
-        raise ValueError(f"Game: windows must be a list of pairs (low, high), got {windows!r}")
+        raise ValueError(f"Game: windows must be a list of windows or of pairs (low, high), got {windows!r}")
     checked = tuple(_checked_window(step, window) for step, window in enumerate(windows))
     if not checked:
         raise ValueError("Game: windows is empty; give one pair (low, high) of exponents a step")
     return checked
 
 
-def _checked_window(step: int, window: object) -> Window:
-    pair = tuple(window) if isinstance(window, Iterable) and not isinstance(window, str) else ()
+def _checked_window(step: int, window: object) -> ScaleWindow:
+    edges = (window.low, window.high) if isinstance(window, ScaleWindow) else window
+    pair = tuple(edges) if isinstance(edges, Iterable) and not isinstance(edges, str) else ()
     numbers = [float(x) for x in pair if isinstance(x, Real) and not isinstance(x, bool)]
     if len(pair) != 2 or len(numbers) != 2 or not -1000 <= numbers[0] <= numbers[1] <= 1000:
         raise ValueError(
-            f"Game: window {step} must be a pair (low, high) of exponents from -1000 to 1000, low not above high, got "
-            f"{window!r}"
+            f"Game: window {step} must be a pair (low, high) of exponents, or a ScaleWindow, from -1000 to 1000, low "
+            f"not above high, got {window!r}"
         )
-    return numbers[0], numbers[1]
+    return ScaleWindow(*numbers)

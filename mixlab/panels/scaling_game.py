@@ -13,7 +13,7 @@ import anywidget
 import traitlets
 
 from mixlab.figures import news, playfield
-from mixlab.loss_scaling import Game, Result, Score, Window
+from mixlab.loss_scaling import Game, Result, ScaleWindow, Score
 from mixlab.loss_scaling.game import results
 
 
@@ -26,8 +26,8 @@ class ScalingGame(anywidget.AnyWidget):
     done from Python too; its `repr` is its status line.
 
     Args:
-        windows: The usable exponents (low, high) of each step: above 2^high it overflows, below 2^low its small
-            gradients underflow.
+        windows: The usable scales of each step, as a `ScaleWindow` or as a pair of exponents (low, high): above 2^high
+            the step overflows, below 2^low its small gradients underflow.
         init_exponent: k of the scale 2^k before the first move, from 0 to 24.
 
     Attributes:
@@ -35,7 +35,7 @@ class ScalingGame(anywidget.AnyWidget):
         last_error: What the latest move from the browser raised, or None if it went well. It shows in red too.
 
     Raises:
-        ValueError: Windows that are no pairs (low, high), or an exponent that is not allowed.
+        ValueError: Windows that hold no scale, or an exponent that is not allowed.
 
     >>> game = ScalingGame([(8, 15), (8, 15)], init_exponent=16)
     >>> game.play("halve")
@@ -50,7 +50,7 @@ class ScalingGame(anywidget.AnyWidget):
     _drawing = traitlets.Dict().tag(sync=True)
     _error = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, windows: Sequence[Window], *, init_exponent: int = 16) -> None:
+    def __init__(self, windows: Sequence[ScaleWindow | tuple[float, float]], *, init_exponent: int = 16) -> None:
         self.last_error: Exception | None = None
         self.game = Game(windows, init_exponent)  # type: ignore[arg-type]  # it makes a tuple of it
         super().__init__(_drawing=playfield(self.game))

@@ -1,8 +1,9 @@
 """What tensors and updates lose to a number format, layer by layer."""
 
 from mixlab.probes.histograms import Fractions, Histogram
-from mixlab.probes.scale_windows import ScaleWindow, scale_window
-from mixlab.probes.tracking import Kind, TensorStats, largest_scale_exponent, tensor_stats, track, usable_window
+from mixlab.probes.scale_windows import largest_scale_exponent, scale_window, usable_window
+from mixlab.probes.stats import Kind, TensorStats, tensor_stats
+from mixlab.probes.tracking import track
 from mixlab.probes.update_tracking import Lost, Share, track_updates
 from mixlab.probes.updates import swallowed, swallowed_by_layer
 
@@ -11,7 +12,6 @@ __all__ = [
     "Histogram",
     "Kind",
     "Lost",
-    "ScaleWindow",
     "Share",
     "TensorStats",
     "largest_scale_exponent",

@@ -1,62 +1,103 @@
-"""The usable window of the loss scale, predicted from probes of float32 steps: for a static scale, and for a hunt."""
+"""The loss scales that a format can bear, from the statistics of unscaled float32 tensors."""
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import reduce
 
 from mixlab.formats import Format
-from mixlab.probes.tracking import Kind, TensorStats, largest_scale_exponent, usable_window
+from mixlab.loss_scaling import ScaleWindow
+from mixlab.loss_scaling.windows import NO_WINDOW
+from mixlab.probes.stats import Kind, TensorStats
 
 GRADIENTS: tuple[Kind, ...] = ("gradient", "weight_gradient")
 
+_LOWEST = -512  # no window begins below 2^-512
 
-@dataclass(frozen=True)
-class ScaleWindow:
-    """Exponents of the loss scales that a 16-bit format bears.
 
-    Attributes:
-        low: Under 2^low at most the tolerated fraction of all non-zero gradients becomes zero.
-        high: Under 2^high the largest gradient is finite, under 2^(high + 1) it is not.
+def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0.01) -> ScaleWindow:
+    """Returns the loss scales under which `fmt` holds one tensor.
+
+    Inside the window no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
+    upper edge is exact. The lower edge is an estimate if the histogram is sampled, and never below 2^-512.
+
+    >>> import torch
+    >>> from mixlab.probes import tensor_stats
+    >>> print(usable_window(tensor_stats(torch.tensor([2.0**-20, 3.0])), "fp16"))
+    2^-4 to 2^14
+
+    Args:
+        stats: Of a tensor without a loss scale in it, as of a float32 training.
+        fmt: The format that the tensor will have.
+        tolerance: The fraction of non-zero values that may become zero, from 0 to 1.
+
+    Returns:
+        A window that is not `usable` if no scale avoids both losses, or if every value is zero, inf or NaN.
+
+    Raises:
+        ValueError: If `tolerance` is out of range.
     """
-
-    low: int
-    high: int
-
-    @property
-    def usable(self) -> bool:
-        """Whether any scale is good for both ends; if not, `low` is above `high`."""
-        return self.low <= self.high
-
-    def __and__(self, other: ScaleWindow) -> ScaleWindow:
-        """Returns what is good for both, e.g. for two steps of a training."""
-        return ScaleWindow(max(self.low, other.low), min(self.high, other.high))
-
-    def __str__(self) -> str:
-        return f"2^{self.low} to 2^{self.high}" if self.usable else f"none (2^{self.low} is above 2^{self.high})"
+    fmt = Format.of(fmt)
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"usable_window: tolerance must be a fraction from 0 to 1, got {tolerance!r}")
+    if stats.amax == 0:
+        return NO_WINDOW
+    high = largest_scale_exponent(stats.amax, fmt)
+    if stats.histogram.fractions(fmt, high).underflow > tolerance:
+        return ScaleWindow(high + 1, high)
+    below, low = _LOWEST - 1, high  # a smaller scale never loses less: bisect
+    while low - below > 1:
+        middle = (below + low) // 2
+        if stats.histogram.fractions(fmt, middle).underflow <= tolerance:
+            low = middle
+        else:
+            below = middle
+    return ScaleWindow(low, high)
 
 
 def scale_window(stats: Iterable[TensorStats], fmt: Format | str, *, tolerance: float = 0.01) -> ScaleWindow:
-    """Returns the window of one step, from what `track` saw of it.
+    """Returns the loss scales that suit all gradients of one step together.
 
-    One scale serves all layers: the upper edge is that of the largest gradient of any layer, the lower one that of all
-    layers' gradients together.
+    One scale serves all layers. The upper edge is set by the largest gradient of any layer, the lower edge by the
+    gradients of all layers taken together.
 
     Args:
-        stats: Of gradients without a loss scale in them; activations, which no loss scale moves, are left out.
-        fmt: In which the gradients will be computed.
-        tolerance: The fraction of non-zero values that may become zero.
+        stats: What `track` saw of a step without a loss scale. Activations, which no loss scale moves, are ignored.
+        fmt: The format in which the gradients will be computed.
+        tolerance: The fraction of non-zero values that may become zero, from 0 to 1.
+
+    Returns:
+        A window that is not `usable` if no scale avoids both losses.
 
     Raises:
-        ValueError: There is no gradient, or none that is not zero.
+        ValueError: If there is no gradient, or none with a finite value other than zero; if `tolerance` is out of
+            range.
     """
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
     alive = [entry for entry in stats if entry.kind in GRADIENTS and entry.amax > 0]
     if not alive:
         raise ValueError("scale_window: no gradient that is not zero; run forward and backward inside track(model)")
-    high = min(largest_scale_exponent(entry.amax, fmt) for entry in alive)
-    together = alive[0]
-    for entry in alive[1:]:
-        together = together + entry
-    window = usable_window(together, fmt, tolerance=tolerance)
-    return ScaleWindow(high + 1 if window is None else window[0], high)
+    return usable_window(reduce(operator.add, alive), fmt, tolerance=tolerance)
+
+
+def largest_scale_exponent(amax: float, fmt: Format | str) -> int:
+    """Returns the largest k for which amax * 2^k, rounded to `fmt`, is still finite.
+
+    >>> largest_scale_exponent(3.0, "fp16")  # 3 * 2^14 is 49152
+    14
+
+    Args:
+        amax: A magnitude.
+        fmt: The format.
+
+    Raises:
+        ValueError: If `amax` is not positive and finite.
+    """
+    fmt = Format.of(fmt)
+    if not 0 < amax < math.inf:
+        raise ValueError(f"largest_scale_exponent: amax must be positive and finite, got {amax!r}")
+    k = math.floor(math.log2(fmt.max) - math.log2(amax)) + 2
+    while amax * 2.0**k >= fmt.overflow_threshold:
+        k -= 1
+    return k

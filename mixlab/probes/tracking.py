@@ -7,7 +7,6 @@ probe["fc1", "gradient"].histogram.fractions(FP16, scale_exponent=10).underflow
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mixlab.formats import Format
 from mixlab.layers import (
     compiled_part,
     floating_outputs,
@@ -32,93 +30,7 @@ from mixlab.layers import (
     scripted_part,
 )
 from mixlab.probes.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
-
-Kind = Literal["activation", "gradient", "weight_gradient"]
-
-
-@dataclass(frozen=True, eq=False)
-class TensorStats:
-    """One kind of tensor of one layer, over all calls of the layer while tracked.
-
-    Attributes:
-        layer: The module's qualified name.
-        kind: "activation" (the layer's output), "gradient" (of the loss with respect to that output) or
-            "weight_gradient" (with respect to the layer's own parameters).
-        numel, zeros, infs, nans: Exact counts of elements.
-        amax: The exact largest finite magnitude.
-        histogram: Of the finite non-zero values, exact or sampled.
-    """
-
-    layer: str
-    kind: Kind
-    numel: int
-    zeros: int
-    infs: int
-    nans: int
-    amax: float
-    histogram: Histogram
-
-    def __add__(self, other: TensorStats) -> TensorStats:
-        return replace(
-            self,
-            numel=self.numel + other.numel,
-            zeros=self.zeros + other.zeros,
-            infs=self.infs + other.infs,
-            nans=self.nans + other.nans,
-            amax=max(self.amax, other.amax),
-            histogram=self.histogram + other.histogram,
-        )
-
-
-def tensor_stats(
-    x: Tensor,
-    *,
-    layer: str = "",
-    kind: Kind = "gradient",
-    sample: int | None = None,
-    random: Random | None = None,
-) -> TensorStats:
-    """Returns the statistics of one tensor; see `Histogram.of` for `sample` and for what is refused."""
-    x = as_float32(x)
-    histogram = Histogram.of(x, sample=sample, random=random)
-    amax, finite = _amax(stored_values(x))
-    counts = histogram.special_counts if histogram.exact else _special_counts(x, finite)
-    return TensorStats(layer, kind, x.numel(), *counts, amax, histogram)
-
-
-def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0.01) -> tuple[int, int] | None:
-    """Returns the exponents (low, high) of the loss scales under which `fmt` holds this tensor, None without any.
-
-    Between them no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
-    tensor must be unscaled (of a float32 run). A tensor without non-zero finite values has no window. The upper edge is
-    exact; the lower one is an estimate if the histogram is that of a sample, and not below -512.
-    """
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
-    if not 0 <= tolerance <= 1:
-        raise ValueError(f"usable_window: tolerance must be a fraction from 0 to 1, got {tolerance!r}")
-    if stats.amax == 0:
-        return None
-    high = largest_scale_exponent(stats.amax, fmt)
-    if stats.histogram.fractions(fmt, high).underflow > tolerance:
-        return None
-    below, low = -513, high  # a smaller scale never loses less: bisect
-    while low - below > 1:
-        middle = (below + low) // 2
-        if stats.histogram.fractions(fmt, middle).underflow <= tolerance:
-            low = middle
-        else:
-            below = middle
-    return low, high
-
-
-def largest_scale_exponent(amax: float, fmt: Format) -> int:
-    """Returns the largest k for which amax * 2^k, rounded to `fmt`, is still finite."""
-    if not 0 < amax < math.inf:
-        raise ValueError(f"largest_scale_exponent: amax must be positive and finite, got {amax!r}")
-    k = math.floor(math.log2(fmt.max) - math.log2(amax)) + 2
-    while amax * 2.0**k >= fmt.overflow_threshold:
-        k -= 1
-    return k
+from mixlab.probes.stats import Kind, TensorStats, amax_of, special_counts, tensor_stats
 
 
 def underflow_by_layer(gradients: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> dict[str, float]:
@@ -332,8 +244,8 @@ class track:  # noqa: N801  a context manager, named as a verb
             return _Drawn(None, x.numel(), tensor_stats(x, layer=layer, kind=kind))
         stored = stored_values(x)
         left_out = x.numel() - stored.numel()
-        amax, finite = _amax(stored)
-        counts = _special_counts(x, finite)
+        amax, finite = amax_of(stored)
+        counts = special_counts(x, finite)
         stats = TensorStats(layer, kind, x.numel(), *counts, amax, Histogram.of_zeros(left_out))
         sample = draw_sample(stored, self._sample, self._random)  # after a full pass, which brought x into the cache
         return _Drawn(sample.clone(), stored.numel(), stats)
@@ -369,22 +281,3 @@ class _Part:
 
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
-
-
-def _amax(x: Tensor) -> tuple[float, bool]:
-    """Returns the largest finite magnitude of a float32 tensor, and whether all of it is finite."""
-    if not x.numel():
-        return 0.0, True
-    low, high = x.aminmax()  # NaN if there is one
-    amax = max(-low.item(), high.item())
-    if math.isfinite(amax):
-        return amax, True
-    finite = x[x.isfinite()]
-    return float(finite.abs().amax()) if finite.numel() else 0.0, False
-
-
-def _special_counts(x: Tensor, finite: bool) -> tuple[int, int, int]:
-    """Returns how many elements of a float32 tensor are zero, infinite and NaN; with `finite`, the last two are 0."""
-    numel, x = x.numel(), stored_values(x)
-    zeros = numel - int(x.count_nonzero())
-    return (zeros, 0, 0) if finite else (zeros, int(x.isinf().sum()), int(x.isnan().sum()))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixlab.loss_scaling import Game, Result, Score, TorchPolicy, hunt
+from mixlab.loss_scaling import Game, Result, ScaleWindow, Score, TorchPolicy, hunt
 from mixlab.loss_scaling.game import GROWTH_INTERVAL, fewest_lost, judge, policies, results
 
 
@@ -50,7 +50,7 @@ def test_a_game_is_a_record_that_play_leaves_as_it_is():
     ],
 )
 def test_both_edges_of_a_window_are_usable(scale: float, outcome: str):
-    assert judge(scale, (8, 12)) == outcome
+    assert judge(scale, ScaleWindow(8, 12)) == outcome
 
 
 def test_a_small_scale_is_seen_to_underflow():
@@ -75,7 +75,7 @@ def test_a_wrong_move_is_refused(move: Any, says: str):
     "window", [(9, 8), (8,), (1, 2, 3), None, 8, "89", (8, math.nan), (8, math.inf), (True, 2), ("8", "9"), (-1001, 0)]
 )
 def test_a_wrong_window_is_named(window: Any):
-    with pytest.raises(ValueError, match=r"window 1 must be a pair \(low, high\) of exponents .* got "):
+    with pytest.raises(ValueError, match=r"window 1 must be a pair \(low, high\) of exponents.* got "):
         Game([(8, 9), window])
 
 
@@ -97,7 +97,14 @@ def test_every_start_that_is_allowed_can_be_played_to_the_end(exponent: int):
 
 
 def test_windows_of_numpy_are_taken():
-    assert Game(np.array([[8, 15], [8, 13]])).windows == ((8, 15), (8, 13))
+    assert Game(np.array([[8, 15], [8, 13]])).windows == (ScaleWindow(8, 15), ScaleWindow(8, 13))
+
+
+def test_windows_are_taken_as_such_if_they_hold_a_scale():
+    windows = (ScaleWindow(8, 15), ScaleWindow(8, 13))
+    assert Game(windows).windows == windows
+    with pytest.raises(ValueError, match=r"window 1 must be a pair .* got ScaleWindow\(low=9"):
+        Game([ScaleWindow(8, 15), ScaleWindow(9, 8)])
 
 
 def test_all_play_the_same_windows():

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixlab import BF16, E4M3FN, E5M2, FP16, FP32, Format, Histogram, round_to, tensor_stats, track, usable_window
 from mixlab.layers import floating_outputs
+from mixlab.loss_scaling import ScaleWindow
 from mixlab.probes import largest_scale_exponent
 from mixlab.probes.tracking import underflow_by_layer
 
@@ -157,14 +158,19 @@ def test_the_largest_scale_is_the_last_that_fits(amax, fmt):
 
 def test_the_usable_window_has_both_edges():
     x = torch.tensor([2.0**-30, 1.0, 3.0])
-    assert usable_window(tensor_stats(x), FP16, tolerance=0) == (
-        6,
-        14,
-    )  # 2^-30 * 2^6 = 2^-24; 3 * 2^14 < 65504 < 3 * 2^15
-    assert usable_window(tensor_stats(torch.tensor([2.0**-60, 1.0])), FP16) is None
-    assert usable_window(tensor_stats(torch.zeros(3)), FP16) is None
-    low, high = usable_window(tensor_stats(x), BF16)
-    assert (low < -60, high) == (True, 126)
+    window = usable_window(tensor_stats(x), FP16, tolerance=0)
+    assert window == ScaleWindow(6, 14)  # 2^-30 * 2^6 = 2^-24; 3 * 2^14 < 65504 < 3 * 2^15
+    assert usable_window(tensor_stats(x), "fp16", tolerance=0) == window
+    window = usable_window(tensor_stats(x), BF16)
+    assert (window.low < -60, window.high) == (True, 126)
+
+
+def test_a_tensor_that_no_scale_saves_has_a_window_that_is_not_usable():
+    wide = usable_window(tensor_stats(torch.tensor([2.0**-60, 1.0])), FP16)
+    zeros = usable_window(tensor_stats(torch.zeros(3)), FP16)
+    assert not wide.usable
+    assert not zeros.usable
+    assert str(zeros) == "none"
 
 
 def small_model() -> nn.Module:

@@ -1,0 +1,45 @@
+"""The window of loss scales that a format can bear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ScaleWindow:
+    """Exponents of the loss scales between underflow and overflow, both edges included.
+
+    >>> window = ScaleWindow(-4, 14)
+    >>> window.usable, 14 in window, 15 in window, str(window)
+    (True, True, False, '2^-4 to 2^14')
+    >>> print(window & ScaleWindow(16, 20))  # two steps that no single scale suits
+    none (2^16 is above 2^14)
+
+    Attributes:
+        low: Below 2^low, more small values become zero than is tolerated.
+        high: Above 2^high, the largest value overflows.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether any scale avoids both; if not, `low` is above `high`."""
+        return self.low <= self.high
+
+    def __contains__(self, exponent: float) -> bool:
+        return self.low <= exponent <= self.high
+
+    def __and__(self, other: ScaleWindow) -> ScaleWindow:
+        """Returns the scales that are in both windows, such as those of two steps of a training."""
+        return ScaleWindow(max(self.low, other.low), min(self.high, other.high))
+
+    def __str__(self) -> str:
+        if self == NO_WINDOW:
+            return "none"
+        low, high = f"2^{self.low:g}", f"2^{self.high:g}"
+        return f"{low} to {high}" if self.usable else f"none ({low} is above {high})"
+
+
+NO_WINDOW = ScaleWindow(1, 0)  # of a tensor without a finite value other than zero

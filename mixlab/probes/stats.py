@@ -1,0 +1,83 @@
+"""The numbers of one tensor: exact counts, the largest magnitude, and a histogram that answers for any format."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+from torch import Tensor
+
+from mixlab.probes.histograms import Histogram, as_float32, stored_values
+
+Kind = Literal["activation", "gradient", "weight_gradient"]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorStats:
+    """One kind of tensor of one layer, over all calls of the layer while tracked.
+
+    Attributes:
+        layer: The module's qualified name.
+        kind: "activation" (the layer's output), "gradient" (of the loss with respect to that output) or
+            "weight_gradient" (with respect to the layer's own parameters).
+        numel, zeros, infs, nans: Exact counts of elements.
+        amax: The exact largest finite magnitude.
+        histogram: Of the finite non-zero values, exact or sampled.
+    """
+
+    layer: str
+    kind: Kind
+    numel: int
+    zeros: int
+    infs: int
+    nans: int
+    amax: float
+    histogram: Histogram
+
+    def __add__(self, other: TensorStats) -> TensorStats:
+        return replace(
+            self,
+            numel=self.numel + other.numel,
+            zeros=self.zeros + other.zeros,
+            infs=self.infs + other.infs,
+            nans=self.nans + other.nans,
+            amax=max(self.amax, other.amax),
+            histogram=self.histogram + other.histogram,
+        )
+
+
+def tensor_stats(
+    x: Tensor,
+    *,
+    layer: str = "",
+    kind: Kind = "gradient",
+    sample: int | None = None,
+    random: Random | None = None,
+) -> TensorStats:
+    """Returns the statistics of one tensor; see `Histogram.of` for `sample` and for what is refused."""
+    x = as_float32(x)
+    histogram = Histogram.of(x, sample=sample, random=random)
+    amax, finite = amax_of(stored_values(x))
+    counts = histogram.special_counts if histogram.exact else special_counts(x, finite)
+    return TensorStats(layer, kind, x.numel(), *counts, amax, histogram)
+
+
+def amax_of(x: Tensor) -> tuple[float, bool]:
+    """Returns the largest finite magnitude of a float32 tensor, and whether all of it is finite."""
+    if not x.numel():
+        return 0.0, True
+    low, high = x.aminmax()  # NaN if there is one
+    amax = max(-low.item(), high.item())
+    if math.isfinite(amax):
+        return amax, True
+    finite = x[x.isfinite()]
+    return float(finite.abs().amax()) if finite.numel() else 0.0, False
+
+
+def special_counts(x: Tensor, finite: bool) -> tuple[int, int, int]:
+    """Returns how many elements of a float32 tensor are zero, infinite and NaN; with `finite`, the last two are 0."""
+    numel, x = x.numel(), stored_values(x)
+    zeros = numel - int(x.count_nonzero())
+    return (zeros, 0, 0) if finite else (zeros, int(x.isinf().sum()), int(x.isnan().sum()))
