@@ -24,7 +24,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "loss_scaling": ("policies", "scalers", "windows", "game"),
     "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),
-    "optimizers": ("layout", "state_formats", "group_settings", "step", "states", "adam_sgd", "backends", "stalls"),
+    "optimizers": (
+        *("layout", "state_formats", "group_settings", "rules", "step", "pieces", "states"),
+        *("storage", "stored", "adam_sgd", "reading", "backends", "stalls"),
+    ),
     "recipes": (),
     "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "update_tracking"),
     "training": ("models", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),

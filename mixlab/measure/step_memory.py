@@ -30,10 +30,10 @@ from mixlab.loss_scaling.scalers import unscale_without_reading_
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.traced_step import PHASES, PhaseName
 from mixlab.memory.tracing import Loss, cross_entropy
-from mixlab.optimizers import state_tensors
+from mixlab.optimizers import MakeOptimizer, OptimizerName, state_tensors
 from mixlab.process import ONEDNN
 from mixlab.recipes import Recipe
-from mixlab.training import Batch, MakeOptimizer, OptimizerName, make_optimizer
+from mixlab.training import Batch, make_optimizer
 
 _BLOCK = 512  # bytes that CUDA's caching allocator rounds up to a multiple of
 

@@ -13,7 +13,7 @@ from mixlab.memory.temporaries import plain
 from mixlab.memory.traced_step import Trace
 from mixlab.memory.tracing import trace
 from mixlab.memory.transformers import transformer
-from mixlab.training import MakeOptimizer, OptimizerName
+from mixlab.optimizers import MakeOptimizer, OptimizerName
 
 
 def confirm(training: Estimate) -> Trace:

@@ -26,10 +26,10 @@ from mixlab.memory.fakes import fake_input, fake_model
 from mixlab.memory.stand_ins import answered
 from mixlab.memory.traceable import TraceError, check_traceable
 from mixlab.memory.traced_step import Span, Trace
-from mixlab.optimizers import STATE_NAMES, state_tensors
+from mixlab.optimizers import STATE_NAMES, MakeOptimizer, OptimizerName, state_tensors
 from mixlab.process import CAST_CACHE, ONLY_LIFTS_CPU_TENSORS, contained
 from mixlab.recipes import Recipe
-from mixlab.training import Batch, MakeOptimizer, OptimizerName, make_optimizer
+from mixlab.training import Batch, make_optimizer
 
 AsOn = Literal["cuda", "cpu"]
 Loss = Callable[[Any, Tensor], Tensor]

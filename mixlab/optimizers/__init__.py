@@ -1,7 +1,8 @@
 """SGD, Adam and AdamW that store weights and states as they are told, and where they stand still."""
 
-from mixlab.optimizers.adam_sgd import SGD, Adam, AdamW, Storage, read_state, state_tensors, unwrapped
-from mixlab.optimizers.backends import BACKENDS, Backend, backend, state_bytes
+from mixlab.optimizers.adam_sgd import SGD, Adam, AdamW, OptimizerName
+from mixlab.optimizers.backends import BACKENDS, Backend, MakeOptimizer, backend
+from mixlab.optimizers.reading import read_state, state_bytes, state_tensors, unwrapped
 from mixlab.optimizers.stalls import (
     decay_stalls,
     largest_stalled_significand,
@@ -14,6 +15,7 @@ from mixlab.optimizers.stalls import (
 )
 from mixlab.optimizers.state_formats import STATE_DTYPES, StateDtype, StateRounding
 from mixlab.optimizers.states import STATE_NAMES
+from mixlab.optimizers.storage import Storage
 
 __all__ = [
     "BACKENDS",
@@ -23,6 +25,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Backend",
+    "MakeOptimizer",
+    "OptimizerName",
     "StateDtype",
     "StateRounding",
     "Storage",

@@ -9,10 +9,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-
-from mixlab.optimizers.layout import inner_tensors
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
 _KNOBS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
@@ -66,22 +64,6 @@ def backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise ValueError(f"unknown optimizer backend {name!r}: use one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
-
-
-def state_bytes(optimizer: Optimizer) -> int:
-    """Returns the bytes of all that an optimizer keeps for its parameters, whatever it keeps it in.
-
-    Codes, scales, master weights and compensation count. Counters of steps do not, nor does a map of quantization,
-    which is one for all parameters.
-    """
-    kept = {}
-    for state in optimizer.state.values():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and name not in ("step", "qmap1", "qmap2"):
-                for inner, tensor in inner_tensors(value):
-                    if inner != "qmap":
-                        kept[tensor.data_ptr()] = tensor.nbytes
-    return sum(kept.values())
 
 
 def _torch(parameters: Iterable[nn.Parameter], **knobs: Any) -> Optimizer:

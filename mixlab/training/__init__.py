@@ -4,14 +4,12 @@ from mixlab.training.background import Training
 from mixlab.training.models import TinyGPT
 from mixlab.training.runs import Run, RunInfo, final, first_non_finite, outcome
 from mixlab.training.step_records import StepRecord
-from mixlab.training.tasks import TASKS, Batch, MakeOptimizer, OptimizerName, Task, load_task, make_optimizer
+from mixlab.training.tasks import TASKS, Batch, Task, load_task, make_optimizer
 from mixlab.training.trainer import Trainer
 
 __all__ = [
     "TASKS",
     "Batch",
-    "MakeOptimizer",
-    "OptimizerName",
     "Run",
     "RunInfo",
     "StepRecord",

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +18,11 @@ from torch.optim import Optimizer
 
 from mixlab import optimizers
 from mixlab.formats import FP32
-from mixlab.optimizers import StateDtype
+from mixlab.optimizers import MakeOptimizer, OptimizerName, StateDtype
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe, StateName
 from mixlab.training.models import TinyGPT
 
-OptimizerName = Literal["sgd", "adam", "adamw"]
-MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
 Batch = tuple[Tensor, Tensor]
 
 _KNOBS: dict[str, dict[str, float]] = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {}}

@@ -247,7 +247,7 @@ def test_pieces_begin_at_blocks(dtype, monkeypatch):
     q.grad = torch.randn(1234, generator=torch.Generator().manual_seed(9))
     p.grad = q.grad.clone()
     right.step()
-    monkeypatch.setattr("mixlab.optimizers.adam_sgd._PIECE", 250)
+    monkeypatch.setattr("mixlab.optimizers.pieces._PIECE", 250)
     left.step()
     assert torch.equal(p, q)
     assert torch.equal(left.state[p]["exp_avg_scale"], right.state[q]["exp_avg_scale"])
@@ -436,7 +436,7 @@ def assert_stored_alike(mine, wanted):
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, pytest.param("dynamic8", marks=pytest.mark.slow)])
 def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype, monkeypatch):
     """In two pieces, of which one has a single block, and a rest."""
-    monkeypatch.setattr("mixlab.optimizers.adam_sgd._PIECE", 512)
+    monkeypatch.setattr("mixlab.optimizers.pieces._PIECE", 512)
     p, q = pair((777,))
     storage = Storage(dtype, dtype, state_rounding="stochastic")
     ours = AdamW([p], storage=storage, compiled=True, generator=torch.Generator().manual_seed(7))
@@ -585,8 +585,8 @@ def test_on_cuda_as_on_a_cpu(dtype, compiled):
 
 def widened(piece, rounding, monkeypatch, vectors="AVX512"):
     """Returns weights and second moments after compiled steps on float32 weights with bf16 moments, piece by piece."""
-    monkeypatch.setattr("mixlab.optimizers.adam_sgd._VECTORS", vectors)
-    monkeypatch.setattr("mixlab.optimizers.adam_sgd._WIDE_PIECE", piece)
+    monkeypatch.setattr("mixlab.optimizers.pieces._VECTORS", vectors)
+    monkeypatch.setattr("mixlab.optimizers.pieces._WIDE_PIECE", piece)
     torch.manual_seed(0)
     half = torch.randn(640)
     parameter = torch.nn.Parameter(torch.cat([half, half]))

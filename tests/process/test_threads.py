@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mixlab import Recipe, Trainer, load_task, round_to, tensor_stats
-from mixlab.optimizers import SGD, Adam, AdamW, Storage, adam_sgd, state_tensors
-from mixlab.optimizers.adam_sgd import _PIECE
+from mixlab.optimizers import SGD, Adam, AdamW, Storage, pieces, state_tensors
+from mixlab.optimizers.pieces import _PIECE
 
 NUMEL = 3 * _PIECE + 1001  # several pieces whatever the number of threads, the last one short
 
@@ -55,9 +55,9 @@ def test_a_step_is_the_same_with_any_number_of_threads(member, storage):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float8_e4m3fn, marks=pytest.mark.slow)])
 def test_a_compiled_step_rounds_with_the_same_bits_whatever_the_threads(dtype, monkeypatch):
     """Its pieces grow with the number of threads, and their random bits are those of the whole parameter."""
-    monkeypatch.setattr(adam_sgd, "_VECTORS", "AVX512")
-    monkeypatch.setattr(adam_sgd, "_WIDE_PIECE", 512)
-    monkeypatch.setattr(adam_sgd, "_PIECE", 512)
+    monkeypatch.setattr(pieces, "_VECTORS", "AVX512")
+    monkeypatch.setattr(pieces, "_WIDE_PIECE", 512)
+    monkeypatch.setattr(pieces, "_PIECE", 512)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)

@@ -1,0 +1,270 @@
+"""The optimizer behind SGD, Adam and AdamW: it keeps their states, and takes a step for each parameter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mixlab.optimizers.group_settings import Settings
+from mixlab.optimizers.layout import flat, is_dense, laid_out_as, unflat
+from mixlab.optimizers.pieces import step_compiled_, step_eagerly_
+from mixlab.optimizers.rules import AdamNumbers, AdamRule, SGDNumbers, SGDRule
+from mixlab.optimizers.state_formats import StateFormat
+from mixlab.optimizers.states import dense, fit_, keep_weight_, new_state, restored
+from mixlab.optimizers.step import StepPlan, WeightUpdate
+from mixlab.optimizers.storage import Storage
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class StoredOptimizer(Optimizer):
+    """The loop over parameters and their pieces, and what is kept; the rule is the mathematics of one step."""
+
+    _settings: ClassVar[Settings]
+    _moments: ClassVar[dict[str, float]]  # and what they start from
+
+    def __init__(
+        self,
+        params: Any,
+        defaults: dict[str, Any],
+        storage: Storage,
+        generator: torch.Generator | None,
+        compiled: bool,
+    ) -> None:
+        if not isinstance(storage, Storage):
+            raise TypeError(f"{type(self).__name__}: storage must be a Storage, got {storage!r}")
+        self.storage = storage
+        self.generator = generator
+        self.compiled = compiled
+        super().__init__(params, defaults | self._settings.defaults())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy or a pickle takes along; as in torch.optim, hooks stay behind."""
+        states = defaultdict(dict, {key: _as_bytes(state) for key, state in self.state.items()})
+        own = {"storage": self.storage, "generator": self.generator, "compiled": self.compiled}
+        return super().__getstate__() | {"state": states} | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for kept in self.state.values():
+            for name, fmt in self._formats().items():
+                if name in kept:
+                    kept[name] = kept[name].view(fmt.dtype)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups.pop()
+        for index, parameter in enumerate(group["params"]):
+            self._check_parameter(parameter, group, index)
+        self._settings.check(group)
+        self.param_groups.append(group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Takes one step for every parameter that has a gradient.
+
+        Raises:
+            ValueError, TypeError: A setting or a parameter has become one that is not allowed; nothing has moved then.
+            RuntimeError: A gradient is not dense; nothing has moved then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._settings.check(group)
+            for index, parameter in enumerate(group["params"]):
+                if parameter.grad is not None:
+                    self._check_parameter(parameter, group, index)
+        for group in self.param_groups:
+            numbers = _Numbers(partial(self._numbers, group))
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(parameter, group, numbers)
+        return loss
+
+    def _check_parameter(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
+        owner = type(self).__name__
+        if hasattr(parameter, "__tensor_flatten__"):
+            raise TypeError(
+                f"{owner}: {_named(group, index)} is a {type(parameter).__name__}, and plain tensors are needed; for "
+                "sharded or quantized parameters take an optimizer of torch.optim or torchao"
+            )
+        if parameter.dtype not in _DTYPES:
+            allowed = ", ".join(map(str, _DTYPES))
+            raise TypeError(f"{owner}: parameters must be {allowed}, got {parameter.dtype} of {_named(group, index)}")
+        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+            raise RuntimeError(
+                f"{owner}: gradients must be dense, got {parameter.grad.layout} of {_named(group, index)}; make the "
+                "embedding with sparse=False, or train it with torch.optim.SparseAdam or SGD"
+            )
+
+    def _step_one(self, parameter: Tensor, group: dict[str, Any], numbers: _Numbers) -> None:
+        state = self.state[parameter]
+        weight = self._prepare(parameter, state, group)
+        state["step"] += 1
+        if not parameter.numel():
+            return
+        plan = self._plan(parameter, group)
+        whole = {"weight": weight, "gradient": laid_out_as(weight, parameter.grad)}  # type: ignore[arg-type]
+        whole |= {name: value for name, value in state.items() if name != "step"}
+        parts = {name: flat(tensor) for name, tensor in whole.items()}
+        if self.compiled:
+            number_tensor = numbers.tensor(state["step"], parameter.device)
+            step_compiled_(plan, parts, number_tensor, self._seed(plan, parameter.device))
+        else:
+            step_eagerly_(plan, parts, numbers(state["step"]), self.generator)
+        if not is_dense(parameter):
+            parameter.copy_(weight)
+
+    def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
+        """Returns two numbers for the hash of a compiled step; drawn only where something is rounded at random."""
+        if not plan.random:
+            return torch.zeros(2, dtype=torch.int32, device=device)
+        return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
+
+    def _plan(self, parameter: Tensor, group: dict[str, Any]) -> StepPlan:
+        update: WeightUpdate = "nearest" if parameter.dtype is torch.float32 else self.storage.update
+        return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
+
+    def _prepare(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        """Starts the states that a step needs, fits all to a parameter that has changed, and returns it dense."""
+        state.setdefault("step", 0)
+        for name, fmt in self._states(group).items():
+            if name not in state:
+                state |= new_state(name, fmt, dense(parameter), self._moments[name])
+        keep_weight_(state, parameter, self._kept_beside(parameter))
+        weight = dense(parameter)
+        fit_(state, weight, {name: fmt for name, fmt in self._formats().items() if name in state})
+        return weight
+
+    def _kept_beside(self, parameter: Tensor) -> str | None:
+        if parameter.dtype is torch.float32:
+            return None
+        if self.storage.master_weights:
+            return "master"
+        return "compensation" if self.storage.update == "kahan" else None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads states and keeps them as this optimizer stores them, also those of `torch.optim`'s namesake.
+
+        States that were stored in the same way come back bit for bit; others are rounded to nearest, and what a
+        checkpoint lacks (master weights, compensation) starts from the parameters. Hooks run as in torch.optim.
+
+        Raises:
+            ValueError: Scales of another block size, other shapes, settings of torch.optim that this optimizer does not
+                have, or the state of another kind of optimizer; this one is then as it was.
+        """
+        before = self.state, self.param_groups
+        saved: dict[str, Any] = {}
+
+        def without_states(_optimizer: Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            saved.update(given)
+            for group in given["param_groups"]:
+                self._settings.check_loaded(group)
+                self._settings.check(group)
+            return {**given, "state": {}}  # torch's own loading would cast the states to the parameters' dtype
+
+        handles = [
+            self.register_load_state_dict_pre_hook(without_states),
+            self.register_load_state_dict_post_hook(lambda _optimizer: self._restore(saved), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        except BaseException:
+            self.state, self.param_groups = before
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Takes over the states of a checkpoint whose groups are loaded already."""
+        numbers = [number for group in saved["param_groups"] for number in group["params"]]
+        owners = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+        for group in self.param_groups:
+            for name, value in self._settings.defaults().items():
+                group.setdefault(name, value)
+        for number, (parameter, group) in zip(numbers, owners, strict=True):
+            if number in saved["state"]:
+                kept = saved["state"][number]
+                formats = self._states(group) | {k: fmt for k, fmt in self._formats().items() if k in kept}
+                self.state[parameter] = self._restored(parameter, formats, kept)
+
+    @torch.no_grad()
+    def _restored(self, parameter: Tensor, formats: dict[str, StateFormat], saved: dict[str, Any]) -> dict[str, Any]:
+        state: dict[str, Any] = {"step": 0}
+        for name, fmt in formats.items():
+            state |= new_state(name, fmt, dense(parameter), self._moments[name])
+        keep_weight_(state, parameter, self._kept_beside(parameter))
+        return restored(state, formats, saved)
+
+    def read_state(self, parameter: Tensor, name: str) -> Tensor:
+        """Returns one state of a parameter in float32, in its shape, whatever it is stored as.
+
+        Args:
+            parameter: One of this optimizer's, which has taken a step.
+            name: "exp_avg", "exp_avg_sq" or "momentum_buffer".
+
+        Raises:
+            KeyError: There is no such state.
+        """
+        fmt, state = self._formats()[name], self.state.get(parameter, {})
+        value = fmt.read(*(flat(state[key]) for key in fmt.keys(name)))
+        return unflat(value, state[name]).clone()
+
+    def _formats(self) -> dict[str, StateFormat]:
+        """Returns the names of all moments that the rule may work on, and how they are stored."""
+        raise NotImplementedError
+
+    def _states(self, _group: dict[str, Any]) -> dict[str, StateFormat]:
+        """Returns the moments that the rule works on as a group is set."""
+        return self._formats()
+
+    def _rule(self, group: dict[str, Any]) -> SGDRule | AdamRule:
+        raise NotImplementedError
+
+    def _numbers(self, group: dict[str, Any], step: int) -> SGDNumbers | AdamNumbers:
+        """Returns what the rule computes with in a step, which is counted from 1."""
+        raise NotImplementedError
+
+
+class _Numbers:
+    """The numbers of a group's steps, and as one tensor; most parameters share their step."""
+
+    def __init__(self, of_step: Callable[[int], SGDNumbers | AdamNumbers]) -> None:
+        self._of_step = of_step
+        self._known: dict[int, SGDNumbers | AdamNumbers] = {}
+        self._tensors: dict[tuple[int, torch.device], Tensor] = {}
+
+    def __call__(self, step: int) -> SGDNumbers | AdamNumbers:
+        if step not in self._known:
+            self._known[step] = self._of_step(step)
+        return self._known[step]
+
+    def tensor(self, step: int, device: torch.device) -> Tensor:
+        key = (step, device)
+        if key not in self._tensors:
+            self._tensors[key] = torch.tensor(self(step), dtype=torch.float32, device=device)
+        return self._tensors[key]
+
+
+def _as_bytes(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns a state without tensors in 8-bit floats, which torch's tensors cannot be pickled in."""
+    return {
+        name: value.view(torch.uint8) if isinstance(value, Tensor) and value.dtype.itemsize == 1 else value
+        for name, value in state.items()
+    }
+
+
+def _named(group: dict[str, Any], index: int) -> str:
+    """Returns a name for a parameter of a group: that of `named_parameters`, if the optimizer was given those."""
+    names = group.get("param_names")
+    shape = tuple(group["params"][index].shape)
+    return repr(names[index]) if names else f"parameter {index} of its group, of shape {shape}"
