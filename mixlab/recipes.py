@@ -234,6 +234,11 @@ class Recipe:
         """Whether listed ops compute in 16 bits while the weights are stored in fp32."""
         return self.weights == FP32 and self.compute in (FP16, BF16)
 
+    @property
+    def uses_torch_optim(self) -> bool:
+        """Whether a training steps with torch.optim itself: if all is stored in fp32, or with update=per_op."""
+        return self.update == "per_op" or {self.weights, self.gradients, self.exp_avg, self.exp_avg_sq} == {FP32}
+
     def make_scaler(self) -> Scaler:
         """Returns a new loss scaler with this recipe's knobs."""
         if self.scaler == "none":

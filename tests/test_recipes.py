@@ -249,3 +249,9 @@ def test_a_static_scaler_has_no_policy():
     assert recipe.make_scaler().get_scale() == StaticScaler(8).get_scale()
     with pytest.raises(ValueError, match="scaler=static has no policy; use scaler=dynamic, apex, megatron, deepspeed"):
         recipe.scale_policy()
+
+
+def test_which_recipes_step_with_torch_optim():
+    ours = {name for name, recipe in PRESETS.items() if not recipe.uses_torch_optim}
+    assert ours == {"bf16-sr", "bf16-kahan", "fp16-master", "bf16-master", "lean-bf16"}
+    assert not Recipe.parse("amp-fp16,exp_avg_sq=bf16").uses_torch_optim

@@ -9,7 +9,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mixlab.memory.estimates import Estimate
-from mixlab.memory.temporaries import plain
 from mixlab.memory.traced_step import Trace
 from mixlab.memory.tracing import trace
 from mixlab.memory.transformers import transformer
@@ -45,7 +44,7 @@ def confirm(training: Estimate) -> Trace:
 
 
 def _optimizer(training: Estimate) -> OptimizerName | MakeOptimizer:
-    if plain(training.recipe):
+    if training.recipe.uses_torch_optim:
         return training.optimizer if training.step == "foreach" else _of_torch(training)
     if training.step == "fused":
         raise ValueError(

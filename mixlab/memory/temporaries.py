@@ -10,11 +10,6 @@ from mixlab.recipes import EIGHT_BIT, Recipe, StateName
 _Optimizer = Literal["adam", "sgd"]
 
 
-def plain(recipe: Recipe) -> bool:
-    """Whether the recipe trains with the optimizers of torch.optim."""
-    return recipe.update == "per_op" or {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
-
-
 def step_temporaries(
     recipe: Recipe,
     total: int,
@@ -37,7 +32,7 @@ def step_temporaries(
     """
     if step == "fused":
         return 0
-    if plain(recipe):
+    if recipe.uses_torch_optim:
         if optimizer == "sgd":
             return 0
         stored = 2 if recipe.update == "per_op" else 4

@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from mixlab import optimizers
-from mixlab.formats import FP32
 from mixlab.optimizers import MakeOptimizer, OptimizerName, StateDtype
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe, StateName
@@ -163,14 +162,12 @@ def make_optimizer(
         ValueError: The recipe says how states are stored, and an optimizer of your own does too.
         TypeError: Your own function returned no optimizer, or one that cannot step without a closure, as LBFGS.
     """
-    plain = {recipe.weights, recipe.gradients, recipe.exp_avg, recipe.exp_avg_sq} == {FP32}
-    plain = plain or recipe.update == "per_op"
     if not callable(optimizer):
         knobs = {"lr": lr, **_KNOBS[optimizer]}
-        if plain:
+        if recipe.uses_torch_optim:
             return _TORCHS[optimizer](parameters, **knobs)
         return _OURS[optimizer](parameters, **knobs, storage=storage(recipe), generator=generator)
-    if not plain:
+    if not recipe.uses_torch_optim:
         raise ValueError(
             f"{owner}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
             "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
