@@ -28,6 +28,18 @@ class NotedTable:
         return html_table(self.columns, self.rows, row_heads=True) + notes
 
 
+def gib(size_bytes: int) -> str:
+    """Returns bytes in GiB, as text with two decimals.
+
+    >>> gib(3 * 2**29), gib(1000)
+    ('1.50', '<0.01')
+
+    Args:
+        size_bytes: From 0 up.
+    """
+    return "<0.01" if 0 < size_bytes < 0.005 * 2**30 else f"{size_bytes / 2**30:,.2f}"
+
+
 def text_table(columns: Row, rows: Iterable[Row]) -> str:
     """Returns columns aligned to the left, two spaces apart, under a head line.
 

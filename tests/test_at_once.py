@@ -44,7 +44,7 @@ def weights(trained: nn.Module) -> Tensor:
 def traced(on_meta: nn.Module) -> object:
     """What a trace says; in which order autocast's cache lets its tensors go, torch leaves open."""
     seen = trace(on_meta, TASK.held_out, "amp-bf16", as_on="cpu")
-    return seen.phase_peaks, seen.after, sorted(block[:5] for block in seen.blocks)
+    return seen.phase_peaks, seen.after, sorted(allocation[:5] for allocation in seen.allocations)
 
 
 def cell() -> Tensor:

@@ -14,7 +14,6 @@ from mixlab.memory import (
     Checkpointing,
     Estimate,
     GpuSpec,
-    OptimizerKind,
     Parallelism,
     StepKind,
     Suggestion,
@@ -27,7 +26,8 @@ from mixlab.memory import (
     suggestions,
 )
 from mixlab.recipes import PRESETS
-from mixlab.tables import text_table
+from mixlab.tables import gib, text_table
+from mixlab.training import OptimizerName
 
 _SHOWN = 5  # suggestions
 
@@ -41,7 +41,7 @@ def predict(
     ] = None,
     attention: Annotated[str, typer.Option(help=f"{', '.join(get_args(AttentionKind))}.")] = "fused",
     checkpointing: Annotated[str, typer.Option(help=f"{', '.join(get_args(Checkpointing))}.")] = "none",
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerKind))}; adam is AdamW too.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerName))}.")] = "adam",
     step: Annotated[str, typer.Option(help=f"{', '.join(get_args(StepKind))}: how torch.optim steps.")] = "foreach",
     accumulation: Annotated[int, typer.Option(parser=whole_number, help="Forward and backward passes of a step.")] = 1,
     gpus: Annotated[
@@ -73,7 +73,7 @@ def predict(
             seq=seq,
             attention=cast(AttentionKind, attention),
             checkpointing=cast(Checkpointing, checkpointing),
-            optimizer=cast(OptimizerKind, optimizer),
+            optimizer=cast(OptimizerName, optimizer),
             step=cast(StepKind, step),
             accumulation=accumulation,
             parallel=_parallelism(gpus, zero, fsdp, tensor, sequence_parallel, pipeline, microbatches),
@@ -119,11 +119,11 @@ def _shown(
     training: Estimate, judged: GpuSpec | None, advice: list[Suggestion], trace: Trace | None, asked: bool
 ) -> list[str]:
     """Returns the paragraphs of the answer."""
-    outside = [(name, _gib(size)) for name, size in training.outside.items()]
-    outside = [("peak of tensors", _gib(training.peak_bytes)), *outside, ("total", _gib(training.total_bytes))]
+    outside = [(name, gib(size)) for name, size in training.outside.items()]
+    outside = [("peak of tensors", gib(training.peak_bytes)), *outside, ("total", gib(training.total_bytes))]
     fits = [training.fits(gpu) for gpu in _by_size()]
     rows = [
-        (fit.gpu.name, _gib(fit.gpu.usable_bytes), f"{fit.room / 2**30:+8.2f}", "fits" if fit else "does not fit")
+        (fit.gpu.name, gib(fit.gpu.usable_bytes), f"{fit.room / 2**30:+8.2f}", "fits" if fit else "does not fit")
         for fit in fits
     ]
     parts = [str(training), text_table(("what, modelled", "GiB"), outside)]
@@ -131,7 +131,7 @@ def _shown(
     if trace is not None:
         apart = training.peak_bytes / trace.peak_bytes - 1
         parts.append(
-            f"traced: {_gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
+            f"traced: {gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
         )
     if judged is not None and asked:
         parts.append(str(training.fits(judged)))
@@ -139,10 +139,6 @@ def _shown(
         lines = [f"{number}. {one}" for number, one in enumerate(advice, 1)]
         parts.append("\n".join([f"To fit on {judged}, change first:", *lines]))
     return parts
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"
 
 
 def _as_json(
@@ -155,7 +151,7 @@ def _as_json(
         "recipe": str(training.recipe),
         **{name: getattr(training, name) for name in _INPUTS},
         "parallel": {**vars(parallel), "gpus": parallel.gpus},
-        "phases": training.phases,
+        "phases": training.at_phase_peaks,
         "peak_phase": training.peak_phase,
         "peak_bytes": training.peak_bytes,
         "outside": training.outside,

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import ARROW, BELOW, plain, styled
 from mixlab.memory import Estimate, GpuSpec, Variant
-from mixlab.memory.estimates import PHASES
+from mixlab.memory.categories import PHASES
 from mixlab.reports import DASHES, GREY, SERIES, look, stacked
 
 _MODELLED = "by formulas for CUDA, not measured"
@@ -78,7 +78,7 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
         raise ValueError("phase_bars: no estimates; mixlab.memory.estimates.estimate makes one")
     rows: list[tuple[str, str, Mapping[str, int]]] = []
     for label, one in by_label.items():
-        rows += [(plain(label), phase, one.phases[phase]) for phase in PHASES]
+        rows += [(plain(label), phase, one.at_phase_peaks[phase]) for phase in PHASES]
         rows.append((plain(label), "in all", {"tensors at the peak": one.peak_bytes, **one.outside}))
     places: Any = [phase for _, phase, _ in rows]
     if len(by_label) > 1:

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from mixlab.machine import usable_device
-from mixlab.measure.memory_cases import Case, cases
+from mixlab.measure.memory_cases import MemoryCase, cases
 from mixlab.measure.record import Record, Series, now, this_machine
 from mixlab.measure.step_memory import RealStep, real_steps
-from mixlab.memory import Replay, Trace, replay, trace
-from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, TEMPORARIES
-from mixlab.memory.traced_step import PHASES
+from mixlab.memory import Replay, Trace, replay_trace, trace
+from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, PHASES, TEMPORARIES
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe
 
@@ -97,7 +96,7 @@ def measure_memory(
     )
 
 
-def _measure(case: Case, device: torch.device, rounds: int, seed: int) -> list[Series]:
+def _measure(case: MemoryCase, device: torch.device, rounds: int, seed: int) -> list[Series]:
     traced = predicted(case, device.type)
     with RandomStream(seed):  # the model is made on the CPU
         steps = real_steps(case.make_model, case.batch(seed), Recipe.parse(case.recipe), device=device, count=rounds)
@@ -114,7 +113,7 @@ def _bytes(name: str, sizes: Sequence[int]) -> Series:
     return Series(name, "bytes", tuple(map(float, sizes)))
 
 
-def predicted(case: Case, kind: str) -> Trace:
+def predicted(case: MemoryCase, kind: str) -> Trace:
     """Returns the trace of a case, as on a kind of device ("cuda" or "cpu")."""
     with torch.device("meta"):
         model = case.make_model()
@@ -142,7 +141,7 @@ def predicted_bytes(traced: Trace) -> dict[str, int]:
     allocator = {}
     levels: Trace | Replay = traced
     if traced.as_on == "cuda":
-        levels = replayed = replay(traced)
+        levels = replayed = replay_trace(traced)
         allocator = {"peak requested": traced.peak_bytes, "reserved": replayed.reserved_bytes}
     content = traced.at_phase_peaks["step"]
     others = (PARAMETERS, GRADIENTS, ACTIVATIONS, TEMPORARIES, BATCH, CASTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,13 +9,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from mixlab.arguments import did_you_mean
 from mixlab.memory import SHAPES, AttentionKind, Checkpointing, ModelShape, transformer
 from mixlab.recipes import Recipe
 from mixlab.training import Batch
 
 
 @dataclass(frozen=True)
-class Model:
+class CaseModel:
     """A model and its batches, of random numbers.
 
     Attributes:
@@ -29,7 +29,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Case:
+class MemoryCase:
     """One training.
 
     Attributes:
@@ -62,7 +62,7 @@ class Case:
         return MODELS[self.model].draw(self.rows, torch.Generator().manual_seed(seed))
 
 
-def _language_model(shape: ModelShape, tokens: int) -> Model:
+def _language_model(shape: ModelShape, tokens: int) -> CaseModel:
     def make(attention: AttentionKind, checkpointing: Checkpointing) -> nn.Module:
         return transformer(shape, attention=attention, checkpointing=checkpointing)
 
@@ -70,15 +70,15 @@ def _language_model(shape: ModelShape, tokens: int) -> Model:
         text = torch.randint(shape.vocabulary, (rows, tokens + 1), generator=generator)
         return text[:, :-1].contiguous(), text[:, 1:].contiguous()
 
-    return Model(make, draw)
+    return CaseModel(make, draw)
 
 
-def _classifier(make: Callable[[], nn.Module], row: tuple[int, ...], classes: int) -> Model:
+def _classifier(make: Callable[[], nn.Module], row: tuple[int, ...], classes: int) -> CaseModel:
     def draw(rows: int, generator: torch.Generator) -> Batch:
         targets = torch.randint(classes, (rows,), generator=generator)
         return torch.randn(rows, *row, generator=generator), targets
 
-    return Model(lambda _attention, _checkpointing: make(), draw)
+    return CaseModel(lambda _attention, _checkpointing: make(), draw)
 
 
 def _cnn(channels: Sequence[int], classes: int) -> nn.Module:
@@ -103,7 +103,7 @@ _LLAMA = ModelShape("llama", 12, 1024, 16, 4, 2816, 32000, False, 4096)
 _SMALL_GPT2 = ModelShape("small-gpt2", 2, 64, 4, 4, 256, 512, True, 64, "gpt2")
 _SMALL_LLAMA = ModelShape("small-llama", 2, 64, 4, 2, 192, 512, False, 64)
 
-MODELS: dict[str, Model] = {
+MODELS: dict[str, CaseModel] = {
     "gpt2": _language_model(SHAPES["gpt2"], 512),
     "llama": _language_model(_LLAMA, 1024),
     "cnn": _classifier(lambda: _cnn((64, 128, 256, 512), 1000), (3, 128, 128), 1000),
@@ -117,33 +117,33 @@ MODELS: dict[str, Model] = {
 _RECIPES = ("fp32", "amp-bf16", "amp-fp16", "bf16", "bf16-master", "lean-bf16")
 
 
-def _grid(prefix: str, **rows: int) -> tuple[Case, ...]:
+def _grid(prefix: str, **rows: int) -> tuple[MemoryCase, ...]:
     """Returns models x recipes, and what only transformers have; `rows` are those of a batch, by model."""
     gpt2, llama = f"{prefix}gpt2", f"{prefix}llama"
     return (
-        *(Case(prefix + model, rows[model], recipe) for model in rows for recipe in _RECIPES),
-        *(Case(gpt2, 3 * rows["gpt2"], recipe) for recipe in ("amp-bf16", "bf16")),
-        *(Case(gpt2, rows["gpt2"], recipe, checkpointing="full") for recipe in ("fp32", "amp-bf16", "bf16")),
-        *(Case(llama, rows["llama"], recipe, checkpointing="full") for recipe in ("amp-fp16", "bf16-master")),
+        *(MemoryCase(prefix + model, rows[model], recipe) for model in rows for recipe in _RECIPES),
+        *(MemoryCase(gpt2, 3 * rows["gpt2"], recipe) for recipe in ("amp-bf16", "bf16")),
+        *(MemoryCase(gpt2, rows["gpt2"], recipe, checkpointing="full") for recipe in ("fp32", "amp-bf16", "bf16")),
+        *(MemoryCase(llama, rows["llama"], recipe, checkpointing="full") for recipe in ("amp-fp16", "bf16-master")),
     )
 
 
 _ONLY_ON_CUDA = (
-    Case("cnn", 128, "tf32"),
-    Case("gpt2", 4, "fp32", "materialised"),
-    Case("gpt2", 4, "amp-bf16", "materialised"),
-    Case("gpt2", 4, "amp-fp16", "materialised", "selective"),
+    MemoryCase("cnn", 128, "tf32"),
+    MemoryCase("gpt2", 4, "fp32", "materialised"),
+    MemoryCase("gpt2", 4, "amp-bf16", "materialised"),
+    MemoryCase("gpt2", 4, "amp-fp16", "materialised", "selective"),
 )
 
 
-def _recorded_on_a_cpu(case: Case) -> bool:
+def _recorded_on_a_cpu(case: MemoryCase) -> bool:
     """Leaves out BatchNorm under autocast, which the shipped record does not have."""
     return not (case.model == "small-cnn" and Recipe.parse(case.recipe).autocast)
 
 
 # By the kind of device. On CUDA peaks are 1 to 8 GiB, so that 16 GiB are enough. On a CPU all take half a minute, and
 # none has materialised attention: autograd keeps the factor of its scores as a tensor, which traces leave out.
-CASES: dict[str, dict[str, Case]] = {
+CASES: dict[str, dict[str, MemoryCase]] = {
     kind: {case.name: case for case in cases}
     for kind, cases in (
         ("cuda", (*_grid("", gpt2=4, llama=4, cnn=128, mlp=2048), *_ONLY_ON_CUDA)),
@@ -152,7 +152,7 @@ CASES: dict[str, dict[str, Case]] = {
 }
 
 
-def cases(kind: str, names: Sequence[str] | None = None) -> tuple[Case, ...]:
+def cases(kind: str, names: Sequence[str] | None = None) -> tuple[MemoryCase, ...]:
     """Returns the cases of a kind of device ("cuda" or "cpu") by their names, or all.
 
     Raises:
@@ -161,7 +161,5 @@ def cases(kind: str, names: Sequence[str] | None = None) -> tuple[Case, ...]:
     known = CASES[kind]
     for name in names or ():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ValueError(f"unknown case {name!r}: {hint}There are {', '.join(known)}")
+            raise ValueError(f"unknown case {name!r}: {did_you_mean(name, known)}There are {', '.join(known)}")
     return tuple(known.values() if names is None else (known[name] for name in names))

@@ -28,7 +28,7 @@ from mixlab import emulation
 from mixlab.formats import FP32
 from mixlab.loss_scaling.scalers import unscale_without_reading_
 from mixlab.memory.allocation_log import freed_by_reference_counts
-from mixlab.memory.traced_step import PHASES, PhaseName
+from mixlab.memory.categories import PHASES, Phase
 from mixlab.memory.tracing import Loss, cross_entropy
 from mixlab.optimizers import MakeOptimizer, OptimizerName, state_tensors
 from mixlab.process import ONEDNN
@@ -52,8 +52,8 @@ class RealStep:
         workspaces: Of cuBLAS, which the caching allocator counts all the time.
     """
 
-    phase_peaks: dict[PhaseName, int] = field(default_factory=dict)
-    after: dict[PhaseName, int] = field(default_factory=dict)
+    phase_peaks: dict[Phase, int] = field(default_factory=dict)
+    after: dict[Phase, int] = field(default_factory=dict)
     parameters: int = 0
     gradients: int = 0
     states: int = 0

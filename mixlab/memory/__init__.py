@@ -8,18 +8,18 @@
 
 from mixlab.memory.activation_formulas import Activations, activations
 from mixlab.memory.advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
-from mixlab.memory.allocator import Replay, replay
+from mixlab.memory.allocator import Replay, replay_trace
 from mixlab.memory.confirmation import confirm
 from mixlab.memory.estimates import Estimate, Fit, estimate
 from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
-from mixlab.memory.instants import Moment, OptimizerKind, StepKind
+from mixlab.memory.instants import Instant, StepKind
 from mixlab.memory.parallel import Parallelism, Zero
-from mixlab.memory.shapes import SHAPES, ModelShape, model_shape
+from mixlab.memory.shapes import SHAPES, AttentionKind, Checkpointing, ModelShape, model_shape
 from mixlab.memory.states import ModelStates, model_states
 from mixlab.memory.traceable import TraceError
 from mixlab.memory.traced_step import Trace
 from mixlab.memory.tracing import trace
-from mixlab.memory.transformers import AttentionKind, Checkpointing, transformer
+from mixlab.memory.transformers import transformer
 from mixlab.memory.variants import VARIANTS, Variant, variant
 
 __all__ = [
@@ -32,10 +32,9 @@ __all__ = [
     "Estimate",
     "Fit",
     "GpuSpec",
+    "Instant",
     "ModelShape",
     "ModelStates",
-    "Moment",
-    "OptimizerKind",
     "Parallelism",
     "Replay",
     "StepKind",
@@ -53,7 +52,7 @@ __all__ = [
     "largest_seq",
     "model_shape",
     "model_states",
-    "replay",
+    "replay_trace",
     "suggestions",
     "trace",
     "transformer",

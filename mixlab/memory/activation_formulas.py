@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from mixlab.arguments import require_whole
 from mixlab.formats import BF16, FP16
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import ModelShape, model_shape
-from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape, model_shape
 from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
 
@@ -59,10 +59,8 @@ class Activations:
             raise TypeError(f"shape must be a ModelShape, got {self.shape!r}; model_shape(name) returns one")
         if not isinstance(self.recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {self.recipe!r}; Recipe.parse(text) makes one")
-        for name in ("batch", "seq"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {value!r}")
+        require_whole("batch", self.batch, 1)
+        require_whole("seq", self.seq, 1)
         if self.shape.style == "gpt2" and self.seq > self.shape.context:
             raise ValueError(
                 f"seq={self.seq} is longer than {self.shape.name}, which has an embedding for each of "
@@ -100,7 +98,7 @@ class Activations:
         return self.tokens * self.shape.width // (self.parallel.tensor if self.parallel.sequence else 1)
 
     @property
-    def heads(self) -> int:
+    def queries(self) -> int:
         """Elements of all queries."""
         return self.tokens * self.shape.width // self.parallel.tensor
 
@@ -131,10 +129,10 @@ class Activations:
             "input": r * self.between,
             "statistics of its norm": statistics,
             "operands of queries, keys, values": c * self.between * (3 if autocast else 1),
-            "queries": turned * self.heads,
-            "keys": turned * self.heads,
-            "values": c * self.heads,
-            "attended": c * self.heads,
+            "queries": turned * self.queries,
+            "keys": turned * self.queries,
+            "values": c * self.queries,
+            "attended": c * self.queries,
             "middle": r * self.between,
             "statistics of the middle's norm": statistics,
             "operands of the feed-forward": c * self.between * (2 if llama and autocast else 1),
@@ -240,7 +238,6 @@ def activations(
         TypeError, ValueError: Values that are not allowed.
     """
     shape = model_shape(model) if isinstance(model, str) else model
-    recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
     if seq is None and isinstance(shape, ModelShape):
         seq = min(shape.context, 2048)
-    return Activations(shape, recipe, batch, seq, attention, checkpointing, parallel)
+    return Activations(shape, Recipe.of(recipe), batch, seq, attention, checkpointing, parallel)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from mixlab.machine import Gpu
 from mixlab.memory.estimates import Estimate, estimate
 from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.instants import OptimizerKind, StepKind
+from mixlab.memory.instants import StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import ModelShape
-from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
+from mixlab.training import OptimizerName
 
 _MOST = 2**24  # rows or tokens that a search goes to
 _WORTH = 0.005  # of the total that a change must save to be mentioned
@@ -93,7 +93,7 @@ def break_even_batch(
     seq: int | None = None,
     attention: AttentionKind = "fused",
     checkpointing: Checkpointing = "none",
-    optimizer: OptimizerKind = "adam",
+    optimizer: OptimizerName = "adam",
     step: StepKind = "foreach",
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,

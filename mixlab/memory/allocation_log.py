@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES
+from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES, Phase
 from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
 from mixlab.optimizers.layout import is_dense
 from mixlab.process import COLLECTOR
 
-Phase = Literal["start", "forward", "backward", "step"]
+LoggedPhase = Literal["start"] | Phase  # "start": before the first phase, and after the last
 
 MODEL, LOSS, OPTIMIZER = "(model)", "(loss)", "(optimizer)"  # in the place of a module's path
 
@@ -35,7 +35,7 @@ _DEVICE = torch.ops.prim.device.default
 _INPLACE = getattr(torch.Tag, "inplace", None)  # from torch 2.13 on
 
 
-class Block(NamedTuple):
+class Allocation(NamedTuple):
     """One allocation.
 
     Attributes:
@@ -51,13 +51,13 @@ class Block(NamedTuple):
     bytes: int
     category: str
     op: str
-    phase: Phase
+    phase: LoggedPhase
     module: str
     born: int
     died: int
 
 
-class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Logs the storages of all results while it is active, on top of a `FakeTensorMode`.
 
     Whether something is an activation shows at the end of a forward pass, or of a part of it that is computed again in
@@ -70,7 +70,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             the dtype in which it computes.
 
     Attributes:
-        log: The number of a block for its birth, ~number for its death, in order.
+        entries: The number of a block for its birth, ~number for its death, in order.
         spans: (phase, first place in the log) of each phase, in order.
         failed: (op, module) of the last op that raised an error.
         host_scalars: Whether 0-dimensional results of an optimizer's step lie in the host's memory and are left out.
@@ -83,18 +83,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.granule = _GRANULE if as_on == "cuda" else 1
         self.copies_operands = as_on == "cpu"
         self.host_scalars = False
-        self.log: list[int] = []
-        self.spans: list[tuple[Phase, int]] = [("start", 0)]
+        self.entries: list[int] = []
+        self.spans: list[tuple[LoggedPhase, int]] = [("start", 0)]
         self.failed: tuple[str, str] | None = None
         self._live: dict[int, tuple[int, int, weakref.ref[Any]]] = {}  # by storage: number, bytes, what tells its death
-        self._blocks: list[list[Any]] = []  # the fields of `Block`
+        self._allocations: list[list[Any]] = []  # the fields of `Allocation`
         self._young: list[int] = []  # born in the forward pass that is going on, or in its recomputation
         self._modules: list[str] = []
         self._makers: list[int] = []  # by block: the number of autograd's node in whose backward it was born, or -1
         self._nodes: tuple[list[int], list[str]] = ([], [])  # from which number of autograd's nodes on which module
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> LoggedPhase:
         return self.spans[-1][0]
 
     @property
@@ -109,13 +109,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._nodes[1][place] if place >= 0 else LOSS
         return LOSS
 
-    def blocks(self) -> tuple[Block, ...]:
-        return tuple(Block(*fields) for fields in self._blocks)
+    def allocations(self) -> tuple[Allocation, ...]:
+        return tuple(Allocation(*fields) for fields in self._allocations)
 
-    def begin(self, phase: Phase) -> None:
+    def begin(self, phase: LoggedPhase) -> None:
         """Ends the phase that was, and begins another."""
         self._settle()
-        self.spans.append((phase, len(self.log)))
+        self.spans.append((phase, len(self.entries)))
         if phase == "forward":
             self._nodes = ([], [])
 
@@ -128,7 +128,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Says what a tensor holds; one that was not seen yet is born by that."""
         number = self._see(tensor, "")
         if number is not None:
-            self._blocks[number][1] = category
+            self._allocations[number][1] = category
 
     def watch(self, model: nn.Module) -> None:
         """Follows which module is at work, by hooks that stay in `model`."""
@@ -158,10 +158,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for tensor in _tensors(result):
                     number = self._see(tensor, func)
                     if func is _CAST and number is not None and self._casts_weight(args[0], tensor):
-                        self._blocks[number][1] = CASTS
+                        self._allocations[number][1] = CASTS
                 if self.copies_operands and (copied := _copied_bytes(func, args, result)):
                     self._bear(copied, func)
-                    self._end(len(self._blocks) - 1)
+                    self._end(len(self._allocations) - 1)
             except Exception:
                 self.failed = (str(func), self.module)
                 raise
@@ -187,7 +187,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _casts_weight(self, source: Tensor, cast: Tensor) -> bool:
         known = self._live.get(source.untyped_storage()._cdata)
         narrower = cast.dtype.itemsize < source.dtype.itemsize
-        return narrower and self._computing and known is not None and self._blocks[known[0]][1] == PARAMETERS
+        return narrower and self._computing and known is not None and self._allocations[known[0]][1] == PARAMETERS
 
     def _see(self, tensor: Tensor, op: Any) -> int | None:
         """Returns the number of a tensor's block, after its birth if it is new; None if it needs no memory."""
@@ -201,7 +201,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         on_host = op and self.host_scalars and self.phase == "step" and tensor.dim() == 0
         if not size or on_host:
             return None
-        category = TEMPORARIES if known is None else self._blocks[known[0]][1]
+        category = TEMPORARIES if known is None else self._allocations[known[0]][1]
         number = self._bear(size, op, category)
         self._live[key] = (number, size, weakref.ref(storage, partial(self._die, key)))
         if self._computing:
@@ -209,12 +209,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return number
 
     def _bear(self, size: int, op: Any, category: str = TEMPORARIES) -> int:
-        number = len(self._blocks)
+        number = len(self._allocations)
         rounded = -(-size // self.granule) * self.granule
         node = torch._C._current_autograd_node() if self.phase == "backward" else None
         self._makers.append(-1 if node is None else node._sequence_nr())
-        self._blocks.append([rounded, category, str(op), self.phase, self.module, len(self.log), -1])
-        self.log.append(number)
+        self._allocations.append([rounded, category, str(op), self.phase, self.module, len(self.entries), -1])
+        self.entries.append(number)
         return number
 
     def _die(self, key: int, _reference: Any = None) -> None:
@@ -222,15 +222,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._end(self._live.pop(key)[0])
 
     def _end(self, number: int) -> None:
-        self._blocks[number][-1] = len(self.log)
-        self.log.append(~number)
+        self._allocations[number][-1] = len(self.entries)
+        self.entries.append(~number)
 
     def _settle(self) -> None:
         """Makes activations of what survived a forward pass."""
         for number in self._young:
-            block = self._blocks[number]
-            if block[-1] < 0 and block[1] == TEMPORARIES:
-                block[1] = ACTIVATIONS
+            fields = self._allocations[number]
+            if fields[-1] < 0 and fields[1] == TEMPORARIES:
+                fields[1] = ACTIVATIONS
         self._young.clear()
 
     def _enter(self, path: str, _module: nn.Module, _args: Any) -> None:

@@ -6,7 +6,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mixlab.memory.traced_step import PhaseName, Trace
+from mixlab.memory.categories import Phase
+from mixlab.memory.traced_step import Trace
 
 _MIB = 2**20
 _GRANULE = 512  # bytes that a size is rounded up to a multiple of
@@ -31,8 +32,8 @@ class Replay:
     reserved_bytes: int
     allocated_bytes: int
     segments: int
-    phase_peaks: dict[PhaseName, int] = field(default_factory=dict)
-    after: dict[PhaseName, int] = field(default_factory=dict)
+    phase_peaks: dict[Phase, int] = field(default_factory=dict)
+    after: dict[Phase, int] = field(default_factory=dict)
 
     @property
     def fragmentation(self) -> float:
@@ -40,14 +41,14 @@ class Replay:
         return 1 - self.allocated_bytes / self.reserved_bytes if self.reserved_bytes else 0.0
 
 
-def replay(trace: Trace) -> Replay:
+def replay_trace(trace: Trace) -> Replay:
     """Returns what CUDA's caching allocator would have done by the end of a trace's second step.
 
     It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces,
     other streams, garbage collection, expandable segments and a GPU that is full are not in it.
     """
     found, levels = _replayed(trace.events())
-    phase_peaks: dict[PhaseName, int] = {}
+    phase_peaks: dict[Phase, int] = {}
     for phase, first, last in trace.spans:
         phase_peaks[phase] = max(phase_peaks.get(phase, 0), *levels[first : last + 1])
     return replace(found, phase_peaks=phase_peaks, after={phase: levels[last] for phase, _, last in trace.spans})

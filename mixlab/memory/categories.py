@@ -1,4 +1,11 @@
-"""What the bytes of a training step are for: the categories of traces and estimates."""
+"""The categories of bytes in traces and estimates, and the phases of a training step."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Phase = Literal["forward", "backward", "step"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 PARAMETERS = "parameters"
 GRADIENTS = "gradients"

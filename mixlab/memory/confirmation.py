@@ -60,6 +60,7 @@ def _of_torch(training: Estimate) -> MakeOptimizer:
     def make(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         if training.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr, momentum=0.9, fused=fused, foreach=False)
-        return torch.optim.Adam(parameters, lr, fused=fused, foreach=False)
+        made = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        return made(parameters, lr, fused=fused, foreach=False)
 
     return make

@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from mixlab.arguments import require_whole
 from mixlab.machine import Gpu
 from mixlab.memory.activation_formulas import Activations, activations
+from mixlab.memory.categories import PHASES, Phase
 from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.instants import Moment, OptimizerKind, Phase, Step, StepKind
-from mixlab.memory.parallel import ONE_GPU, Parallelism, Stage, stages
-from mixlab.memory.shapes import ModelShape
-from mixlab.memory.transformers import AttentionKind, Checkpointing
+from mixlab.memory.instants import Instant, Step, StepKind
+from mixlab.memory.parallel import ONE_GPU, Parallelism, PipelineStage, pipeline_stages
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
-from mixlab.tables import html_table, text_table
-
-PHASES: tuple[Phase, ...] = get_args(Phase)
+from mixlab.tables import gib, html_table, text_table
+from mixlab.training import OptimizerName
 
 # What no tensor of the program holds; models, beside which stands what the shipped record of an H100 has.
 CUBLAS_WORKSPACES = 2 * 32 * 2**20  # 32 MiB a thread on Hopper and later, 8 before, forward and backward; 64 to 66 MiB
@@ -54,7 +55,7 @@ class Fit:
 
     def __str__(self) -> str:
         word = "fits on" if self else "does not fit on"
-        return f"{word} {self.gpu}: {_gib(self.needed)} of {_gib(self.gpu.usable_bytes)} GiB"
+        return f"{word} {self.gpu}: {gib(self.needed)} of {gib(self.gpu.usable_bytes)} GiB"
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,16 @@ class Estimate:
     seq: int
     attention: AttentionKind = "fused"
     checkpointing: Checkpointing = "none"
-    optimizer: OptimizerKind = "adam"
+    optimizer: OptimizerName = "adam"
     step: StepKind = "foreach"
     accumulation: int = 1
     parallel: Parallelism = ONE_GPU
 
     def __post_init__(self) -> None:
-        for name, kinds in (("optimizer", OptimizerKind), ("step", StepKind)):
+        for name, kinds in (("optimizer", OptimizerName), ("step", StepKind)):
             if getattr(self, name) not in get_args(kinds):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
-        if type(self.accumulation) is not int or self.accumulation < 1:
-            raise ValueError(f"accumulation must be a whole number from 1 up, got {self.accumulation!r}")
+        require_whole("accumulation", self.accumulation, 1)
         _ = self.activations  # checks the rest
 
     @cached_property
@@ -94,42 +94,44 @@ class Estimate:
         )
 
     @cached_property
-    def stage(self) -> Stage:
+    def stage(self) -> PipelineStage:
         """What the GPU that needs most holds of the model."""
         return self._worst[0]
 
     @cached_property
-    def moments(self) -> tuple[Moment, ...]:
-        """The moments of the step at which memory may peak, in their order."""
+    def instants(self) -> tuple[Instant, ...]:
+        """The instants of the step at which memory may peak, in order."""
         return self._worst[1]
 
     @cached_property
-    def _worst(self) -> tuple[Stage, tuple[Moment, ...]]:
+    def _worst(self) -> tuple[PipelineStage, tuple[Instant, ...]]:
         accumulates = self.accumulation > 1 or self.parallel.microbatches > 1
         steps = [
             Step(self.activations, stage, self.optimizer, self.step, accumulates)
-            for stage in stages(self.shape, self.parallel)
+            for stage in pipeline_stages(self.shape, self.parallel)
         ]
-        every = [(step.stage, step.moments()) for step in steps]
-        return max(every, key=lambda one: max(moment.bytes for moment in one[1]))
+        every = [(step.stage, step.instants()) for step in steps]
+        return max(every, key=lambda one: _largest(one[1]).bytes)
 
     @cached_property
-    def phase_peaks(self) -> dict[Phase, Moment]:
-        """By phase its largest moment."""
-        return {
-            phase: max((m for m in self.moments if m.phase == phase), key=lambda moment: moment.bytes)
-            for phase in PHASES
-        }
+    def peak_instants(self) -> dict[Phase, Instant]:
+        """The largest instant of each phase."""
+        return {phase: _largest(one for one in self.instants if one.phase == phase) for phase in PHASES}
 
     @property
-    def phases(self) -> dict[Phase, dict[str, int]]:
-        """By phase the content of its largest moment: bytes by category."""
-        return {phase: moment.content for phase, moment in self.phase_peaks.items()}
+    def phase_peaks(self) -> dict[Phase, int]:
+        """The most bytes of each phase."""
+        return {phase: instant.bytes for phase, instant in self.peak_instants.items()}
 
     @property
-    def peak(self) -> Moment:
-        """The step's largest moment."""
-        return max(self.phase_peaks.values(), key=lambda moment: moment.bytes)
+    def at_phase_peaks(self) -> dict[Phase, dict[str, int]]:
+        """Bytes by category at the peak of each phase."""
+        return {phase: instant.content for phase, instant in self.peak_instants.items()}
+
+    @property
+    def peak(self) -> Instant:
+        """The largest instant of the step."""
+        return _largest(self.peak_instants.values())
 
     @property
     def peak_phase(self) -> Phase:
@@ -178,18 +180,19 @@ class Estimate:
     def _title(self) -> str:
         many = f" on {self.parallel}" if self.parallel.gpus > 1 else ""
         return (
-            f"{self.shape.name}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {_gib(self.peak_bytes)} GiB at "
-            f"the {self.peak.name} ({self.peak_phase}), {_gib(self.total_bytes)} with what lies outside of tensors"
+            f"{self.shape.name}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {gib(self.peak_bytes)} GiB at "
+            f"the {self.peak.name} ({self.peak_phase}), {gib(self.total_bytes)} with what lies outside of tensors"
         )
 
     def _rows(self) -> list[tuple[str, ...]]:
-        names = dict.fromkeys(name for content in self.phases.values() for name in content)
-        rows = [(name, *(_gib(content.get(name, 0)) for content in self.phases.values())) for name in names]
-        return [*rows, ("together", *(_gib(sum(content.values())) for content in self.phases.values()))]
+        names = dict.fromkeys(name for content in self.at_phase_peaks.values() for name in content)
+        rows = [(name, *(gib(content.get(name, 0)) for content in self.at_phase_peaks.values())) for name in names]
+        return [*rows, ("together", *(gib(sum(content.values())) for content in self.at_phase_peaks.values()))]
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"
+def _largest(instants: Iterable[Instant]) -> Instant:
+    """Returns the largest instant, the first of several."""
+    return max(instants, key=lambda instant: instant.bytes)
 
 
 def estimate(
@@ -200,7 +203,7 @@ def estimate(
     seq: int | None = None,
     attention: AttentionKind = "fused",
     checkpointing: Checkpointing = "none",
-    optimizer: OptimizerKind = "adam",
+    optimizer: OptimizerName = "adam",
     step: StepKind = "foreach",
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,

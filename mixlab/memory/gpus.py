@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mixlab.arguments import did_you_mean
 from mixlab.machine import Gpu
 
 _USABLE = 0.94  # of what is sold, where nobody was seen to read it out: about the least of those below
@@ -144,9 +144,8 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
     name = "-".join(gpu.lower().replace("_", "-").split())
     if name in GPUS:
         return GPUS[name]
-    near = [known for known in GPUS if name and name in known]
-    near = near or difflib.get_close_matches(name, GPUS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    beginning = [known for known in GPUS if name and name in known]
+    hint = f"did you mean {' or '.join(beginning)}? " if beginning else did_you_mean(name, GPUS)
     raise ValueError(f"unknown GPU {gpu!r}: {hint}There are {', '.join(GPUS)}, or GpuSpec(...) of your own")
 
 

@@ -16,20 +16,19 @@ from typing import Literal, NamedTuple
 
 from mixlab.formats import FP32
 from mixlab.memory.activation_formulas import Activations
-from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, TEMPORARIES
-from mixlab.memory.parallel import Stage
+from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, TEMPORARIES, Phase
+from mixlab.memory.parallel import PipelineStage
 from mixlab.memory.states import model_states
 from mixlab.memory.temporaries import step_temporaries
 from mixlab.recipes import EIGHT_BIT, Recipe
+from mixlab.training import OptimizerName
 
-Phase = Literal["forward", "backward", "step"]
 StepKind = Literal["foreach", "fused", "loop"]
-OptimizerKind = Literal["adam", "sgd"]
 
 GATHERED = "gathered parameters"
 
 
-class Moment(NamedTuple):
+class Instant(NamedTuple):
     """One instant of a step.
 
     Attributes:
@@ -59,16 +58,16 @@ class Step:
     """
 
     acts: Activations
-    stage: Stage
-    optimizer: OptimizerKind
+    stage: PipelineStage
+    optimizer: OptimizerName
     step: StepKind
     accumulates: bool
 
-    def moments(self) -> tuple[Moment, ...]:
+    def instants(self) -> tuple[Instant, ...]:
         """Returns the moments in their order."""
         found = [*self._forward(), *self._backward(), self._optimizer()]
         return tuple(
-            Moment(name, phase, {what: size for what, size in content.items() if size})
+            Instant(name, phase, {what: size for what, size in content.items() if size})
             for name, phase, content in found
         )
 
@@ -180,8 +179,8 @@ class Step:
         acts, c = self.acts, self.acts.compute_bytes
         kept = sum(size for name, size in acts.layer.items() if name in _BEFORE_SCORES)
         every = sum(size for name, size in acts.whole_layer.items() if name in _BEFORE_SCORES)
-        queries = c * acts.heads  # before they are scaled
-        more = c * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.heads
+        queries = c * acts.queries  # before they are scaled
+        more = c * acts.scores + acts.residual_bytes * acts.between if self.recipe.autocast else c * acts.queries
         content = Counter({ACTIVATIONS: kept, TEMPORARIES: every - kept + queries + c * acts.scores + more})
         content[ACTIVATIONS if "probabilities" in acts.layer else TEMPORARIES] += acts.probability_bytes * acts.scores
         return content
@@ -269,7 +268,7 @@ class Step:
             # The softmax, then the gradients of its result and of its input.
             scores[ACTIVATIONS] += acts.probability_bytes * acts.scores
             again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
-            scores[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.heads
+            scores[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.queries
             scores[GRADIENTS] += self._new(sum(stage.matrices[3:]))
             scores[CASTS] -= 2 * sum(stage.matrices[3:]) if self._casts else 0
             yield scores

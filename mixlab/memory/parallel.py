@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mixlab.arguments import require_whole
 from mixlab.memory.categories import GRADIENTS, PARAMETERS
 from mixlab.memory.shapes import ModelShape
 
@@ -45,9 +46,7 @@ class Parallelism:
 
     def __post_init__(self) -> None:
         for name in ("data", "tensor", "pipeline", "microbatches"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"Parallelism: {name} must be a whole number from 1 up, got {value!r}")
+            require_whole(f"Parallelism: {name}", getattr(self, name), 1)
         if type(self.zero) is not int or self.zero not in (0, 1, 2, 3):
             raise ValueError(f"Parallelism: zero must be a stage, 0, 1, 2 or 3, got {self.zero!r}")
         if type(self.sequence) is not bool:
@@ -89,7 +88,7 @@ def _require_divisor(name: str, number: int, field: str, value: int, owner: str)
 
 
 @dataclass(frozen=True)
-class Stage:
+class PipelineStage:
     """What one GPU holds of a model: of a stage of the pipeline, its part of each matrix.
 
     Attributes:
@@ -138,7 +137,7 @@ class Stage:
         return self.layers * self.layer_parameters + sum(self.rest)
 
 
-def stages(shape: ModelShape, parallel: Parallelism) -> tuple[Stage, ...]:
+def pipeline_stages(shape: ModelShape, parallel: Parallelism) -> tuple[PipelineStage, ...]:
     """Returns the first and the last stage, between which no stage holds more than the first; one if there is one.
 
     With tensor parallelism, matrices of queries, keys, values and of the feed-forward's first products are cut by rows
@@ -159,8 +158,8 @@ def stages(shape: ModelShape, parallel: Parallelism) -> tuple[Stage, ...]:
     tokens = -(-shape.vocabulary // t) * shape.width
     positions = (shape.context * shape.width,) if shape.style == "gpt2" else ()
 
-    def stage(first: bool, last: bool) -> Stage:
-        return Stage(
+    def stage(first: bool, last: bool) -> PipelineStage:
+        return PipelineStage(
             shape,
             shape.layers // parallel.pipeline,
             matrices,

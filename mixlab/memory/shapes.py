@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mixlab.arguments import did_you_mean, require_whole
 from mixlab.memory.configs import shape_of_config
 
 Style = Literal["gpt2", "llama"]
+AttentionKind = Literal["fused", "materialised"]
+Checkpointing = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,7 @@ class ModelShape:
 
     def __post_init__(self) -> None:
         for field in ("layers", "width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"ModelShape {self.name}: {field} must be a whole number from 1 up, got {value!r}")
+            require_whole(f"ModelShape {self.name}: {field}", getattr(self, field), 1)
         if self.style not in ("gpt2", "llama"):
             raise ValueError(f"ModelShape {self.name}: style must be gpt2 or llama, got {self.style!r}")
         for field in ("tied", "qkv_bias", "output_bias", "ffn_bias"):
@@ -170,6 +170,5 @@ def model_shape(name: str | Path) -> ModelShape:
         return SHAPES[name]
     if str(name).endswith(".json"):
         return ModelShape(**shape_of_config(Path(name)))
-    near = difflib.get_close_matches(str(name), SHAPES, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(name, SHAPES)
     raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or a path of a config.json")

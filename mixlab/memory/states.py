@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from mixlab.formats import FP32
 from mixlab.optimizers.state_formats import StateFormat, state_format
 from mixlab.recipes import Recipe, StateName
 from mixlab.tables import html_table, text_table
+from mixlab.training import OptimizerName
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ _COLUMNS = ("what", "format", "bytes per parameter")
 
 
 def model_states(
-    recipe: Recipe, numels: Iterable[int] | None = None, *, optimizer: Literal["adam", "sgd"] = "adam"
+    recipe: Recipe | str, numels: Iterable[int] | None = None, *, optimizer: OptimizerName = "adam"
 ) -> ModelStates:
     """Returns the bytes of what is kept for each parameter, exact for every parameter tensor.
 
@@ -61,24 +62,24 @@ def model_states(
     master weights: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al., ZeRO, 2020, section 3.1). Activations, the casts of autocast
     and the counters of steps are not in it.
 
-    >>> model_states(Recipe.parse("amp-fp16")).bytes_per_parameter
+    >>> model_states("amp-fp16").bytes_per_parameter
     16.0
-    >>> model_states(Recipe.parse("fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8")).bytes_per_parameter
+    >>> model_states("fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8").bytes_per_parameter
     10.03125
 
     Args:
         recipe: How it is stored.
         numels: Elements of each parameter tensor, of which states in 8 bits need to know: each tensor's last block has
             a scale of its own. None counts a tensor of whole blocks.
-        optimizer: "adam" (or AdamW) or "sgd" with momentum.
+        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two keep the same.
 
     Raises:
         TypeError, ValueError: No recipe, another optimizer, or numbers of elements that are not whole, from 1 up.
     """
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"model_states: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
-    if optimizer not in _MOMENTS:
-        raise ValueError(f"model_states: optimizer must be one of {', '.join(_MOMENTS)}, got {optimizer!r}")
+    recipe = Recipe.of(recipe)
+    if optimizer not in get_args(OptimizerName):
+        names = ", ".join(get_args(OptimizerName))
+        raise ValueError(f"model_states: optimizer must be one of {names}, got {optimizer!r}")
     sizes = [recipe.block_size] if numels is None else list(numels)
     if not sizes or any(type(size) is not int or size < 1 for size in sizes):
         raise ValueError(f"model_states: numels must be whole numbers from 1 up, at least one, got {sizes!r}")
@@ -101,8 +102,11 @@ def model_states(
     return ModelStates(recipe, numel, parts, formats)
 
 
+# By optimizer its states, each with the recipe's field that says how it is stored, and whether it has signs.
+_ADAM = {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)}
 _MOMENTS: dict[str, dict[str, tuple[str, bool]]] = {
-    "adam": {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)},
+    "adam": _ADAM,
+    "adamw": _ADAM,
     "sgd": {"momentum": ("exp_avg", True)},
 }
 _ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}

@@ -6,8 +6,7 @@ from typing import Literal
 
 from mixlab.formats import BF16, FP32
 from mixlab.recipes import EIGHT_BIT, Recipe, StateName
-
-_Optimizer = Literal["adam", "sgd"]
+from mixlab.training import OptimizerName
 
 
 def step_temporaries(
@@ -15,7 +14,7 @@ def step_temporaries(
     total: int,
     largest: int,
     *,
-    optimizer: _Optimizer = "adam",
+    optimizer: OptimizerName = "adam",
     step: Literal["foreach", "fused", "loop"] = "foreach",
 ) -> int:
     """Returns the bytes that an optimizer's step needs for a while.
@@ -27,7 +26,7 @@ def step_temporaries(
     Args:
         recipe: Decides which optimizer it is.
         total, largest: Elements of all parameters, and of the largest.
-        optimizer: "adam" or "sgd".
+        optimizer: "sgd" (with momentum), "adam" or "adamw".
         step: "foreach", "fused" or "loop".
     """
     if step == "fused":
@@ -40,13 +39,13 @@ def step_temporaries(
     return largest * _own_step(recipe, optimizer)
 
 
-def _own_step(recipe: Recipe, optimizer: _Optimizer) -> int:
+def _own_step(recipe: Recipe, optimizer: OptimizerName) -> int:
     """Returns bytes for each element of the parameter that is at work, in fp32 unless it is said otherwise."""
-    states: tuple[StateName, ...] = (recipe.exp_avg, recipe.exp_avg_sq) if optimizer == "adam" else (recipe.exp_avg,)
+    states: tuple[StateName, ...] = (recipe.exp_avg, recipe.exp_avg_sq) if optimizer != "sgd" else (recipe.exp_avg,)
     copies = 4 * sum(state != FP32 for state in states)
     weight = 4 if recipe.weights != FP32 and not recipe.master_weights else 0
     gradient = 4 if recipe.gradients != FP32 else 0
-    computing = weight + gradient + copies + (4 if optimizer == "adam" else 0)
+    computing = weight + gradient + copies + (4 if optimizer != "sgd" else 0)
     return max(computing, weight + copies + _storing(recipe, states))
 
 

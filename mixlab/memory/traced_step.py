@@ -6,18 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.memory.allocation_log import Block
-from mixlab.memory.categories import ACTIVATIONS, TEMPORARIES
+from mixlab.arguments import require_whole
+from mixlab.memory.allocation_log import Allocation
+from mixlab.memory.categories import ACTIVATIONS, PHASES, TEMPORARIES, Phase
 from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
-
-PhaseName = Literal["forward", "backward", "step"]
-PHASES: tuple[PhaseName, ...] = ("forward", "backward", "step")
 
 _MIB = 2**20
 
@@ -25,7 +23,7 @@ _MIB = 2**20
 class Span(NamedTuple):
     """A phase of the step, from one place in the log to another; a place is how many events came before it."""
 
-    phase: PhaseName
+    phase: Phase
     first: int
     last: int
 
@@ -34,23 +32,24 @@ class Span(NamedTuple):
 class Trace:
     """The allocations of one training step. Its repr and its HTML are a table of what lives at each phase's peak.
 
-    A block counts as one category for all its life: what becomes a gradient is one from its birth. "activations" were
-    still alive at the end of a forward pass, or of the part of one that is computed again in backward; "temporaries"
-    are all others that are nothing else; "batch and buffers" has the optimizer's counters of steps too.
+    An allocation keeps one category all its life: memory that becomes a gradient counts as one from its birth.
+    "activations" are still alive at the end of a forward pass, or at the end of the part of one that backward computes
+    again; "temporaries" are all that belongs to no other category; "batch and buffers" includes the optimizer's step
+    counters.
 
     Attributes:
         recipe: Of the training.
         as_on: "cuda" or "cpu".
         numel: Parameters of the model.
-        blocks: All allocations from before the first of the two steps.
-        log: The number of a block for its birth, ~number for its death, in order.
+        allocations: All allocations from before the first of the two steps.
+        log: The number of an allocation for its birth, ~number for its death, in order.
         spans: The phases of the second step, in order; with accumulation, one forward and one backward a micro-step.
     """
 
     recipe: Recipe
     as_on: str
     numel: int
-    blocks: tuple[Block, ...] = field(repr=False)
+    allocations: tuple[Allocation, ...] = field(repr=False)
     log: tuple[int, ...] = field(repr=False)
     spans: tuple[Span, ...]
 
@@ -60,7 +59,7 @@ class Trace:
         return max(self.phase_peaks.values())
 
     @cached_property
-    def peak_phase(self) -> PhaseName:
+    def peak_phase(self) -> Phase:
         """The phase of the peak, the first if several reach it."""
         return max(PHASES, key=self.phase_peaks.__getitem__)
 
@@ -70,22 +69,22 @@ class Trace:
         return self.at_phase_peaks[self.peak_phase]
 
     @cached_property
-    def phase_peaks(self) -> dict[PhaseName, int]:
+    def phase_peaks(self) -> dict[Phase, int]:
         """The most bytes of each phase."""
         return {phase: int(self._levels[place]) for phase, place in self._peak_places.items()}
 
     @cached_property
-    def at_phase_peaks(self) -> dict[PhaseName, dict[str, int]]:
+    def at_phase_peaks(self) -> dict[Phase, dict[str, int]]:
         """Bytes by category at the peak of each phase."""
         return {phase: self._content(place) for phase, place in self._peak_places.items()}
 
     @cached_property
-    def after(self) -> dict[PhaseName, int]:
+    def after(self) -> dict[Phase, int]:
         """The bytes that are alive at the end of each phase; of "step", when the gradients are gone."""
         return {phase: int(self._levels[last]) for phase, _, last in self.spans}
 
     @cached_property
-    def at_end(self) -> dict[PhaseName, dict[str, int]]:
+    def at_end(self) -> dict[Phase, dict[str, int]]:
         """Bytes by category at the end of each phase; they sum to `after`."""
         return {phase: self._content(last) for phase, _, last in self.spans}
 
@@ -97,9 +96,9 @@ class Trace:
         whose backward it is; "(loss)" is what the loss makes, and "(optimizer)" the optimizer.
         """
         count: Counter[str] = Counter()
-        for block in self._alive(self._peak_places[self.peak_phase]):
-            if block.category in (ACTIVATIONS, TEMPORARIES):
-                count[block.module] += block.bytes
+        for allocation in self._alive(self._peak_places[self.peak_phase]):
+            if allocation.category in (ACTIVATIONS, TEMPORARIES):
+                count[allocation.module] += allocation.bytes
         return dict(count.most_common())
 
     def timeline(self, points: int = 400) -> dict[str, NDArray[np.int64]]:
@@ -114,20 +113,23 @@ class Trace:
         Raises:
             ValueError: Not a whole number from 1 up.
         """
-        if type(points) is not int or points < 1:
-            raise ValueError(f"timeline: points must be a whole number from 1 up, got {points!r}")
+        require_whole("Trace.timeline: points", points, 1)
         first, last = self.spans[0].first, self.spans[-1].last
         stretches = np.array_split(np.arange(first, last + 1), min(points, last + 1 - first))
         places = np.array([stretch[self._levels[stretch].argmax()] for stretch in stretches])
         columns = {"place": places - first}
-        for category in dict.fromkeys(block.category for block in self.blocks):
+        for category in dict.fromkeys(allocation.category for allocation in self.allocations):
             alive = np.concatenate(([0], np.cumsum(np.where(self._categories == category, self._deltas, 0))))[places]
             if alive.any():
                 columns[category] = alive
         return columns
 
     def events(self) -> Iterator[tuple[int, int]]:
-        """Yields (number of a block, +bytes at its birth or -bytes at its death) from the first of the two steps on."""
+        """Yields every allocation and free from the first of the two steps on.
+
+        Yields:
+            (number of the allocation, +bytes at its birth or -bytes at its death), in order.
+        """
         for entry, delta in zip(self.log, self._deltas.tolist(), strict=True):
             yield (entry if entry >= 0 else ~entry), delta
 
@@ -159,12 +161,12 @@ class Trace:
 
     @cached_property
     def _deltas(self) -> NDArray[np.int64]:
-        sizes = np.array([block.bytes for block in self.blocks], dtype=np.int64)
+        sizes = np.array([allocation.bytes for allocation in self.allocations], dtype=np.int64)
         return np.where(np.array(self.log) < 0, -1, 1) * sizes[self._numbers]
 
     @cached_property
     def _categories(self) -> NDArray[np.str_]:
-        return np.array([block.category for block in self.blocks])[self._numbers]
+        return np.array([allocation.category for allocation in self.allocations])[self._numbers]
 
     @cached_property
     def _levels(self) -> NDArray[np.int64]:
@@ -172,19 +174,23 @@ class Trace:
         return np.concatenate(([0], np.cumsum(self._deltas)))
 
     @cached_property
-    def _peak_places(self) -> dict[PhaseName, int]:
-        places: dict[PhaseName, int] = {}
+    def _peak_places(self) -> dict[Phase, int]:
+        places: dict[Phase, int] = {}
         for phase, first, last in self.spans:
             place = first + int(self._levels[first : last + 1].argmax())
             if phase not in places or self._levels[place] > self._levels[places[phase]]:
                 places[phase] = place
         return places
 
-    def _alive(self, place: int) -> Iterator[Block]:
-        return (block for block in self.blocks if block.born < place and not 0 <= block.died < place)
+    def _alive(self, place: int) -> Iterator[Allocation]:
+        return (
+            allocation
+            for allocation in self.allocations
+            if allocation.born < place and not 0 <= allocation.died < place
+        )
 
     def _content(self, place: int) -> dict[str, int]:
         content: Counter[str] = Counter()
-        for block in self._alive(place):
-            content[block.category] += block.bytes
+        for allocation in self._alive(place):
+            content[allocation.category] += allocation.bytes
         return dict(content)

@@ -17,9 +17,10 @@ from torch._subclasses.fake_tensor import (
 from torch.optim import Optimizer
 
 from mixlab import emulation
+from mixlab.arguments import require_whole
 from mixlab.formats import FP32
 from mixlab.loss_scaling.scalers import unscale_without_reading_
-from mixlab.memory.allocation_log import Phase, Tracer, freed_by_reference_counts
+from mixlab.memory.allocation_log import AllocationLog, LoggedPhase, freed_by_reference_counts
 from mixlab.memory.categories import BATCH, GRADIENTS, PARAMETERS
 from mixlab.memory.cuda_kernels import Kernels
 from mixlab.memory.fakes import fake_input, fake_model
@@ -94,7 +95,7 @@ def trace(
     recipe = _checked(model, batch, recipe, optimizer, as_on, accumulation)
     _fill_caches(recipe)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tracer = Tracer(mode, as_on=as_on)
+    log = AllocationLog(mode, as_on=as_on)
     with (
         CAST_CACHE.held(True),
         freed_by_reference_counts(),
@@ -103,23 +104,23 @@ def trace(
         mode,
         Kernels(as_on),
     ):
-        step = _Step(model, batch, recipe, loss, optimizer, as_on, tracer)
+        step = _Step(model, batch, recipe, loss, optimizer, as_on, log)
         try:
-            with tracer:
+            with log:
                 step.run(accumulation)
-                first = len(tracer.spans)
+                first = len(log.spans)
                 step.run(accumulation)
-                tracer.begin("start")  # ends the last phase
+                log.begin("start")  # ends the last phase
         except Exception as error:
-            raise TraceError(_explained(error, tracer.failed)) from error
+            raise TraceError(_explained(error, log.failed)) from error
         finally:
-            tracer.close()
+            log.close()
     numel = sum(parameter.numel() for parameter in model.parameters())
-    return Trace(recipe, as_on, numel, tracer.blocks(), tuple(tracer.log), _phases(tracer.spans[first:]))
+    return Trace(recipe, as_on, numel, log.allocations(), tuple(log.entries), _phases(log.spans[first:]))
 
 
 class _Step:
-    """A training step of fake tensors, its parts told to a tracer as they come."""
+    """A training step of fake tensors, its parts told to a log as they come."""
 
     def __init__(
         self,
@@ -129,13 +130,13 @@ class _Step:
         loss: Loss,
         optimizer: OptimizerName | MakeOptimizer,
         as_on: AsOn,
-        tracer: Tracer,
+        log: AllocationLog,
     ) -> None:
         assert recipe.weights.dtype is not None  # a recipe takes no others
         self.model, others = fake_model(model, recipe.weights.dtype)
         self.recipe = recipe
         self.loss = loss
-        self.tracer = tracer
+        self.log = log
         self.inputs = fake_input(batch[0], recipe.weights.dtype)
         self.targets = fake_input(batch[1], batch[1].dtype)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -145,19 +146,19 @@ class _Step:
         self.optimizer = make_optimizer(self.model.parameters(), recipe, optimizer, owner="trace")
         if as_on == "cuda":
             _as_on_cuda(self.optimizer)
-            tracer.host_scalars = not any(g.get("fused") or g.get("capturable") for g in self.optimizer.param_groups)
+            log.host_scalars = not any(g.get("fused") or g.get("capturable") for g in self.optimizer.param_groups)
         self.scaler = recipe.make_scaler()
         self.compute = recipe.compute if recipe.autocast else FP32
-        tracer.watch(self.model)
+        log.watch(self.model)
         for parameter in self.model.parameters():
-            tracer.tag(parameter, PARAMETERS)
+            log.tag(parameter, PARAMETERS)
         for tensor in (*others, self.inputs, self.targets):
-            tracer.tag(tensor, BATCH)
+            log.tag(tensor, BATCH)
 
     def run(self, accumulation: int) -> None:
         for _ in range(accumulation):
             self._backward(self._forward(), accumulation)
-        self.tracer.begin("step")
+        self.log.begin("step")
         if self.recipe.scaler != "none":
             unscale_without_reading_(self.optimizer, self.scaler.get_scale(), allow_fp16=True)
         self.optimizer.step()
@@ -166,26 +167,26 @@ class _Step:
 
     def _forward(self) -> list[Tensor]:
         """Returns the loss in a list, out of which `_backward` takes it, so that no other name holds it."""
-        self.tracer.begin("forward")
+        self.log.begin("forward")
         with emulation.autocast(self.compute, "cpu"):
             return [self.loss(self.model(self.inputs), self.targets)]
 
     def _backward(self, loss: list[Tensor], accumulation: int) -> None:
-        self.tracer.begin("backward")
+        self.log.begin("backward")
         value = loss.pop()
         mean = value if accumulation == 1 else value / accumulation
         _run_backward(self.scaler.scale(mean))
         del value, mean
         for parameter in self.parameters:
             if parameter.grad is not None:
-                self.tracer.tag(parameter.grad, GRADIENTS)
+                self.log.tag(parameter.grad, GRADIENTS)
 
     def _tag_states(self) -> None:
         for name, state in state_tensors(self.optimizer):
-            self.tracer.tag(state, STATE_NAMES.get(name, name))
+            self.log.tag(state, STATE_NAMES.get(name, name))
         for state in self.optimizer.state.values():
-            if isinstance(state.get("step"), Tensor) and not self.tracer.host_scalars:
-                self.tracer.tag(state["step"], BATCH)
+            if isinstance(state.get("step"), Tensor) and not self.log.host_scalars:
+                self.log.tag(state["step"], BATCH)
 
 
 def _run_backward(loss: Tensor) -> None:
@@ -195,7 +196,7 @@ def _run_backward(loss: Tensor) -> None:
     )
 
 
-def _phases(spans: list[tuple[Phase, int]]) -> tuple[Span, ...]:
+def _phases(spans: list[tuple[LoggedPhase, int]]) -> tuple[Span, ...]:
     """Returns the spans, each with where the next begins, without the last."""
     ends = (first for _, first in spans[1:])
     return tuple(Span(phase, first, end) for (phase, first), end in zip(spans, ends, strict=False))  # type: ignore[arg-type]
@@ -217,26 +218,24 @@ def _fill_caches(recipe: Recipe) -> None:
 
 
 def _checked(
-    model: object, batch: object, recipe: Recipe | str, optimizer: object, as_on: str, steps: object
+    model: object, batch: object, recipe: Recipe | str, optimizer: object, as_on: str, accumulation: object
 ) -> Recipe:
     if not isinstance(model, nn.Module):
         raise TypeError(f"trace: model must be a torch.nn.Module, got {type(model).__name__}")
     if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
         parts = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else type(batch).__name__
         raise TypeError(f"trace: batch must be two tensors (inputs, targets), real or on meta, got {parts}")
-    if not isinstance(recipe, Recipe | str):
-        raise TypeError(f"trace: recipe must be a Recipe or its text such as 'amp-bf16', got {recipe!r}")
+    recipe = Recipe.of(recipe)
     if not callable(optimizer) and optimizer not in get_args(OptimizerName):
         allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"
         raise ValueError(f"trace: optimizer must be {allowed}, got {optimizer!r}")
     if as_on not in get_args(AsOn):
         raise ValueError(f"trace: as_on must be one of {', '.join(get_args(AsOn))}, got {as_on!r}")
-    if type(steps) is not int or steps < 1:
-        raise ValueError(f"trace: accumulation must be a whole number from 1 up, got {steps!r}")
+    require_whole("trace: accumulation", accumulation, 1)
     check_traceable(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("trace: no parameter of the model requires a gradient; there is nothing to train")
-    return Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    return recipe
 
 
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixlab.memory.shapes import ModelShape
-
-AttentionKind = Literal["fused", "materialised"]
-Checkpointing = Literal["none", "selective", "full"]
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 
 
 def transformer(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mixlab.arguments import did_you_mean
 from mixlab.memory.states import model_states
-from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
 
 
@@ -32,7 +31,7 @@ class Variant:
     @property
     def parts(self) -> dict[str, float]:
         """Bytes per parameter by kind, from step to step, with Adam; kinds as in `model_states`."""
-        states = model_states(Recipe.parse(self.recipe))
+        states = model_states(self.recipe)
         return {name: size / states.numel for name, size in states.parts.items()} | dict(self.kept)
 
     @property
@@ -127,6 +126,4 @@ def variant(name: str) -> Variant:
     """
     if name in VARIANTS:
         return VARIANTS[name]
-    near = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown variant {name!r}: {hint}There are {', '.join(VARIANTS)}")
+    raise ValueError(f"unknown variant {name!r}: {did_you_mean(name, VARIANTS)}There are {', '.join(VARIANTS)}")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from mixlab.memory import Estimate, GpuSpec, Suggestion
-from mixlab.memory.estimates import PHASES
+from mixlab.memory.categories import PHASES
 from mixlab.reports.colours import GREY
 from mixlab.reports.kinds import css, look, stacked
+from mixlab.tables import gib
 
 _BEYOND = 4  # times what is needed: a GPU with more lies beyond the picture, so that the bars can be seen
 _LETTER = 0.016  # of the picture's width, where it is narrow
@@ -20,16 +21,16 @@ _LEFT, _RIGHT = "padding: 1px 10px 1px 0; text-align: left", "padding: 1px 0 1px
 def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
     """Returns in words what the bars show: the peak, what stands in it, and whether it fits."""
     largest = sorted(estimate.at_peak.items(), key=lambda item: -item[1])[:3]
-    parts = ", ".join(f"{name} {_gib(size)}" for name, size in largest)
+    parts = ", ".join(f"{name} {gib(size)}" for name, size in largest)
     fit = estimate.fits(gpu)
-    verdict = f"it fits on {gpu}: {_gib(fit.room)} GiB are left"
+    verdict = f"it fits on {gpu}: {gib(fit.room)} GiB are left"
     if not fit:
-        verdict = f"it does not fit on {gpu}: {_gib(-fit.room)} GiB are missing"
+        verdict = f"it does not fit on {gpu}: {gib(-fit.room)} GiB are missing"
     outside = estimate.total_bytes - estimate.peak_bytes
     return (
         f"{training_line(estimate)}. Memory peaks in {estimate.peak_phase} ({estimate.peak.name}) with "
-        f"{_gib(estimate.peak_bytes)} GiB: {parts}. With {_gib(outside)} GiB outside of tensors it needs "
-        f"{_gib(estimate.total_bytes)} GiB, and {verdict}."
+        f"{gib(estimate.peak_bytes)} GiB: {parts}. With {gib(outside)} GiB outside of tensors it needs "
+        f"{gib(estimate.total_bytes)} GiB, and {verdict}."
     )
 
 
@@ -49,8 +50,8 @@ def change_line(suggestion: Suggestion) -> str:
     """Returns a suggestion as HTML, in a line."""
     verdict = "✓ fits" if suggestion.fits else "✗ does not fit"
     return (
-        f'<div style="{_TEXT}"><b>{escape(suggestion.change)}</b>: {_gib(suggestion.saved_bytes)} GiB less, '
-        f"{_gib(suggestion.total_bytes)} in all, {verdict}. Price: {escape(suggestion.price)}.</div>"
+        f'<div style="{_TEXT}"><b>{escape(suggestion.change)}</b>: {gib(suggestion.saved_bytes)} GiB less, '
+        f"{gib(suggestion.total_bytes)} in all, {verdict}. Price: {escape(suggestion.price)}.</div>"
     )
 
 
@@ -66,9 +67,9 @@ def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
     needed, has = estimate.total_bytes, gpu.usable_bytes
     end = 1.05 * max(needed, has) if has <= _BEYOND * needed else 1.2 * needed
     whole = {"tensors at the peak": estimate.peak_bytes, **estimate.outside}
-    rows = {**{str(phase): content for phase, content in estimate.phases.items()}, "in all": whole}
+    rows = {**{str(phase): content for phase, content in estimate.at_phase_peaks.items()}, "in all": whole}
     words = {
-        phase: f"{_gib(sum(content.values()))} GiB{', the peak' if phase == estimate.peak_phase else ''}"
+        phase: f"{gib(sum(content.values()))} GiB{', the peak' if phase == estimate.peak_phase else ''}"
         for phase, content in rows.items()
     }
     said = "; ".join(f"{phase} {text}" for phase, text in words.items())
@@ -79,25 +80,25 @@ def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
     ]
     grid = "display: grid; grid-template-columns: max-content minmax(0, 1fr) 10.5em; gap: 5px 10px; align-items: center"
     return (
-        f'<div role="img" aria-label="{escape(said)}; {escape(str(gpu))} has {_gib(has)} GiB" '
+        f'<div role="img" aria-label="{escape(said)}; {escape(str(gpu))} has {gib(has)} GiB" '
         f'style="{_TEXT}; {grid}">{_axis(end)}{"".join(cells)}{_line(gpu, end)}</div>'
     )
 
 
 def phase_table(estimate: Estimate) -> str:
     """Returns the same as numbers, as an HTML table whose row heads are the legend of the bars."""
-    phases = estimate.phases
+    phases = estimate.at_phase_peaks
     kinds = stacked((kind for content in phases.values() for kind in content), over_time=True)
     marks = [" (peak)" if phase == estimate.peak_phase else "" for phase in PHASES]
     heads = zip(PHASES, marks, strict=True)
     head = "".join(f'<th scope="col" style="{_RIGHT}">{phase}{mark}</th>' for phase, mark in heads)
     rows = [
-        (_swatch(kind) + escape(kind), [_gib(phases[phase][kind]) if kind in phases[phase] else "" for phase in PHASES])
+        (_swatch(kind) + escape(kind), [gib(phases[phase][kind]) if kind in phases[phase] else "" for phase in PHASES])
         for kind in kinds
     ]
-    sums = [_gib(sum(phases[phase].values())) for phase in PHASES]
+    sums = [gib(sum(phases[phase].values())) for phase in PHASES]
     rows.append(("<b>together</b>", sums))
-    outside = [(_swatch(kind) + f"{kind}, modelled", ["", _gib(size), ""]) for kind, size in estimate.outside.items()]
+    outside = [(_swatch(kind) + f"{kind}, modelled", ["", gib(size), ""]) for kind, size in estimate.outside.items()]
     body = "".join(
         f'<tr><th scope="row" style="{_LEFT}; font-weight: 400">{name}</th>'
         + "".join(f'<td style="{_RIGHT}">{size}</td>' for size in map(escape, sizes))
@@ -117,7 +118,7 @@ def _bar(content: Mapping[str, int], end: float, row: int) -> str:
         share = content[kind] / end
         if share < 0.002:  # it would be thinner than its border; the table has it
             continue
-        full, short = f"{kind} {_gib(content[kind])}", _gib(content[kind])
+        full, short = f"{kind} {gib(content[kind])}", gib(content[kind])
         label = next((text for text in (full, short) if len(text) * _LETTER < share), "")
         style = f"flex: 0 0 {share:.3%}; box-sizing: border-box; overflow: hidden; {css(kind)}"
         halo = f'<span style="background: {_behind(kind)}; padding: 0 2px">{escape(label)}</span>' if label else ""
@@ -158,7 +159,7 @@ def _ticks(end: float) -> Iterator[float]:
 
 def _line(gpu: GpuSpec, end: float) -> str:
     """Returns the GPU's memory as a dashed line across the bars, or a note at the right that it lies beyond."""
-    place, name = gpu.usable_bytes / end, f"{escape(str(gpu))}: {_gib(gpu.usable_bytes)} GiB"
+    place, name = gpu.usable_bytes / end, f"{escape(str(gpu))}: {gib(gpu.usable_bytes)} GiB"
     over = "grid-area: 1 / 2 / span 5; position: relative; align-self: stretch; pointer-events: none"
     label = "position: absolute; top: 0; white-space: nowrap; font-weight: 600; line-height: 18px"
     if place > 1:
@@ -174,7 +175,3 @@ def _line(gpu: GpuSpec, end: float) -> str:
 def _swatch(kind: str) -> str:
     box = "display: inline-block; width: 22px; height: 12px; margin-right: 8px; vertical-align: -1px"
     return f'<span aria-hidden="true" style="{box}; box-sizing: border-box; {css(kind)}"></span>'
-
-
-def _gib(size: int) -> str:
-    return "<0.01" if 0 < size < 0.005 * 2**30 else f"{size / 2**30:,.2f}"

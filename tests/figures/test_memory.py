@@ -22,8 +22,8 @@ from mixlab.memory import (
     largest_batch,
     suggestions,
 )
-from mixlab.memory.allocation_log import Block
-from mixlab.memory.estimates import PHASES
+from mixlab.memory.allocation_log import Allocation
+from mixlab.memory.categories import PHASES
 from mixlab.memory.traced_step import Span
 from mixlab.reports import (
     FitsTable,
@@ -69,7 +69,7 @@ def test_kinds_that_stand_in_one_bar_differ_in_colour_or_pattern():
 
 def _phases(text: str) -> list[dict[str, int]]:
     sharded = estimate("llama-3.2-1b", text, parallel=Parallelism(data=2, zero=3))
-    return [*sharded.phases.values(), *estimate("gpt2", text).phases.values()]
+    return [*sharded.at_phase_peaks.values(), *estimate("gpt2", text).at_phase_peaks.values()]
 
 
 def test_states_keep_their_place_over_time():
@@ -107,8 +107,8 @@ def test_phases_are_stacked_to_their_peaks():
     figure = phase_bars(GPT2, A4090)
     sizes = bars(figure)
     sums = [sum(column) * 2**30 for column in zip(*sizes.values(), strict=True)]
-    assert sums == pytest.approx([*(moment.bytes for moment in GPT2.phase_peaks.values()), GPT2.total_bytes])
-    assert sizes["activations"][:2] == [GPT2.phases[phase]["activations"] / 2**30 for phase in PHASES[:2]]
+    assert sums == pytest.approx([*(GPT2.phase_peaks.values()), GPT2.total_bytes])
+    assert sizes["activations"][:2] == [GPT2.at_phase_peaks[phase]["activations"] / 2**30 for phase in PHASES[:2]]
     assert [note.text for note in figure.layout.annotations] == [
         *("7.54", "8.31 peak", "2.32", "<b>9.52 GiB</b>", "<b>rtx-4090</b>: 24.0 GiB")
     ]
@@ -146,13 +146,15 @@ def test_lines_that_never_cross_have_no_mark():
 
 
 def traced() -> Trace:
-    """A step of five blocks, of 4, 4, 8, 2 and 6 GiB: two live on, activations die in backward, a gradient later."""
+    """Five allocations, of 4, 4, 8, 2 and 6 GiB: two live on, activations die in backward, a gradient later."""
     sizes = {"parameters": 4, "exp_avg": 4, "activations": 8, "temporaries": 2, "gradients": 6}
     spans = (Span("forward", 2, 3), Span("backward", 3, 7), Span("step", 7, 8))
     log = (0, 1, 2, 3, 4, ~2, ~3, ~4)
     lives = {number: (log.index(number), log.index(~number) if ~number in log else -1) for number in range(5)}
-    blocks = [Block(size * 2**30, kind, "", "forward", "", *lives[i]) for i, (kind, size) in enumerate(sizes.items())]
-    return Trace(Recipe(), "cuda", 10, tuple(blocks), log, spans)
+    allocations = [
+        Allocation(size * 2**30, kind, "", "forward", "", *lives[i]) for i, (kind, size) in enumerate(sizes.items())
+    ]
+    return Trace(Recipe(), "cuda", 10, tuple(allocations), log, spans)
 
 
 def test_the_timeline_stacks_categories_and_points_at_the_peak():

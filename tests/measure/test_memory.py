@@ -9,8 +9,8 @@ from mixlab.measure import RealStep, Record, Series, differences, measure_memory
 from mixlab.measure import memory as module
 from mixlab.measure import step_memory as steps_module
 from mixlab.measure.memory import measured_cases, predicted, predicted_bytes
-from mixlab.measure.memory_cases import CASES, MODELS, Case, cases
-from mixlab.memory.traced_step import PHASES
+from mixlab.measure.memory_cases import CASES, MODELS, MemoryCase, cases
+from mixlab.memory.categories import PHASES
 
 CHOSEN = ["small-gpt2 x6 amp-bf16", "small-llama x2 bf16-master full", "small-cnn x2 fp32", "small-mlp x16 lean-bf16"]
 LARGEST, LARGEST_MEDIAN = 0.02, 0.005  # that a peak may be off on a GPU, and the median of all
@@ -159,7 +159,7 @@ def test_the_grids_hold_every_model_recipe_and_checkpointing():
         assert {case.recipe for case in every} - {"tf32"} == recipes
         assert {case.checkpointing for case in every} >= {"none", "full"}
         assert CASES[kind] == {case.name: case for case in every}
-    assert cases("cpu", ["small-mlp x16 fp32"]) == (Case("small-mlp", 16, "fp32"),)
+    assert cases("cpu", ["small-mlp x16 fp32"]) == (MemoryCase("small-mlp", 16, "fp32"),)
 
 
 def test_batches_are_those_of_the_seed():

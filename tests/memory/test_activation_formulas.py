@@ -25,8 +25,8 @@ def traced(shape: ModelShape, recipe: str, batch: int, seq: int, **kinds: str) -
 def kept(trace: Trace) -> int:
     """Returns the bytes of activations at the end of forward."""
     (end,) = (span.last for span in trace.spans if span.phase == "forward")
-    alive = (block for block in trace.blocks if block.born < end and not 0 <= block.died < end)
-    return sum(block.bytes for block in alive if block.category == ACTIVATIONS)
+    alive = (allocation for allocation in trace.allocations if allocation.born < end and not 0 <= allocation.died < end)
+    return sum(allocation.bytes for allocation in alive if allocation.category == ACTIVATIONS)
 
 
 CASES = [
@@ -173,7 +173,7 @@ def test_mistakes_are_named(options, words):
 def test_what_is_no_shape_or_recipe_is_refused():
     with pytest.raises(TypeError, match=r"shape must be a ModelShape, got 7; model_shape\(name\) returns one"):
         activations(7, "fp32", seq=4)
-    with pytest.raises(TypeError, match=r"recipe must be a Recipe, got None; Recipe.parse\(text\) makes one"):
+    with pytest.raises(TypeError, match=r"a recipe must be a Recipe or its text, such as 'amp-fp16', got None"):
         activations("gpt2", None)
     with pytest.raises(TypeError, match="parallel must be a Parallelism, got 2"):
         Activations(GPT2, Recipe.parse("fp32"), 1, 1, parallel=2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mixlab.memory import Replay, replay, trace
+from mixlab.memory import Replay, replay_trace, trace
 from mixlab.memory.allocator import replay_events
-from mixlab.memory.traced_step import PHASES
+from mixlab.memory.categories import PHASES
 
 KIB, MIB = 2**10, 2**20
 
@@ -95,7 +95,7 @@ def test_a_trace_is_replayed_from_its_first_step_on():
         if size > 0:
             alive[number] = size
     assert sum(alive.values()) == traced.after["step"]
-    found = replay(traced)
+    found = replay_trace(traced)
     assert replace(found, phase_peaks={}, after={}) == replay_events(traced.events())
     assert found.allocated_bytes == max(found.phase_peaks.values())
     for phase in PHASES:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixlab.memory import Parallelism, model_shape, transformer
-from mixlab.memory.parallel import stages
+from mixlab.memory.parallel import pipeline_stages
 
 GPT2 = {"model_type": "gpt2", "n_layer": 3, "n_embd": 64, "n_head": 8, "vocab_size": 101, "n_positions": 48}
 SMALL = {
@@ -81,7 +81,7 @@ def test_parameters_are_those_of_transformers_own_model(file, base, changes, par
     with torch.device("meta"):
         model = transformer(shape)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert stages(shape, Parallelism())[0].parameters == parameters
+    assert pipeline_stages(shape, Parallelism())[0].parameters == parameters
 
 
 def test_a_window_is_the_longest_row(file):

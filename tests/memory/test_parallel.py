@@ -4,7 +4,7 @@ import pytest
 
 from mixlab import Recipe
 from mixlab.memory import SHAPES, ModelShape, Parallelism, model_states
-from mixlab.memory.parallel import ONE_GPU, stages
+from mixlab.memory.parallel import ONE_GPU, pipeline_stages
 
 GB = 10**9
 
@@ -44,13 +44,13 @@ def test_what_divides_nothing_is_harmless():
     parts = model_states(Recipe.parse("fp32")).parts
     for zero in (1, 2, 3):
         assert Parallelism(zero=zero).shard(parts) == parts
-    (alone,) = stages(SHAPES["gpt2"], Parallelism(sequence=True, microbatches=8))
-    assert alone == stages(SHAPES["gpt2"], ONE_GPU)[0]
+    (alone,) = pipeline_stages(SHAPES["gpt2"], Parallelism(sequence=True, microbatches=8))
+    assert alone == pipeline_stages(SHAPES["gpt2"], ONE_GPU)[0]
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_one_stage_holds_all_parameters(name):
-    (stage,) = stages(SHAPES[name], ONE_GPU)
+    (stage,) = pipeline_stages(SHAPES[name], ONE_GPU)
     assert stage.parameters == sum(stage.tensors) == SHAPES[name].parameters
     assert stage.largest == max(stage.tensors)
     assert stage.layer_parameters == SHAPES[name].layer_parameters
@@ -59,7 +59,7 @@ def test_one_stage_holds_all_parameters(name):
 @pytest.mark.parametrize(("name", "t"), [("gpt2", 4), ("llama-3-8b", 8), ("qwen2.5-7b", 2)])
 def test_tensor_parallelism_divides_matrices(name, t):
     shape = SHAPES[name]
-    (whole,), (part,) = stages(shape, ONE_GPU), stages(shape, Parallelism(tensor=t))
+    (whole,), (part,) = pipeline_stages(shape, ONE_GPU), pipeline_stages(shape, Parallelism(tensor=t))
     assert [t * size for size in part.matrices] == list(whole.matrices)
     assert t * part.head == pytest.approx(whole.head, rel=1e-4)
     assert (part.norms, part.final_norm, part.embeddings[1:]) == (whole.norms, whole.final_norm, whole.embeddings[1:])
@@ -67,30 +67,30 @@ def test_tensor_parallelism_divides_matrices(name, t):
 
 
 def test_biases_of_the_products_that_are_summed_are_whole():
-    (part,) = stages(SHAPES["gpt2"], Parallelism(tensor=4))
+    (part,) = pipeline_stages(SHAPES["gpt2"], Parallelism(tensor=4))
     assert part.biases == (192, 192, 192, 768, 3072 // 4, 768)
-    assert stages(SHAPES["qwen2.5-7b"], Parallelism(tensor=4))[0].biases == (896, 128, 128)
+    assert pipeline_stages(SHAPES["qwen2.5-7b"], Parallelism(tensor=4))[0].biases == (896, 128, 128)
 
 
 def test_the_vocabulary_is_rounded_up():
-    (part,) = stages(SHAPES["gpt2"], Parallelism(tensor=4))
+    (part,) = pipeline_stages(SHAPES["gpt2"], Parallelism(tensor=4))
     assert part.head == part.embeddings[0] == -(-50257 // 4) * 768
 
 
 def test_pipeline_stages():
     shape = SHAPES["llama-3-8b"]
-    first, last = stages(shape, Parallelism(pipeline=4, microbatches=8))
+    first, last = pipeline_stages(shape, Parallelism(pipeline=4, microbatches=8))
     assert first.layers == last.layers == 8
     assert (first.head, last.embeddings, first.final_norm) == (0, (), ())
     middle = 2 * 8 * shape.layer_parameters
     assert first.parameters + middle + last.parameters == shape.parameters
     assert (first.in_flight, last.in_flight) == (4, 1)
-    assert stages(shape, Parallelism(pipeline=4, microbatches=3))[0].in_flight == 3
+    assert pipeline_stages(shape, Parallelism(pipeline=4, microbatches=3))[0].in_flight == 3
 
 
 def test_a_tied_head_is_a_copy_on_the_last_stage():
     shape = SHAPES["gpt2"]
-    first, last = stages(shape, Parallelism(pipeline=2, microbatches=2))
+    first, last = pipeline_stages(shape, Parallelism(pipeline=2, microbatches=2))
     assert not first.tied
     assert not last.tied
     assert first.parameters + last.parameters == shape.parameters + shape.vocabulary * shape.width
@@ -129,10 +129,10 @@ def test_mistakes_are_named(fields, words):
 )
 def test_a_shape_that_it_does_not_divide_is_refused(name, fields, words):
     with pytest.raises(ValueError, match=words):
-        stages(SHAPES[name], Parallelism(**fields))
+        pipeline_stages(SHAPES[name], Parallelism(**fields))
 
 
 def test_a_feed_forward_that_it_does_not_divide_is_refused():
     shape = ModelShape("odd", 2, 64, 4, 4, 101, 100, True, 64)
     with pytest.raises(ValueError, match="tensor=2 must divide the 101 ffn of odd; use 1, 101"):
-        stages(shape, Parallelism(tensor=2))
+        pipeline_stages(shape, Parallelism(tensor=2))

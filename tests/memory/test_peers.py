@@ -43,7 +43,7 @@ import pytest
 from mixlab import Recipe
 from mixlab.memory import SHAPES, ModelShape, Parallelism, activations, estimate, model_states
 from mixlab.memory.instants import GATHERED
-from mixlab.memory.parallel import stages
+from mixlab.memory.parallel import pipeline_stages
 from mixlab.tables import text_table
 from tests.reference import memory_peers as peers
 
@@ -55,7 +55,7 @@ GIB = 2**30
 def states(shape: ModelShape, recipe: str, **parallel: Any) -> int:
     """Returns the bytes of all states on one GPU."""
     divided = Parallelism(**parallel)
-    (stage,) = stages(shape, divided)
+    (stage,) = pipeline_stages(shape, divided)
     return sum(divided.shard(model_states(Recipe.parse(recipe), [stage.parameters]).parts).values())
 
 

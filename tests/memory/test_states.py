@@ -61,6 +61,11 @@ def test_bytes_per_parameter_of_whole_blocks(text, each):
     assert model_states(Recipe.parse(text)).bytes_per_parameter == each
 
 
+def test_adamw_keeps_what_adam_keeps():
+    for name, recipe in PRESETS.items():
+        assert model_states(name, [64, 7], optimizer="adamw") == model_states(recipe, [64, 7], optimizer="adam")
+
+
 def test_it_reads_as_a_table():
     states = model_states(PRESETS["bf16-kahan"])
     assert repr(states).splitlines()[0] == "bf16-kahan: 10 bytes per parameter"
@@ -68,9 +73,9 @@ def test_it_reads_as_a_table():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(TypeError, match=r"recipe must be a Recipe, got 'fp32'; Recipe.parse\(text\) makes one"):
-        model_states("fp32")
-    with pytest.raises(ValueError, match=r"optimizer must be one of adam, sgd, got 'lion'"):
+    with pytest.raises(TypeError, match=r"a recipe must be a Recipe or its text, such as 'amp-fp16', got 32"):
+        model_states(32)
+    with pytest.raises(ValueError, match=r"optimizer must be one of sgd, adam, adamw, got 'lion'"):
         model_states(PRESETS["fp32"], optimizer="lion")
     for numels in ([], [0], [1.5], [True]):
         with pytest.raises(ValueError, match=r"numels must be whole numbers from 1 up, at least one, got"):

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mixlab import Recipe
 from mixlab.measure import real_steps
 from mixlab.memory import trace
-from mixlab.memory.traced_step import PHASES
+from mixlab.memory.categories import PHASES
 from mixlab.memory.tracing import Loss
 from tests.reference.real_allocations import steps_without_scratch
 
@@ -403,7 +403,11 @@ def test_checkpoints_keep_the_state_of_random_numbers(reentrant, preserve):
     state = torch.get_rng_state()
     found = trace(make(), batch, loss=mean_square, optimizer="sgd", as_on="cpu")
     assert torch.get_rng_state is torch.random.get_rng_state
-    kept = [block for block in found.blocks if block.bytes == len(state) and block.category == "activations"]
+    kept = [
+        allocation
+        for allocation in found.allocations
+        if allocation.bytes == len(state) and allocation.category == "activations"
+    ]
     assert len(kept) == (6 if preserve else 0)
     torch.set_rng_state(state)
     assert differences(make, batch, "fp32", mean_square) == EXACT

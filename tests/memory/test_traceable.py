@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mixlab import Recipe
 from mixlab.measure import real_steps
 from mixlab.memory import TraceError, trace
-from mixlab.memory.traced_step import PHASES
+from mixlab.memory.categories import PHASES
 
 BATCH = torch.zeros(16, 8), torch.zeros(16, dtype=torch.long)
 CPU = torch.device("cpu")

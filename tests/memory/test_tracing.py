@@ -16,7 +16,7 @@ from mixlab import PRESETS, Recipe, emulation
 from mixlab.measure import real_steps
 from mixlab.memory import SHAPES, ModelShape, Trace, TraceError, model_states, trace, transformer
 from mixlab.memory.allocation_log import freed_by_reference_counts
-from mixlab.memory.traced_step import PHASES
+from mixlab.memory.categories import PHASES
 from mixlab.optimizers import AdamW, Storage
 from mixlab.process import ONEDNN
 from mixlab.training import TinyGPT
@@ -196,7 +196,7 @@ def test_gpt2_as_on_a_gpu():
     weights = 4 * 124_439_808
     assert found.phase_peaks["step"] == pytest.approx(5 * weights, rel=1e-4)  # foreach: one more of each parameter
     assert found.after["step"] == pytest.approx(3 * weights, rel=1e-4)
-    assert all(block.bytes % 512 == 0 for block in found.blocks)
+    assert all(allocation.bytes % 512 == 0 for allocation in found.allocations)
 
 
 def traced_tokens(model: nn.Module, recipe: str = "fp32", **options: object) -> Trace:
@@ -209,10 +209,10 @@ def test_foreach_fused_and_a_loop_over_parameters():
     foreach = traced_tokens(model, optimizer="adamw")
     fused = traced_tokens(model, optimizer=lambda parameters, lr: torch.optim.AdamW(parameters, lr, fused=True))
     loop = traced_tokens(model, optimizer=lambda parameters, lr: torch.optim.AdamW(parameters, lr, foreach=False))
-    weights = sum(block.bytes for block in foreach.blocks if block.category == "parameters")
+    weights = sum(allocation.bytes for allocation in foreach.allocations if allocation.category == "parameters")
     assert foreach.at_phase_peaks["step"]["temporaries"] == weights
     assert "temporaries" not in fused.at_phase_peaks["step"]
-    largest = max(block.bytes for block in foreach.blocks if block.category == "parameters")
+    largest = max(allocation.bytes for allocation in foreach.allocations if allocation.category == "parameters")
     assert largest <= loop.at_phase_peaks["step"]["temporaries"] <= 3 * largest
     counters = fused.at_end["step"]["batch and buffers"] - foreach.at_end["step"]["batch and buffers"]
     assert counters == 512 * len(list(model.parameters()))  # on the GPU, as the fused kernel wants them
@@ -240,9 +240,9 @@ def test_kernels_of_cuda_keep_what_cuda_keeps():
     found, on_cpu = traced_tokens(Drop(), "bf16"), traced_tokens(Drop(), "bf16", as_on="cpu")
     kept = {
         module: sorted(
-            block.bytes
-            for block in found.blocks[len(found.blocks) // 2 :]
-            if (block.category, block.phase, block.module) == ("activations", "forward", module)
+            allocation.bytes
+            for allocation in found.allocations[len(found.allocations) // 2 :]
+            if (allocation.category, allocation.phase, allocation.module) == ("activations", "forward", module)
         )
         for module in ("rms", "layer", "dropout", "(model)")
     }
@@ -260,7 +260,7 @@ def test_modules_own_what_their_forward_and_backward_make():
     by_module = found.at_peak_by_module
     assert sum(by_module.values()) == found.at_peak["activations"] + found.at_peak["temporaries"]
     assert next(iter(by_module)) == "1"
-    made = {(block.op, block.module) for block in found.blocks if block.phase == "backward"}
+    made = {(allocation.op, allocation.module) for allocation in found.allocations if allocation.phase == "backward"}
     assert made >= {
         ("aten.nll_loss_backward.default", "(loss)"),
         ("aten.mm.default", "2"),
@@ -268,7 +268,7 @@ def test_modules_own_what_their_forward_and_backward_make():
         ("aten.mm.default", "0"),
     }
     checkpointed = traced_tokens(transformer(GPT2, checkpointing="full"))
-    again = {b.module for b in checkpointed.blocks if (b.category, b.phase) == ("activations", "backward")}
+    again = {b.module for b in checkpointed.allocations if (b.category, b.phase) == ("activations", "backward")}
     assert {"layers.0.feed_forward.expand", "layers.1.attention.query"} <= again
 
 
@@ -409,7 +409,7 @@ def test_mistakes_are_named():
         ((F.relu, batch), TypeError, "model must be a torch.nn.Module, got function"),
         ((mlp(), batch[0]), TypeError, "batch must be two tensors .*, got Tensor"),
         ((mlp(), (batch[0], [1])), TypeError, r"batch must be two tensors .*, got \['Tensor', 'list'\]"),
-        ((mlp(), batch, 16), TypeError, "recipe must be a Recipe or its text such as 'amp-bf16', got 16"),
+        ((mlp(), batch, 16), TypeError, "a recipe must be a Recipe or its text, such as 'amp-fp16', got 16"),
         ((mlp(), batch, "int4"), ValueError, "unknown recipe 'int4'"),
         ((mlp().requires_grad_(False), batch), ValueError, "no parameter of the model requires a gradient"),
     ):
