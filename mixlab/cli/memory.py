@@ -25,9 +25,9 @@ from mixlab.memory import (
     model_shape,
     suggestions,
 )
+from mixlab.optimizers import OptimizerName
 from mixlab.recipes import PRESETS
 from mixlab.tables import gib, text_table
-from mixlab.training import OptimizerName
 
 _SHOWN = 5  # suggestions
 

@@ -11,8 +11,8 @@ from mixlab.memory.gpus import GpuSpec, gpu_spec
 from mixlab.memory.instants import StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
+from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
-from mixlab.training import OptimizerName
 
 _MOST = 2**24  # rows or tokens that a search goes to
 _WORTH = 0.005  # of the total that a change must save to be mentioned

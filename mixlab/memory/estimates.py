@@ -18,9 +18,9 @@ from mixlab.memory.gpus import GpuSpec, gpu_spec
 from mixlab.memory.instants import Instant, Step, StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism, PipelineStage, pipeline_stages
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
+from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
 from mixlab.tables import gib, html_table, text_table
-from mixlab.training import OptimizerName
 
 # What no tensor of the program holds; models, beside which stands what the shipped record of an H100 has.
 CUBLAS_WORKSPACES = 2 * 32 * 2**20  # 32 MiB a thread on Hopper and later, 8 before, forward and backward; 64 to 66 MiB

@@ -20,8 +20,8 @@ from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, TEMPO
 from mixlab.memory.parallel import PipelineStage
 from mixlab.memory.states import model_states
 from mixlab.memory.temporaries import step_temporaries
+from mixlab.optimizers import OptimizerName
 from mixlab.recipes import EIGHT_BIT, Recipe
-from mixlab.training import OptimizerName
 
 StepKind = Literal["foreach", "fused", "loop"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 from mixlab.formats import FP32
+from mixlab.optimizers import OptimizerName
 from mixlab.optimizers.state_formats import StateFormat, state_format
 from mixlab.recipes import Recipe, StateName
 from mixlab.tables import html_table, text_table
-from mixlab.training import OptimizerName
 
 
 @dataclass(frozen=True)

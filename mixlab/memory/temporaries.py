@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from mixlab.formats import BF16, FP32
+from mixlab.optimizers import OptimizerName
 from mixlab.recipes import EIGHT_BIT, Recipe, StateName
-from mixlab.training import OptimizerName
 
 
 def step_temporaries(
