@@ -9,7 +9,8 @@ tensor(0.)
 tensor(1.0012e-08)
 """
 
-from mixlab.emulation import arithmetic, autocast
+from mixlab.emulation import arithmetic, autocast, cast_trace
+from mixlab.experiments import dissect, dtype_ledger
 from mixlab.formats import (
     BF16,
     BLOCK_FORMATS,
@@ -25,6 +26,7 @@ from mixlab.formats import (
     Explanation,
     Format,
     RoundingStats,
+    accumulate,
     explain,
     fake_quantize,
     quantize_blocks,
@@ -37,15 +39,27 @@ from mixlab.loss_scaling import (
     DynamicScaler,
     MegatronPolicy,
     NoScaler,
+    ScaleWindow,
     StaticScaler,
     TorchPolicy,
     hunt,
     simulate,
 )
+from mixlab.machine import describe
 from mixlab.memory import ModelStates, model_states
-from mixlab.probes import Fractions, Histogram, TensorStats, tensor_stats, track, track_updates, usable_window
+from mixlab.optimizers import SGD, Adam, AdamW, Storage
+from mixlab.probes import (
+    Fractions,
+    Histogram,
+    TensorStats,
+    scale_window,
+    tensor_stats,
+    track,
+    track_updates,
+    usable_window,
+)
 from mixlab.recipes import PRESETS, Recipe
-from mixlab.training import TASKS, Run, RunInfo, StepRecord, Task, Trainer, load_task, outcome
+from mixlab.training import TASKS, Run, RunInfo, StepRecord, Task, Trainer, final, first_non_finite, load_task, outcome
 
 __version__ = "0.1.0"
 
@@ -58,8 +72,11 @@ __all__ = [
     "FP16",
     "FP32",
     "PRESETS",
+    "SGD",
     "TASKS",
     "TF32",
+    "Adam",
+    "AdamW",
     "ApexPolicy",
     "BlockFormat",
     "BlockTensor",
@@ -77,16 +94,25 @@ __all__ = [
     "RoundingStats",
     "Run",
     "RunInfo",
+    "ScaleWindow",
     "StaticScaler",
     "StepRecord",
+    "Storage",
     "Task",
     "TensorStats",
     "TorchPolicy",
     "Trainer",
+    "accumulate",
     "arithmetic",
     "autocast",
+    "cast_trace",
+    "describe",
+    "dissect",
+    "dtype_ledger",
     "explain",
     "fake_quantize",
+    "final",
+    "first_non_finite",
     "hunt",
     "load_task",
     "model_states",
@@ -94,6 +120,7 @@ __all__ = [
     "quantize_blocks",
     "round_to",
     "round_with_stats",
+    "scale_window",
     "simulate",
     "tensor_stats",
     "track",

@@ -14,6 +14,9 @@ from mixlab import (
     E4M3FN,
     FP16,
     PRESETS,
+    SGD,
+    Adam,
+    AdamW,
     ApexPolicy,
     BlockFormat,
     DeepSpeedPolicy,
@@ -25,13 +28,20 @@ from mixlab import (
     Recipe,
     Run,
     StaticScaler,
+    Storage,
     Task,
     TorchPolicy,
     Trainer,
+    accumulate,
     arithmetic,
     autocast,
+    cast_trace,
+    dissect,
+    dtype_ledger,
     explain,
     fake_quantize,
+    final,
+    first_non_finite,
     hunt,
     load_task,
     model_states,
@@ -39,6 +49,7 @@ from mixlab import (
     quantize_blocks,
     round_to,
     round_with_stats,
+    scale_window,
     simulate,
     tensor_stats,
     track,
@@ -49,6 +60,7 @@ from mixlab.cli.commands import app
 
 ONES = torch.ones(3)
 TASK = load_task("digits-mlp")
+MODEL = torch.nn.Linear(3, 3)
 
 CALLS = [
     ("Format", lambda: Format("x", 9, 3), "exponent_bits must be a whole number from 2 to 8, got 9"),
@@ -68,6 +80,8 @@ CALLS = [
     ("quantize_blocks", lambda: quantize_blocks(ONES, "mxfp4", dim=2), "has no dimension 2"),
     ("explain", lambda: explain("957", "fp16"), "value must be a number, got '957'"),
     ("explain", lambda: explain(957, "e8m0fnu"), "e8m0fnu is a scale"),
+    ("accumulate", lambda: accumulate("a", 3, "fp16"), "value must be a finite number, got 'a'"),
+    ("accumulate", lambda: accumulate(1.0, 0, "fp16"), "count must be a whole number from 1"),
     (
         "fake_quantize",
         lambda: fake_quantize(ONES, forward="fp17", backward=None, overflow="inf"),
@@ -119,6 +133,8 @@ CALLS = [
     ("autocast", lambda: autocast("fp8", "cpu"), "unknown format 'fp8'"),
     ("autocast", lambda: autocast(FP16, "tpu"), "device"),
     ("arithmetic", lambda: arithmetic("tpu"), "device"),
+    ("cast_trace", lambda: cast_trace(TASK, ONES, compute="fp16"), "model must be a torch.nn.Module, got Task"),
+    ("cast_trace", lambda: cast_trace(MODEL, ONES, compute="e5m2"), "compute must be fp16 or bf16, got e5m2"),
     ("Histogram", lambda: Histogram.of(ONES.double()), "at most 32 bits, got torch.float64; convert with .float()"),
     ("Histogram", lambda: Histogram.of(ONES, sample=0), "sample must be a positive whole number, or None"),
     ("Histogram", lambda: Histogram.of(ONES).fractions("fp16"), "fmt must be a Format, got 'fp16'"),
@@ -126,12 +142,17 @@ CALLS = [
     ("tensor_stats", lambda: tensor_stats([1.0]), "floating tensors of at most 32 bits, got list"),
     ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=-1), "fraction from 0 to 1, got -1"),
     ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=math.nan), "from 0 to 1, got nan"),
+    ("scale_window", lambda: scale_window([], "fp16"), "no gradient that is not zero; run forward and backward inside"),
     ("track", lambda: track(TASK), "model must be a torch.nn.Module, got Task"),
     ("track", lambda: track(TASK.make_model(), kinds=("grads",)), "unknown kinds grads; use activation"),
     ("model_states", lambda: model_states(32), "a recipe must be a Recipe or its text, such as 'amp-fp16', got 32"),
     ("model_states", lambda: model_states(PRESETS["fp32"], [0]), "numels must be whole numbers from 1 up"),
     ("track_updates", lambda: track_updates(TASK, None), "model must be a torch.nn.Module, got Task"),
     ("track_updates", lambda: track_updates(TASK.make_model(), None), "optimizer must be a torch.optim.Optimizer"),
+    ("SGD", lambda: SGD(MODEL.parameters(), lr=-1), "lr must be a finite number from 0 up, got -1"),
+    ("Adam", lambda: Adam(MODEL.parameters(), betas=(1, 0)), "betas must be two numbers from 0 to below 1, got (1, 0)"),
+    ("AdamW", lambda: AdamW(MODEL.parameters(), storage="bf16"), "storage must be a Storage, got 'bf16'"),
+    ("Storage", lambda: Storage(exp_avg_dtype="fp8"), "exp_avg_dtype must be one of torch.float32, torch.bfloat16"),
     ("load_task", lambda: load_task("mnist"), "unknown task 'mnist': use one of digits-mlp"),
     ("load_task", lambda: load_task("digits-mlp", loss_weight=0), "loss_weight must be a positive finite number"),
     ("Task", lambda: Task("t", TASK.make_model, TASK.draw, TASK.held_out, "lion"), "one of sgd, adam, adamw"),
@@ -140,8 +161,13 @@ CALLS = [
     ("Trainer", lambda: Trainer(TASK, "fp32"), "recipe must be a Recipe, got 'fp32'; Recipe.parse(text) makes one"),
     ("Trainer", lambda: Trainer(TASK, PRESETS["fp32"], seed=-1), "seed must be a whole number from 0 up, got -1"),
     ("Trainer", lambda: Trainer(TASK, PRESETS["fp32"], device="tpu"), "device must be cpu, cuda or cuda:<number>"),
+    ("dtype_ledger", lambda: dtype_ledger("digits-mlp", PRESETS["fp32"]), "task must be a Task, got 'digits-mlp'"),
+    ("dissect", lambda: dissect(TASK), "trainer must be a Trainer, got Task"),
     ("Run", lambda: Run("nowhere"), "nowhere holds no run"),
     ("outcome", lambda: outcome(3), "records must be a list of StepRecord, got int"),
+    ("final", lambda: final(3), "records must be a list of StepRecord, got int"),
+    ("final", lambda: final([]), "there are no steps to average over; train first"),
+    ("first_non_finite", lambda: first_non_finite(3), "records must be a list of StepRecord, got int"),
 ]
 
 COMMANDS = [
@@ -187,8 +213,20 @@ COMMANDS = [
     (["explain", "957", "fp16", "--overflow", "wrap"], "overflow must be one of inf, nan, saturate, got 'wrap'"),
 ]
 
-# Constants, and records that mixlab makes and nobody is asked to construct.
-NO_INPUT = {"BF16", "BLOCK_FORMATS", "E4M3FN", "E5M2", "FORMATS", "FP16", "FP32", "PRESETS", "TASKS", "TF32"}
+# Constants, what takes no argument, and records that mixlab makes and nobody is asked to construct.
+NO_INPUT = {
+    "describe",
+    "BF16",
+    "BLOCK_FORMATS",
+    "E4M3FN",
+    "E5M2",
+    "FORMATS",
+    "FP16",
+    "FP32",
+    "PRESETS",
+    "TASKS",
+    "TF32",
+}
 RECORDS = {
     "BlockTensor",
     "Code",
@@ -197,6 +235,7 @@ RECORDS = {
     "ModelStates",
     "RoundingStats",
     "RunInfo",
+    "ScaleWindow",
     "StepRecord",
     "TensorStats",
 }

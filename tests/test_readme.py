@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mixlab import PRESETS, Recipe, load_task
+from mixlab import PRESETS, Recipe, dtype_ledger, load_task
 from mixlab.cli.commands import app
 from mixlab.cli.notebooks import find_lab, parameter_names
-from mixlab.experiments import dtype_ledger
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -60,6 +60,8 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
         ValueError: No such parameter or element, or one that no gradient reaches.
         TypeError: The model, or a part of it, runs as compiled code.
     """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"dissect: trainer must be a Trainer, got {type(trainer).__name__}")
     require_hooks(trainer.model, "dissect")
     batch = trainer.next_batch()
     name, exact = _followed(trainer, parameter, batch)  # the gradient as float32 would have it

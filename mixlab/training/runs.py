@@ -266,8 +266,7 @@ def _append(file: IO[bytes], line: bytes) -> None:
 
 def outcome(records: Sequence[StepRecord]) -> str:
     """Says in one line how a training went: `final` loss and accuracy, skipped steps, and whether it diverged."""
-    if not isinstance(records, Sequence):
-        raise TypeError(f"outcome: records must be a list of StepRecord, got {type(records).__name__}")
+    _require_records("outcome", records)
     if not len(records):
         return "no steps"
     skipped = sum(record.skipped for record in records)
@@ -280,19 +279,35 @@ def outcome(records: Sequence[StepRecord]) -> str:
 
 
 def final(records: Sequence[StepRecord]) -> tuple[float, float]:
-    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps."""
+    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps.
+
+    Args:
+        records: Of at least one step, in their order.
+
+    Raises:
+        ValueError: If there is no step.
+    """
+    _require_records("final", records)
+    if not len(records):
+        raise ValueError("final: there are no steps to average over; train first")
     last = records[-max(1, len(records) // 10) :]
     return sum(record.loss for record in last) / len(last), sum(record.accuracy for record in last) / len(last)
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:
     """Returns the index of the first record from which on no loss is finite; None if the last one is."""
+    _require_records("first_non_finite", records)
     born = None
     for index in range(len(records) - 1, -1, -1):
         if math.isfinite(records[index].loss):
             break
         born = index
     return born
+
+
+def _require_records(what: str, records: object) -> None:
+    if not isinstance(records, Sequence):
+        raise TypeError(f"{what}: records must be a list of StepRecord, got {type(records).__name__}")
 
 
 def _new_trainer(info: RunInfo, device: torch.device | str | None) -> Trainer:
