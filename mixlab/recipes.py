@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from mixlab.arguments import require_whole
 from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
 from mixlab.loss_scaling import (
     ApexPolicy,
@@ -22,7 +23,7 @@ from mixlab.loss_scaling import (
 from mixlab.optimizers import StateRounding
 
 ScalerName = Literal["none", "static", "dynamic", "apex", "megatron", "deepspeed"]
-Update = Literal["nearest", "stochastic", "kahan", "per_op"]
+Update = Literal["nearest_even", "stochastic", "kahan", "per_op"]
 
 StateName = Format | Literal["dynamic8"]
 
@@ -64,14 +65,15 @@ class Recipe:
         exp_avg, exp_avg_sq: The formats of Adam's two moments: fp32, fp16 or bf16; or, in 8 bits with a scale for each
             block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.optimizers.Storage`). SGD's momentum is stored as
             `exp_avg` says.
-        state_rounding: How both are rounded: "nearest" or "stochastic".
+        state_rounding: How both are rounded: "nearest_even" or "stochastic". A recipe's text says "nearest" for the
+            first.
         block_size: Of states in 8 bits: how many elements share a scale.
         master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
             weights" of Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
-        update: How the optimizer computes new weights. "nearest", "stochastic", "kahan": in fp32, then rounded to the
-            weights' format once: to nearest, at random in proportion to the distances, or to nearest with what was lost
-            kept in a second 16-bit number. "per_op": every operation is rounded to the weights' format, as torch.optim
-            does with 16-bit parameters.
+        update: How the optimizer computes new weights. "nearest_even", "stochastic" and "kahan" compute in fp32 and
+            round to the weights' format once: to nearest, at random in proportion to the distances, or to nearest with
+            the rounding error kept in a second 16-bit number. "per_op" rounds every operation to the weights' format,
+            as torch.optim does with 16-bit parameters. A recipe's text says "nearest" for the first.
         scaler: "none", "static", "dynamic" (torch's policy), "apex", "megatron" or "deepspeed".
         scale: The static loss scale, or where a dynamic one starts.
         growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis, consecutive_hysteresis: Knobs
@@ -90,10 +92,10 @@ class Recipe:
     gradients: Format = FP32
     exp_avg: StateName = FP32
     exp_avg_sq: StateName = FP32
-    state_rounding: StateRounding = "nearest"
+    state_rounding: StateRounding = "nearest_even"
     block_size: int = 256
     master_weights: bool = False
-    update: Update = "nearest"
+    update: Update = "nearest_even"
     scaler: ScalerName = "none"
     scale: float = 2.0**16
     growth_factor: float = 2.0
@@ -111,24 +113,25 @@ class Recipe:
         self._check_update()
         if self.scaler not in _KNOBS:
             raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(_KNOBS)}")
-        for field in fields(self)[_FIRST_KNOB:]:
-            value = getattr(self, field.name)
-            if field.name not in _KNOBS[self.scaler] and value != field.default:
+        for knob, default in _KNOB_DEFAULTS.items():
+            value = getattr(self, knob)
+            if knob not in _KNOBS[self.scaler] and value != default:
                 raise ValueError(
-                    f"Recipe: {field.name}={_printed(value)} has no effect with scaler={self.scaler}; "
-                    f"use scaler={_listed(name for name, knobs in _KNOBS.items() if field.name in knobs)}"
+                    f"Recipe: {knob}={_printed(value)} has no effect with scaler={self.scaler}; "
+                    f"use scaler={_listed(name for name, knobs in _KNOBS.items() if knob in knobs)}"
                 )
         self.make_scaler()  # refuses knobs out of range
 
     def _check_formats(self) -> None:
         for name, allowed in _ALLOWED.items():
-            fmt = getattr(self, name)
-            if not isinstance(fmt, Format) and not (isinstance(fmt, str) and fmt in allowed):
-                raise TypeError(
-                    f"Recipe: {name} must be a Format such as mixlab.FP16, got {fmt!r}; Recipe.parse reads text"
-                )
+            try:
+                fmt = _state(getattr(self, name))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"Recipe: {name}: {error}") from None
             if fmt not in allowed:
                 raise ValueError(f"Recipe: {name}={fmt} is not allowed; use {_listed(allowed)}")
+            # e5m10 is fp16: the name that equal recipes print is one
+            object.__setattr__(self, name, allowed[allowed.index(fmt)])
         if self.weights != FP32 and self.compute != self.weights:
             raise ValueError(
                 f"Recipe: weights={self.weights} needs compute={self.weights}, got compute={self.compute}; "
@@ -146,12 +149,11 @@ class Recipe:
             raise ValueError(
                 f"Recipe: state_rounding={self.state_rounding!r} is not allowed; use {_listed(get_args(StateRounding))}"
             )
-        if self.state_rounding != "nearest" and (set(states) == {FP32} or self.update == "per_op"):
+        if self.state_rounding != "nearest_even" and (set(states) == {FP32} or self.update == "per_op"):
             raise ValueError(
                 "Recipe: state_rounding=stochastic needs exp_avg or exp_avg_sq in less than fp32, and not update=per_op"
             )
-        if type(self.block_size) is not int or self.block_size < 1:
-            raise ValueError(f"Recipe: block_size must be a whole number from 1 up, got {self.block_size!r}")
+        require_whole("Recipe: block_size", self.block_size, 1)
         if self.block_size != 256 and not any(state in EIGHT_BIT for state in states):
             raise ValueError(
                 f"Recipe: block_size={self.block_size} has no effect without a state in {_listed(EIGHT_BIT)}"
@@ -165,16 +167,16 @@ class Recipe:
             raise ValueError(f"Recipe: update={self.update!r} is not allowed; use {_listed(get_args(Update))}")
         if self.master_weights and self.weights == FP32:
             raise ValueError("Recipe: master_weights=true needs 16-bit weights; fp32 weights are their own master")
-        if self.update != "nearest" and (self.weights == FP32 or self.master_weights):
+        if self.update != "nearest_even" and (self.weights == FP32 or self.master_weights):
             raise ValueError(
                 f"Recipe: update={self.update} needs 16-bit weights without master weights; "
-                "with fp32 weights or fp32 master weights use update=nearest"
+                "with fp32 weights or fp32 master weights use update=nearest_even"
             )
         states = {self.gradients, self.exp_avg, self.exp_avg_sq}
         if self.update == "per_op" and states != {self.weights}:
             raise ValueError(
                 f"Recipe: update=per_op needs gradients, exp_avg and exp_avg_sq in the weights' format {self.weights}, "
-                f"got {self.gradients}, {self.exp_avg}, {self.exp_avg_sq}; use update=nearest"
+                f"got {self.gradients}, {self.exp_avg}, {self.exp_avg_sq}; use update=nearest_even"
             )
 
     @classmethod
@@ -274,8 +276,8 @@ class Recipe:
     def with_scaler(self, scaler: ScalerName) -> Recipe:
         """Returns this recipe with another kind of scaler; knobs that both kinds have are kept."""
         kept = _KNOBS.get(scaler, ())
-        defaults = {field.name: field.default for field in fields(self)[_FIRST_KNOB:] if field.name not in kept}
-        return replace(self, scaler=scaler, **defaults)  # type: ignore[arg-type]
+        defaults = {knob: default for knob, default in _KNOB_DEFAULTS.items() if knob not in kept}
+        return replace(self, scaler=scaler, **defaults)
 
 
 _ALLOWED: dict[str, tuple[StateName, ...]] = {
@@ -285,7 +287,70 @@ _ALLOWED: dict[str, tuple[StateName, ...]] = {
     "exp_avg": STATES,
     "exp_avg_sq": STATES,
 }
-_FIRST_KNOB = [field.name for field in fields(Recipe)].index("scaler") + 1
+_KNOB_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Recipe) if any(field.name in knobs for knobs in _KNOBS.values())
+}
+
+
+def _number(text: str) -> float:
+    """Reads "1024", "1e-3" or "2^10"."""
+    base, power, exponent = text.partition("^")
+    try:
+        return float(base) ** int(exponent) if power else float(text)
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is not a number such as 1024, 1e-3 or 2^10") from None
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number such as 2000") from None
+
+
+def _state(state: StateName | str) -> StateName:
+    return "dynamic8" if state == "dynamic8" else Format.of(state)
+
+
+def _rounding(text: str) -> str:
+    return "nearest_even" if text == "nearest" else text
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("weights", "compute", "gradients"), Format.parse),
+    **dict.fromkeys(("exp_avg", "exp_avg_sq"), _state),
+    "state_rounding": _rounding,
+    "block_size": _whole_number,
+    "master_weights": _truth,
+    "update": _rounding,
+    "scaler": str,
+    **dict.fromkeys(("scale", "growth_factor", "backoff_factor"), _number),
+    "growth_interval": _whole_number,
+    **dict.fromkeys(("min_scale", "max_scale"), _number),
+    "hysteresis": _whole_number,
+    "consecutive_hysteresis": _truth,
+    "on_overflow": str,
+}
+
+
+def _printed(value: object) -> str:
+    if value == "nearest_even":
+        return "nearest"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and value < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))
 
 
 def _stored(fmt: Format, **changes: Any) -> Recipe:
@@ -306,58 +371,3 @@ PRESETS: dict[str, Recipe] = {
     "bf16-master": Recipe(BF16, BF16, master_weights=True),
     "lean-bf16": Recipe(compute=BF16, gradients=BF16, exp_avg=BF16),
 }
-
-
-def _number(text: str) -> float:
-    """Reads "1024", "1e-3" or "2^10"."""
-    base, power, exponent = text.partition("^")
-    try:
-        return float(base) ** int(exponent) if power else float(text)
-    except (ValueError, ArithmeticError):
-        raise ValueError(f"{text!r} is not a number such as 1024, 1e-3 or 2^10") from None
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number such as 2000") from None
-
-
-def _state(text: str) -> StateName:
-    return "dynamic8" if text == "dynamic8" else Format.parse(text)
-
-
-def _truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text == "true"
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("weights", "compute", "gradients"), Format.parse),
-    **dict.fromkeys(("exp_avg", "exp_avg_sq"), _state),
-    "state_rounding": str,
-    "block_size": _whole_number,
-    "master_weights": _truth,
-    "update": str,
-    "scaler": str,
-    **dict.fromkeys(("scale", "growth_factor", "backoff_factor"), _number),
-    "growth_interval": _whole_number,
-    **dict.fromkeys(("min_scale", "max_scale"), _number),
-    "hysteresis": _whole_number,
-    "consecutive_hysteresis": _truth,
-    "on_overflow": str,
-}
-
-
-def _printed(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and value < 2**53:
-        return str(int(value))
-    return str(value)
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(map(str, names))

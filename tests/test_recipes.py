@@ -61,7 +61,7 @@ any_state = st.sampled_from([FP32, FP16, BF16, E4M3FN, E5M2, "dynamic8"])
 def rounded(stored: dict) -> st.SearchStrategy[dict]:
     """Adds how states are rounded, and the size of their blocks, where that has an effect."""
     states = {stored["exp_avg"], stored["exp_avg_sq"]}
-    more = {} if states == {FP32} else {"state_rounding": st.sampled_from(["nearest", "stochastic"])}
+    more = {} if states == {FP32} else {"state_rounding": st.sampled_from(["nearest_even", "stochastic"])}
     more |= {"block_size": st.integers(1, 9999)} if states & {E4M3FN, E5M2, "dynamic8"} else {}
     return st.fixed_dictionaries(more).map(lambda more: stored | more)
 
@@ -78,7 +78,7 @@ storage = st.one_of(
                 "compute": st.just(fmt),
                 "gradients": st.sampled_from([fmt, FP32]),
                 **states,
-                "update": st.sampled_from(["nearest", "stochastic", "kahan"]),
+                "update": st.sampled_from(["nearest_even", "stochastic", "kahan"]),
             }
         ).flatmap(rounded)
     ),
@@ -120,7 +120,7 @@ def test_presets_are_what_their_names_say():
         "bf16-master": "bf16 bf16 fp32 fp32 fp32",
         "lean-bf16": "fp32 bf16 bf16 bf16 fp32",
     }
-    updates = {name: recipe.update for name, recipe in PRESETS.items() if recipe.update != "nearest"}
+    updates = {name: recipe.update for name, recipe in PRESETS.items() if recipe.update != "nearest_even"}
     assert updates == {"fp16": "per_op", "bf16": "per_op", "bf16-sr": "stochastic", "bf16-kahan": "kahan"}
     assert [name for name, recipe in PRESETS.items() if recipe.master_weights] == ["fp16-master", "bf16-master"]
     assert [name for name, recipe in PRESETS.items() if recipe.autocast] == ["amp-fp16", "amp-bf16", "lean-bf16"]
@@ -169,7 +169,7 @@ def test_text_may_use_powers_of_two_and_spaces():
         ("amp-bf16,gradients=dynamic8", "unknown format 'dynamic8'"),
         ("fp32,state_rounding=stochastic", "state_rounding=stochastic needs exp_avg or exp_avg_sq in less than fp32"),
         ("bf16,state_rounding=stochastic", "state_rounding=stochastic needs .* not update=per_op"),
-        ("lean-bf16,state_rounding=up", "state_rounding='up' is not allowed; use nearest, stochastic"),
+        ("lean-bf16,state_rounding=up", "state_rounding='up' is not allowed; use nearest_even, stochastic"),
         ("lean-bf16,block_size=64", "block_size=64 has no effect without a state in e4m3fn, e5m2, dynamic8"),
         ("fp32,exp_avg=e5m2,block_size=0", "block_size must be a whole number from 1 up, got 0"),
         ("fp32,weights=tf32", "weights=tf32 is not allowed; use fp32, fp16, bf16"),
@@ -179,7 +179,7 @@ def test_text_may_use_powers_of_two_and_spaces():
         ("fp32,master_weights=1", "'1' is neither true nor false"),
         ("fp32,update=kahan", "update=kahan needs 16-bit weights without master weights"),
         ("bf16-master,update=stochastic", "update=stochastic needs 16-bit weights without master weights"),
-        ("bf16,update=truncate", "update='truncate' is not allowed; use nearest, stochastic, kahan, per_op"),
+        ("bf16,update=truncate", "update='truncate' is not allowed; use nearest_even, stochastic, kahan, per_op"),
         ("amp-fp16,scaler=static,growth_interval=5", "growth_interval=5 has no effect with scaler=static"),
     ],
 )
@@ -188,10 +188,30 @@ def test_a_wrong_word_names_itself_and_the_allowed_ones(text, message):
         Recipe.parse(text)
 
 
-@pytest.mark.parametrize("arguments", [{"weights": "fp16"}, {"compute": None}, {"weights": 16}])
-def test_a_format_must_be_a_format(arguments):
-    with pytest.raises(TypeError, match="must be a Format such as mixlab.FP16"):
+@pytest.mark.parametrize("arguments", [{"compute": None}, {"weights": 16}])
+def test_a_format_must_be_a_format_or_its_name(arguments):
+    with pytest.raises(TypeError, match=f"{next(iter(arguments))}: a format must be a Format or its name"):
         Recipe(**arguments)
+
+
+def test_formats_may_be_given_by_name():
+    assert Recipe("bf16", "bf16", gradients="bf16", exp_avg="dynamic8").gradients is BF16
+    with pytest.raises(ValueError, match="weights: unknown format 'fp17'"):
+        Recipe(weights="fp17")
+
+
+def test_equal_recipes_print_the_same_whatever_their_formats_are_called():
+    by_fields = Recipe.parse("amp-fp16,compute=e8m7,gradients=e8m7,exp_avg=e4m3fn,exp_avg_sq=e5m2")
+    assert by_fields == Recipe(compute=BF16, gradients=BF16, exp_avg=E4M3FN, exp_avg_sq=E5M2, scaler="dynamic")
+    assert "e8m7" not in str(by_fields)
+    assert by_fields.compute is BF16
+
+
+def test_text_says_nearest_for_nearest_even():
+    recipe = Recipe.parse("bf16,update=nearest")
+    assert recipe.update == "nearest_even"
+    assert recipe == Recipe.parse("bf16,update=nearest_even")
+    assert str(recipe) == "bf16,update=nearest"
 
 
 def test_parse_takes_only_text():

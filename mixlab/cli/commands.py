@@ -196,7 +196,8 @@ def explain_number(
 ) -> None:
     """Tell step by step what a number becomes in a format, and why."""
     try:
-        explanation = explain(value, fmt, overflow=cast("Overflow | None", overflow))
+        parsed = Format.parse(fmt)
+        explanation = explain(value, parsed, overflow=cast("Overflow", overflow or parsed.usual_overflow))
     except ANSWERED as error:
         fail(words(error), 2)
     if as_json:

@@ -149,7 +149,7 @@ def cast_trace(
             f"cast_trace: {scripted}, whose ops cannot be seen; give it the module as it was before torch.jit"
         )
     require_values(model, "cast_trace")
-    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    compute = Format.of(compute)
     if compute not in (FP16, BF16):
         raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
     if device is None:
@@ -162,7 +162,7 @@ def cast_trace(
         _module_names(model, calls.modules),
         torch.enable_grad(),
         arithmetic(device, compute),
-        autocast(compute, device),
+        autocast(device, compute),
         ran,
         calls,
     ):

@@ -3,7 +3,7 @@
 Two contexts, because they end at different places of a training step:
 
     with arithmetic(device, FP16):              # forward and backward
-        with autocast(FP16, device):            # forward
+        with autocast(device, FP16):            # forward
             loss = criterion(model(inputs), targets)
         scaler.scale(loss).backward()
 
@@ -34,7 +34,7 @@ from mixlab.process import OFF, ON, TF32_SWITCHES
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
-def autocast(compute: Format | str, device: torch.device | str) -> AbstractContextManager[object]:
+def autocast(device: torch.device | str, compute: Format | str) -> AbstractContextManager[object]:
     """The context of a forward pass with float32 weights and 16-bit compute: CUDA's rules, whatever the device.
 
     Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
@@ -42,13 +42,13 @@ def autocast(compute: Format | str, device: torch.device | str) -> AbstractConte
     bits.
 
     Args:
-        compute: fp16 or bf16, or its name; fp32 and tf32 switch autocast off.
         device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
+        compute: fp16 or bf16, or its name; fp32 and tf32 switch autocast off.
 
     Raises:
         ValueError: Another format.
     """
-    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    compute = Format.of(compute)
     if compute in (FP32, TF32):
         return nullcontext()
     if compute not in (FP16, BF16):
@@ -66,7 +66,7 @@ def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> Abst
     With compute="tf32", float32 matrices are multiplied in tf32; with any other, in float32. On CUDA that is all this
     does, by torch's own switches for products and for convolutions; other devices it leaves alone.
     """
-    compute = Format.parse(compute) if isinstance(compute, str) else compute
+    compute = Format.of(compute)
     device_type = torch.device(device).type
     if device_type == "cuda":
         return TF32_SWITCHES.held(ON if compute == TF32 else OFF)

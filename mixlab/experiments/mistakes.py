@@ -295,7 +295,7 @@ def _amp_backward(model: nn.Module, batch: Batch, scaler: DynamicScaler, *, part
     """Forward and backward in fp16 as a GPU computes; the loss is that of one of `parts` micro-batches."""
     inputs, targets = batch
     with emulation.arithmetic("cpu"):
-        with emulation.autocast("fp16", "cpu"):
+        with emulation.autocast("cpu", "fp16"):
             loss = F.cross_entropy(model(inputs), targets) / parts
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 

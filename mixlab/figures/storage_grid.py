@@ -22,7 +22,7 @@ from mixlab.reports import GREY
 # loss is a difference to be seen. What is not worse than fp32 is as good as pale.
 _SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
 _WORST = 10.0  # the ratio at the dark end
-_ROUNDINGS: tuple[StateRounding, ...] = ("nearest", "stochastic")
+_ROUNDINGS: tuple[StateRounding, ...] = ("nearest_even", "stochastic")
 _WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
 
 
@@ -92,7 +92,7 @@ def weight_map(record: Record) -> go.Figure:
 
 def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -> Setting:
     rounded = {m, v} != {FP32}
-    recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding=rounding if rounded else "nearest")
+    recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding=rounding if rounded else "nearest_even")
     return Setting(recipe, spike=spike)
 
 

@@ -7,8 +7,18 @@ import math
 import torch
 from torch import Tensor
 
+from mixlab.arguments import require_whole
 from mixlab.formats.format import Format, as_float
-from mixlab.formats.rounding import Overflow, Rounding, checked, limits_for, plan_for, round_to, rounded_values
+from mixlab.formats.rounding import (
+    Overflow,
+    Rounding,
+    checked,
+    draw_bits,
+    limits_for,
+    plan_for,
+    round_to,
+    rounded_values,
+)
 
 
 def accumulate(
@@ -16,6 +26,7 @@ def accumulate(
     count: int,
     fmt: Format | str,
     *,
+    overflow: Overflow,
     rounding: Rounding = "nearest_even",
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -23,9 +34,13 @@ def accumulate(
 
     The value itself is rounded to nearest first, as it is stored. Additions are made in float64: to nearest, the result
     is that of one correct rounding for formats of up to 25 mantissa bits (Figueroa, When is double rounding
-    innocuous?, 1995). A sum out of range becomes inf, or stops at the largest value of a format without infinity.
+    innocuous?, 1995).
 
     Args:
+        value: A finite number.
+        count: How many additions, at least 1.
+        fmt: The format, or its name.
+        overflow: As in `round_to`, for a value or a sum out of range.
         rounding, generator: As in `round_to`.
 
     Returns:
@@ -34,7 +49,7 @@ def accumulate(
     Raises:
         TypeError, ValueError: As `round_to`; the value is not finite, or `count` not a positive whole number.
 
-    >>> accumulate(0.001, 10_000, "fp16")[-1]  # the sum stops at 4: there, neighbours are 0.004 apart
+    >>> accumulate(0.001, 10_000, "fp16", overflow="inf")[-1]  # the sum stops at 4: there, neighbours are 0.004 apart
     tensor(4., dtype=torch.float64)
     """
     if (
@@ -43,22 +58,18 @@ def accumulate(
         or not math.isfinite(as_float(value, "accumulate"))
     ):
         raise ValueError(f"accumulate: value must be a finite number, got {value!r}")
-    if type(count) is not int or count < 1:
-        raise ValueError(f"accumulate: count must be a whole number from 1, got {count!r}")
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
-    overflow: Overflow = "inf" if isinstance(fmt, Format) and fmt.has_inf else "saturate"
+    require_whole("accumulate: count", count, 1)
+    fmt = Format.of(fmt)
     step = round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow)
-    total, fmt = checked(torch.zeros_like(step), fmt, overflow=overflow, rounding=rounding, out=None)
+    total, _ = checked(torch.zeros_like(step), fmt, overflow=overflow, rounding=rounding, out=None)
     plan = plan_for(fmt, rounding, total.dtype)
     limits = limits_for(fmt, plan.carrier, overflow)
-    bits: Tensor | list[None] = [None] * count
-    if rounding == "stochastic":
-        bits = torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, generator=generator)
     sums = torch.empty(count, dtype=torch.float64)
+    bits = draw_bits(sums, generator) if rounding == "stochastic" else None
     for i in range(count):
-        before, total = total, rounded_values(total + step, plan, limits, bits[i])
+        before, total = total, rounded_values(total + step, plan, limits, None if bits is None else bits[i])
         sums[i] = total
-        if rounding != "stochastic" and total == before:  # and so after every further addition
+        if bits is None and total == before:  # and so after every further addition
             sums[i:] = total
             break
     return sums

@@ -47,32 +47,29 @@ class Explanation:
         return "\n".join(_sentences(self))
 
 
-def explain(value: float, fmt: Format | str, *, overflow: Overflow | None = None) -> Explanation:
+def explain(value: float, fmt: Format | str, *, overflow: Overflow) -> Explanation:
     """Returns why `value` becomes what it becomes in `fmt`, rounded to nearest, ties to even.
 
     Args:
         value: A number; also inf or NaN.
         fmt: The format, or its name.
-        overflow: As in `round_to`; None for what hardware most often does: "inf" where the format has it, else
-            "saturate".
+        overflow: As in `round_to`; `fmt.usual_overflow` is what hardware most often does.
 
     Raises:
         TypeError, ValueError: As `round_to`; `value` is no number.
 
-    >>> print(explain(957, "e4m3b4"))
+    >>> print(explain(957, "e4m3b4", overflow="saturate"))
     957 in e4m3b4 (1 sign, 4 exponent, 3 mantissa bits, bias 4):
     1. Binade: 2^9 <= 957 < 2^10, where neighbours are 2^(9-3) = 64 apart.
     2. Neighbours: 896 and 960.
     3. Nearest: 957 is 3 from 960 and 61 from 896, so it becomes 960.
     4. Stored: 0 1101 111, that is 1.875 x 2^9. Relative error 0.31 %.
     """
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    fmt = Format.of(fmt)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"explain: value must be a number, got {value!r}")
     value = as_float(value, "explain")
-    if isinstance(fmt, Format) and overflow is None:
-        overflow = "inf" if fmt.has_inf else "saturate"
-    rounded = float(round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow or "saturate"))
+    rounded = float(round_to(torch.tensor(value, dtype=torch.float64), fmt, overflow=overflow))
     representable = not math.isnan(rounded) or fmt.has_nan
     return Explanation(
         value=value,

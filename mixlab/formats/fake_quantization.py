@@ -18,6 +18,7 @@ def fake_quantize(
     forward: Format | str | None,
     backward: Format | str | None,
     overflow: Overflow,
+    backward_overflow: Overflow | None = None,
     rounding: Rounding = "nearest_even",
     generator: torch.Generator | None = None,
     stop_clipped: bool = False,
@@ -30,16 +31,23 @@ def fake_quantize(
 
     Args:
         x: float64, float32, float16 or bfloat16, of any shape. A 16-bit `x` is rounded from what it holds.
-        forward, backward: Formats or their names; None leaves values or gradients as they are.
-        overflow: As in `round_to`, for both ways. "inf" becomes "saturate" in a format without infinity, as in the
-            usual pair of e4m3fn forward and e5m2 backward.
+        forward: The format of the values, or its name; None leaves them as they are.
+        backward: The format of the gradients, or its name; None leaves them as they are.
+        overflow: As in `round_to`, for values out of range.
+        backward_overflow: As in `round_to`, for gradients out of range; None means as `overflow`. The usual pair of
+            e4m3fn forward, which has no infinity, and e5m2 backward may take "saturate" and "inf".
         rounding: As in `round_to`, for both ways.
         generator: As in `round_to`, for both ways: the backward pass draws from it too, when it runs.
-        stop_clipped: True stops the gradient of elements that lie beyond the largest value of `forward`, which no
-            longer move the result (Choi et al., PACT, 2018, section 3). It is 0 there, whatever comes from behind.
+        stop_clipped: True stops the gradient of elements beyond the largest value of `forward`, which no longer move
+            the result (Choi et al., PACT, 2018, section 3). It is 0 there, even where the incoming gradient is inf or
+            NaN.
+
+    Returns:
+        A new tensor of values of `forward`, of `x`'s shape and dtype.
 
     Raises:
-        TypeError, ValueError: As `round_to`; `stop_clipped` without `forward`.
+        TypeError: If `x` is no tensor of these dtypes, a format is none, or `generator` is no generator.
+        ValueError: If `round_to` would refuse the rules, for either way, or `stop_clipped` comes without `forward`.
 
     >>> x = torch.tensor([1.06, 700.0], requires_grad=True)
     >>> y = fake_quantize(x, forward="e4m3fn", backward="e5m2", overflow="saturate", stop_clipped=True)
@@ -47,29 +55,28 @@ def fake_quantize(
     >>> y.detach(), x.grad  # 1.1 rounds to 1 in e5m2
     (tensor([  1., 448.]), tensor([1., 0.]))
     """
-    formats = [Format.parse(fmt) if isinstance(fmt, str) else fmt for fmt in (forward, backward)]
-    if stop_clipped and formats[0] is None:
+    backward_overflow = overflow if backward_overflow is None else backward_overflow
+    there = None if forward is None else Format.of(forward)
+    back = None if backward is None else Format.of(backward)
+    if stop_clipped and there is None:
         raise ValueError("fake_quantize: stop_clipped needs a forward format, whose largest value it stops at")
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"fake_quantize: generator must be a torch.Generator or None, got {generator!r}")
-    for fmt in formats:  # refuses now what would fail in the backward pass
+    for fmt, rule in ((there, overflow), (back, backward_overflow)):  # refuses now what would fail in backward
         if fmt is not None:
-            checked(x.detach(), fmt, overflow=_rule(fmt, overflow), rounding=rounding, out=None)
-    result: Tensor = _FakeQuantize.apply(x, *formats, overflow, rounding, generator, stop_clipped)  # type: ignore[no-untyped-call]
+            checked(x.detach(), fmt, overflow=rule, rounding=rounding, out=None)
+    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+        x, there, overflow, back, backward_overflow, rounding, generator, stop_clipped
+    )
     return result
-
-
-def _rule(fmt: Format, overflow: Overflow) -> Overflow:
-    return "saturate" if overflow == "inf" and isinstance(fmt, Format) and not fmt.has_inf else overflow
 
 
 def _rounded(
     x: Tensor, fmt: Format, overflow: Overflow, rounding: Rounding, generator: torch.Generator | None
 ) -> Tensor:
-    rule = _rule(fmt, overflow)
-    if rule == "saturate" and x.dtype is torch.float16 and fmt.max > FP16.max:
+    if overflow == "saturate" and x.dtype is torch.float16 and fmt.max > FP16.max:
         x = x.clamp(-_largest_in_fp16(fmt), _largest_in_fp16(fmt))  # 65504 rounds to 65536 in bf16
-    return round_to(x, fmt, overflow=rule, rounding=rounding, generator=generator).to(x.dtype)
+    return round_to(x, fmt, overflow=overflow, rounding=rounding, generator=generator).to(x.dtype)
 
 
 def _largest_in_fp16(fmt: Format) -> float:
@@ -82,8 +89,9 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(
         x: Tensor,
         forward: Format | None,
-        _backward: Format | None,
         overflow: Overflow,
+        _backward: Format | None,
+        _backward_overflow: Overflow,
         rounding: Rounding,
         generator: torch.Generator | None,
         _stop_clipped: bool,
@@ -92,19 +100,21 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004  torch names them
-        x, forward, ctx.backward_format, *ctx.rules, ctx.stop_clipped = inputs
+        x, forward, _, ctx.backward_format, ctx.overflow, ctx.rounding, ctx.generator, ctx.stop_clipped = inputs
         if ctx.stop_clipped:
             ctx.save_for_backward(x.abs() <= forward.max)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rounded = gradient
-        if ctx.backward_format is not None:
-            rounded = _FakeQuantize.apply(gradient, ctx.backward_format, None, *ctx.rules, False)  # type: ignore[no-untyped-call]
+        if ctx.backward_format is not None:  # by this function, so that a double backward goes straight through
+            rounded = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+                gradient, ctx.backward_format, ctx.overflow, None, ctx.overflow, ctx.rounding, ctx.generator, False
+            )
         if ctx.stop_clipped:
             (inside,) = ctx.saved_tensors
             rounded = torch.where(inside, rounded, 0.0)
-        return rounded, None, None, None, None, None, None
+        return rounded, None, None, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *rules: Any) -> tuple[Tensor, int | None]:  # noqa: ARG004

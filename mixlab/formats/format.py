@@ -69,7 +69,7 @@ class Format:
     Code(bits=48640, sign=1, exponent_field=15, mantissa_field=512, value=-1.5, kind='normal')
     """
 
-    name: str
+    name: str = field(compare=False)
     exponent_bits: int
     mantissa_bits: int
     specials: Specials = "ieee"
@@ -150,6 +150,11 @@ class Format:
         return self.specials != "finite"
 
     @property
+    def usual_overflow(self) -> Literal["inf", "saturate"]:
+        """What a cast in hardware most often makes of a value out of range: inf, or without infinities `max`."""
+        return "inf" if self.has_inf else "saturate"
+
+    @property
     def has_negative_zero(self) -> bool:
         return self.specials in ("ieee", "fn", "finite")
 
@@ -203,7 +208,7 @@ class Format:
     @property
     def dtype(self) -> torch.dtype | None:
         """The torch dtype that stores exactly this format, or None."""
-        return _DTYPES.get(self.name)
+        return _DTYPES.get(self)
 
     def decode(self, code: int) -> Code:
         """Returns the meaning of a code, 0 to 2^bits - 1.
@@ -397,19 +402,19 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-_DTYPES = {
-    "fp64": torch.float64,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "e5m2": torch.float8_e5m2,
-    "e5m2fnuz": torch.float8_e5m2fnuz,
-    "e4m3fn": torch.float8_e4m3fn,
-    "e4m3fnuz": torch.float8_e4m3fnuz,
-    "e8m0fnu": torch.float8_e8m0fnu,
+_DTYPES: dict[Format, torch.dtype] = {
+    FP64: torch.float64,
+    FP32: torch.float32,
+    FP16: torch.float16,
+    BF16: torch.bfloat16,
+    E5M2: torch.float8_e5m2,
+    E5M2FNUZ: torch.float8_e5m2fnuz,
+    E4M3FN: torch.float8_e4m3fn,
+    E4M3FNUZ: torch.float8_e4m3fnuz,
+    E8M0FNU: torch.float8_e8m0fnu,
 }
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """Returns the field's name of a torch dtype, such as "bf16"; that of torch where there is no such format."""
-    return next((name for name, own in _DTYPES.items() if own is dtype), str(dtype).removeprefix("torch."))
+    return next((fmt.name for fmt, own in _DTYPES.items() if own is dtype), str(dtype).removeprefix("torch."))

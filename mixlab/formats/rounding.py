@@ -88,7 +88,7 @@ def checked(
     x: Tensor, fmt: Format | str, *, overflow: Overflow, rounding: Rounding, out: Tensor | None
 ) -> tuple[Tensor, Format]:
     """Returns `x` in the dtype to round in and the format; raises what `round_to` says."""
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
+    fmt = Format.of(fmt)
     _require_input(x, fmt)
     _require_rules(fmt, overflow, rounding)
     x = x if x.dtype is torch.float64 else x.to(torch.float32)
@@ -372,9 +372,7 @@ def _multiplied(h: Tensor) -> Tensor:
     return (h ^ ((h >> 13) & 0x7FFFF)) * -0x3D4D51CB  # 0xC2B2AE35 as int32
 
 
-def _require_input(x: object, fmt: object) -> None:
-    if not isinstance(fmt, Format):
-        raise TypeError(f"round_to: fmt must be a Format or its name, got {fmt!r}")
+def _require_input(x: object, fmt: Format) -> None:
     if not fmt.signed:
         raise ValueError(f"round_to: {fmt} is a scale, without sign and zero; round to one of the other formats")
     dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -85,7 +85,7 @@ def measure_emulation(
     device, date = usable_device(device), now()
     parsed = [Format.parse(name) for name in formats]
     for fmt in parsed:
-        emulation.autocast(fmt, "cpu")  # refuses what is no format of autocast
+        emulation.autocast("cpu", fmt)  # refuses what is no format of autocast
         if fmt.bits > 16:
             raise ValueError(f"measure_emulation: formats must be fp16 or bf16, got {fmt}")
     series: list[Series] = []
@@ -135,7 +135,7 @@ def _results(op: Op, fmt: Format, device: torch.device | None, seed: int) -> tup
     module = module.to(place)
     assert fmt.dtype is not None
     leaves = [x.to(fmt.dtype).to(place).requires_grad_() for x in inputs]
-    autocast = emulation.autocast(fmt, "cpu") if device is None else torch.autocast(place.type, dtype=fmt.dtype)
+    autocast = emulation.autocast("cpu", fmt) if device is None else torch.autocast(place.type, dtype=fmt.dtype)
     with emulation.arithmetic("cpu") if device is None else nullcontext():
         with autocast:
             output = module(*leaves)

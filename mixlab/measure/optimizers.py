@@ -29,7 +29,7 @@ RECIPES: tuple[str, ...] = (
     *(
         str(Recipe(BF16, BF16, gradients=BF16, exp_avg=s, exp_avg_sq=s, **way))
         for s in (FP32, BF16)
-        for way in ({"update": "nearest"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
+        for way in ({"update": "nearest_even"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
     ),
 )
 _PEER = "torch fused"  # every case's yardstick

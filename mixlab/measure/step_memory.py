@@ -149,7 +149,7 @@ class _Training:
         """Takes a step, says where its phases begin, and counts tensors."""
         begin("forward")
         with self._arithmetic():
-            with emulation.autocast(self.compute, self.device):
+            with emulation.autocast(self.device, self.compute):
                 loss = self.loss(self.model(self.inputs), self.targets)
             begin("backward")
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -168,7 +168,7 @@ class _Step:
     def _forward(self) -> list[Tensor]:
         """Returns the loss in a list, out of which `_backward` takes it, so that no other name holds it."""
         self.log.begin("forward")
-        with emulation.autocast(self.compute, "cpu"):
+        with emulation.autocast("cpu", self.compute):
             return [self.loss(self.model(self.inputs), self.targets)]
 
     def _backward(self, loss: list[Tensor], accumulation: int) -> None:

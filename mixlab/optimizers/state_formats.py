@@ -21,7 +21,7 @@ from mixlab.formats import E4M3FN, E5M2, FP16, dtype_name, round_to
 from mixlab.formats.rounding import bf16_at_random
 
 StateDtype = torch.dtype | Literal["dynamic8"]
-StateRounding = Literal["nearest", "stochastic"]
+StateRounding = Literal["nearest_even", "stochastic"]
 
 STATE_DTYPES: tuple[StateDtype, ...] = (
     torch.float32,
@@ -40,7 +40,7 @@ class CastState:
     """A state cast to a dtype: float32, bfloat16 or float16, where what is out of range becomes infinite."""
 
     dtype: torch.dtype
-    rounding: StateRounding = "nearest"
+    rounding: StateRounding = "nearest_even"
     block_size: int = 1
     scaled = False
 
@@ -83,7 +83,7 @@ class ScaledState:
     """
 
     dtype: torch.dtype
-    rounding: StateRounding = "nearest"
+    rounding: StateRounding = "nearest_even"
     block_size: int = 256
     scaled = True
 
@@ -130,7 +130,7 @@ class DynamicState:
     """
 
     signed: bool
-    rounding: StateRounding = "nearest"
+    rounding: StateRounding = "nearest_even"
     block_size: int = 256
     dtype = torch.uint8
     scaled = True
@@ -181,21 +181,21 @@ StateFormat = CastState | ScaledState | DynamicState
 
 
 def state_format(
-    dtype: StateDtype, *, signed: bool, rounding: StateRounding = "nearest", block_size: int = 256
+    dtype: StateDtype, *, signed: bool, rounding: StateRounding = "nearest_even", block_size: int = 256
 ) -> StateFormat:
     """Returns how to keep a state.
 
     Args:
         dtype: One of `STATE_DTYPES`; those of 8 bits are scaled block by block.
         signed: Whether the state has negative values.
-        rounding: "nearest", ties to even; or "stochastic", right on average. float32 is never rounded.
+        rounding: "nearest_even", ties to even; or "stochastic", right on average. float32 is never rounded.
         block_size: Neighbours in memory that share a scale.
     """
     if not isinstance(dtype, torch.dtype):
         return DynamicState(signed, rounding, block_size)
     if dtype in _EIGHT_BIT:
         return ScaledState(dtype, rounding, block_size)
-    return CastState(dtype, "nearest" if dtype is torch.float32 else rounding)
+    return CastState(dtype, "nearest_even" if dtype is torch.float32 else rounding)
 
 
 @cache

@@ -22,7 +22,7 @@ from mixlab.formats.rounding import draw_bits, hashed_bits
 from mixlab.optimizers.rules import AdamNumbers, AdamRule, Moments, SGDNumbers, SGDRule
 from mixlab.optimizers.state_formats import StateFormat, at_random
 
-WeightUpdate = Literal["nearest", "stochastic", "kahan"]
+WeightUpdate = Literal["nearest_even", "stochastic", "kahan"]
 Tables = Sequence[Sequence[Tensor]]  # of each state
 
 _FORMATS = {torch.float16: FP16, torch.bfloat16: BF16}

@@ -21,11 +21,12 @@ class Storage:
             float32 scale for each block, float8_e4m3fn, float8_e5m2 or "dynamic8".
         exp_avg_sq_dtype: Of Adam's second moment; "dynamic8" is without sign there.
         master_weights: Keep a float32 copy of 16-bit parameters, update it, and round it to the parameters.
-        update: How a new weight is rounded to a 16-bit parameter without master weights. "nearest". "stochastic": up or
-            down at random, in proportion to the distances, so that it is right on average (Gupta et al., Deep Learning
-            with Limited Numerical Precision, 2015, section 3). "kahan": to nearest, with what was lost kept in a second
-            number of the parameter's dtype (Zamirai et al., Revisiting BFloat16 Training, 2020, section 3.2).
-        state_rounding: How both moments are rounded to their dtypes: "nearest" or "stochastic".
+        update: How a new weight is rounded to a 16-bit parameter without master weights. "nearest_even": to nearest,
+            ties to even. "stochastic": up or down at random, in proportion to the distances, so that it is right on
+            average (Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3). "kahan": to
+            nearest, with what was lost kept in a second number of the parameter's dtype (Zamirai et al., Revisiting
+            BFloat16 Training, 2020, section 3.2).
+        state_rounding: How both moments are rounded to their dtypes: "nearest_even" or "stochastic".
         block_size: How many neighbours in memory share a scale, in the 8-bit dtypes (Dettmers et al., 8-bit Optimizers
             via Block-wise Quantization, 2022, section 2.1).
 
@@ -36,8 +37,8 @@ class Storage:
     exp_avg_dtype: StateDtype = torch.float32
     exp_avg_sq_dtype: StateDtype = torch.float32
     master_weights: bool = False
-    update: WeightUpdate = "nearest"
-    state_rounding: StateRounding = "nearest"
+    update: WeightUpdate = "nearest_even"
+    state_rounding: StateRounding = "nearest_even"
     block_size: int = 256
 
     def __post_init__(self) -> None:
@@ -46,15 +47,19 @@ class Storage:
                 allowed = ", ".join(map(str, STATE_DTYPES))
                 raise ValueError(f"Storage: {name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.state_rounding not in get_args(StateRounding):
-            raise ValueError(f"Storage: state_rounding must be one of nearest, stochastic, got {self.state_rounding!r}")
+            raise ValueError(
+                f"Storage: state_rounding must be one of nearest_even, stochastic, got {self.state_rounding!r}"
+            )
         if type(self.block_size) is not int or self.block_size < 1:
             raise ValueError(f"Storage: block_size must be a whole number from 1 up, got {self.block_size!r}")
         if type(self.master_weights) is not bool:
             raise ValueError(f"Storage: master_weights must be True or False, got {self.master_weights!r}")
         if self.update not in get_args(WeightUpdate):
-            raise ValueError(f"Storage: update must be one of nearest, stochastic, kahan, got {self.update!r}")
-        if self.master_weights and self.update != "nearest":
-            raise ValueError(f"Storage: update={self.update} has no effect with master weights; use update='nearest'")
+            raise ValueError(f"Storage: update must be one of nearest_even, stochastic, kahan, got {self.update!r}")
+        if self.master_weights and self.update != "nearest_even":
+            raise ValueError(
+                f"Storage: update={self.update} has no effect with master weights; use update='nearest_even'"
+            )
 
     @cached_property
     def exp_avg(self) -> StateFormat:

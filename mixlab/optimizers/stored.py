@@ -130,7 +130,7 @@ class StoredOptimizer(Optimizer):
         return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
 
     def _plan(self, parameter: Tensor, group: dict[str, Any]) -> StepPlan:
-        update: WeightUpdate = "nearest" if parameter.dtype is torch.float32 else self.storage.update
+        update: WeightUpdate = "nearest_even" if parameter.dtype is torch.float32 else self.storage.update
         return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
 
     def _prepare(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:

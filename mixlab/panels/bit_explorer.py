@@ -155,7 +155,7 @@ class BitExplorer(anywidget.AnyWidget):
             "of": f"{self._fmt} {self.bits}",
             "asked": number_text(self._asked),
             "status": self.status,
-            "rows": [table_row(explain(self._asked, fmt)) for fmt in self._formats.values() if fmt.signed],
+            "rows": [table_row(_explained(self._asked, fmt)) for fmt in self._formats.values() if fmt.signed],
         }
 
     def _show(self, error: Exception | None) -> None:
@@ -213,7 +213,7 @@ def status_line(asked: float, fmt: Format, code: int) -> str:
         return f"In {fmt}, {fields} is {value}; the largest finite value is {number_text(fmt.max)}.{came}"
     says = f"In {fmt}, {fields} is {value}" + (f", a {meaning.kind} value" if meaning.kind != "zero" else "")
     if asked != meaning.value and fmt.signed:
-        says += f"; {asked_text} was rounded to it: {_error_text(explain(asked, fmt))}"
+        says += f"; {asked_text} was rounded to it: {_error_text(_explained(asked, fmt))}"
     return f"{says}. {_neighbours_text(meaning.value, fmt)}"
 
 
@@ -264,13 +264,17 @@ def _fields(code: int, fmt: Format) -> tuple[str, str, str]:
 
 
 def _parsed(fmt: object) -> Format:
-    return fmt if isinstance(fmt, Format) else Format.parse(fmt)  # type: ignore[arg-type]  # it says what it takes
+    return Format.of(fmt)  # type: ignore[arg-type]  # it says what it takes
+
+
+def _explained(value: float, fmt: Format) -> Explanation:
+    return explain(value, fmt, overflow=fmt.usual_overflow)
 
 
 def _nearest_code(value: float, fmt: Format) -> int:
     if not fmt.signed:
         return fmt.encode(value)
-    result = explain(value, fmt).result
+    result = _explained(value, fmt).result
     if result is None:
         raise ValueError(f"BitExplorer: {fmt} has no NaN")
     return result.bits

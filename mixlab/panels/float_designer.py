@@ -8,7 +8,7 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from mixlab.formats import Format, Overflow, RoundingStats, Specials, round_with_stats
+from mixlab.formats import Format, RoundingStats, Specials, round_with_stats
 from mixlab.panels.errors import ErrorBox
 from mixlab.probes import Histogram
 from mixlab.reports import limits_line, loss_line, magnitudes_svg
@@ -115,8 +115,7 @@ class FloatDesigner(widgets.VBox):  # type: ignore[misc]
         widths = self._exponent[0].value, self._mantissa[0].value
         suffix = {"ieee": "", "fn": "fn", "finite": " finite"}[self.specials]
         fmt = Format(f"e{widths[0]}m{widths[1]}{suffix}", *widths, self.specials)
-        overflow: Overflow = "inf" if fmt.has_inf else "saturate"
-        _, self._stats = round_with_stats(self._weights, fmt, overflow=overflow, out=self._rounded)
+        _, self._stats = round_with_stats(self._weights, fmt, overflow=fmt.usual_overflow, out=self._rounded)
         self._format = fmt
         limits, loss = limits_line(fmt), loss_line(self._stats)
         self._words.value = (

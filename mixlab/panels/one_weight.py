@@ -78,7 +78,7 @@ def _words(lr: float, exact: Trajectory, stored: Trajectory) -> str:
 def _theory(stored: Trajectory) -> list[str]:
     """Says what follows from the formats alone."""
     recipe, said = stored.recipe, []
-    if recipe.weights != FP32 and recipe.update in ("nearest", "per_op") and not recipe.master_weights:
+    if recipe.weights != FP32 and recipe.update in ("nearest_even", "per_op") and not recipe.master_weights:
         least = smallest_effective_lr(recipe.weights, stored.weight[0])
         said.append(f"Half the gap to its next {recipe.weights} value is {least:.3g}: smaller updates are lost.")
     v = recipe.exp_avg_sq

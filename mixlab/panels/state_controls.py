@@ -14,20 +14,20 @@ from mixlab.panels.errors import ErrorBox
 from mixlab.recipes import STATES, Recipe, StateName
 
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-_ROUNDINGS = ("nearest", "stochastic")
+_ROUNDINGS = (("nearest", "nearest_even"), ("stochastic", "stochastic"))
 _LABELS = {"description_width": "10em"}
 _WIDE = {"width": "24em"}  # two columns of these fit a page of 800 pixels
 
 # How weights are kept: what the recipe then says, gradients in the weights' format.
 _WEIGHTS: dict[str, dict[str, Any]] = {
-    "fp32": {"weights": FP32, "gradients": FP32, "master_weights": False, "update": "nearest"},
+    "fp32": {"weights": FP32, "gradients": FP32, "master_weights": False, "update": "nearest_even"},
     **{
         label: {"weights": BF16, "compute": BF16, "gradients": BF16, **changes}
         for label, changes in {
-            "bf16, rounded to nearest": {"master_weights": False, "update": "nearest"},
+            "bf16, rounded to nearest": {"master_weights": False, "update": "nearest_even"},
             "bf16, rounded stochastically": {"master_weights": False, "update": "stochastic"},
             "bf16, Kahan sum": {"master_weights": False, "update": "kahan"},
-            "bf16, fp32 master weights": {"master_weights": True, "update": "nearest"},
+            "bf16, fp32 master weights": {"master_weights": True, "update": "nearest_even"},
         }.items()
     },
 }
@@ -118,9 +118,9 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
         recipe = self._recipe
         changes: dict[str, Any] = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
         if {exp_avg, exp_avg_sq} == {FP32}:
-            changes["state_rounding"] = "nearest"
+            changes["state_rounding"] = "nearest_even"
         if recipe.update == "per_op":  # of which the states are part
-            changes["update"] = "nearest"
+            changes["update"] = "nearest_even"
         if not any(state in STATES[3:] for state in (exp_avg, exp_avg_sq)):
             changes["block_size"] = 256
         return replace(recipe, **changes)

@@ -226,7 +226,7 @@ class Trainer:
         compute = self.recipe.compute if self.recipe.autocast else FP32
         if self.native and self.recipe.autocast:
             return torch.autocast(self.device.type, dtype=compute.dtype)
-        return emulation.autocast(compute, self.device)
+        return emulation.autocast(self.device, compute)
 
     def _arithmetic(self, compute: Format) -> AbstractContextManager[object]:
         if self.native and self.device.type == "cpu":

@@ -50,7 +50,7 @@ COMPUTE_CALLS = {
 @pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
 @pytest.mark.parametrize("name", COMPUTE_CALLS)
 def test_float32_operands_of_16_bit_ops_give_16_bit_results(name, fmt):
-    with arithmetic("cpu"), autocast(fmt, "cpu"):
+    with arithmetic("cpu"), autocast("cpu", fmt):
         assert COMPUTE_CALLS[name]().dtype is fmt.dtype
 
 
@@ -87,7 +87,7 @@ FLOAT32_CALLS = {
 @pytest.mark.parametrize("name", FLOAT32_CALLS)
 def test_16_bit_operands_of_float32_ops_are_computed_in_float32(name, dtype):
     x = torch.randn(4, 4).to(dtype)
-    with autocast(FP16 if dtype is torch.float16 else BF16, "cpu"):
+    with autocast("cpu", FP16 if dtype is torch.float16 else BF16):
         ours = FLOAT32_CALLS[name](x)
     expected = FLOAT32_CALLS[name](x.float())
     assert ours.dtype is torch.float32
@@ -98,7 +98,7 @@ def test_16_bit_operands_of_float32_ops_are_computed_in_float32(name, dtype):
 def test_cross_entropy_rounds_logarithms_to_16_bits_as_on_cuda(dtype):
     logits = (3 * torch.randn(64, 10)).to(dtype).requires_grad_()
     targets = torch.randint(10, (64,))
-    with arithmetic("cpu"), autocast(FP16 if dtype is torch.float16 else BF16, "cpu"):
+    with arithmetic("cpu"), autocast("cpu", FP16 if dtype is torch.float16 else BF16):
         ours = F.cross_entropy(logits, targets)
     ours.backward()
     exact = logits.detach().float()
@@ -142,7 +142,7 @@ def test_softmax_in_16_bits_is_rounded_once(dtype):
 
 def test_the_other_ops_follow_their_inputs():
     x = torch.randn(4, 4).half()
-    with autocast(FP16, "cpu"):
+    with autocast("cpu", FP16):
         for call in (F.relu, F.gelu, torch.tanh, lambda x: x + x, lambda x: x * 2, lambda x: F.max_pool1d(x, 2)):
             assert call(x).dtype is torch.float16
             assert call(x.float()).dtype is torch.float32
@@ -154,12 +154,12 @@ def test_the_other_ops_follow_their_inputs():
 
 
 def test_binary_cross_entropy_raises_as_on_cuda():
-    with autocast(FP16, "cpu"), pytest.raises(RuntimeError, match="use binary_cross_entropy_with_logits"):
+    with autocast("cpu", FP16), pytest.raises(RuntimeError, match="use binary_cross_entropy_with_logits"):
         F.binary_cross_entropy(torch.rand(3), torch.ones(3))
 
 
 def test_a_nested_switch_off_is_honoured():
-    with autocast(FP16, "cpu"), torch.autocast("cpu", enabled=False):
+    with autocast("cpu", FP16), torch.autocast("cpu", enabled=False):
         assert F.softmax(X.half(), -1).dtype is torch.float16
         assert (X @ W).dtype is torch.float32
 
@@ -221,7 +221,7 @@ def test_autocast_is_the_rounding_of_operands_and_results():
     """The whole of AMP on one layer: cast in, product in float32, round the result; the same in backward."""
     x, weight, bias = torch.randn(8, 32), torch.randn(16, 32, requires_grad=True), torch.randn(16, requires_grad=True)
     with arithmetic("cpu"):
-        with autocast(FP16, "cpu"):
+        with autocast("cpu", FP16):
             y = F.linear(x, weight, bias)
         y.float().square().sum().backward()
     rounded = [t.detach().half().float() for t in (x, weight, bias)]
@@ -235,7 +235,7 @@ def test_autocast_is_the_rounding_of_operands_and_results():
 
 def test_weights_are_cast_once():
     weight = torch.randn(4, 4, requires_grad=True)
-    with autocast(FP16, "cpu"):
+    with autocast("cpu", FP16):
         first, second = X @ weight, X @ weight
     assert first.grad_fn.next_functions[1][0] is second.grad_fn.next_functions[1][0]
 
@@ -243,16 +243,16 @@ def test_weights_are_cast_once():
 def test_multi_head_attention_runs_in_16_bits():
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.randn(2, 5, 8)
-    with arithmetic("cpu"), autocast(BF16, "cpu"):
+    with arithmetic("cpu"), autocast("cpu", BF16):
         out, _ = attention(x, x, x, need_weights=False)
     assert out.dtype is torch.bfloat16
 
 
 def test_fp32_switches_autocast_off_and_other_formats_are_refused():
-    with autocast(FP32, "cpu"):
+    with autocast("cpu", FP32):
         assert (X @ W).dtype is torch.float32
     with pytest.raises(ValueError, match="compute must be fp32, tf32, fp16 or bf16, got e5m2"):
-        autocast(E5M2, "cpu")
+        autocast("cpu", E5M2)
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:
@@ -293,7 +293,7 @@ def test_tf32_attention_rounds_its_operands():
 
 
 def test_tf32_is_no_autocast():
-    with autocast("tf32", "cpu"), arithmetic("cpu", TF32):
+    with autocast("cpu", "tf32"), arithmetic("cpu", TF32):
         assert (X @ W).dtype is torch.float32
 
 
@@ -311,7 +311,7 @@ def test_emulation_agrees_with_native_amp_on_a_gpu(name, fmt):
         model = task.seeded_model(0).to(device)
         inputs, targets = (tensor.to(device) for tensor in batch)
         with arithmetic(device):
-            with autocast(fmt, device):
+            with autocast(device, fmt):
                 logits = model(inputs)
                 loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
             (loss * 1024).backward()
@@ -330,7 +330,7 @@ def test_emulation_agrees_with_native_amp_on_a_gpu(name, fmt):
 def test_recurrent_layers_compute_in_16_bits(kind, compute):
     """CUDA's autocast casts for cuDNN's recurrent kernels; the result is that of the same layer in 16 bits."""
     layer, x = kind(8, 4, num_layers=2, bidirectional=True), torch.randn(5, 3, 8)
-    with arithmetic("cpu"), autocast(compute, "cpu"):
+    with arithmetic("cpu"), autocast("cpu", compute):
         output = layer(x)[0]
     output.float().sum().backward()
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[compute]

@@ -120,7 +120,7 @@ def compare_rules(ops: list[OpInfo], half: torch.dtype, samples: int) -> Counter
                     if is_unaskable(theirs):
                         counts["not asked"] += 1
                         continue
-                    ours = on_fakes(call, arguments, mix, "cpu", autocast(FORMATS[half], "cpu"))
+                    ours = on_fakes(call, arguments, mix, "cpu", autocast("cpu", FORMATS[half]))
                     raised = ours[:1] == RAISES, theirs[:1] == RAISES
                     if ours == theirs or all(raised):
                         counts["both raise" if all(raised) else "equal"] += 1
@@ -141,7 +141,7 @@ def compare_dtypes(ops: list[OpInfo], half: torch.dtype, samples: int) -> Counte
             for mix_name, mix in mixes(half).items():
                 if mix[0] is not mix[1] and len(floats(arguments)) < 2:
                     continue
-                ours = outcome(op.op, placed(arguments, mix, "cpu"), autocast(FORMATS[half], "cpu"))
+                ours = outcome(op.op, placed(arguments, mix, "cpu"), autocast("cpu", FORMATS[half]))
                 theirs = on_fakes(op.op, arguments, mix, "cuda", cuda_autocast(half))
                 if RAISES in (ours[:1], theirs[:1]):
                     counts["raised"] += 1
@@ -188,7 +188,7 @@ def gradients(op: OpInfo, half: torch.dtype, device: str) -> Iterator[tuple[str,
     for arguments in calls(op, 1):
         for name, mix in mixes(half).items():
             if mix[0] is mix[1] or len(floats(arguments)) > 1:
-                context = autocast(FORMATS[half], device)
+                context = autocast(device, FORMATS[half])
                 tensors = placed(arguments, mix, device, gradients=True)
                 leaves = [str(leaf.dtype)[6:] for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
                 yield name, outcome(op.op, tensors, context, backward=True), leaves
@@ -245,7 +245,7 @@ def test_torchs_own_lists_of_autocast(name):
             continue
         call = getattr(owner, op.removeprefix("linalg_"))
         keywords = next((one for one in rest if isinstance(one, dict)), {})
-        ours = outcome(call, (arguments, keywords), autocast("fp16", "cpu"))
+        ours = outcome(call, (arguments, keywords), autocast("cpu", "fp16"))
         theirs = on_fakes(call, (arguments, keywords), None, "cuda", cuda_autocast(torch.float16))
         if not is_unaskable(theirs):
             assert ours == theirs or ours[:1] == theirs[:1] == RAISES, op

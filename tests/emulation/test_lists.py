@@ -218,7 +218,7 @@ def test_every_op_returns_the_dtype_that_cuda_returns(op, kinds, fmt):
     dtypes = KINDS[kinds](fmt.dtype)
     with FakeTensorMode(), cuda_autocast(fmt.dtype):
         on_cuda = outcome(OPS[op], dtypes, "cuda")
-    with autocast(fmt, "cpu"):
+    with autocast("cpu", fmt):
         emulated = outcome(OPS[op], dtypes, "cpu")
     assert emulated == on_cuda
 
@@ -268,7 +268,7 @@ def test_cross_entropy_is_made_of_the_ops_that_cuda_runs(name, fmt):
         with OpsThatRun() as on_cuda:
             cross_entropy(name, logits)
     logits = torch.randn(8, 5).to(fmt.dtype)
-    with autocast(fmt, "cpu"), OpsThatRun() as emulated:
+    with autocast("cpu", fmt), OpsThatRun() as emulated:
         cross_entropy(name, logits)
     for op in ("_log_softmax", "nll_loss_forward", "mul"):
         tensors = 2 if op == "mul" else 1
@@ -327,7 +327,7 @@ def test_every_layer_of_a_model_returns_the_dtype_that_cuda_returns(name, fmt):
         model(inputs)
         return seen
 
-    with autocast(fmt, "cpu"):
+    with autocast("cpu", fmt):
         emulated = layer_dtypes(make(), batch())
     inputs = batch()
     model = make()

@@ -31,19 +31,19 @@ def state() -> tuple[object, ...]:
 @pytest.mark.parametrize("compute", HALVES)
 def test_questions_are_answered_as_on_cuda_and_put_back(compute):
     before = state()
-    with autocast(compute, "cpu"):
+    with autocast("cpu", compute):
         assert torch.is_autocast_enabled("cuda")
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cuda") is torch.get_autocast_dtype("cpu") is HALVES[compute]
     assert state() == before
-    with pytest.raises(KeyError), autocast(compute, "cpu"), torch.autocast("cuda", enabled=False):
+    with pytest.raises(KeyError), autocast("cpu", compute), torch.autocast("cuda", enabled=False):
         raise KeyError
     assert state() == before
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_inner_autocast_changes_what_is_emulated(device):
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         with torch.autocast(device, enabled=False):
             assert (X @ W).dtype is torch.float32
             assert X.half().square().dtype is torch.float16
@@ -62,13 +62,13 @@ def in_float32(x: Tensor) -> Tensor:
 
 
 def test_a_decorator_from_before_switches_it_off_too():
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         assert in_float32(X).dtype is torch.float32
         assert (X @ X).dtype is torch.float16
 
 
 def test_the_old_context_of_torch_cuda_amp():
-    with warnings.catch_warnings(), autocast("fp16", "cpu"):
+    with warnings.catch_warnings(), autocast("cpu", "fp16"):
         warnings.simplefilter("ignore", FutureWarning)
         with torch.cuda.amp.autocast(dtype=torch.bfloat16):
             assert (X @ X).dtype is torch.bfloat16
@@ -112,7 +112,7 @@ class InFloat32(torch.autograd.Function):
 def test_custom_functions_for_cuda_compute_as_there():
     Product.seen.clear()
     x = X.clone().requires_grad_()
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         y = Product.apply(x, W)
         z = InFloat32.apply(y)
     z.sum().backward()
@@ -147,7 +147,7 @@ def test_checkpoints_compute_again_by_the_same_rules(compute, reentrant, inside)
             return block(attend(x, w))
 
         with arithmetic("cpu"):
-            with autocast(compute, "cpu"):
+            with autocast("cpu", compute):
                 y = checkpoint(part, x, use_reentrant=reentrant) if recompute else part(x)
                 loss = y.float().square().mean()
                 if inside:
@@ -169,7 +169,7 @@ def test_a_checkpoint_under_torchs_own_autocast_stays_torchs(reentrant):
         seen.append(F.avg_pool3d((x @ w)[None, None, None], 1).softmax(-1).dtype)
         return attend(x, w)
 
-    with autocast("bf16", "cpu"):
+    with autocast("cpu", "bf16"):
         ours = checkpoint(part, x, use_reentrant=reentrant).float().mean()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         native = checkpoint(part, x, use_reentrant=reentrant).float().mean()
@@ -199,7 +199,7 @@ def digest():
     return values, where
 before = digest()
 from mixlab import autocast
-with autocast("fp16", "cpu"):
+with autocast("cpu", "fp16"):
     torch.ones(2).exp()
 assert digest() == before, (before, digest())
 """
@@ -210,7 +210,7 @@ def test_other_threads_are_left_alone():
     """A thread that emulates, one with torch's own autocast and one with none, at once, a hundred times."""
     start, wrong = threading.Barrier(3), []
     wanted: list[tuple[Callable[[], object], torch.dtype]] = [
-        (lambda: autocast("fp16", "cpu"), torch.float32),
+        (lambda: autocast("cpu", "fp16"), torch.float32),
         (lambda: torch.autocast("cpu", dtype=torch.bfloat16), torch.bfloat16),
         (lambda: torch.autocast("cpu", enabled=False), torch.float16),
     ]
@@ -236,10 +236,10 @@ def test_casts_of_weights_are_of_one_thread():
     weight = torch.randn(4, 4, requires_grad=True)
 
     def other() -> None:
-        with autocast("fp16", "cpu"):
+        with autocast("cpu", "fp16"):
             X @ W
 
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         first = X @ weight
         thread = threading.Thread(target=other)
         thread.start()
@@ -255,7 +255,7 @@ def test_casts_of_weights_are_of_one_thread():
 
 def test_a_cast_without_gradient_is_made_again_where_one_is_needed():
     weight = torch.randn(4, 4, requires_grad=True)
-    with autocast("bf16", "cpu"):
+    with autocast("cpu", "bf16"):
         with torch.no_grad():
             X @ weight
         (X @ weight).float().sum().backward()
@@ -271,7 +271,7 @@ def test_compiled_models_and_function_transforms_follow():
         return layer(x), layer(x).square(), outside, x.half().square()
 
     compiled = torch.compile(function, backend="aot_eager")
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         eager = function(X)
         assert [one.dtype for one in eager] == [torch.float16, torch.float32, torch.float32, torch.float32]
         assert all(map(torch.equal, compiled(X), eager))
@@ -282,7 +282,7 @@ def test_compiled_models_and_function_transforms_follow():
 
 def test_softmax_inside_multi_head_attention_is_in_float32():
     attention, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(2, 5, 8)
-    with arithmetic("cpu"), autocast("fp16", "cpu"):
+    with arithmetic("cpu"), autocast("cpu", "fp16"):
         out, weights = attention(x, x, x, need_weights=True)
     assert (out.dtype, weights.dtype) == (torch.float16, torch.float32)
 
@@ -290,7 +290,7 @@ def test_softmax_inside_multi_head_attention_is_in_float32():
 def test_what_the_lists_missed():
     """An RMSNorm of 400s is 1, gumbel_softmax is float32, and what writes in place or to `out=` writes or raises."""
     x = torch.full((4,), 400.0).half()
-    with autocast("fp16", "cpu"):
+    with autocast("cpu", "fp16"):
         assert torch.equal(x * torch.rsqrt(x.square().mean()), torch.ones(4))
         assert F.gumbel_softmax(X.half()).dtype is torch.float32
         assert [y.dtype for y in (1 / x, 2**x, x**2, x.__rpow__(2))] == [torch.float32] * 4
@@ -306,7 +306,7 @@ def test_what_the_lists_missed():
 @pytest.mark.parametrize("pool", [F.avg_pool3d, F.max_pool3d, lambda x, n: F.adaptive_avg_pool3d(x, 2)])
 def test_pooling_in_three_dimensions_stays_in_16_bits(pool, compute):
     image = torch.randn(1, 2, 4, 4, 4).to(HALVES[compute]).requires_grad_()
-    with autocast(compute, "cpu"):
+    with autocast("cpu", compute):
         pooled = pool(image, 2)
     assert pooled.dtype is HALVES[compute]
     assert torch.equal(pooled, pool(image.float(), 2).to(pooled.dtype))

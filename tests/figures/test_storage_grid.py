@@ -80,7 +80,7 @@ def test_very_different_seeds_fit_into_a_cell():
 
 def test_weights_by_rate():
     stalled = next(
-        s for s in weight_settings() if s.recipe.update == "nearest" and s.recipe != Recipe() and s.lr == 1e-4
+        s for s in weight_settings() if s.recipe.update == "nearest_even" and s.recipe != Recipe() and s.lr == 1e-4
     )
     (heat,) = weight_map(made({stalled: (10.0, 20.0)})).data
     assert heat.y == ("lr 0.0001", "lr 0.001")
@@ -88,7 +88,7 @@ def test_weights_by_rate():
     assert heat.text[0][1] == _cell("10", "10–10")
     assert heat.text[1][1] == _cell("1.00", "1.00–1.00")
     ways = [setting.recipe for setting in weight_settings()[:5]]
-    assert [recipe.update for recipe in ways] == ["nearest", "nearest", "stochastic", "kahan", "nearest"]
+    assert [recipe.update for recipe in ways] == ["nearest_even", "nearest_even", "stochastic", "kahan", "nearest_even"]
     assert ways[4].master_weights
 
 

@@ -42,7 +42,7 @@ SIGNED = [fmt for fmt in FORMATS.values() if fmt.signed]
     ],
 )
 def test_what_is_said_and_recorded(value, fmt, outcome, result, words):
-    explanation = explain(value, fmt)
+    explanation = explain(value, fmt, overflow=Format.of(fmt).usual_overflow)
     assert explanation.outcome == outcome
     if result is None:
         assert explanation.result is None
@@ -80,7 +80,7 @@ any_format = st.one_of(
 )
 def test_whatever_is_named_is_a_value_of_the_format(fmt, value, small):
     value = value * fmt.smallest_subnormal if small else value
-    explanation = explain(value, fmt)
+    explanation = explain(value, fmt, overflow=fmt.usual_overflow)
     for neighbour in (explanation.below, explanation.above):
         if not math.isnan(neighbour):
             fmt.encode(neighbour)  # refuses what is none, -0 included
@@ -89,7 +89,7 @@ def test_whatever_is_named_is_a_value_of_the_format(fmt, value, small):
 def test_the_rule_for_overflow_can_be_chosen():
     assert explain(1e6, "fp16", overflow="saturate").result.value == 65504
     assert math.isnan(explain(1e6, "e4m3fn", overflow="nan").result.value)
-    assert explain(1e6, Format("none", 4, 3, subnormals=False)).outcome == "overflow"
+    assert explain(1e6, Format("none", 4, 3, subnormals=False), overflow="inf").outcome == "overflow"
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_the_rule_for_overflow_can_be_chosen():
 )
 def test_what_cannot_be_explained_is_refused(value, fmt, words):
     with pytest.raises((TypeError, ValueError), match=words):
-        explain(value, fmt)
+        explain(value, fmt, overflow="saturate")

@@ -32,9 +32,18 @@ def test_none_leaves_either_way_as_it_is(x):
 
 def test_gradients_overflow_as_asked_for(x):
     x = torch.ones(3, requires_grad=True)
-    fake_quantize(x, forward="e4m3fn", backward="e5m2", overflow="inf").backward(torch.tensor([1.0, 6e4, 7e4]))
+    formats = {"forward": "e4m3fn", "backward": "e5m2"}
+    y = fake_quantize(x, **formats, overflow="saturate", backward_overflow="inf")
+    y.backward(torch.tensor([1.0, 6e4, 7e4]))
     assert x.grad.tolist() == [1.0, 57344.0, torch.inf]
-    assert fake_quantize(torch.tensor(1e4), forward="e4m3fn", backward=None, overflow="inf") == 448
+    y = fake_quantize(x, **formats, overflow="saturate")
+    assert torch.autograd.grad(y, x, torch.tensor([1.0, 6e4, 7e4]))[0].tolist() == [1.0, 57344.0, 57344.0]
+
+
+@pytest.mark.parametrize("formats", [("e4m3fn", "e5m2"), ("e5m2", "e4m3fn")])
+def test_infinity_is_refused_where_a_format_has_none(formats):
+    with pytest.raises(ValueError, match="e4m3fn has no infinity; use overflow='saturate' or overflow='nan'"):
+        fake_quantize(torch.ones(1), forward=formats[0], backward=formats[1], overflow="inf")
 
 
 def test_clipped_elements_pass_no_gradient_if_asked_for():
@@ -100,7 +109,7 @@ def test_vmap_changes_nothing(x, dim):
         ({"overflow": "wrap"}, "overflow must be one of"),
         ({"rounding": "up"}, "rounding must be one of"),
         ({"forward": None, "stop_clipped": True}, "stop_clipped needs a forward format"),
-        ({"forward": 16}, "fmt must be a Format or its name, got 16"),
+        ({"forward": 16}, "a format must be a Format or its name, such as 'fp16', got 16"),
     ],
 )
 def test_bad_rules_are_named_before_the_backward_pass(x, rules, words):
@@ -112,7 +121,8 @@ def test_bad_rules_are_named_before_the_backward_pass(x, rules, words):
 @pytest.mark.parametrize("backward", [None, "e5m2", "fp16"])
 def test_a_stopped_gradient_is_zero_whatever_comes_from_behind(backward, overflow):
     x = torch.tensor([500.0, -1e4, 1.0, torch.inf], requires_grad=True)
-    y = fake_quantize(x, forward="e4m3fn", backward=backward, overflow=overflow, stop_clipped=True)
+    formats = {"forward": "e4m3fn", "backward": backward}
+    y = fake_quantize(x, **formats, overflow="saturate", backward_overflow=overflow, stop_clipped=True)
     y.backward(torch.tensor([torch.inf, 1e38, 1.0, torch.nan]))
     assert x.grad.tolist() == [0, 0, 1, 0]
 

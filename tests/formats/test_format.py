@@ -205,11 +205,30 @@ def test_values_of_wide_formats_are_not_listed():
 def test_parse_finds_names_and_builds_any_exmy():
     assert Format.parse("bf16") is BF16
     parsed = Format.parse("e5m10")
-    assert dataclasses.replace(parsed, name="fp16") == FP16
     assert Format.parse("e2m1").max == 3.0  # ieee: the highest exponent is reserved
     assert str(parsed) == "e5m10"
-    assert dataclasses.replace(Format.parse("e4m3b11fnuz"), name="") == Format("", 4, 3, "fnuz", bias=11)
+    assert Format.parse("e4m3b11fnuz") == Format("", 4, 3, "fnuz", bias=11)
     assert Format.parse("e3m3b-2fn").bias == -2
+
+
+@pytest.mark.parametrize(
+    ("text", "fmt"), [("e5m10", FP16), ("e8m7", BF16), ("e8m10", TF32), ("e8m23", FP32), ("e4m3b7fn", E4M3FN)]
+)
+def test_formats_are_equal_by_their_fields_whatever_their_names(text, fmt):
+    parsed = Format.parse(text)
+    assert parsed == fmt
+    assert hash(parsed) == hash(fmt)
+    assert {fmt: 1}[parsed] == 1
+    assert parsed.dtype is fmt.dtype
+    assert (str(parsed), fmt == "fp16") == (text, False)
+
+
+def test_a_name_says_nothing_about_the_values():
+    assert Format("fp16", 8, 7).dtype is torch.bfloat16
+    assert Format("fp16", 8, 7) != FP16
+    assert Format("fp16", 5, 10, subnormals=False).dtype is None
+    fields = [(fmt.exponent_bits, fmt.mantissa_bits, fmt.specials, fmt.bias) for fmt in FORMATS.values()]
+    assert len(set(fields)) == len(set(FORMATS.values())) == len(FORMATS)
 
 
 @pytest.mark.parametrize("text", ["fp17", "e9m3", "e1m3", "e5m24", "e5m0", "e5", "", "FP16", "e4m3xyz", None, 16])

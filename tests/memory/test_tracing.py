@@ -144,7 +144,7 @@ def test_micro_steps_to_the_byte(name, recipe):
 
     def step() -> None:
         for _ in range(2):
-            with emulation.autocast(Recipe.parse(recipe).compute, "cpu"):
+            with emulation.autocast("cpu", Recipe.parse(recipe).compute):
                 loss = F.cross_entropy(model(inputs).flatten(0, -2), targets.flatten())
             (loss / 2).backward()
             del loss

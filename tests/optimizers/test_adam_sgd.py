@@ -88,7 +88,7 @@ def test_master_weights_are_float32_training_seen_through_16_bits(member):
         assert torch.equal(p, q.bfloat16())
 
 
-@pytest.mark.parametrize("update", ["nearest", "stochastic", "kahan"])
+@pytest.mark.parametrize("update", ["nearest_even", "stochastic", "kahan"])
 def test_small_updates_of_a_bf16_weight(update):
     """1000 updates of 1e-4 at w = 1, where bf16 values lie 2^-8 apart below and 2^-7 above: nearest loses all."""
     p = torch.ones(4096).bfloat16().requires_grad_()
@@ -97,7 +97,7 @@ def test_small_updates_of_a_bf16_weight(update):
         p.grad = torch.ones_like(p)
         optimizer.step()
     mean = p.detach().double().mean().item()
-    if update == "nearest":
+    if update == "nearest_even":
         assert mean == 1.0
     elif update == "kahan":
         assert (p == p[0]).all()
@@ -193,7 +193,7 @@ def test_groups_schedules_closures_and_missing_gradients():
     ("make", "words"),
     [
         (lambda p: Storage(exp_avg_dtype=torch.int8), "exp_avg_dtype must be one of torch.float32, .* got torch.int8"),
-        (lambda p: Storage(update="up"), "update must be one of nearest, stochastic, kahan, got 'up'"),
+        (lambda p: Storage(update="up"), "update must be one of nearest_even, stochastic, kahan, got 'up'"),
         (lambda p: Storage(master_weights=True, update="kahan"), "update=kahan has no effect with master weights"),
         (lambda p: SGD(p, lr=-1), "SGD: lr must be a finite number from 0 up, got -1"),
         (lambda p: AdamW(p, betas=(0.9, 1.0)), "AdamW: betas must be two numbers from 0 to below 1"),
@@ -457,7 +457,7 @@ def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype,
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, "dynamic8"])
 def test_a_compiled_step_in_blocks_is_one_kernel(dtype, rounding, device):
     from torch._inductor.utils import run_and_get_code
@@ -514,7 +514,7 @@ def test_compiled_stochastic_updates_are_right_on_average():
 def test_a_stochastic_second_moment_decays_where_a_nearest_one_cannot():
     """v = 1 with no gradient: bf16 stays, rounded at random it follows 0.999^500 within five standard errors."""
     ends = {}
-    for rounding in ("nearest", "stochastic"):
+    for rounding in ("nearest_even", "stochastic"):
         p = nn.Parameter(torch.zeros(4096))
         storage = Storage(exp_avg_sq_dtype=torch.bfloat16, state_rounding=rounding)
         optimizer = AdamW([p], storage=storage, generator=torch.Generator().manual_seed(0))
@@ -522,7 +522,7 @@ def test_a_stochastic_second_moment_decays_where_a_nearest_one_cannot():
             p.grad = torch.full_like(p, gradient)
             optimizer.step()
         ends[rounding] = optimizer.state[p]["exp_avg_sq"].double()
-    assert (ends["nearest"] == 1000).all()
+    assert (ends["nearest_even"] == 1000).all()
     wanted = 1000 * 0.999**500
     assert abs(ends["stochastic"].mean() - wanted) < 5 * ends["stochastic"].std() / math.sqrt(4096)
     assert ends["stochastic"].std() < 0.1 * wanted
@@ -534,7 +534,7 @@ def test_a_stochastic_second_moment_decays_where_a_nearest_one_cannot():
         (lambda: AdamW([nn.Parameter(torch.ones(2).double())]), TypeError, "parameters must be .*, got torch.float64"),
         (lambda: Storage(exp_avg_dtype="int4"), ValueError, "exp_avg_dtype must be one of .*dynamic8, got 'int4'"),
         (lambda: Storage(block_size=0), ValueError, "block_size must be a whole number from 1 up, got 0"),
-        (lambda: Storage(state_rounding="up"), ValueError, "state_rounding must be one of nearest, stochastic"),
+        (lambda: Storage(state_rounding="up"), ValueError, "state_rounding must be one of nearest_even, stochastic"),
         (lambda: Storage(master_weights=1), ValueError, "master_weights must be True or False, got 1"),
         (
             lambda: AdamW([{"params": [nn.Parameter(torch.ones(2))], "lr": -1}]),
@@ -601,7 +601,7 @@ def widened(piece, rounding, monkeypatch, vectors="AVX512"):
 
 
 def test_pieces_of_a_compiled_step_equal_the_whole(monkeypatch):
-    whole, pieces = (widened(piece, "nearest", monkeypatch) for piece in (1280, 640))
+    whole, pieces = (widened(piece, "nearest_even", monkeypatch) for piece in (1280, 640))
     assert all(map(torch.equal, whole, pieces))
     weight, second = whole
     assert torch.equal(weight[:640], weight[640:])
@@ -610,7 +610,7 @@ def test_pieces_of_a_compiled_step_equal_the_whole(monkeypatch):
 
 @pytest.mark.cpu_kernels
 def test_a_compiled_step_is_the_same_with_vectors_of_any_width(monkeypatch):
-    (wide, wide_second), (weight, second) = (widened(1280, "nearest", monkeypatch, v) for v in ("AVX512", "AVX2"))
+    (wide, wide_second), (weight, second) = (widened(1280, "nearest_even", monkeypatch, v) for v in ("AVX512", "AVX2"))
     torch.testing.assert_close(wide, weight, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(wide_second, second, rtol=2**-7, atol=0)
 

@@ -51,7 +51,7 @@ def test_rounding_needs_something_to_round():
     assert controls.recipe == Recipe.parse("fp32,exp_avg_sq=e4m3fn,state_rounding=stochastic")
     controls._exp_avg_sq.value = FP32
     assert controls.recipe == Recipe()
-    assert (controls._rounding.value, controls._rounding.disabled) == ("nearest", True)
+    assert (controls._rounding.value, controls._rounding.disabled) == ("nearest_even", True)
 
 
 def test_pure_bf16_becomes_an_optimizer_of_ours():
@@ -59,7 +59,7 @@ def test_pure_bf16_becomes_an_optimizer_of_ours():
     assert controls._weights.value == "as Share says"
     controls._exp_avg_sq.value = FP32
     assert controls.errors.last_error is None
-    assert controls.recipe.update == "nearest"
+    assert controls.recipe.update == "nearest_even"
     assert controls._weights.value == "bf16, rounded to nearest"
 
 

@@ -107,7 +107,7 @@ def largest_error(x: torch.Tensor, scale: torch.Tensor, dtype, signed: bool) -> 
     return half * scale + x.abs() * 2.0**-21 + 2.0**-149
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
 @pytest.mark.parametrize(("dtype", "signed"), STATES, ids=str)
 def test_a_block_of_any_magnitude_comes_back_within_the_formats_error(dtype, signed, rounding):
     fmt = state_format(dtype, signed=signed, rounding=rounding, block_size=16)
@@ -115,7 +115,7 @@ def test_a_block_of_any_magnitude_comes_back_within_the_formats_error(dtype, sig
     bits = draw_bits(x, torch.Generator().manual_seed(0)) if rounding == "stochastic" else None
     codes, scale = stored(x, fmt, bits)
     back = fmt.read(codes, scale).view(x.shape)
-    assert_lawful(x, back, monotone=rounding == "nearest")
+    assert_lawful(x, back, monotone=rounding == "nearest_even")
     amax = x.abs().amax(1)
     full = amax.double() / (1.0 if dtype == "dynamic8" else EIGHT_BIT[dtype].max)
     assert torch.equal(scale[amax == 0], torch.ones(2))
@@ -169,7 +169,7 @@ def test_states_where_subnormals_are_flushed(dtype, signed, flushed):
     assert ((back - x).abs() <= x.abs().amax(1, keepdim=True) / 16)[large].all()
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
 @pytest.mark.parametrize(("dtype", "signed"), STATES, ids=str)
 def test_a_decaying_state_never_becomes_nan_nor_changes_its_sign(dtype, signed, rounding):
     """Each row decays by a factor of its own, as Adam's moments do where no gradient comes any more."""
@@ -181,7 +181,7 @@ def test_a_decaying_state_never_becomes_nan_nor_changes_its_sign(dtype, signed, 
     for _ in range(1200):
         before = value
         value = stored_and_read(before, fmt, draw_bits(before, generator) if rounding == "stochastic" else None) * beta
-        assert_lawful(before, value, monotone=rounding == "nearest")
+        assert_lawful(before, value, monotone=rounding == "nearest_even")
 
 
 @pytest.mark.parametrize(("dtype", "compiled"), [*((dtype, False) for dtype in FLOAT8), (FLOAT8[0], True)], ids=str)
