@@ -18,7 +18,7 @@ _MOST_BITS = 10  # of a format whose values can be told apart on a line
 _POINTS = 400  # of a curve
 
 
-def number_line(fmt: Format, *, log: bool = False) -> go.Figure:
+def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
     """Draws every finite value of a small format as a mark; subnormals stand out.
 
     Args:
@@ -28,6 +28,7 @@ def number_line(fmt: Format, *, log: bool = False) -> go.Figure:
     Raises:
         ValueError: The format has more bits.
     """
+    fmt = Format.of(fmt)
     if fmt.bits > _MOST_BITS:
         raise ValueError(
             f"number_line: {fmt} has {fmt.bits} bits, too many values to draw; use one of up to {_MOST_BITS} bits, "
@@ -66,12 +67,12 @@ def number_line(fmt: Format, *, log: bool = False) -> go.Figure:
     return figure.update_xaxes(title="value, logarithmic", zeroline=False, **_powers(range(low, high + 1, step)))
 
 
-def dynamic_range_and_precision(formats: Iterable[Format]) -> go.Figure:
+def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
     """Draws, side by side, how far formats reach and how many decimal digits they keep.
 
     Digits are (mantissa_bits + 1) log10(2): a relative error of eps / 2 is half a unit in the last of them.
     """
-    formats = list(formats)
+    formats = [Format.of(fmt) for fmt in formats]
     names = [fmt.name for fmt in formats]
     figure = make_subplots(
         cols=2, shared_yaxes=True, horizontal_spacing=0.04, column_titles=["range", "decimal digits, and eps"]

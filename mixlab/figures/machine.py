@@ -36,10 +36,10 @@ def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
     return figure.update_xaxes(type="log", title="GFLOP/s, logarithmic", dtick=1)
 
 
-def format_limits(formats: Iterable[Format]) -> go.Figure:
+def format_limits(formats: Iterable[Format | str]) -> go.Figure:
     """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at their ends."""
     figure = go.Figure()
-    formats = list(formats)
+    formats = [Format.of(fmt) for fmt in formats]
     ends = [(fmt.smallest_subnormal, fmt.smallest_normal, fmt.max) for fmt in formats]
     for name, colour, pattern, low, high in (("subnormal", ORANGE, "/", 0, 1), ("normal", GREEN, "", 1, 2)):
         starts = np.log2([end[low] for end in ends])

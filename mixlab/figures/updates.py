@@ -14,7 +14,7 @@ from mixlab.formats import Format
 from mixlab.reports import BLUE, DASHES, GREY, SERIES
 
 
-def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format]) -> go.Figure:
+def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format | str]) -> go.Figure:
     """Draws how large the updates of one step are, relative to their weights, and where each format loses them.
 
     An update below half of a format's unit roundoff times the weight is lost for certain, one above the unit roundoff
@@ -41,7 +41,7 @@ def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], form
             hovertemplate="2^%{x:.1f} times the weight: %{y:.2%} of the updates<extra></extra>",
         )
     )
-    for index, fmt in enumerate(formats):
+    for index, fmt in enumerate(map(Format.of, formats)):
         place = float(np.log2(fmt.unit_roundoff))
         lost = float((ratios < place).mean())
         figure.add_vline(

@@ -1,6 +1,6 @@
 """Loss scalers, and the policies that move a loss scale in torch, apex, Megatron and DeepSpeed."""
 
-from mixlab.loss_scaling.game import Game, Result, Score
+from mixlab.loss_scaling.game import Game, Result, Score, all_policies
 from mixlab.loss_scaling.policies import (
     ApexPolicy,
     DeepSpeedPolicy,
@@ -34,6 +34,7 @@ __all__ = [
     "Score",
     "StaticScaler",
     "TorchPolicy",
+    "all_policies",
     "hunt",
     "simulate",
 ]

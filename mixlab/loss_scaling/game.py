@@ -143,7 +143,7 @@ class Result:
         return f"gave up at step {self.score.played}" if gave_up else ""
 
 
-def policies(
+def all_policies(
     init_scale: float, *, growth_interval: int, hysteresis: int = 2, consecutive_hysteresis: bool = False
 ) -> dict[str, ScalePolicy]:
     """Returns the four policies by name, with the same knobs where they have them."""
@@ -184,7 +184,7 @@ def results(game: Game) -> tuple[Result, ...]:
     """
     limits = [2.0**window.high for window in game.windows]
     found = [Result(READER, game.score, len(game.windows))]
-    for name, policy in policies(2.0**game.init_exponent, growth_interval=GROWTH_INTERVAL).items():
+    for name, policy in all_policies(2.0**game.init_exponent, growth_interval=GROWTH_INTERVAL).items():
         history = hunt(policy, limits)
         taken = zip(history.scales[: len(history.overflows)], game.windows, strict=False)
         score = score_of(judge(scale, window) for scale, window in taken)

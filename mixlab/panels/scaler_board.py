@@ -14,8 +14,8 @@ import anywidget
 import traitlets
 
 from mixlab.figures import board, presets
-from mixlab.loss_scaling import ScaleHistory, simulate
-from mixlab.loss_scaling.game import INIT_EXPONENTS, policies
+from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
+from mixlab.loss_scaling.game import INIT_EXPONENTS
 from mixlab.panels.loss_scale import NotAllowedError
 
 STEPS = range(5, 61)
@@ -155,7 +155,7 @@ class ScalerBoard(anywidget.AnyWidget):
             "consecutive_hysteresis": self.consecutive_hysteresis,
         }
         overflowing = [step in self.overflows for step in range(self.steps)]
-        found = policies(2.0**self.init_exponent, **knobs)
+        found = all_policies(2.0**self.init_exponent, **knobs)
         self._histories = {name: simulate(policy, overflowing) for name, policy in found.items()}
         self._drawing = board(self._histories, self.overflows, self.steps)
 

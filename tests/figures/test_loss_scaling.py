@@ -10,8 +10,17 @@ import pytest
 
 from mixlab.figures import board, news, playfield, presets, scale_histories
 from mixlab.figures.loss_scaling import changes, ending, result_table, verdict
-from mixlab.loss_scaling import DeepSpeedPolicy, Game, Result, ScaleHistory, Score, TorchPolicy, hunt, simulate
-from mixlab.loss_scaling.game import policies
+from mixlab.loss_scaling import (
+    DeepSpeedPolicy,
+    Game,
+    Result,
+    ScaleHistory,
+    Score,
+    TorchPolicy,
+    all_policies,
+    hunt,
+    simulate,
+)
 
 GOLDEN = [digit == "1" for digit in "1100000101"]
 AT = [step for step, overflow in enumerate(GOLDEN) if overflow]
@@ -19,7 +28,7 @@ AT = [step for step, overflow in enumerate(GOLDEN) if overflow]
 
 @pytest.fixture
 def histories() -> dict[str, ScaleHistory]:
-    found = policies(1024.0, growth_interval=3)
+    found = all_policies(1024.0, growth_interval=3)
     return {name: simulate(policy, GOLDEN) for name, policy in found.items()}
 
 
@@ -118,7 +127,7 @@ def test_marks_stand_where_the_scale_stays_or_moves(histories: dict[str, ScaleHi
 
 def test_limits_are_drawn_in_every_lane():
     limits = [2.0 ** (12 - step % 5) for step in range(30)]
-    found = {name: hunt(policy, limits) for name, policy in policies(2.0**16, growth_interval=4).items()}
+    found = {name: hunt(policy, limits) for name, policy in all_policies(2.0**16, growth_interval=4).items()}
     figure = scale_histories(found, title="Hunt", limits=limits)
     dotted = [trace for trace in figure.data if trace.mode == "lines" and trace.line.dash == "dot"]
     drawn = [trace for trace in dotted if trace.x[0] is not None]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixlab.loss_scaling import Game, Result, ScaleWindow, Score, TorchPolicy, hunt
-from mixlab.loss_scaling.game import GROWTH_INTERVAL, fewest_lost, judge, policies, results
+from mixlab.loss_scaling.game import GROWTH_INTERVAL, all_policies, fewest_lost, judge, results
 
 
 def played(game: Game, moves: str) -> Game:
@@ -145,7 +145,7 @@ def test_those_who_lost_as_few_share_the_first_place():
 
 
 def test_policies_share_their_knobs():
-    found = policies(2.0**5, growth_interval=3, hysteresis=4, consecutive_hysteresis=True)
+    found = all_policies(2.0**5, growth_interval=3, hysteresis=4, consecutive_hysteresis=True)
     assert {policy.init_scale for policy in found.values()} == {32.0}
     assert {policy.growth_interval for policy in found.values()} == {3}
     assert [vars(policy).get("hysteresis") for policy in found.values()] == [None, None, 4, 4]
