@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("memory_cases", "step_memory", "memory"),
     ),
     "reports": (
-        *("colours", "kinds", "magnitudes", "training", "columns"),
+        *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "fits", "phases", "one_step"),
     ),
     "figures": (

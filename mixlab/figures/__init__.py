@@ -1,11 +1,11 @@
-"""Figures: pure functions from data to plotly figures, and the sentences that say what they show."""
+"""Pure functions from data to plotly figures; they show nothing and write no file."""
 
 from mixlab.figures.allocations import timeline
 from mixlab.figures.casts import cast_map
 from mixlab.figures.formats import accumulation_error, dynamic_range_and_precision, number_line
-from mixlab.figures.gradients import drawing, gradient_histogram, status_line
+from mixlab.figures.gradients import gradient_histogram
 from mixlab.figures.ledgers import ledger_bars
-from mixlab.figures.loss_scaling import board, news, playfield, presets, scale_histories
+from mixlab.figures.loss_scaling import scale_histories
 from mixlab.figures.machine import format_limits, matmul_speed_bars
 from mixlab.figures.memory import batch_lines, phase_bars, state_bars
 from mixlab.figures.storage_grid import moment_map, weight_map
@@ -15,23 +15,17 @@ from mixlab.figures.updates import swallowed_bars, update_sizes
 __all__ = [
     "accumulation_error",
     "batch_lines",
-    "board",
     "cast_map",
-    "drawing",
     "dynamic_range_and_precision",
     "format_limits",
     "gradient_histogram",
     "ledger_bars",
     "matmul_speed_bars",
     "moment_map",
-    "news",
     "number_line",
     "phase_bars",
-    "playfield",
-    "presets",
     "scale_histories",
     "state_bars",
-    "status_line",
     "swallowed_bars",
     "timeline",
     "training_curves",

@@ -14,7 +14,9 @@ from mixlab.formats import Format
 from mixlab.reports import BLUE, DASHES, GREY, SERIES
 
 
-def update_sizes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format | str]) -> go.Figure:
+def update_sizes(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format | str]
+) -> go.Figure:
     """Draws how large the updates of one step are, relative to their weights, and where each format loses them.
 
     An update below half of a format's unit roundoff times the weight is lost for certain, one above the unit roundoff

@@ -15,10 +15,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures import drawing, status_line
-from mixlab.figures.gradients import NOUNS
 from mixlab.formats import FORMATS, Format
 from mixlab.probes import Kind, TensorStats, track
+from mixlab.reports import status_line
+from mixlab.reports.gradients import NOUNS, drawing
 
 ALL_LAYERS = "all"
 FORMAT_NAMES = ("fp16", "bf16", "e5m2", "e4m3fn", "fp32")

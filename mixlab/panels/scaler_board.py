@@ -13,10 +13,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures import board, presets
 from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
 from mixlab.loss_scaling.game import INIT_EXPONENTS
 from mixlab.panels.loss_scale import NotAllowedError
+from mixlab.reports.loss_scaling import board, presets
 
 STEPS = range(5, 61)
 

@@ -12,9 +12,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mixlab.figures import news, playfield
 from mixlab.loss_scaling import Game, Result, ScaleWindow, Score
 from mixlab.loss_scaling.game import results
+from mixlab.reports.loss_scaling import news, playfield
 
 
 class ScalingGame(anywidget.AnyWidget):

@@ -3,14 +3,16 @@
 from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, SKY, VERMILLION
 from mixlab.reports.columns import curves, series_style, trajectory_columns, watched_columns
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
+from mixlab.reports.gradients import status_line
 from mixlab.reports.kinds import css, look, stacked
 from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
 from mixlab.reports.modes import ModeTable
+from mixlab.reports.numbers import power_of_two
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
 from mixlab.reports.recorded import EmulationTable, MemoryTable, TrainingTable
-from mixlab.reports.training import ComparisonTable, diverged, power_of_two, progress_line
+from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
     "BLUE",
@@ -48,6 +50,7 @@ __all__ = [
     "stacked",
     "stage_line",
     "stage_page",
+    "status_line",
     "trajectory_columns",
     "watched_columns",
 ]

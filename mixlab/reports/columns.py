@@ -9,6 +9,7 @@ from typing import TypeVar
 from mixlab.experiments import Trajectory, WatchedStep
 from mixlab.probes import Histogram, Lost, Share
 from mixlab.reports.colours import DASHES, SERIES
+from mixlab.reports.numbers import finite_log2
 from mixlab.training import StepRecord
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ def _first_skipped(records: Sequence[StepRecord]) -> int | None:
 
 def exponents(records: Sequence[StepRecord]) -> list[float | None]:
     """Returns log2 of each scale; None for 0 and inf, where a scaler without bounds may end."""
-    return [math.log2(record.scale) if 0 < record.scale < math.inf else None for record in records]
+    return [finite_log2(record.scale) for record in records]
 
 
 def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
@@ -84,8 +85,8 @@ def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
         "step": list(places),
         "change": [_finite(trajectory.weight[place + 1] - trajectory.weight[0]) for place in places],
         "exp_avg": [_finite(trajectory.exp_avg[place]) for place in places],
-        "exp_avg_sq": [_log2(trajectory.exp_avg_sq[place]) for place in places],
-        "reach": [_log2(ratios[place]) for place in places],
+        "exp_avg_sq": [finite_log2(trajectory.exp_avg_sq[place]) for place in places],
+        "reach": [finite_log2(abs(ratios[place])) for place in places],
     }
 
 
@@ -125,7 +126,3 @@ def _largest(piece: Sequence[WatchedStep], share: Callable[[Lost], Share]) -> fl
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _log2(value: float) -> float | None:
-    return math.log2(abs(value)) if value != 0 and math.isfinite(value) else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mixlab.reports.numbers import power_of_two
 from mixlab.tables import html_table, text_table
 from mixlab.training import StepRecord, final, first_non_finite
 
@@ -33,12 +34,6 @@ def diverged(records: Sequence[StepRecord]) -> str:
     if born is None:
         return ""
     return f"{'NaN' if math.isnan(records[born].loss) else records[born].loss} from step {records[born].step} on"
-
-
-def power_of_two(value: float) -> str:
-    """Returns "2^k" for a power of two, and the number itself for any other."""
-    mantissa, exponent = math.frexp(value)
-    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:g}"
 
 
 class ComparisonTable:

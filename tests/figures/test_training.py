@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from mixlab.figures import training_curves, underflow_map
-from mixlab.reports import ComparisonTable, curves, diverged, power_of_two, progress_line, series_style
+from mixlab.reports import ComparisonTable, curves
 from tests.panels.trainings import DIVERGED, record, records
 
 
@@ -80,63 +80,3 @@ def test_underflow_has_a_row_for_each_layer_and_a_column_for_each_probed_step():
     assert heat.z.tolist() == [[0.1, 0.3], [0.2, 0.4]]
     with pytest.raises(ValueError, match=r"no step of this run was probed; train with Trainer\(..., probe_every=10\)"):
         underflow_map([record(0)], title="Lost")
-
-
-def test_the_progress_line_says_where_a_training_stands():
-    assert progress_line([], 300) == "step 0 of 300"
-    assert progress_line([record(0)], 300) == "step 1 of 300: loss 1, 100 steps/s"
-    steps = [record(step, loss=0.4123, scale=2.0**14, skipped=step < 3) for step in range(120)]
-    assert progress_line(steps, 300) == "step 120 of 300: loss 0.412, scale 2^14, 3 steps skipped, 100 steps/s"
-    assert "nan" in progress_line(records(DIVERGED), 300)
-
-
-@pytest.mark.parametrize(("value", "text"), [(1.0, "2^0"), (65536.0, "2^16"), (0.25, "2^-2"), (1000.0, "1000")])
-def test_powers_of_two_are_written_as_such(value: float, text: str):
-    assert power_of_two(value) == text
-
-
-@pytest.mark.parametrize(
-    ("losses", "words"),
-    [([1.0], ""), (DIVERGED, "NaN from step 4 on"), ([1.0, math.inf], "inf from step 1 on"), ([math.nan, 1.0], "")],
-)
-def test_divergence_in_words(losses: list[float], words: str):
-    assert diverged(records(losses)) == words
-
-
-def test_the_first_36_runs_look_different():
-    assert len({series_style(index) for index in range(36)}) == 36
-    assert series_style(36) == series_style(0)
-
-
-def test_a_short_run_is_drawn_step_by_step():
-    columns = curves([record(0, scale=4.0, skipped=True, a=0.5, b=0.1), record(1, loss=math.nan)])
-    assert columns == {
-        "step": [0, 1],
-        "loss": [1.0, None],
-        "accuracy": [0.5, 0.5],
-        "scale": [2.0, 0.0],
-        "underflow": [0.5, None],
-        "mean_underflow": [0.3, None],
-        "skipped": [0],
-    }
-
-
-def test_a_long_run_is_cut_into_pieces_that_keep_what_stands_out():
-    steps = [record(step, loss=step % 2, skipped=step in (3, 4, 900)) for step in range(1000)]
-    steps[500] = record(500, worst=0.9)
-    steps[700] = record(700, loss=math.inf)
-    columns = curves(steps, points=100)
-    assert columns["step"] == list(range(9, 1000, 10))
-    assert columns["loss"].count(None) == 1
-    assert columns["loss"][0] == 0.5
-    assert max(value for value in columns["underflow"] if value is not None) == 0.9
-    assert columns["skipped"] == [3, 900]
-
-
-def test_the_table_compares_in_words():
-    steps = [record(step, loss=0.5, skipped=step == 0, layer=0.25) for step in range(4)]
-    table = ComparisonTable({"a<b": steps, "broken": records(DIVERGED)})
-    assert table.rows[0] == ("a<b", "0.5", "50.0%", "1 of 4", "25.00%", "10.0")
-    assert table.rows[1] == ("broken", "nan from step 4", "50.0%", "0 of 6", "not probed", "10.0")
-    assert "a&lt;b" in table._repr_html_()
-    assert repr(table).splitlines()[0].split()[:3] == ["run", "loss", "accuracy"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
 
-from mixlab.figures import status_line
 from mixlab.formats import FORMATS, FP16
 from mixlab.panels import LossScalePanel
 from mixlab.panels.loss_scale import FORMAT_NAMES, SCALE_EXPONENTS
 from mixlab.probes import TensorStats, tensor_stats, track
+from mixlab.reports import status_line
 from mixlab.training import load_task
 
 

@@ -8,7 +8,7 @@ import pytest
 from mixlab import FP16, Recipe, Trainer, load_task
 from mixlab.experiments import Card, dissect
 from mixlab.reports import stage_line, stage_page
-from mixlab.reports.one_step import magnitudes_svg
+from mixlab.reports.one_step import values_svg
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_every_stage_has_a_page(stages):
 
 
 def places(cards: list[Card]) -> list[float]:
-    return [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', magnitudes_svg(cards, FP16))]
+    return [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', values_svg(cards, FP16))]
 
 
 def test_dots_stand_at_their_exponents_and_at_the_ends_for_zero_and_inf():
@@ -42,13 +42,13 @@ def test_dots_stand_at_their_exponents_and_at_the_ends_for_zero_and_inf():
     zero, tiny, infinite = places([card(0.0), card(2.0**-100), card(math.inf)])
     assert zero == tiny < small
     assert infinite > large
-    picture = magnitudes_svg([card(0.0, "gone"), card(math.inf, "far"), card(math.nan, "lost")], FP16)
+    picture = values_svg([card(0.0, "gone"), card(math.inf, "far"), card(math.nan, "lost")], FP16)
     assert "gone: 0<" in picture
     assert "far: inf<" in picture
     assert "NaN" in picture
 
 
 def test_the_picture_says_its_numbers_and_names_the_zones():
-    picture = magnitudes_svg([card(0.25, "a < b")], FP16)
+    picture = values_svg([card(0.25, "a < b")], FP16)
     assert 'aria-label="a &lt; b: 0.25"' in picture
     assert all(zone in picture for zone in ("becomes zero", "subnormal", "normal", "overflow"))

@@ -1,0 +1,62 @@
+"""Numbers in words: powers of two, shares, long numbers made short."""
+
+from __future__ import annotations
+
+import math
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power_of_two(value: float) -> str:
+    """Returns "2^k" for a power of two, and the number itself for any other.
+
+    >>> power_of_two(1024.0), power_of_two(1000.0), power_of_two(0.0)
+    ('2^10', '1000', '0')
+
+    Args:
+        value: Any number.
+    """
+    mantissa, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:g}"
+
+
+def finite_log2(value: float) -> float | None:
+    """Returns log2 of a positive finite number; None for any other, for which no chart has room."""
+    return math.log2(value) if 0 < value < math.inf else None
+
+
+def superscript(number: int) -> str:
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def power(exponent: int) -> str:
+    """Returns 2 to a power, with its exponent raised."""
+    return f"2{superscript(exponent)}"
+
+
+def short_number(value: float) -> str:
+    """Returns a number in a few characters.
+
+    >>> short_number(65504.0), short_number(3.4e38)
+    ('65504', '3.4×10³⁸')
+    """
+    if value < 1e6:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}×10{superscript(int(exponent))}"
+
+
+def share_words(fraction: float) -> str:
+    """Returns a fraction as a percentage that never rounds something to nothing, nor nearly all to all.
+
+    >>> share_words(0.0), share_words(1e-6), share_words(0.5), share_words(0.999999)
+    ('none', 'less than 0.01 %', '50.0 %', 'more than 99.99 %')
+    """
+    if fraction in (0, 1):
+        return "all" if fraction else "none"
+    percent = 100 * fraction
+    if percent < 0.01:
+        return "less than 0.01 %"
+    if percent > 99.99:
+        return "more than 99.99 %"
+    return f"{percent:.{2 if percent < 0.1 or percent > 99.9 else 1}f} %"
