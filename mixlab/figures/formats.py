@@ -72,12 +72,12 @@ def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
 
     Digits are (mantissa_bits + 1) log10(2): a relative error of eps / 2 is half a unit in the last of them.
     """
-    formats = [Format.of(fmt) for fmt in formats]
-    names = [fmt.name for fmt in formats]
+    shown = [Format.of(fmt) for fmt in formats]
+    names = [fmt.name for fmt in shown]
     figure = make_subplots(
         cols=2, shared_yaxes=True, horizontal_spacing=0.04, column_titles=["range", "decimal digits, and eps"]
     )
-    ends = np.log2([_limits(fmt) for fmt in formats])  # (F, 3)
+    ends = np.log2([_limits(fmt) for fmt in shown])  # (F, 3)
     for part, colour, pattern, low in (("subnormal", ORANGE, "/", 0), ("normal", BLUE, "", 1)):
         figure.add_bar(
             name=part,
@@ -86,7 +86,7 @@ def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
             base=ends[:, low],
             orientation="h",
             marker={"color": colour, "pattern_shape": pattern},
-            customdata=[[f"{_limits(fmt)[low]:.3g}", f"{_limits(fmt)[low + 1]:.6g}"] for fmt in formats],
+            customdata=[[f"{_limits(fmt)[low]:.3g}", f"{_limits(fmt)[low + 1]:.6g}"] for fmt in shown],
             hovertemplate=f"%{{y}} {part}: %{{customdata[0]}} to %{{customdata[1]}}<extra></extra>",
             row=1,
             col=1,
@@ -94,17 +94,17 @@ def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
     figure.add_bar(
         name="digits",
         y=names,
-        x=[(fmt.mantissa_bits + 1) * math.log10(2) for fmt in formats],
+        x=[(fmt.mantissa_bits + 1) * math.log10(2) for fmt in shown],
         orientation="h",
         marker={"color": GREEN, "pattern_shape": "."},
-        text=[f"{(fmt.mantissa_bits + 1) * math.log10(2):.1f}, eps {fmt.eps:.3g}" for fmt in formats],
+        text=[f"{(fmt.mantissa_bits + 1) * math.log10(2):.1f}, eps {fmt.eps:.3g}" for fmt in shown],
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}: %{text}<extra></extra>",
         row=1,
         col=2,
     )
-    bars = 26 * len(formats)
+    bars = 26 * len(shown)
     figure = styled(figure, title="How far, and how fine", height=bars + 155)
     figure.update_layout(barmode="overlay", hovermode="closest", margin={"t": 100, "l": 95, "b": 55})
     figure.update_layout(legend={"y": 1 + 28 / bars})
@@ -113,7 +113,7 @@ def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
     highest = 40 * math.ceil(ends.max() / 40)
     step = 40 if highest - lowest <= 400 else 400
     figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
-    digits = max(fmt.mantissa_bits + 1 for fmt in formats) * math.log10(2)
+    digits = max(fmt.mantissa_bits + 1 for fmt in shown) * math.log10(2)
     return figure.update_xaxes(title="digits", range=[0, 1.7 * digits], col=2)
 
 

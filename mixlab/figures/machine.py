@@ -39,20 +39,20 @@ def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
 def format_limits(formats: Iterable[Format | str]) -> go.Figure:
     """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at their ends."""
     figure = go.Figure()
-    formats = [Format.of(fmt) for fmt in formats]
-    ends = [(fmt.smallest_subnormal, fmt.smallest_normal, fmt.max) for fmt in formats]
+    shown = [Format.of(fmt) for fmt in formats]
+    ends = [(fmt.smallest_subnormal, fmt.smallest_normal, fmt.max) for fmt in shown]
     for name, colour, pattern, low, high in (("subnormal", ORANGE, "/", 0, 1), ("normal", GREEN, "", 1, 2)):
         starts = np.log2([end[low] for end in ends])
         figure.add_bar(
             name=name,
-            y=[fmt.name for fmt in formats],
+            y=[fmt.name for fmt in shown],
             x=np.log2([end[high] for end in ends]) - starts,
             base=starts,
             orientation="h",
             marker={"color": colour, "pattern_shape": pattern},
             hovertemplate=f"%{{y}} {name}: 2^%{{base:.0f}} to 2^%{{x:.0f}}<extra></extra>",
         )
-    for fmt, (smallest, _, largest) in zip(formats, ends, strict=True):
+    for fmt, (smallest, _, largest) in zip(shown, ends, strict=True):
         figure.add_annotation(x=np.log2(smallest), y=fmt.name, text=f"{smallest:.2g}", showarrow=False, xanchor="right")
         figure.add_annotation(x=np.log2(largest), y=fmt.name, text=f"{largest:.3g}", showarrow=False, xanchor="left")
     figure = styled(figure, title="What each format can hold", height=340)
