@@ -19,8 +19,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "process": ("settings", "random_streams", "tf32", "containment"),
     "layers": (),
     "formats": (
-        *("format", "_compile", "rounding", "rounding_stats"),
-        *("blocks", "accumulation", "fake_quantization", "explanation"),
+        *("encoding", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
+        *("rounding_stats", "blocks", "accumulation", "fake_quantization", "explanation"),
     ),
     "loss_scaling": ("policies", "scalers", "windows", "game"),
     "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),

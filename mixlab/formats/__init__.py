@@ -2,6 +2,7 @@
 
 from mixlab.formats.accumulation import accumulate
 from mixlab.formats.blocks import BLOCK_FORMATS, BlockFormat, BlockTensor, ScaleRule, quantize_blocks
+from mixlab.formats.encoding import Code, Specials
 from mixlab.formats.explanation import Explanation, explain
 from mixlab.formats.fake_quantization import fake_quantize
 from mixlab.formats.format import (
@@ -19,12 +20,11 @@ from mixlab.formats.format import (
     FP32,
     FP64,
     TF32,
-    Code,
     Format,
-    Specials,
     dtype_name,
 )
-from mixlab.formats.rounding import Overflow, Rounding, round_to
+from mixlab.formats.rounding import round_to
+from mixlab.formats.rounding_rules import Overflow, Rounding
 from mixlab.formats.rounding_stats import RoundingStats, round_with_stats
 
 __all__ = [

@@ -8,17 +8,12 @@ import torch
 from torch import Tensor
 
 from mixlab.arguments import require_whole
-from mixlab.formats.format import Format, as_float
-from mixlab.formats.rounding import (
-    Overflow,
-    Rounding,
-    checked,
-    draw_bits,
-    limits_for,
-    plan_for,
-    round_to,
-    rounded_values,
-)
+from mixlab.formats.encoding import as_float
+from mixlab.formats.format import Format
+from mixlab.formats.random_bits import draw_bits
+from mixlab.formats.rounding import checked, round_to
+from mixlab.formats.rounding_kernels import rounded_values
+from mixlab.formats.rounding_rules import Overflow, Rounding, limits_for, plan_for
 
 
 def accumulate(

@@ -9,8 +9,10 @@ from typing import Literal
 
 import torch
 
-from mixlab.formats.format import Code, Format, as_float
-from mixlab.formats.rounding import Overflow, round_to
+from mixlab.formats.encoding import Code, as_float
+from mixlab.formats.format import Format
+from mixlab.formats.rounding import round_to
+from mixlab.formats.rounding_rules import Overflow
 
 Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mixlab.formats.format import FP16, Format
-from mixlab.formats.rounding import Overflow, Rounding, checked, round_to
+from mixlab.formats.rounding import checked, round_to
+from mixlab.formats.rounding_rules import Overflow, Rounding
 
 
 def fake_quantize(

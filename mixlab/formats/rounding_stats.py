@@ -13,7 +13,9 @@ from torch import Tensor
 
 from mixlab.formats._compile import compiled_variant
 from mixlab.formats.format import Format
-from mixlab.formats.rounding import Limits, Overflow, Plan, as_tensors, checked, limits_for, plan_for, rounded_values
+from mixlab.formats.rounding import checked
+from mixlab.formats.rounding_kernels import rounded_values
+from mixlab.formats.rounding_rules import Limits, Overflow, Plan, as_tensors, limits_for, plan_for
 
 _ROW = 1 << 12  # elements added up in the tensor's own dtype, before float64 takes over
 _NOTHING = torch.tensor([[0.0] * 8 + [1.0, 0.0, 1.0]])  # what the rows of an empty tensor add up to

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixlab.formats import E4M3FN, E5M2, FP16, dtype_name, round_to
-from mixlab.formats.rounding import bf16_at_random
+from mixlab.formats.rounding_kernels import bf16_at_random
 
 StateDtype = torch.dtype | Literal["dynamic8"]
 StateRounding = Literal["nearest_even", "stochastic"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixlab.formats import BF16, FP16, round_to
 from mixlab.formats._compile import compiled_variant
-from mixlab.formats.rounding import draw_bits, hashed_bits
+from mixlab.formats.random_bits import draw_bits, hashed_bits
 from mixlab.optimizers.rules import AdamNumbers, AdamRule, Moments, SGDNumbers, SGDRule
 from mixlab.optimizers.state_formats import StateFormat, at_random
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mixlab import BF16, E4M3FN, E5M2, FORMATS, FP16, TF32, Format, round_to
 from mixlab.formats import E4M3FNUZ, Rounding
-from mixlab.formats.rounding import bf16_at_random
+from mixlab.formats.rounding_kernels import bf16_at_random
 from tests.reference.rounding import round_reference
 
 SMALL = {

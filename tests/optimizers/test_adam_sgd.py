@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mixlab.formats import BF16, round_to
-from mixlab.formats.rounding import hashed_bits
+from mixlab.formats.random_bits import hashed_bits
 from mixlab.optimizers import SGD, Adam, AdamW, Storage, read_state, state_tensors
 from mixlab.optimizers.step import _step_, compiled_step
 

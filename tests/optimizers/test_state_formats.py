@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlab.formats import BF16, E4M3FN, E5M2, FP16, round_to
-from mixlab.formats.rounding import draw_bits
+from mixlab.formats.random_bits import draw_bits
 from mixlab.optimizers import STATE_DTYPES
 from mixlab.optimizers.state_formats import dynamic_map, state_format
 

@@ -28,7 +28,7 @@ from mixlab.formats import (
     quantize_blocks,
 )
 from mixlab.formats._compile import compiled_variant
-from mixlab.formats.rounding import draw_bits
+from mixlab.formats.random_bits import draw_bits
 from mixlab.optimizers import AdamW, Storage, read_state
 from mixlab.optimizers.state_formats import dynamic_map, state_format
 
