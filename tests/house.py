@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
     "measure": (
-        *("record", "matmul", "casts", "training", "emulation", "optimizers", "states"),
+        *("record", "devices", "matmul", "casts", "training", "emulation", "optimizers", "states"),
         *("memory_cases", "step_memory", "memory"),
     ),
     "reports": (

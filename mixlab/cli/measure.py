@@ -1,4 +1,4 @@
-"""`mixlab measure`: measures this machine, shows the numbers, keeps them as records."""
+"""`mixlab measure`: measures this machine, shows the numbers, and saves them as records."""
 
 from __future__ import annotations
 
@@ -38,21 +38,28 @@ app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
 @app.callback()
 def _about() -> None:
-    """Measure this machine; every number keeps its machine, versions, date and seed."""
+    """Measure this machine; every record keeps machine, versions, date and seed."""
+
+
+_Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:<number>. Default: cuda if there is one.")]
+_Threads = Annotated[int | None, typer.Option(help="CPU threads. Default: torch's number.")]
+_Modes = Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")]
+_Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Save the record here, as JSON.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")]
 
 
 @app.command()
 def cast(
     formats: Annotated[str, typer.Option(help="Names, separated by commas.")] = "fp16,bf16,e4m3fn,e5m2,e2m1fn",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    device: _Device = None,
     numel: Annotated[int, typer.Option(help="Elements of the tensor.")] = 1 << 24,
     rounds: Annotated[int, typer.Option(help="Samples of each path.")] = 7,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU. Default: as torch.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the tensor.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    threads: _Threads = None,
+    seed: Annotated[int, typer.Option(help="Seed of the tensor.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
-    """Measure how fast tensors are rounded to formats, by every path, beside the machine's own copy."""
+    """Measure how fast tensors are rounded to formats, by every code path, beside a plain copy."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_cast(
@@ -71,21 +78,22 @@ def cast(
 
 @app.command()
 def train(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    device: _Device = None,
     recipes: Annotated[
-        str | None, typer.Option(help="Separated by semicolons. Default: fp32, tf32, AMP and pure; on a CPU no fp16.")
+        str | None,
+        typer.Option(help="Separated by semicolons. Default: fp32, tf32, AMP and pure; on a CPU no fp16."),
     ] = None,
-    modes: Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")] = "eager,compiled",
-    steps: Annotated[int, typer.Option(help="Counted steps of each case; 3 come before them.")] = 20,
-    width: Annotated[int | None, typer.Option(help="Of the GPT. Default: 768 on CUDA, 256 on a CPU.")] = None,
+    modes: _Modes = "eager,compiled",
+    steps: Annotated[int, typer.Option(help="Measured steps of each training, after 3 others.")] = 20,
+    width: Annotated[int | None, typer.Option(help="Width of the GPT. Default: 768 on CUDA, 256 on a CPU.")] = None,
     layers: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
     heads: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Default: 50304 or 4096.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a row. Default: 1024 or 128.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step. Default: 8.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    context: Annotated[int | None, typer.Option(help="Tokens per row. Default: 1024 or 128.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows per step. Default: 8.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
     """Measure training a GPT, recipe by recipe: tokens/s, memory, share of the peak, loss. Nothing is emulated."""
     sizes = {"width": width, "layers": layers, "heads": heads, "vocabulary": vocabulary, "context": context}
@@ -109,13 +117,13 @@ def train(
 
 @app.command()
 def emulation(
-    device: Annotated[str, typer.Option(help="Whose arithmetic to hold it against: cuda, or cpu.")] = "cuda",
+    device: _Device = None,
     formats: Annotated[str, typer.Option(help="fp16, bf16 or both, separated by commas.")] = "fp16,bf16",
-    seed: Annotated[int, typer.Option(help="Of inputs and weights.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of inputs and weights.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
-    """Measure how close emulated 16-bit training is to a device's own: op by op, forward and backward."""
+    """Measure how close emulated 16-bit training is to a device's own arithmetic: op by op, forward and backward."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_emulation(device, formats=_listed(formats), seed=seed, command=_typed(), progress=progress)
@@ -125,18 +133,18 @@ def emulation(
 
 @app.command()
 def optimizer(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
-    numel: Annotated[int, typer.Option(help="Parameters, about.")] = 25_000_000,
+    device: _Device = None,
+    numel: Annotated[int, typer.Option(help="Approximate number of parameters.")] = 25_000_000,
     recipes: Annotated[str | None, typer.Option(help="Separated by semicolons. Default: all pairs of formats.")] = None,
     backends: Annotated[str | None, typer.Option(help="Separated by commas. Default: all that are installed.")] = None,
-    modes: Annotated[str, typer.Option(help="eager, compiled or both, separated by commas.")] = "eager,compiled",
-    rounds: Annotated[int, typer.Option(help="Counted steps of each case.")] = 7,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU. Default: as torch.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and gradients.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    modes: _Modes = "eager,compiled",
+    rounds: Annotated[int, typer.Option(help="Measured steps of each optimizer.")] = 7,
+    threads: _Threads = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and gradients.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
-    """Measure steps of AdamW, stored in every way, beside torch's fused one and other libraries'."""
+    """Measure steps of AdamW with every way to store it, beside torch's fused one and other libraries'."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_optimizer(
@@ -157,14 +165,14 @@ def optimizer(
 
 @app.command()
 def states(
-    steps: Annotated[int, typer.Option(help="Of each run.")] = 1500,
-    spike_at: Annotated[int, typer.Option(help="The step with the gradient spike, counted from 0.")] = 50,
-    seeds: Annotated[int, typer.Option(help="How many runs of each setting.")] = 5,
-    seed: Annotated[int, typer.Option(help="The first one.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 1500,
+    spike_at: Annotated[int, typer.Option(help="Step with the gradient spike, counted from 0.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the first run; each further run takes the next.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
-    """Measure what training loses with Adam's moments or the weights in fewer bits: every pair of formats, by seeds."""
+    """Measure what training loses when Adam's moments or the weights have fewer bits, over seeds."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_states(
@@ -176,14 +184,14 @@ def states(
 
 @app.command()
 def memory(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<number>.")] = "cpu",
+    device: _Device = None,
     cases: Annotated[str | None, typer.Option(help="Names, separated by semicolons. Default: all.")] = None,
-    rounds: Annotated[int, typer.Option(help="Measured steps of each case; one comes before them.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the record here, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    rounds: Annotated[int, typer.Option(help="Measured steps of each case, after one other.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    out: _Out = None,
+    as_json: _Json = False,
 ) -> None:
-    """Measure the peak memory of training steps, beside what a trace predicts: models, recipes, checkpointing."""
+    """Measure the peak memory of training steps, beside the prediction of a trace: models, recipes, checkpointing."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         names = _listed(cases, ";") if cases is not None else None
@@ -198,7 +206,7 @@ def _measure(
     as_json: bool,
     table: Callable[[Record], Table],
 ) -> None:
-    """Measures behind a progress bar, keeps the record and prints it; a wrong argument ends with 2 and words."""
+    """Measures behind a progress bar, saves and prints the record; exits with 2 and a message for a wrong argument."""
     console = Console(stderr=True)
     try:
         if out is not None:
@@ -211,7 +219,7 @@ def _measure(
     except ANSWERED as error:
         fail(words(error), 2)
     except KeyboardInterrupt:
-        fail("stopped; nothing was kept", 130)
+        fail("stopped; nothing was saved", 130)
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:

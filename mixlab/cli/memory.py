@@ -1,7 +1,9 @@
-"""`mixlab memory`: whether a training fits on a GPU, and what to change where it does not."""
+"""`mixlab memory`: whether a training fits on a GPU, and what to change if it does not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -33,39 +35,41 @@ _SHOWN = 5  # suggestions
 
 
 def predict(
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}, or a path of a config.json.")] = "gpt2",
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}, or the path of a config.json.")] = "gpt2",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,exp_avg=bf16")] = "amp-bf16",
     batch: Annotated[int, typer.Option(parser=whole_number, help="Rows of one forward pass, on one GPU.")] = 1,
     seq: Annotated[
-        int | None, typer.Option(parser=whole_number, help="Tokens a row. Default: the model's context, at most 2048.")
+        int | None,
+        typer.Option(parser=whole_number, help="Tokens per row. Default: the context, at most 2048."),
     ] = None,
     attention: Annotated[str, typer.Option(help=f"{', '.join(get_args(AttentionKind))}.")] = "fused",
     checkpointing: Annotated[str, typer.Option(help=f"{', '.join(get_args(Checkpointing))}.")] = "none",
     optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerName))}.")] = "adam",
     step: Annotated[str, typer.Option(help=f"{', '.join(get_args(StepKind))}: how torch.optim steps.")] = "foreach",
-    accumulation: Annotated[int, typer.Option(parser=whole_number, help="Forward and backward passes of a step.")] = 1,
+    accumulation: Annotated[int, typer.Option(parser=whole_number, help="Forward and backward passes per step.")] = 1,
     gpus: Annotated[
-        int | None, typer.Option(parser=whole_number, help="In all. Default: as many as tensor and pipeline need.")
+        int | None, typer.Option(parser=whole_number, help="All GPUs. Default: as many as tensor and pipeline need.")
     ] = None,
     zero: Annotated[
-        int | None, typer.Option(parser=whole_number, help="Stage, 0 to 3: what GPUs with other rows divide.")
+        int | None, typer.Option(parser=whole_number, help="ZeRO stage, 0 to 3: what data-parallel GPUs divide.")
     ] = None,
     fsdp: Annotated[bool, typer.Option("--fsdp", help="The same as --zero 3.")] = False,
     tensor: Annotated[int, typer.Option(parser=whole_number, help="GPUs that share each matrix.")] = 1,
     sequence_parallel: Annotated[
-        bool, typer.Option("--sequence-parallel", help="They divide what lies between matrices too.")
+        bool,
+        typer.Option("--sequence-parallel", help="They also divide tensors between matrices."),
     ] = False,
-    pipeline: Annotated[int, typer.Option(parser=whole_number, help="GPUs that have other layers each.")] = 1,
-    microbatches: Annotated[int, typer.Option(parser=whole_number, help="Of a step of the pipeline.")] = 1,
-    gpu: Annotated[str | None, typer.Option(metavar="NAME", help=f"Judge this one of {', '.join(GPUS)}.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="End with 1 if it does not fit on --gpu.")] = False,
-    traced: Annotated[bool, typer.Option("--trace", help="Trace it too, exactly and in seconds; on one GPU.")] = False,
+    pipeline: Annotated[int, typer.Option(parser=whole_number, help="GPUs that share the layers.")] = 1,
+    microbatches: Annotated[int, typer.Option(parser=whole_number, help="Microbatches per step of the pipeline.")] = 1,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help=f"GPU to fit on: {', '.join(GPUS)}.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if it does not fit on --gpu.")] = False,
+    traced: Annotated[bool, typer.Option("--trace", help="Also trace it: exact, takes seconds, one GPU only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show what training a transformer needs: by phase and kind, on which GPUs it fits, and what to change first."""
+    """Show the memory of training a transformer by phase and kind, the GPUs it fits on, and what to change first."""
     try:
         if check and gpu is None:
-            raise ValueError("--check needs --gpu NAME, the GPU on which it shall fit")
+            raise ValueError("--check needs --gpu NAME, the GPU to fit on")
         training = estimate(
             model_shape(model),
             recipe,
@@ -78,17 +82,40 @@ def predict(
             accumulation=accumulation,
             parallel=_parallelism(gpus, zero, fsdp, tensor, sequence_parallel, pipeline, microbatches),
         )
-        judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
-        advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
-        trace = confirm(training) if traced else None
+        answer = _answer(training, gpu, traced)
     except ANSWERED as error:
         fail(words(error), 2)
     if as_json:
-        print_json(_as_json(training, judged, advice, trace))
+        print_json(_as_json(answer))
     else:
-        typer.echo("\n\n".join(_shown(training, judged, advice, trace, asked=gpu is not None)))
-    if check and judged is not None and not training.fits(judged):
+        typer.echo("\n\n".join(_paragraphs(answer)))
+    if check and answer.judged is not None and not training.fits(answer.judged):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the command shows.
+
+    Attributes:
+        training: The estimate.
+        judged: The GPU to fit on; None if the training fits on all of `GPUS`.
+        asked: Whether `judged` was asked for; else it is the largest GPU on which the training does not fit.
+        advice: Suggestions for that GPU; none if the training fits.
+        trace: The trace of the same training, if asked for.
+    """
+
+    training: Estimate
+    judged: GpuSpec | None
+    asked: bool
+    advice: list[Suggestion]
+    trace: Trace | None
+
+
+def _answer(training: Estimate, gpu: str | None, traced: bool) -> _Answer:
+    judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
+    advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
+    return _Answer(training, judged, gpu is not None, advice, confirm(training) if traced else None)
 
 
 def _parallelism(
@@ -111,39 +138,34 @@ def _by_size() -> list[GpuSpec]:
 
 
 def _next_smaller(training: Estimate) -> GpuSpec | None:
-    """Returns the largest GPU on which it does not fit, None if it fits on all."""
+    """Returns the largest GPU on which the training does not fit; None if it fits on all."""
     return next((gpu for gpu in reversed(_by_size()) if not training.fits(gpu)), None)
 
 
-def _shown(
-    training: Estimate, judged: GpuSpec | None, advice: list[Suggestion], trace: Trace | None, asked: bool
-) -> list[str]:
-    """Returns the paragraphs of the answer."""
+def _paragraphs(answer: _Answer) -> Iterator[str]:
+    training, judged, trace = answer.training, answer.judged, answer.trace
+    yield str(training)
     outside = [(name, gib(size)) for name, size in training.outside.items()]
     outside = [("peak of tensors", gib(training.peak_bytes)), *outside, ("total", gib(training.total_bytes))]
+    yield text_table(("what, modelled", "GiB"), outside)
     fits = [training.fits(gpu) for gpu in _by_size()]
     rows = [
         (fit.gpu.name, gib(fit.gpu.usable_bytes), f"{fit.room / 2**30:+8.2f}", "fits" if fit else "does not fit")
         for fit in fits
     ]
-    parts = [str(training), text_table(("what, modelled", "GiB"), outside)]
-    parts.append(text_table(("on a GPU", "GiB", "room", ""), rows))
+    yield text_table(("on a GPU", "GiB", "room", ""), rows)
     if trace is not None:
         apart = training.peak_bytes / trace.peak_bytes - 1
-        parts.append(
-            f"traced: {gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
-        )
-    if judged is not None and asked:
-        parts.append(str(training.fits(judged)))
-    if judged is not None and advice:
-        lines = [f"{number}. {one}" for number, one in enumerate(advice, 1)]
-        parts.append("\n".join([f"To fit on {judged}, change first:", *lines]))
-    return parts
+        yield f"traced: {gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
+    if judged is not None and answer.asked:
+        yield str(training.fits(judged))
+    if answer.advice:
+        lines = [f"{number}. {one}" for number, one in enumerate(answer.advice, 1)]
+        yield "\n".join([f"To fit on {judged}, change first:", *lines])
 
 
-def _as_json(
-    training: Estimate, judged: GpuSpec | None, advice: list[Suggestion], trace: Trace | None
-) -> dict[str, Any]:
+def _as_json(answer: _Answer) -> dict[str, Any]:
+    training, judged, trace = answer.training, answer.judged, answer.trace
     parallel = training.parallel
     return {
         "model": training.shape.name,
@@ -160,7 +182,7 @@ def _as_json(
         "judged": None if judged is None else {"gpu": judged.name, **_fit_as_json(training, judged)},
         "suggestions": [
             {name: getattr(one, name) for name in ("change", "price", "saved_bytes", "total_bytes", "fits")}
-            for one in advice
+            for one in answer.advice
         ],
         "trace": None if trace is None else _trace_as_json(trace),
     }

@@ -1,4 +1,4 @@
-"""Measures this machine."""
+"""Measures how fast tensors are rounded to formats."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to, round_with_stats
 from mixlab.machine import usable_device
-from mixlab.measure.record import Record, Series, now, this_machine
+from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.process import THREADS, RandomStream
 
 
 def measure_cast(
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     *,
     numel: int = 1 << 24,
-    formats: Sequence[str] = ("fp16", "bf16", "e4m3fn", "e5m2", "e2m1fn"),
+    formats: Sequence[Format | str] = ("fp16", "bf16", "e4m3fn", "e5m2", "e2m1fn"),
     rounds: int = 7,
     threads: int | None = None,
     seed: int = 0,
     command: str = "measure_cast",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Measures how fast float32 tensors are rounded to formats, by every path, beside the machine's own copy.
+    """Measures how fast float32 tensors are rounded to formats, by every code path, beside a plain copy.
 
-    A series is in GB/s of the 8 bytes an element that must be read and written; more is only moved by slower paths.
-    The paths take turns, so that whatever slows the machine down slows all of them. Compiled paths are left out, and
-    the record's parameters say so, where torch.compile does not work.
+    Each series is in GB/s, counting the 8 bytes per element that any path must read and write; slower paths move more.
+    The paths take turns, so that anything that slows the machine down slows them all. Where torch.compile does not
+    work, the compiled paths are left out and named in the record's parameters.
 
     Args:
-        device: Where.
-        numel: Elements of the tensor; large enough not to fit in any cache.
-        formats: Names; the round trip through a torch dtype is measured where the format has one.
-        rounds: How many samples of each path.
-        threads: Of the CPU; None for as many as torch takes.
-        seed: Of the tensor, which is normally distributed.
-        command: What the record shall say was typed.
-        progress: Called with the part done, from 0 to 1.
+        device: Device to measure; None takes CUDA if available, else the CPU.
+        numel: Elements of the tensor. The default is too large for any cache.
+        formats: Formats, or their names. The round trip through a torch dtype is measured too if the format has one.
+        rounds: Samples of each path.
+        threads: CPU threads; None keeps torch's number.
+        seed: Seed of the tensor, which is normally distributed, and of stochastic rounding.
+        command: Command line to store in the record.
+        progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: An unknown format or a number out of range.
+        ValueError: If a format or device is unknown, or a number is out of range.
     """
-    for name, value in (("numel", numel), ("rounds", rounds), ("threads", 1 if threads is None else threads)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"measure_cast: {name} must be a whole number from 1 up, got {value!r}")
+    threads = torch.get_num_threads() if threads is None else threads
+    for name, value in (("numel", numel), ("rounds", rounds), ("threads", threads)):
+        require_whole(f"measure_cast: {name}", value, 1)
     device = usable_device(device)
     date = now()
     generator = torch.Generator(device).manual_seed(seed)
     x = torch.randn(numel, device=device, generator=generator)
-    paths = _cast_paths(x, [Format.parse(name) for name in formats])
-    threads = threads or torch.get_num_threads()
+    paths = _cast_paths(x, [Format.of(fmt) for fmt in formats])
     drawn_on = [device] if device.type == "cuda" else []
     with RandomStream(seed, devices=drawn_on):
         skipped = [name for name, path in paths.items() if not _runs(path)]
@@ -67,9 +67,9 @@ def measure_cast(
                     seconds = timer.timeit(20 if device.type == "cuda" else 1).median
                 samples[name].append(8 * numel / seconds / 1e9)
                 progress((round_ + (number + 1) / len(paths)) / rounds)
-    return Record(
-        kind="cast",
-        machine=this_machine(),
+    return record_here(
+        "cast",
+        (Series(name, "GB/s", tuple(values)) for name, values in samples.items()),
         date=date,
         seed=seed,
         command=command,
@@ -80,11 +80,11 @@ def measure_cast(
             "rounds": rounds,
             "skipped, torch.compile does not work here": ", ".join(skipped),
         },
-        series=tuple(Series(name, "GB/s", tuple(values)) for name, values in samples.items()),
     )
 
 
 def _cast_paths(x: Tensor, formats: Sequence[Format]) -> dict[str, Callable[[], object]]:
+    """Returns by name the ways to copy `x` and to round it."""
     out = torch.empty_like(x)
     paths: dict[str, Callable[[], object]] = {"copy_": lambda: out.copy_(x), "clone": x.clone}
     for fmt in formats:
@@ -103,7 +103,7 @@ def _cast_paths(x: Tensor, formats: Sequence[Format]) -> dict[str, Callable[[], 
 
 
 def _runs(path: Callable[[], object]) -> bool:
-    """Whether the path works here; compiles it."""
+    """Whether the path works on this machine; it is compiled on the way."""
     try:
         path()
     except torch._dynamo.exc.BackendCompilerFailed:

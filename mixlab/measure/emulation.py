@@ -1,4 +1,4 @@
-"""Holds the emulated arithmetic against a device's own: op by op, forward and backward, on the same inputs."""
+"""Compares emulated arithmetic with a device's own: op by op, forward and backward, on the same inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mixlab import emulation
 from mixlab.formats import Format
 from mixlab.machine import usable_device
-from mixlab.measure.record import Record, Series, now, this_machine
+from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.process import RandomStream
 from mixlab.training.models import Block
 
@@ -20,7 +20,7 @@ Op = tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]
 
 
 class _Apply(nn.Module):
-    """A function as a module, so that ops and layers are measured alike."""
+    """Wraps a function as a module, so that ops and layers are measured alike."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def _cross_entropy(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.arange(logits.shape[0], device=logits.device) % logits.shape[1])
 
 
-# What is made, and the shapes of its inputs.
+# By name: how to make the module, and the shapes of its inputs.
 OPS: dict[str, Op] = {
     "linear": (lambda: nn.Linear(256, 128), ((64, 256),)),
     "matmul": (lambda: _Apply(torch.matmul), ((96, 320), (320, 64))),
@@ -58,34 +58,35 @@ OPS: dict[str, Op] = {
 
 
 def measure_emulation(
-    device: torch.device | str = "cuda",
+    device: torch.device | str | None = None,
     *,
-    formats: Sequence[str] = ("fp16", "bf16"),
+    formats: Sequence[Format | str] = ("fp16", "bf16"),
     seed: int = 0,
     command: str = "measure_emulation",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Runs ops and layers under mixlab's emulation on the CPU and under the device's own autocast, and compares.
+    """Runs ops and layers under mixlab's emulation on the CPU and under the device's own autocast, and compares them.
 
-    For each op, format and direction: the share of elements that are equal; the largest difference in units of the
-    format's gap at the larger of the two values, which is large where terms cancel and the result is near zero; and the
-    largest difference over the largest value. "backward" is over the gradients of all inputs and parameters together.
-    Inputs are normally distributed, rounded to the format first.
+    For each op, format and direction the record has three numbers: the share of equal elements; the largest difference
+    in units of the format's gap at the larger of the two values, which is large where terms cancel and the result is
+    near zero; and the largest difference divided by the largest value. "backward" covers the gradients of all inputs
+    and parameters together. Inputs are normally distributed and rounded to the format first.
 
     Args:
-        device: Whose arithmetic; "cpu" compares with the CPU's own autocast, which follows other lists.
-        formats: fp16, bf16 or both.
-        seed: Of inputs and parameters.
-        command: What the record shall say was typed.
-        progress: Called with the part done, from 0 to 1.
+        device: Device to compare with; None takes CUDA if available, else the CPU, whose own autocast follows other
+            lists.
+        formats: fp16, bf16 or both, as formats or names.
+        seed: Seed of inputs and parameters.
+        command: Command line to store in the record.
+        progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: An unknown device, or another format.
+        ValueError: If the device is unknown or a format is another one.
     """
     device, date = usable_device(device), now()
-    parsed = [Format.parse(name) for name in formats]
+    parsed = [Format.of(fmt) for fmt in formats]
     for fmt in parsed:
-        emulation.autocast("cpu", fmt)  # refuses what is no format of autocast
+        emulation.autocast("cpu", fmt)  # refuses a format that autocast does not take
         if fmt.bits > 16:
             raise ValueError(f"measure_emulation: formats must be fp16 or bf16, got {fmt}")
     series: list[Series] = []
@@ -98,23 +99,26 @@ def measure_emulation(
             series.append(Series(f"{fmt} {name} {direction}, largest difference", "ulp", (ulps,)))
             series.append(Series(f"{fmt} {name} {direction}, largest difference / largest value", "1", (relative,)))
         progress((number + 1) / len(plan))
-    return Record(
-        kind="emulation",
-        machine=this_machine(),
+    return record_here(
+        "emulation",
+        series,
         date=date,
         seed=seed,
         command=command,
         parameters={"device": str(device), "formats": ",".join(map(str, parsed))},
-        series=tuple(series),
     )
 
 
 def compare(ours: Tensor, theirs: Tensor, fmt: Format) -> tuple[float, float, float]:
-    """Returns how two finite tensors agree.
+    """Compares two finite tensors of the same shape.
+
+    Args:
+        ours, theirs: The tensors.
+        fmt: Format whose gaps measure a difference.
 
     Returns:
-        (share of equal elements, largest difference in gaps of `fmt` at the larger magnitude, largest difference over
-        the largest magnitude).
+        (share of equal elements, largest difference in gaps of `fmt` at the larger magnitude, largest difference
+        divided by the largest magnitude).
     """
     ours, theirs = ours.double(), theirs.double()
     equal = ours == theirs
@@ -126,7 +130,7 @@ def compare(ours: Tensor, theirs: Tensor, fmt: Format) -> tuple[float, float, fl
 
 
 def _results(op: Op, fmt: Format, device: torch.device | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns (output, all gradients) flat, in float32, on the CPU; emulated if `device` is None."""
+    """Returns output and gradients, each flat in float32 on the CPU; emulated if `device` is None."""
     make, shapes = op
     with RandomStream(seed):
         module = make()

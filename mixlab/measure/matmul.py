@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, format by format."""
+"""Measures how fast this machine multiplies matrices, format by format."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from mixlab.process import OFF, ON, TF32_SWITCHES
 
 @dataclass(frozen=True)
 class MatmulSpeed:
-    """How fast one format multiplies matrices.
+    """The speed of matrix products in one format.
 
     Attributes:
-        gflops: Median of 10^9 floating-point operations a second, 2 * size^3 a product.
-        low, high: Its quartiles.
+        format: Name of the format of both operands.
+        device: Device that multiplied.
+        size: Rows and columns of each matrix.
+        gflops: Median speed in 10^9 floating-point operations per second, counting 2 * size^3 per product.
+        low, high: First and third quartile of the same.
     """
 
     format: str
@@ -33,8 +36,15 @@ class MatmulSpeed:
 def matmul_speeds(device: torch.device | str, *, size: int = 512) -> tuple[MatmulSpeed, ...]:
     """Measures products of two (size, size) matrices in each format that torch multiplies natively on the device.
 
-    Takes about two seconds on a CPU. The result of a product is in the format of its operands; tf32 is float32 storage
+    Takes about two seconds on a CPU. A product has the format of its operands; tf32 stands for float32 matrices
     multiplied in tf32, on GPUs only.
+
+    Args:
+        device: Device to measure.
+        size: Rows and columns of each matrix.
+
+    Returns:
+        One speed per format: fp32, tf32 (on CUDA), bf16, fp16.
     """
     device = torch.device(device)
     formats = (FP32, TF32, BF16, FP16) if device.type == "cuda" else (FP32, BF16, FP16)

@@ -1,29 +1,30 @@
-"""Measures the memory of training steps on this machine, beside what `mixlab.memory.tracing` predicts without it."""
+"""Measures the memory of training steps on this machine, beside the prediction of `mixlab.memory.trace`."""
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from mixlab.arguments import require_whole
 from mixlab.machine import usable_device
+from mixlab.measure.devices import free
 from mixlab.measure.memory_cases import MemoryCase, cases
-from mixlab.measure.record import Record, Series, now, this_machine
+from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.measure.step_memory import RealStep, real_steps
 from mixlab.memory import Replay, Trace, replay_trace, trace
 from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, PHASES, TEMPORARIES
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe
 
-# What changes how much memory CUDA takes, and is kept with a record.
+# Environment variables that change how much memory CUDA takes; a record keeps them.
 _VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 
 def measure_memory(
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     *,
     names: Sequence[str] | None = None,
     rounds: int = 1,
@@ -31,36 +32,34 @@ def measure_memory(
     command: str = "measure_memory",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Trains models under recipes, a few steps each, and records the memory that was seen and what was predicted.
+    """Trains models under recipes for a few steps each, and records measured and predicted memory.
 
-    For each case and figure there are two series, in bytes: "NAME, peak" and "NAME, predicted peak". The figures are
+    Each case has two series in bytes for each figure, such as "NAME, peak" and "NAME, predicted peak". The figures are
 
-    - peak, peak in PHASE, after PHASE (forward, backward, step): what was alive at most, and at the phase's end;
+    - peak, peak in PHASE, after PHASE (forward, backward, step): the most bytes alive, and those at the phase's end;
     - parameters, gradients, states: counted from the tensors themselves;
-    - activations: the rest of what is alive after forward, with the casts of autocast, without the batch.
+    - activations: the rest of the bytes alive after forward, autocast's casts included, the batch excluded.
 
-    On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu"; oneDNN, whose kernels
-    take scratch memory, another amount on each kind of CPU, is off. On CUDA the caching
-    allocator is asked, and the prediction is a trace as_on="cuda", replayed through a model of that allocator, whose
-    blocks have up to 1 MiB too much. Only CUDA has: peak requested, without what blocks have too much, beside the trace
-    itself; reserved, the most that the allocator held; and workspaces, those of cuBLAS, which all but the first of
-    these contain, and no prediction does. A case that does not run is named in the record's parameters. Nothing is
-    compiled.
+    On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu". oneDNN is off, since its
+    kernels take scratch memory that depends on the CPU. On CUDA the caching allocator reports the memory, and the
+    prediction is a trace as_on="cuda", replayed through a model of that allocator; its blocks may be up to 1 MiB larger
+    than asked for. CUDA only: "peak requested", the sizes as asked for, beside the trace itself; "reserved", the most
+    that the allocator held; and "workspaces", those of cuBLAS. Workspaces are part of every measured figure but "peak
+    requested", and of no prediction. A case that does not run is named in the record's parameters. Nothing is compiled.
 
     Args:
-        device: Where.
-        names: Of cases, see `mixlab.measure.memory_cases`; None takes all of the device's kind.
-        rounds: Steps that are measured, after a first one, in which the optimizer has no states yet.
-        seed: Of weights and batches.
-        command: What the record shall say was typed.
-        progress: Called with the part done, from 0 to 1.
+        device: Device to measure; None takes CUDA if available, else the CPU.
+        names: Names of cases, see `mixlab.measure.memory_cases`; None takes all for the device.
+        rounds: Measured steps of each case, after a first one in which the optimizer has no states yet.
+        seed: Seed of weights and batches.
+        command: Command line to store in the record.
+        progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: An unknown device or case, or a number out of range.
+        ValueError: If a device or case is unknown, or a number is out of range.
     """
-    for name, value, low in (("rounds", rounds, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < low:
-            raise ValueError(f"measure_memory: {name} must be a whole number from {low} up, got {value!r}")
+    require_whole("measure_memory: rounds", rounds, 1)
+    require_whole("measure_memory: seed", seed, 0)
     device = usable_device(device)
     chosen = cases(device.type, names)
     if not chosen:
@@ -74,11 +73,11 @@ def measure_memory(
         except RuntimeError as error:  # a kernel or a fake kernel that this version of torch lacks
             reason = [*str(error).splitlines(), type(error).__name__][0]
             notes[case.name] = f"does not run here: {reason}"
-        _free(device)
+        free(device)
         progress((number + 1) / len(chosen))
-    return Record(
-        kind="memory",
-        machine=this_machine(),
+    return record_here(
+        "memory",
+        series,
         date=date,
         seed=seed,
         command=command,
@@ -92,7 +91,6 @@ def measure_memory(
             **{name: os.environ.get(name, "") for name in _VARIABLES},
             **notes,
         },
-        series=tuple(series),
     )
 
 
@@ -114,14 +112,14 @@ def _bytes(name: str, sizes: Sequence[int]) -> Series:
 
 
 def predicted(case: MemoryCase, kind: str) -> Trace:
-    """Returns the trace of a case, as on a kind of device ("cuda" or "cpu")."""
+    """Returns the trace of a case, as on "cuda" or "cpu"."""
     with torch.device("meta"):
         model = case.make_model()
     return trace(model, case.batch(), case.recipe, as_on=kind)  # type: ignore[arg-type]
 
 
 def seen_bytes(step: RealStep) -> dict[str, int]:
-    """Returns the figures of a real step by name."""
+    """Returns the measured figures of a step by name, in bytes."""
     return {
         "peak": step.peak_bytes,
         **{f"peak in {phase}": step.phase_peaks[phase] for phase in PHASES},
@@ -137,7 +135,7 @@ def seen_bytes(step: RealStep) -> dict[str, int]:
 
 
 def predicted_bytes(traced: Trace) -> dict[str, int]:
-    """Returns the same figures of a trace, as on CUDA of its replay, but for the workspaces."""
+    """Returns the same figures as a trace predicts them, without workspaces; as on CUDA, those of its replay."""
     allocator = {}
     levels: Trace | Replay = traced
     if traced.as_on == "cuda":
@@ -160,7 +158,7 @@ def predicted_bytes(traced: Trace) -> dict[str, int]:
 
 
 def measured_cases(record: Record) -> list[str]:
-    """Returns the names of the cases that ran, in order."""
+    """Returns the names of the cases that ran, in the order of the record."""
     return [one.name.removesuffix(_PREDICTED) for one in record.series if one.name.endswith(_PREDICTED)]
 
 
@@ -168,9 +166,13 @@ _PREDICTED = ", predicted peak"
 
 
 def differences(record: Record) -> dict[str, float]:
-    """Returns for each case how far the predicted peak is from the measured one: 0.01 is 1 % too much.
+    """Returns by case how far the predicted peak is from the measured one: 0.01 means predicted 1 % too high.
 
-    Workspaces of cuBLAS count as foretold: they are a setting, CUBLAS_WORKSPACE_CONFIG, and alive all the time.
+    cuBLAS's workspaces are subtracted from the measured peak: CUBLAS_WORKSPACE_CONFIG sets their size, and they live
+    all the time.
+
+    Args:
+        record: A record of `measure_memory`.
     """
     values = {series.name: series.median for series in record.series}
     apart = {}
@@ -181,12 +183,10 @@ def differences(record: Record) -> dict[str, float]:
 
 
 def median_and_worst(apart: dict[str, float]) -> tuple[float, float]:
-    """Returns the median and the largest of differences, both without their signs."""
+    """Returns the median and the largest of differences, both without signs.
+
+    Args:
+        apart: Differences by case, as `differences` returns them; at least one.
+    """
     sizes = [abs(difference) for difference in apart.values()]
     return float(np.median(sizes)), max(sizes)
-
-
-def _free(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

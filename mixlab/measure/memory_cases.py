@@ -1,4 +1,4 @@
-"""Trainings whose memory is both traced and measured: models, batches, recipes, by name."""
+"""Trainings whose memory is both traced and measured: models, batches and recipes by name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mixlab.training import Batch
 
 @dataclass(frozen=True)
 class CaseModel:
-    """A model and its batches, of random numbers.
+    """How to make a model and its batches of random numbers.
 
     Attributes:
-        make: Returns it in float32, from (attention, checkpointing), which only transformers heed.
-        draw: Returns (inputs, targets) of so many rows.
+        make: Returns the model in float32 from (attention, checkpointing), which only transformers use.
+        draw: Returns (inputs, targets) from (rows, generator).
     """
 
     make: Callable[[AttentionKind, Checkpointing], nn.Module]
@@ -30,13 +30,13 @@ class CaseModel:
 
 @dataclass(frozen=True)
 class MemoryCase:
-    """One training.
+    """One training to trace and to measure.
 
     Attributes:
         model: A name of `MODELS`.
-        rows: Of a batch.
-        recipe: As text.
-        attention, checkpointing: As of `transformer`.
+        rows: Rows of a batch.
+        recipe: Text of the recipe.
+        attention, checkpointing: As for `mixlab.memory.transformer`.
     """
 
     model: str
@@ -47,14 +47,14 @@ class MemoryCase:
 
     @property
     def name(self) -> str:
-        """What records call it, such as "gpt2 x4 amp-bf16 full"."""
+        """Its name in records, such as "gpt2 x4 amp-bf16 full"."""
         words = [self.model, f"x{self.rows}", self.recipe]
         words += [self.attention] if self.attention != "fused" else []
         words += [self.checkpointing] if self.checkpointing != "none" else []
         return " ".join(words)
 
     def make_model(self) -> nn.Module:
-        """Returns a new model, on the device that is torch's default."""
+        """Returns a new model, on torch's default device."""
         return MODELS[self.model].make(self.attention, self.checkpointing)
 
     def batch(self, seed: int = 0) -> Batch:
@@ -82,7 +82,7 @@ def _classifier(make: Callable[[], nn.Module], row: tuple[int, ...], classes: in
 
 
 def _cnn(channels: Sequence[int], classes: int) -> nn.Module:
-    """Returns stages of two convolutions, each with BatchNorm and ReLU, that end in half the width and height."""
+    """Returns groups of two convolutions with BatchNorm and ReLU; each group ends by halving width and height."""
     layers: list[nn.Module] = []
     for before, after in zip((3, *channels), channels, strict=False):
         for inputs in (before, after):
@@ -118,7 +118,7 @@ _RECIPES = ("fp32", "amp-bf16", "amp-fp16", "bf16", "bf16-master", "lean-bf16")
 
 
 def _grid(prefix: str, **rows: int) -> tuple[MemoryCase, ...]:
-    """Returns models x recipes, and what only transformers have; `rows` are those of a batch, by model."""
+    """Returns every model with every recipe, and transformers with checkpoints; `rows` are rows of a batch by model."""
     gpt2, llama = f"{prefix}gpt2", f"{prefix}llama"
     return (
         *(MemoryCase(prefix + model, rows[model], recipe) for model in rows for recipe in _RECIPES),
@@ -137,12 +137,12 @@ _ONLY_ON_CUDA = (
 
 
 def _recorded_on_a_cpu(case: MemoryCase) -> bool:
-    """Leaves out BatchNorm under autocast, which the shipped record does not have."""
+    """Whether the shipped record has the case: it lacks BatchNorm under autocast."""
     return not (case.model == "small-cnn" and Recipe.parse(case.recipe).autocast)
 
 
-# By the kind of device. On CUDA peaks are 1 to 8 GiB, so that 16 GiB are enough. On a CPU all take half a minute, and
-# none has materialised attention: autograd keeps the factor of its scores as a tensor, which traces leave out.
+# By kind of device. On CUDA peaks are 1 to 8 GiB, so 16 GiB are enough. On a CPU all cases take half a minute together,
+# and none has materialised attention: autograd keeps the factor of its scores as a tensor, which traces leave out.
 CASES: dict[str, dict[str, MemoryCase]] = {
     kind: {case.name: case for case in cases}
     for kind, cases in (
@@ -153,10 +153,14 @@ CASES: dict[str, dict[str, MemoryCase]] = {
 
 
 def cases(kind: str, names: Sequence[str] | None = None) -> tuple[MemoryCase, ...]:
-    """Returns the cases of a kind of device ("cuda" or "cpu") by their names, or all.
+    """Returns the cases for a kind of device.
+
+    Args:
+        kind: "cuda" or "cpu".
+        names: Names of cases; None takes all.
 
     Raises:
-        ValueError: An unknown name; near ones are offered.
+        ValueError: If a name is unknown; the message offers similar ones.
     """
     known = CASES[kind]
     for name in names or ():

@@ -1,27 +1,28 @@
-"""Measures optimizers on this machine: time of a step, bytes of states, memory speed; ours and other libraries'."""
+"""Measures optimizers, mixlab's and other libraries': seconds per step, bytes of states, memory speed."""
 
 from __future__ import annotations
 
-import gc
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mixlab.arguments import require_whole
 from mixlab.formats import BF16, FP32
 from mixlab.machine import usable_device
-from mixlab.measure.record import Record, Series, now, this_machine
+from mixlab.measure.devices import clock_s, free
+from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.optimizers import BACKENDS, AdamW, backend, state_bytes
 from mixlab.process import THREADS, RandomStream
 from mixlab.recipes import STATES, Recipe
 from mixlab.training.tasks import storage
 
-# Every pair of formats of m and v beside fp32 weights; the same format for both, rounded stochastically; and every way
+# Every pair of formats for both moments with fp32 weights; one format for both, rounded stochastically; and every way
 # to store bf16 weights, with moments in fp32 and in bf16.
 RECIPES: tuple[str, ...] = (
     *(str(Recipe(exp_avg=m, exp_avg_sq=v)) for m, v in product(STATES, STATES)),
@@ -32,13 +33,13 @@ RECIPES: tuple[str, ...] = (
         for way in ({"update": "nearest_even"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
     ),
 )
-_PEER = "torch fused"  # every case's yardstick
-_WARM_UP = 2  # steps that are not counted; the first allocates states and compiles
+_PEER = "torch fused"  # the optimizer that all are compared with
+_WARM_UP = 2  # steps before the measured ones; the first allocates states and compiles
 
 
 @dataclass(frozen=True)
-class _Case:
-    """One optimizer to measure: what it is called, its parameters' dtype, and how it is made."""
+class _Stepper:
+    """An optimizer to measure: its name in the record, its parameters' dtype, and how it is made."""
 
     name: str
     dtype: torch.dtype
@@ -46,10 +47,10 @@ class _Case:
 
 
 def measure_optimizer(
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     *,
     numel: int = 25_000_000,
-    recipes: Sequence[str] = RECIPES,
+    recipes: Sequence[Recipe | str] = RECIPES,
     backends: Sequence[str] | None = None,
     modes: Sequence[str] = ("eager", "compiled"),
     rounds: int = 7,
@@ -58,54 +59,46 @@ def measure_optimizer(
     command: str = "measure_optimizer",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Times a step of AdamW in every way to store it, one after the other, each beside torch's fused one in fp32.
+    """Times a step of AdamW with each way to store it, paired with a step of torch's fused AdamW in fp32.
 
-    The yardstick takes a step before each step of the case, so that whatever slows the machine down slows both; "ratio"
-    is the case's time over the yardstick's, pair by pair. GB/s are of the bytes that a step cannot but move: weights
-    and states read and written, gradients read. A case that does not run here is named in the record's parameters.
+    The fused optimizer takes a step before each step of the measured one, so that anything that slows the machine down
+    slows both; "ratio" is the quotient of the two times, pair by pair. GB/s count the bytes that a step must move:
+    weights and states read and written, gradients read. An optimizer that does not run on this machine is named in the
+    record's parameters.
 
     Args:
-        device: Where.
-        numel: Parameters, in four matrices and a vector, about; too many for any cache.
-        recipes: As text; how weights, gradients and states are stored.
-        backends: Names of `mixlab.optimizers.backends`; None takes all that are installed.
-        modes: "eager" and "compiled", or one of them, of the recipes.
-        rounds: Counted steps of each case.
-        threads: Of the CPU; None for as many as torch takes.
-        seed: Of weights and gradients.
-        command: What the record shall say was typed.
-        progress: Called with the part done, from 0 to 1.
+        device: Device to measure; None takes CUDA if available, else the CPU.
+        numel: Approximate number of parameters, in four matrices and a vector. The default is too many for any cache.
+        recipes: Recipes, or their texts; they say how weights, gradients and states are stored.
+        backends: Names of `mixlab.optimizers.BACKENDS`; None takes all that are installed.
+        modes: "eager", "compiled" or both, for the recipes.
+        rounds: Measured steps of each optimizer.
+        threads: CPU threads; None keeps torch's number.
+        seed: Seed of weights and gradients.
+        command: Command line to store in the record.
+        progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: An unknown recipe, backend, mode or device, or a number out of range.
+        ValueError: If a recipe, backend, mode or device is unknown, or a number is out of range.
     """
-    for name, value, low in (("numel", numel, 64), ("rounds", rounds, 1), ("threads", threads or 1, 1)):
-        if type(value) is not int or value < low:
-            raise ValueError(f"measure_optimizer: {name} must be a whole number from {low} up, got {value!r}")
+    threads = torch.get_num_threads() if threads is None else threads
+    for name, value, low in (("numel", numel, 64), ("rounds", rounds, 1), ("threads", threads, 1)):
+        require_whole(f"measure_optimizer: {name}", value, low)
     if unknown := [mode for mode in modes if mode not in ("eager", "compiled")]:
         raise ValueError(f"measure_optimizer: modes must be eager, compiled or both, got {', '.join(unknown)}")
     device = usable_device(device)
     names = [name for name, one in BACKENDS.items() if one.installed] if backends is None else backends
-    cases = [*_backend_cases(names), *_recipe_cases(recipes, modes)]
-    if not cases:
+    steppers = [*_of_backends(names), *_of_recipes(recipes, modes)]
+    if not steppers:
         raise ValueError("measure_optimizer: nothing to measure; give recipes and modes, or backends")
-    date, drawn_on = now(), [device] if device.type == "cuda" else []
-    with THREADS.held(threads or torch.get_num_threads()):
-        copy = Series("copy_", "GB/s", _copy_speed(device, numel, rounds))
-        series, notes = [copy], {}
-        for number, case in enumerate(cases):
-            try:
-                with RandomStream(seed, devices=drawn_on):
-                    series += _measure(case, device, numel, rounds, seed)
-            except Exception as error:  # whatever a library raises on a machine that it is not made for
-                reason = [*str(error).splitlines(), type(error).__name__][0]
-                notes[case.name] = f"does not run here: {reason}"
-            _free(device)
-            progress((number + 1) / len(cases))
+    date = now()
+    with THREADS.held(threads):
+        series = [Series("copy_", "GB/s", _copy_speed(device, numel, rounds))]
+        more, notes = _measured(steppers, device, numel, rounds, seed, progress)
         used = torch.get_num_threads()
-    return Record(
-        kind="optimizer",
-        machine=this_machine(),
+    return record_here(
+        "optimizer",
+        [*series, *more],
         date=date,
         seed=seed,
         command=command,
@@ -116,34 +109,52 @@ def measure_optimizer(
             "threads": used,
             **notes,
         },
-        series=tuple(series),
     )
 
 
-def _backend_cases(names: Sequence[str]) -> list[_Case]:
-    return [_Case(one.name, one.weights, lambda p, one=one: one(p, 1e-3)) for one in map(backend, names)]  # type: ignore[misc]
+def _of_backends(names: Sequence[str]) -> list[_Stepper]:
+    return [_Stepper(one.name, one.weights, partial(one, lr=1e-3)) for one in map(backend, names)]
 
 
-def _recipe_cases(recipes: Sequence[str], modes: Sequence[str]) -> list[_Case]:
-    cases = []
-    for text in recipes:
-        recipe = Recipe.parse(text)
-        kept = storage(recipe)
+def _of_recipes(recipes: Sequence[Recipe | str], modes: Sequence[str]) -> Iterator[_Stepper]:
+    for given in recipes:
+        recipe = Recipe.of(given)
+        assert recipe.weights.dtype is not None  # Recipe takes no other formats
         for mode in modes:
-            assert recipe.weights.dtype is not None  # a recipe takes no others
-
-            def make(parameters: list[nn.Parameter], kept: object = kept, compiled: bool = mode == "compiled") -> AdamW:
-                return AdamW(parameters, 1e-3, storage=kept, compiled=compiled)  # type: ignore[arg-type]
-
-            cases.append(_Case(f"{text} {mode}", recipe.weights.dtype, make))
-    return cases
+            make = partial(AdamW, lr=1e-3, storage=storage(recipe), compiled=mode == "compiled")
+            yield _Stepper(f"{given} {mode}", recipe.weights.dtype, make)
 
 
-def _measure(case: _Case, device: torch.device, numel: int, rounds: int, seed: int) -> list[Series]:
+def _measured(
+    steppers: Sequence[_Stepper],
+    device: torch.device,
+    numel: int,
+    rounds: int,
+    seed: int,
+    progress: Callable[[float], None],
+) -> tuple[list[Series], dict[str, str]]:
+    """Returns the series of all that run here, and a note for each that does not."""
+    series: list[Series] = []
+    notes: dict[str, str] = {}
+    drawn_on = [device] if device.type == "cuda" else []
+    for number, stepper in enumerate(steppers):
+        try:
+            with RandomStream(seed, devices=drawn_on):
+                series += _measure(stepper, device, numel, rounds, seed)
+        except Exception as error:  # whatever a library raises on a machine that it is not made for
+            reason = [*str(error).splitlines(), type(error).__name__][0]
+            notes[stepper.name] = f"does not run here: {reason}"
+        torch._dynamo.reset()
+        free(device)
+        progress((number + 1) / len(steppers))
+    return series, notes
+
+
+def _measure(stepper: _Stepper, device: torch.device, numel: int, rounds: int, seed: int) -> list[Series]:
     peer_parameters = _parameters(torch.float32, device, numel, seed)
     peer = backend(_PEER)(peer_parameters, 1e-3)
-    parameters = _parameters(case.dtype, device, numel, seed)
-    optimizer = case.make(parameters)
+    parameters = _parameters(stepper.dtype, device, numel, seed)
+    optimizer = stepper.make(parameters)
     times, ratios = [], []
     for round_ in range(_WARM_UP + rounds):
         peer_s, own_s = _timed(peer.step, device), _timed(optimizer.step, device)
@@ -154,15 +165,15 @@ def _measure(case: _Case, device: torch.device, numel: int, rounds: int, seed: i
     kept = state_bytes(optimizer)
     moved = 3 * sum(p.nbytes for p in parameters) + 2 * kept
     return [
-        Series(f"{case.name}, step", "s", tuple(times)),
-        Series(f"{case.name}, ratio", "1", tuple(ratios)),
-        Series(f"{case.name}, states", "bytes/parameter", (kept / count,)),
-        Series(f"{case.name}, speed", "GB/s", tuple(moved / seconds / 1e9 for seconds in times)),
+        Series(f"{stepper.name}, step", "s", tuple(times)),
+        Series(f"{stepper.name}, ratio", "1", tuple(ratios)),
+        Series(f"{stepper.name}, states", "bytes/parameter", (kept / count,)),
+        Series(f"{stepper.name}, speed", "GB/s", tuple(moved / seconds / 1e9 for seconds in times)),
     ]
 
 
 def _parameters(dtype: torch.dtype, device: torch.device, numel: int, seed: int) -> list[nn.Parameter]:
-    """Returns parameters with gradients of the size that training has."""
+    """Returns parameters with gradients as large as a training has them."""
     generator = torch.Generator(device).manual_seed(seed)
     made = []
     for shape in _shapes(numel):
@@ -174,9 +185,9 @@ def _parameters(dtype: torch.dtype, device: torch.device, numel: int, seed: int)
 
 
 def _shapes(numel: int) -> list[tuple[int, ...]]:
-    """Returns the shapes of four matrices and a vector that hold about so many elements.
+    """Returns the shapes of four matrices and a vector with about `numel` elements in all.
 
-    Large sides are multiples of 256, as models have them: with others some libraries keep states in 32 bits.
+    Large sides are multiples of 256, as in most models: with other sides some libraries keep states in 32 bits.
     """
     side = round((numel / 4) ** 0.5)
     side = round(side / 256) * 256 if side > 256 else side
@@ -184,7 +195,7 @@ def _shapes(numel: int) -> list[tuple[int, ...]]:
 
 
 def _copy_speed(device: torch.device, numel: int, rounds: int) -> tuple[float, ...]:
-    """Returns GB/s, read and written, of the machine's own copy of as many float32 numbers."""
+    """Returns the GB/s, read and written, of a plain copy of as many float32 numbers."""
     source = torch.ones(numel, device=device)
     target = torch.empty_like(source)
     seconds = [_timed(lambda: target.copy_(source), device) for _ in range(_WARM_UP + rounds)][_WARM_UP:]
@@ -192,18 +203,7 @@ def _copy_speed(device: torch.device, numel: int, rounds: int) -> tuple[float, .
 
 
 def _timed(step: Callable[[], Tensor | float | None], device: torch.device) -> float:
-    """Returns the seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began_s = time.perf_counter()
+    """Returns the seconds that one call takes."""
+    began_s = clock_s(device)
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began_s
-
-
-def _free(device: torch.device) -> None:
-    torch._dynamo.reset()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    return clock_s(device) - began_s

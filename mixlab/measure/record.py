@@ -1,10 +1,10 @@
-"""Measurements as files: what was measured, where, when, and every sample. The shipped ones lie beside this module."""
+"""Measurements as files: what was measured, where and when, with every sample. `records/` has the shipped ones."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
@@ -25,8 +25,8 @@ class Series:
 
     Attributes:
         name: What was measured.
-        unit: Of the samples, e.g. "GB/s".
-        samples: At least one, in the order taken; finite.
+        unit: Unit of the samples, such as "GB/s".
+        samples: Finite numbers in the order in which they were taken; at least one.
     """
 
     name: str
@@ -35,26 +35,29 @@ class Series:
 
     @property
     def median(self) -> float:
+        """The middle sample, or the mean of the two in the middle."""
         return float(np.median(self.samples))
 
     @property
     def quartiles(self) -> tuple[float, float]:
+        """The first and the third quartile of the samples."""
         low, high = np.quantile(self.samples, [0.25, 0.75])
         return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One measurement of one kind on one machine.
+    """One measurement of one kind on one machine. `record["name"]` is the series of that name.
 
     Attributes:
-        kind: What `mixlab measure` calls it, e.g. "cast".
-        machine: Where: "cpu", "cores", "gpus", "python", "torch", "numpy", "mixlab", each as text.
-        date: When it began, in UTC, ISO 8601.
-        seed: Of the random inputs.
-        command: What was typed, or called.
-        parameters: What it was measured with, by name.
-        series: The numbers.
+        kind: Its name under `mixlab measure`, such as "cast".
+        machine: The machine, as text under "cpu", "cores", "gpus", "python", "torch", "numpy" and "mixlab".
+        date: Start of the measurement in UTC, ISO 8601.
+        seed: Seed of the random inputs.
+        command: Command line, or name of the function called.
+        parameters: Settings and remarks by name.
+        series: The measured numbers.
+        schema: Version of the file format.
     """
 
     kind: str
@@ -68,7 +71,7 @@ class Record:
 
     @property
     def summary(self) -> str:
-        """One line for under a chart: where and when the numbers come from."""
+        """One line to stand under a chart: machine, versions, date and seed."""
         gpus = self.machine["gpus"] or "no GPU"
         versions = f"Python {self.machine['python']}, torch {self.machine['torch']}"
         return f"recorded on {self.machine['cpu']}, {gpus}; {versions}; {self.date[:10]}, seed {self.seed}"
@@ -80,19 +83,31 @@ class Record:
         return found[0]
 
     def save(self, path: Path | str) -> None:
-        """Writes the record as JSON, whole or not at all."""
+        """Writes the record as JSON, whole or not at all.
+
+        Args:
+            path: File to write; an existing one is replaced.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         with replacing(Path(path)) as file:
             file.write(self.to_json().encode())
 
     def to_json(self) -> str:
+        """Returns the record as JSON, as `save` writes it."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, path: Path | str) -> Record:
-        """Reads a record.
+        """Reads a record from a file.
+
+        Args:
+            path: JSON file that `save` wrote.
 
         Raises:
-            ValueError: The file holds something else; what and where is said.
+            OSError: If the file cannot be read.
+            ValueError: If it holds anything but a record; the message names the field.
         """
         try:
             content = json.loads(Path(path).read_text())
@@ -105,7 +120,14 @@ class Record:
 
 
 def shipped(kind: str) -> tuple[Record, ...]:
-    """Returns the records of one kind that come with mixlab, in order of their files' names."""
+    """Returns the records of one kind that come with mixlab, sorted by file name.
+
+    >>> [record.machine["gpus"][:11] for record in shipped("memory")]
+    ['', 'NVIDIA H100']
+
+    Args:
+        kind: "cast", "emulation", "memory", "optimizer", "states" or "train".
+    """
     folder = resources.files("mixlab") / "measure" / "records"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".json"))
     with resources.as_file(folder) as path:
@@ -113,13 +135,27 @@ def shipped(kind: str) -> tuple[Record, ...]:
     return tuple(record for record in records if record.kind == kind)
 
 
+def record_here(
+    kind: str,
+    series: Iterable[Series],
+    *,
+    date: str,
+    seed: int,
+    command: str,
+    parameters: Mapping[str, str | int | float],
+) -> Record:
+    """Returns the record of a measurement that this process took."""
+    return Record(kind, this_machine(), date, seed, command, parameters, tuple(series))
+
+
 def this_machine() -> dict[str, str]:
-    """Returns what a record says of the machine that this process runs on."""
+    """Returns what a record says about the machine that runs this process."""
     here = describe()
     return {**{name: str(value) for name, value in asdict(here).items()}, "gpus": "; ".join(map(str, here.gpus))}
 
 
 def now() -> str:
+    """Returns the time in UTC, to the second, as records state it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""Measures what storing Adam's moments and the weights in fewer bits does to a training, over seeds."""
+"""Measures how a training changes when Adam's moments or the weights are stored in fewer bits, over seeds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from mixlab.arguments import require_whole
 from mixlab.experiments import Setting, final_loss, moment_settings, weight_settings
-from mixlab.measure.record import Record, Series, now, this_machine
+from mixlab.measure.record import Record, Series, now, record_here
 
 
 def measure_states(
@@ -21,30 +22,29 @@ def measure_states(
     command: str = "measure_states",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Trains digits under every setting with every seed, and records loss and accuracy at the end.
+    """Trains digits on the CPU under every setting with every seed, and records the final loss and accuracy.
 
-    A setting of which a run diverges is named in the record's parameters, with how many of its runs did; its series
-    hold the others, if any.
+    If runs of a setting diverge, the record's parameters say how many; its series hold the other runs, if any.
 
     Args:
-        settings: None takes all of `mixlab.experiments.storage_grid`: half an hour on one core.
-        steps: Of each run.
-        spike_at: The step with the spike, counted from 0.
-        seeds: How many.
-        seed: The first one; the others follow.
-        command: What the record shall say was typed.
-        progress: Called with the part done, from 0 to 1.
+        settings: Settings to train; None takes all of `mixlab.experiments.moment_settings` and `weight_settings`, which
+            takes half an hour on one core.
+        steps: Steps of each run.
+        spike_at: Step with the gradient spike, counted from 0.
+        seeds: Runs of each setting.
+        seed: Seed of the first run; each further run takes the next seed.
+        command: Command line to store in the record.
+        progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: A number out of range, or no settings.
+        ValueError: If a number is out of range or there are no settings.
     """
     if settings is None:
         settings = list(dict.fromkeys([*moment_settings(), *weight_settings()]))
-    for name, value, low in (("seeds", seeds, 1), ("steps", steps, 1)):
-        if type(value) is not int or value < low:
-            raise ValueError(f"measure_states: {name} must be a whole number from {low} up, got {value!r}")
+    require_whole("measure_states: seeds", seeds, 1)
+    require_whole("measure_states: steps", steps, 1)
     if not settings:
-        raise ValueError("measure_states: settings must not be empty; mixlab.experiments.storage_grid has some")
+        raise ValueError("measure_states: settings must not be empty; None takes all")
     date, series, notes = now(), [], {}
     for number, setting in enumerate(settings):
         ends = []
@@ -57,9 +57,9 @@ def measure_states(
         if finite:
             losses, accuracies = zip(*finite, strict=True)
             series += [Series(f"{setting}, loss", "nats", losses), Series(f"{setting}, accuracy", "1", accuracies)]
-    return Record(
-        kind="states",
-        machine=this_machine(),
+    return record_here(
+        "states",
+        series,
         date=date,
         seed=seed,
         command=command,
@@ -71,5 +71,4 @@ def measure_states(
             "threads": torch.get_num_threads(),
             **notes,
         },
-        series=tuple(series),
     )

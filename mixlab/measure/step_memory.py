@@ -1,6 +1,6 @@
-"""The memory of training steps that are really taken: what traces are held against.
+"""Measures the memory of real training steps, with which traces are compared.
 
-On CUDA the caching allocator keeps the account. A CPU's allocator keeps none, and torch's profiler logs what it does.
+On CUDA the caching allocator keeps statistics. A CPU's allocator keeps none, so torch's profiler logs its calls.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ _BLOCK = 512  # bytes that CUDA's caching allocator rounds up to a multiple of
 
 @dataclass
 class RealStep:
-    """What one step was seen to need, in bytes; named as in a `mixlab.memory.traced_step.Trace`.
+    """The measured memory of one step, in bytes; names as in a `mixlab.memory.Trace`.
 
     Attributes:
-        phase_peaks, after: The most of each phase, and what was alive at its end.
-        parameters, gradients, states, batch: Counted from the tensors themselves; "batch" with buffers and, where they
-            lie on the device, the optimizer's counters of steps.
-        requested: The most of the step as it was asked for; CUDA's caching allocator gives out blocks that are a little
-            larger, up to 1 MiB each. 0 on a CPU, as the next two are.
-        reserved: The most that the caching allocator held, from the first step on.
-        workspaces: Of cuBLAS, which the caching allocator counts all the time.
+        phase_peaks: The most bytes alive in each phase.
+        after: The bytes alive at the end of each phase.
+        parameters, gradients, states: Counted from the tensors themselves.
+        batch: The batch, the model's buffers and, where they lie on the device, the optimizer's step counters.
+        requested: The most bytes in sizes as asked for; blocks of CUDA's caching allocator may be up to 1 MiB larger.
+            0 on a CPU, as the next two are.
+        reserved: The most bytes that the caching allocator held, from the first step on.
+        workspaces: cuBLAS's workspaces, which the caching allocator counts all the time.
     """
 
     phase_peaks: dict[Phase, int] = field(default_factory=dict)
@@ -64,40 +65,41 @@ class RealStep:
 
     @property
     def peak_bytes(self) -> int:
-        """The most of the step, with workspaces: what `torch.cuda.max_memory_allocated` says."""
+        """The most bytes alive in the step, workspaces included: `torch.cuda.max_memory_allocated`."""
         return max(self.phase_peaks.values())
 
 
 def real_steps(
     make_model: Callable[[], nn.Module],
     batch: Batch,
-    recipe: Recipe,
+    recipe: Recipe | str,
     *,
     device: torch.device,
     loss: Loss = cross_entropy,
     optimizer: OptimizerName | MakeOptimizer = "adam",
     count: int = 1,
 ) -> list[RealStep]:
-    """Takes the steps that `mixlab.memory.tracing.trace` traces, and returns what each but the first was seen to need.
+    """Takes the steps that `mixlab.memory.trace` traces, and returns the memory of each but the first.
 
-    Each is that of a `Trainer`, without what that keeps for its records: no accuracy and no norm of gradients. It is
-    taken whatever the gradients are. A CPU computes with its own 16-bit products, by torch's own kernels: those of
-    oneDNN allocate scratch memory, how much depends on the CPU. Convolutions allocate some with either.
+    A step is one of a `Trainer`, without accuracy and gradient norm, which a trainer computes for its records. It is
+    taken whatever the gradients are. A CPU multiplies 16-bit numbers natively and by torch's own kernels: oneDNN's
+    allocate scratch memory that depends on the CPU. Convolutions allocate some in either case.
 
     Args:
         make_model: Returns a new model in float32 on the CPU.
         batch: (inputs, targets) on the CPU.
-        recipe: Of the training.
-        device: "cpu" or "cuda", on which nothing else may be allocated or freed meanwhile.
-        loss, optimizer: As for `trace`.
+        recipe: Recipe of the training, or its text.
+        device: A CPU or a CUDA device, on which nothing else may be allocated or freed meanwhile.
+        loss, optimizer: As for `mixlab.memory.trace`.
         count: Steps after the first.
     """
-    gc.collect()  # what others left behind shall not be freed while an account is kept
+    recipe = Recipe.of(recipe)
+    gc.collect()  # garbage of others must not be freed while an account is kept
     account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
     seen = [RealStep() for _ in range(1 + count)]
     with freed_by_reference_counts(), account:
         training = _Training(make_model, batch, recipe, device, loss, optimizer)
-        gc.collect()  # what the model's making left behind
+        gc.collect()  # garbage from making the model
         for step in seen:
             training.run(account.begin, step)
     phases = account.phases()
@@ -111,7 +113,7 @@ def real_steps(
 
 
 class _Level(NamedTuple):
-    """Bytes of a phase: the most, what is left at its end, and the most that was asked for."""
+    """Bytes of a phase: the most alive, those alive at its end, and the most in sizes as asked for."""
 
     most: int
     end: int
@@ -119,7 +121,7 @@ class _Level(NamedTuple):
 
 
 class _Training:
-    """What a step needs, on the device."""
+    """A model, its batch and its optimizer on the device."""
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class _Training:
         self.recipe, self.device, self.loss = recipe, device, loss
         self.model = make_model().to(device, recipe.weights.dtype)
         inputs, targets = batch
-        # A copy, so that the account knows of it on a CPU too.
+        # A copy, so that the account includes it on a CPU too.
         self.inputs = inputs.to(device, recipe.weights.dtype if inputs.is_floating_point() else None, copy=True)
         self.targets = targets.to(device, copy=True)
         self.parameters = list(self.model.parameters())
@@ -146,7 +148,7 @@ class _Training:
         self.compute = recipe.compute if recipe.autocast else FP32
 
     def run(self, begin: Callable[[str], None], seen: RealStep) -> None:
-        """Takes a step, says where its phases begin, and counts tensors."""
+        """Takes a step, calling `begin` at the start of each phase, and counts the tensors."""
         begin("forward")
         with self._arithmetic():
             with emulation.autocast(self.device, self.compute):
@@ -176,7 +178,7 @@ class _Training:
             yield
 
     def _bytes(self, tensors: Iterable[Tensor | Any]) -> int:
-        """Returns the memory of all tensors among these that lie on the device, each block once, as it is given out."""
+        """Returns the bytes of the tensors that lie on the device, each storage once, in the allocator's sizes."""
         granule = _BLOCK if self.device.type == "cuda" else 1
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
@@ -187,7 +189,7 @@ class _Training:
 
 
 class _OnCuda:
-    """What the caching allocator says, above what it had given out before."""
+    """The caching allocator's statistics, less what it had given out before."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -208,7 +210,7 @@ class _OnCuda:
         self.workspaces = allocated - torch.cuda.memory_allocated(self.device)
 
     def begin(self, phase: str) -> None:
-        """Ends the phase that was, if one was, and begins another; "end" begins none."""
+        """Ends the current phase, if there is one, and begins another; "end" begins none."""
         if self._began:
             most, end = self._more("allocated_bytes", "peak"), self._more("allocated_bytes", "current")
             self._phases.append(_Level(most, end, self._more("requested_bytes", "peak")))
@@ -217,7 +219,7 @@ class _OnCuda:
         self._began = phase != "end"
 
     def phases(self) -> Iterator[_Level]:
-        """Yields those of all steps, in order."""
+        """Yields the phases of all steps, in order."""
         return iter(self._phases)
 
     def _more(self, what: str, when: str) -> int:
@@ -226,9 +228,9 @@ class _OnCuda:
 
 
 class _OnCpu:
-    """What the profiler's log of this thread says, from before the model was made.
+    """The profiler's log of this thread, from before the model was made.
 
-    That of `torch.profiler` is the same, but makes torch 2.13 write to the process's stderr.
+    `torch.profiler` would log the same, but makes torch 2.13 write to the process's stderr.
     """
 
     reserved = workspaces = 0

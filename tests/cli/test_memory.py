@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from mixlab.cli.commands import app
@@ -34,15 +33,6 @@ def as_json(*arguments: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.stderr
     content: dict[str, Any] = json.loads(result.stdout)
     return content
-
-
-def test_the_options_are_these():
-    command = typer.main.get_command(app).commands["memory"]  # type: ignore[attr-defined]
-    assert [option for parameter in command.params for option in parameter.opts] == [
-        *("--model", "--recipe", "--batch", "--seq", "--attention", "--checkpointing", "--optimizer", "--step"),
-        *("--accumulation", "--gpus", "--zero", "--fsdp", "--tensor", "--sequence-parallel", "--pipeline"),
-        *("--microbatches", "--gpu", "--check", "--trace", "--json"),
-    ]
 
 
 def test_tables_show_phases_what_is_outside_and_where_it_fits():

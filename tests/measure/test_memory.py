@@ -263,7 +263,7 @@ def test_a_record_of_a_gpu_has_what_the_allocator_says(monkeypatch):
     step = RealStep(peaks, dict(peaks), 10, 11, 12, 3, requested=80, reserved=200, workspaces=5)
     monkeypatch.setattr(module, "usable_device", torch.device)
     monkeypatch.setattr(module, "real_steps", lambda *_arguments, **_options: [step])
-    monkeypatch.setattr(module, "_free", lambda _device: None)
+    monkeypatch.setattr(module, "free", lambda _device: None)
     name = "mlp x2048 bf16"
     record = measure_memory("cuda", names=[name])
     seen = {figure: pair[0] for figure, pair in figure_pairs(record, name).items()}
