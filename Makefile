@@ -5,7 +5,7 @@ PINS := .ci/constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(PINS)
 
 .DELETE_ON_ERROR:
-.PHONY: lab test lint clean
+.PHONY: lab test docs lint clean
 
 lab: $(VENV)/.lab
 	$(BIN)/mixlab lab
@@ -13,6 +13,9 @@ lab: $(VENV)/.lab
 test: $(VENV)/.dev chromium lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	.ci/other-cpus $(BIN)/python
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m tests.docs build/docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -107,7 +107,7 @@ def test_the_commands_exist():
     assert commands == single | {group.name for group in app.registered_groups}
     for lab, parameter in re.findall(r"mixlab run (\S+) -p (\w+)", README):
         assert parameter in parameter_names(find_lab(lab))
-    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test"}
+    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test", "docs"}
 
 
 def test_the_recipes_parse():

@@ -58,6 +58,11 @@ class StoredOptimizer(Optimizer):
                     kept[name] = kept[name].view(fmt.dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds parameters, once they and their settings are checked.
+
+        Args:
+            param_group: `params`, and the settings that differ from the optimizer's.
+        """
         super().add_param_group(param_group)
         group = self.param_groups.pop()
         for index, parameter in enumerate(group["params"]):
