@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("loss_scaling", "storage_grid", "memory", "allocations"),
     ),
     "panels": (
-        *("errors", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),
+        *("base", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
         *("cockpit", "one_weight", "state_training"),
     ),

@@ -1,25 +1,24 @@
 // Draws the bit explorer. A click is answered here: `decode` turns bits into a number as Format.decode does in Python.
 // Sentences and the table of other formats come from Python, a moment later.
 
+import { change, freshId, html, live, makeError, oneTabStop } from "./shared.js";
+
 const SUPERSCRIPTS = { "-": "⁻", ...Object.fromEntries([..."⁰¹²³⁴⁵⁶⁷⁸⁹"].map((digit, i) => [String(i), digit])) };
 const FIELDS = ["sign", "exponent", "mantissa"];
-let views = 0;
 
 export default {
   render({ model, el }) {
-    const id = `mixlab-bit-explorer-${++views}`;
+    const id = freshId("mixlab-bit-explorer");
     const parts = [makeEntry, makeBits, makeMeaning, makeWords, makeTable].map((make) => make(model, id));
     const root = html("div", { class: "mixlab-bit-explorer" }, parts.map((part) => part.node));
-    keepKeysFromJupyter(root);
-    el.append(root);
     const redraw = () => {
       // Between a change of format and of bits there is nothing to show; Python sends both at once.
       if (model.get("bits").length === width(model.get("_format"))) parts.forEach((part) => part.redraw());
     };
     const events = "change:bits change:_format change:_choices change:_answer change:_error";
-    model.on(events, redraw);
+    const end = live(model, el, root, { [events]: redraw });
     redraw();
-    return () => model.off(events, redraw);
+    return end;
   },
 };
 
@@ -138,16 +137,11 @@ function makeBits(model, id) {
   const row = html("div", { class: "mixlab-be-row", role: "group", "aria-label": "Bits", "aria-describedby": hint.id });
   const node = html("div", {}, [row, hint]);
   let buttons = [];
+  let goTo = null;
   let built = null;
   const flip = (i) => {
     const bits = model.get("bits");
-    model.set("bits", `${bits.slice(0, i)}${bits[i] === "1" ? 0 : 1}${bits.slice(i + 1)}`);
-    model.save_changes();
-  };
-  const goTo = (i) => {
-    const to = Math.min(Math.max(i, 0), buttons.length - 1);
-    buttons.forEach((button, j) => (button.tabIndex = j === to ? 0 : -1));
-    buttons[to].focus();
+    change(model, "bits", `${bits.slice(0, i)}${bits[i] === "1" ? 0 : 1}${bits.slice(i + 1)}`);
   };
   const build = (format) => {
     const groups = FIELDS.map((field) => [field, fieldsOf(format, model.get("bits"))[field].length]).filter(([, size]) => size);
@@ -155,12 +149,8 @@ function makeBits(model, id) {
     row.replaceChildren(...groups.map(([field, size]) => {
       const own = Array.from({ length: size }, (_, place) => {
         const i = buttons.length;
-        const button = html("button", { type: "button", class: "mixlab-be-bit", title: nameOf(field, place, size), tabindex: i ? -1 : 0 });
+        const button = html("button", { type: "button", class: "mixlab-be-bit", title: nameOf(field, place, size) });
         button.addEventListener("click", () => (flip(i), goTo(i)));
-        button.addEventListener("keydown", ({ key }) => {
-          const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: buttons.length - 1 }[key];
-          if (to !== undefined) goTo(to);
-        });
         buttons.push(button);
         return button;
       });
@@ -168,6 +158,7 @@ function makeBits(model, id) {
       const reading = html("div", { class: "mixlab-be-reading" });
       return html("div", { class: `mixlab-be-field mixlab-be-${field}` }, [words, html("div", { class: "mixlab-be-bits" }, own), reading]);
     }));
+    goTo = oneTabStop(buttons);
     row.classList.toggle("mixlab-be-small", buttons.length > 20);
   };
   const redraw = () => {
@@ -214,9 +205,7 @@ function makeMeaning(model) {
   steps.forEach(({ node }, i) =>
     node.addEventListener("click", () => {
       const { bits } = neighbours(model.get("_format"), model.get("bits"))[i] ?? {};
-      if (!bits) return;
-      model.set("bits", bits);
-      model.save_changes();
+      if (bits) change(model, "bits", bits);
     }),
   );
   const redraw = () => {
@@ -264,16 +253,15 @@ function formulaOf({ bias, mantissaBits, hasInf, signed }, { negative, exponent,
 
 function makeWords(model) {
   const status = html("p", { class: "mixlab-be-status", role: "status", "aria-live": "polite" });
-  const error = html("p", { class: "mixlab-be-error", role: "alert" });
+  const error = makeError(model, "mixlab-be-error");
   const redraw = () => {
     const answer = model.get("_answer");
     const stale = answer.of !== `${model.get("_format").name} ${model.get("bits")}`;
     status.classList.toggle("mixlab-be-stale", stale);
     if (!stale && status.textContent !== answer.status) status.textContent = answer.status;
-    error.textContent = model.get("_error");
-    error.hidden = !error.textContent;
+    error.redraw();
   };
-  return { node: html("div", {}, [status, error]), redraw };
+  return { node: html("div", {}, [status, error.node]), redraw };
 }
 
 function makeTable(model) {
@@ -299,7 +287,7 @@ function makeTable(model) {
   return { node, redraw };
 }
 
-// Words and elements
+// Numbers in words
 
 /** All digits of a float64, if there are at most 30; else the shortest text that stands for it, after ≈. */
 export function exactText(value) {
@@ -330,21 +318,4 @@ function power(exponent) {
 
 function raised(exponent) {
   return [...String(exponent)].map((character) => SUPERSCRIPTS[character]).join("");
-}
-
-// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
-function keepKeysFromJupyter(root) {
-  root.addEventListener("keydown", (event) => {
-    const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-    if (combined) return;
-    event.stopPropagation();
-    if (["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key) && event.target.closest(".mixlab-be-row")) event.preventDefault();
-  });
-}
-
-function html(tag, attributes = {}, children = []) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }

@@ -10,18 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
-from mixlab.panels.loss_scale import NotAllowedError
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script
 
 
-class _Text(traitlets.TraitType[Any, Any]):
-    """Anything, even None, goes to the panel's own check, which says what is allowed."""
-
-
-class BitExplorer(anywidget.AnyWidget):
+class BitExplorer(DrawnPanel):
     """Shows what each bit of a number means; bits are toggled by click or by keyboard, numbers are typed.
 
         BitExplorer("fp16", 0.1)
@@ -50,17 +45,15 @@ class BitExplorer(anywidget.AnyWidget):
     True
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = script("bit_explorer.js")
     _css = Path(__file__).with_suffix(".css")
 
-    bits = _Text("").tag(sync=True)
+    bits = Anything("").tag(sync=True)
     _format = traitlets.Dict().tag(sync=True)
     _choices: traitlets.List[str] = traitlets.List().tag(sync=True)
     _answer = traitlets.Dict().tag(sync=True)
-    _error = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, fmt: str | Format = "fp16", value: float = 1.0) -> None:
-        self.last_error: Exception | None = None
         self._placing = False
         self._fmt = _parsed(fmt)
         self._formats = {**FORMATS, self._fmt.name: self._fmt}
@@ -72,10 +65,13 @@ class BitExplorer(anywidget.AnyWidget):
         )
         self._tell()
         self.observe(self._take_bits, "bits")
-        self.on_msg(self._heard)
+        self.on_msg(self._guard(self._heard))
+
+    def _format_name(self) -> str:
+        return self._fmt.name
 
     def _choose(self, name: str | Format) -> None:
-        """Keeps the number as well as the new format can; without a code for it, there is 1."""
+        """Keeps the number as well as the new format can; where that has no code for it, 1 is shown."""
         fmt = self._formats[name] if isinstance(name, str) and name in self._formats else _parsed(name)
         try:
             code = _nearest_code(self._asked, fmt)
@@ -84,7 +80,7 @@ class BitExplorer(anywidget.AnyWidget):
         self._formats[fmt.name] = fmt
         self._place(fmt, bit_text(code, fmt))
 
-    format = property(lambda self: self._fmt.name, _choose)
+    format = property(_format_name, _choose, doc="The name of the format; may be set.")
 
     @property
     def value(self) -> float:
@@ -101,17 +97,6 @@ class BitExplorer(anywidget.AnyWidget):
         """What the panel shows, in words."""
         return status_line(self._asked, self._fmt, int(self.bits, 2))
 
-    def __repr__(self) -> str:
-        return self.status
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
-        try:
-            super().set_state(sync_data)
-        except Exception as error:
-            self._show(error)
-            self.send_state(list(sync_data))
-
     @traitlets.validate("bits")
     def _check_bits(self, proposal: traitlets.Bunch) -> str:
         bits = proposal.value
@@ -126,7 +111,7 @@ class BitExplorer(anywidget.AnyWidget):
             return
         self._asked = self._fmt.decode(int(self.bits, 2)).value
         self._tell()
-        self._show(None)
+        self._show_error(None)
 
     def _place(self, fmt: Format, bits: str) -> None:
         """Shows other bits, of another format perhaps, in one message: the browser never sees half of it."""
@@ -138,17 +123,14 @@ class BitExplorer(anywidget.AnyWidget):
                 self._tell()
         finally:
             self._placing = False
-        self._show(None)
+        self._show_error(None)
 
     def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         """Takes a format or a typed number from the browser."""
-        try:
-            if "format" in content:
-                self.format = content["format"]
-            else:
-                self.value = read_number(content["value"])
-        except Exception as error:  # Jupyter would swallow it
-            self._show(error)
+        if "format" in content:
+            self.format = content["format"]
+        else:
+            self.value = read_number(content["value"])
 
     def _tell(self) -> None:
         self._answer = {
@@ -157,10 +139,6 @@ class BitExplorer(anywidget.AnyWidget):
             "status": self.status,
             "rows": [table_row(_explained(self._asked, fmt)) for fmt in self._formats.values() if fmt.signed],
         }
-
-    def _show(self, error: Exception | None) -> None:
-        self.last_error = error
-        self._error = "" if error is None else f"{type(error).__name__}: {error}"
 
 
 def parameters(fmt: Format) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
+from mixlab.arguments import require_whole
+from mixlab.panels.base import in_a_row, labelled
 from mixlab.panels.curves import Curves
 from mixlab.panels.live import Job, LiveTraining
 from mixlab.panels.recipe_controls import RecipeControls
@@ -19,8 +20,6 @@ from mixlab.reports import progress_line
 from mixlab.training import TASKS, Run, StepRecord, Training, load_task, outcome
 
 _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
-_LABELS = {"description_width": "8em"}
-_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
 
 
 class Cockpit(LiveTraining[StepRecord]):
@@ -44,7 +43,7 @@ class Cockpit(LiveTraining[StepRecord]):
     def __init__(
         self,
         *,
-        recipe: str = "amp-fp16",
+        recipe: Recipe | str = "amp-fp16",
         task: str = "digits-mlp",
         loss_weight: float = 1.0,
         steps: int = 300,
@@ -53,8 +52,7 @@ class Cockpit(LiveTraining[StepRecord]):
         probe_every: int = 10,
     ) -> None:
         for name, value, low in (("steps", steps, 1), ("seed", seed, 0), ("probe_every", probe_every, 0)):
-            if type(value) is not int or not low <= value <= _MOST[name]:
-                raise ValueError(f"Cockpit: {name} must be a whole number from {low} to {_MOST[name]}, got {value!r}")
+            require_whole(f"Cockpit: {name}", value, low, _MOST[name])
         load_task(task, loss_weight=loss_weight)  # refuses what is no task, and spares the first click the wait
         if runs_dir is None:
             runs_dir = tempfile.mkdtemp(prefix="mixlab-runs-")
@@ -62,14 +60,14 @@ class Cockpit(LiveTraining[StepRecord]):
         self._runs_dir = Path(runs_dir)
         self._probe_every = probe_every
         super().__init__()
-        self.recipe_controls = RecipeControls(Recipe.parse(recipe), self.errors)
-        self._task = _labelled(widgets.Dropdown, "Task", options=TASKS, value=task)
+        self.recipe_controls = RecipeControls(Recipe.of(recipe), self.errors)
+        self._task = labelled(widgets.Dropdown, "Task", options=TASKS, value=task)
         weights = sorted({1.0, 1e-4, 1e-6, float(loss_weight)}, reverse=True)
-        self._loss_weight = _labelled(
+        self._loss_weight = labelled(
             widgets.Dropdown, "Loss weight", options=[(f"{w:g}", w) for w in weights], value=float(loss_weight)
         )
-        self._steps = _labelled(widgets.BoundedIntText, "Steps", min=1, max=_MOST["steps"], value=steps)
-        self._seed = _labelled(widgets.BoundedIntText, "Seed", min=0, max=_MOST["seed"], value=seed)
+        self._steps = labelled(widgets.BoundedIntText, "Steps", min=1, max=_MOST["steps"], value=steps)
+        self._seed = labelled(widgets.BoundedIntText, "Seed", min=0, max=_MOST["seed"], value=seed)
         self.curves = Curves()
         self._list = RunList(self._show_curves, self.errors, self.lock)
         self.children = [self._controls(), self.status_line, self.errors, self.curves, self._list]
@@ -100,7 +98,7 @@ class Cockpit(LiveTraining[StepRecord]):
 
     def _controls(self) -> widgets.Widget:
         job = widgets.VBox([self._task, self._loss_weight, self._steps, self._seed])
-        controls = widgets.HBox([self.recipe_controls, job], layout={"flex_flow": "row wrap"})
+        controls = in_a_row(self.recipe_controls, job)
         return widgets.VBox([controls, self.recipe_controls.note, self.buttons])
 
     def _show_curves(self) -> None:
@@ -119,7 +117,3 @@ class Cockpit(LiveTraining[StepRecord]):
             loss_weight=self._loss_weight.value,
             probe_every=self._probe_every,
         )
-
-
-def _labelled(kind: Any, label: str, **options: Any) -> Any:
-    return kind(description=label, style=_LABELS, layout=_WIDE, **options)

@@ -7,7 +7,8 @@
 //   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn so
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { html, svg } from "./shared.js";
+
 const HEIGHT = 165;
 const GAP = 16;
 const TWO_COLUMNS = 560; // the narrowest place, in pixels, for two charts side by side
@@ -29,10 +30,9 @@ const FORMATS = {
   power: (value) => `2^${short(value)}`,
 };
 
-function element(parent, name, attributes = {}, text = "") {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.textContent = text;
+/** Appends an element of SVG, and returns it. */
+function add(parent, name, attributes, text = "") {
+  const node = svg(name, attributes, [text]);
   parent.append(node);
   return node;
 }
@@ -60,7 +60,7 @@ function across(chart, runs, lastStep) {
 }
 
 function drawChart(parent, chart, runs, lastStep, width) {
-  const svg = element(parent, "svg", { width, height: HEIGHT, class: "mixlab-chart", "aria-hidden": "true" });
+  const picture = add(parent, "svg", { width, height: HEIGHT, class: "mixlab-chart", "aria-hidden": "true" });
   const values = runs.flatMap((run) => [...run[chart.column], ...(chart.thin ? run[chart.thin] : [])])
     .filter((value) => value !== null);
   const [range, domain] = [extent(values, chart), across(chart, runs, lastStep)];
@@ -68,23 +68,23 @@ function drawChart(parent, chart, runs, lastStep, width) {
     MARGIN.left + ((place - domain[0]) / (domain[1] - domain[0])) * (width - MARGIN.left - MARGIN.right);
   const y = (value) =>
     HEIGHT - MARGIN.bottom - ((value - range[0]) / (range[1] - range[0])) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  element(svg, "text", { x: 0, y: 15, class: "mixlab-title" }, chart.title);
+  add(picture, "text", { x: 0, y: 15, class: "mixlab-title" }, chart.title);
   for (const value of ticks(range, chart.whole)) {
-    element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
-    element(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, FORMATS[chart.format](value));
+    add(picture, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "mixlab-grid" });
+    add(picture, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, FORMATS[chart.format](value));
   }
   for (const [place, anchor] of [[domain[0], "start"], [domain[1], "end"]]) {
     const words = chart.x ? FORMATS[chart.xFormat](place) : place ? `step ${place}` : "0";
-    element(svg, "text", { x: x(place), y: HEIGHT - 8, "text-anchor": anchor }, words);
+    add(picture, "text", { x: x(place), y: HEIGHT - 8, "text-anchor": anchor }, words);
   }
-  if (chart.xTitle) element(svg, "text", { x: x((domain[0] + domain[1]) / 2), y: HEIGHT - 8, "text-anchor": "middle" }, chart.xTitle);
+  if (chart.xTitle) add(picture, "text", { x: x((domain[0] + domain[1]) / 2), y: HEIGHT - 8, "text-anchor": "middle" }, chart.xTitle);
   if (!values.length) {
-    element(svg, "text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
+    add(picture, "text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to show yet");
   }
   if (chart.line !== undefined) {
-    element(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(chart.line), y2: y(chart.line), class: "mixlab-rule" });
+    add(picture, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(chart.line), y2: y(chart.line), class: "mixlab-rule" });
   }
-  for (const run of runs) drawRun(svg, chart, run, x, y);
+  for (const run of runs) drawRun(picture, chart, run, x, y);
 }
 
 function pointsOf(run, column, chart) {
@@ -106,38 +106,37 @@ function pathOf(points, x, y, stairs) {
   return path;
 }
 
-function drawRun(svg, chart, run, x, y) {
+function drawRun(picture, chart, run, x, y) {
   const points = pointsOf(run, chart.column, chart);
   const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
-  element(svg, "path", { d: pathOf(points, x, y, chart.stairs), "stroke-width": 2, ...style });
+  add(picture, "path", { d: pathOf(points, x, y, chart.stairs), "stroke-width": 2, ...style });
   if (chart.thin) {
-    element(svg, "path", { d: pathOf(pointsOf(run, chart.thin, chart), x, y, chart.stairs), "stroke-width": 1, ...style });
+    add(picture, "path", { d: pathOf(pointsOf(run, chart.thin, chart), x, y, chart.stairs), "stroke-width": 1, ...style });
   }
   const last = points.findLast(([, value]) => value !== null);
-  if (last && !chart.x) element(svg, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
-  if (chart.note && run.note) drawEnd(svg, run, last, x, y);
+  if (last && !chart.x) add(picture, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
+  if (chart.note && run.note) drawEnd(picture, run, last, x, y);
   for (const place of chart.ticks ? run[chart.ticks] : []) {
-    element(svg, "line", {
+    add(picture, "line", {
       x1: x(place), x2: x(place), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
     });
   }
 }
 
 // Where the loss stopped being a number, the curve ends in a cross that says so.
-function drawEnd(svg, run, last, x, y) {
+function drawEnd(picture, run, last, x, y) {
   const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
-  element(svg, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
-  element(svg, "text", { x: px + 12, y: py + 18, class: "mixlab-nan" }, run.note);
+  add(picture, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
+  add(picture, "text", { x: px + 12, y: py + 18, class: "mixlab-nan" }, run.note);
 }
 
 function drawLegend(parent, runs) {
-  const list = document.createElement("ul");
-  list.className = "mixlab-legend";
+  const list = html("ul", { class: "mixlab-legend" });
   for (const run of runs) {
-    const item = document.createElement("li");
-    const svg = element(item, "svg", { viewBox: "0 0 40 8", width: 40, height: 8, "aria-hidden": "true" });
-    element(svg, "line", { x1: 0, x2: 40, y1: 4, y2: 4, stroke: run.color, "stroke-width": 3, "stroke-dasharray": run.dash });
-    item.append(document.createTextNode(` ${run.label}`));
+    const item = html("li");
+    const picture = add(item, "svg", { viewBox: "0 0 40 8", width: 40, height: 8, "aria-hidden": "true" });
+    add(picture, "line", { x1: 0, x2: 40, y1: 4, y2: 4, stroke: run.color, "stroke-width": 3, "stroke-dasharray": run.dash });
+    item.append(` ${run.label}`);
     list.append(item);
   }
   parent.append(list);
@@ -150,8 +149,7 @@ function draw(root, model, width) {
   root.replaceChildren();
   root.setAttribute("aria-label", `${model.get("heading")}. ${model.get("summary")}`);
   drawLegend(root, runs);
-  const grid = document.createElement("div");
-  grid.className = "mixlab-charts";
+  const grid = html("div", { class: "mixlab-charts" });
   const columns = width >= TWO_COLUMNS ? 2 : 1;
   const chartWidth = Math.floor((width - GAP * (columns - 1)) / columns);
   grid.style.gridTemplateColumns = `repeat(${columns}, ${chartWidth}px)`;
@@ -161,9 +159,7 @@ function draw(root, model, width) {
 
 export default {
   render({ model, el }) {
-    const root = document.createElement("div");
-    root.className = "mixlab-curves";
-    root.setAttribute("role", "img");
+    const root = html("div", { class: "mixlab-curves", role: "img" });
     el.append(root);
     // As last observed: measured while drawing, it may be of a layout that never shows, as in a change of theme.
     let width = 0;

@@ -8,6 +8,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from mixlab.panels.base import script
 from mixlab.reports import curves, diverged, series_style
 from mixlab.training import StepRecord, outcome
 
@@ -33,7 +34,7 @@ class Charts(anywidget.AnyWidget):
         summary: The charts in words.
     """
 
-    _esm = Path(__file__).parent / "curves.js"
+    _esm = script("curves.js")
     _css = Path(__file__).parent / "curves.css"
     charts: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     finished: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 import torch
 from torch import Tensor
 
+from mixlab.arguments import require_whole
 from mixlab.formats import Format, RoundingStats, Specials, round_with_stats
-from mixlab.panels.errors import ErrorBox
+from mixlab.panels.base import Panel, in_a_row, labelled, status_html
 from mixlab.probes import Histogram
 from mixlab.reports import limits_line, loss_line, magnitudes_svg
 
@@ -18,10 +20,10 @@ _SPECIALS: list[tuple[str, Specials]] = [
     ("NaN only (fn)", "fn"),
     ("none, all codes are numbers", "finite"),
 ]
-_LABELS = {"description_width": "9em"}
+_labelled = partial(labelled, labels="9em", width="25em")
 
 
-class FloatDesigner(widgets.VBox):  # type: ignore[misc]
+class FloatDesigner(Panel):
     """Rounds a tensor to the format that its controls describe, and says what is lost.
 
     Out of range, values become inf where the format has it, and else its largest value.
@@ -51,27 +53,34 @@ class FloatDesigner(widgets.VBox):  # type: ignore[misc]
         self._weights = weights.detach().float().clone()
         self._exponent_counts = counts.exponent_counts()
         self._rounded = torch.empty_like(self._weights)
-        self.errors = ErrorBox()
+        super().__init__()
         self._exponent = _number("Exponent bits", 2, 8, exponent_bits)
         self._mantissa = _number("Mantissa bits", 1, 23, mantissa_bits)
-        self._specials = widgets.Dropdown(
-            description="Special values", options=_SPECIALS, value=specials, style=_LABELS, layout={"width": "25em"}
-        )
+        self._specials = _labelled(widgets.Dropdown, "Special values", options=_SPECIALS, value=specials)
         self._words = widgets.HTML()
         self._picture = widgets.HTML()
         change = self.errors.guard(self._redraw)
         for control in (self._exponent[0], self._mantissa[0], self._specials):
             control.observe(lambda _change: change(), "value")
-        rows = [widgets.HBox(pair, layout={"flex_flow": "row wrap"}) for pair in (self._exponent, self._mantissa)]
-        super().__init__([*rows, self._specials, self.errors, self._words, self._picture])
+        rows = [in_a_row(*pair) for pair in (self._exponent, self._mantissa)]
+        self.children = [*rows, self._specials, self.errors, self._words, self._picture]
         self._redraw()
 
-    exponent_bits = property(
-        lambda self: self._exponent[0].value, lambda self, bits: self._set(self._exponent[0], "exponent_bits", bits)
-    )
-    mantissa_bits = property(
-        lambda self: self._mantissa[0].value, lambda self, bits: self._set(self._mantissa[0], "mantissa_bits", bits)
-    )
+    @property
+    def exponent_bits(self) -> int:
+        return self._exponent[0].value  # type: ignore[no-any-return]
+
+    @exponent_bits.setter
+    def exponent_bits(self, bits: int) -> None:
+        self._set(self._exponent[0], "exponent_bits", bits)
+
+    @property
+    def mantissa_bits(self) -> int:
+        return self._mantissa[0].value  # type: ignore[no-any-return]
+
+    @mantissa_bits.setter
+    def mantissa_bits(self, bits: int) -> None:
+        self._set(self._mantissa[0], "mantissa_bits", bits)
 
     @property
     def specials(self) -> Specials:
@@ -97,18 +106,11 @@ class FloatDesigner(widgets.VBox):  # type: ignore[misc]
         """What the panel shows, in words."""
         return f"{limits_line(self._format)}. {loss_line(self._stats)}"
 
-    @property
-    def last_error(self) -> Exception | None:
-        return self.errors.last_error
-
     def __repr__(self) -> str:
         return self.status
 
     def _set(self, control: Any, name: str, bits: int) -> None:
-        if type(bits) is not int or not control.min <= bits <= control.max:
-            raise ValueError(
-                f"FloatDesigner: {name} must be a whole number from {control.min} to {control.max}, got {bits!r}"
-            )
+        require_whole(f"FloatDesigner: {name}", bits, control.min, control.max)
         control.value = bits
 
     def _redraw(self) -> None:
@@ -118,17 +120,13 @@ class FloatDesigner(widgets.VBox):  # type: ignore[misc]
         _, self._stats = round_with_stats(self._weights, fmt, overflow=fmt.usual_overflow, out=self._rounded)
         self._format = fmt
         limits, loss = limits_line(fmt), loss_line(self._stats)
-        self._words.value = (
-            f'<div role="status" aria-live="polite" style="line-height: 1.6"><b>{limits}</b><br>{loss}</div>'
-        )
+        self._words.value = status_html(f"<b>{limits}</b><br>{loss}")
         self._picture.value = magnitudes_svg(self._exponent_counts, fmt, loss)
 
 
 def _number(label: str, low: int, high: int, value: int) -> tuple[Any, Any]:
     """Returns a slider and a box that show one number."""
-    slider = widgets.IntSlider(
-        value=value, min=low, max=high, description=label, readout=False, style=_LABELS, layout={"width": "25em"}
-    )
+    slider = _labelled(widgets.IntSlider, label, value=value, min=low, max=high, readout=False)
     box = widgets.BoundedIntText(value=value, min=low, max=high, layout={"width": "5em"})
     box.tooltip = label
     widgets.link((slider, "value"), (box, "value"))

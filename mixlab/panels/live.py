@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import ipywidgets as widgets
 
 from mixlab.machine import is_headless
-from mixlab.panels.errors import ErrorBox
+from mixlab.panels.base import Panel, button, in_a_row, status_html
 from mixlab.training import Training
 
 PAINT_INTERVAL_S = 0.2
@@ -43,7 +43,7 @@ class Job(Generic[R]):
         self.training.wait(_EXIT_S)
 
 
-class LiveTraining(widgets.VBox, Generic[R]):  # type: ignore[misc]
+class LiveTraining(Panel, Generic[R]):
     """Buttons, a line of status and red words around a training in the background; what it trains, a subclass says.
 
     A subclass gives `new_job`, which makes and starts one; `progress`, where it stands in words; `paint`, which draws a
@@ -55,20 +55,19 @@ class LiveTraining(widgets.VBox, Generic[R]):  # type: ignore[misc]
         self.lock = threading.RLock()
         self.job: Job[R] | None = None
         self._painter: threading.Thread | None = None
-        self.errors = ErrorBox()
-        self._start = _button("Train", "play", "Starts a training")
+        super().__init__()
+        self._start = button("Train", "Starts a training", icon="play")
         self._start.button_style = "primary"
-        self._pause = _button("Pause", "pause", "Holds the training, or lets it go on")
-        self._stop = _button("Stop", "stop", "Ends the training after the step at hand")
-        self.buttons = widgets.HBox([self._start, self._pause, self._stop], layout={"flex_flow": "row wrap"})
+        self._pause = button("Pause", "Holds the training, or lets it go on", icon="pause")
+        self._stop = button("Stop", "Ends the training after the step at hand", icon="stop")
+        self.buttons = in_a_row(self._start, self._pause, self._stop)
         self.status_line = widgets.HTML()
-        for button, callback in (
+        for pressed, callback in (
             (self._start, self._start_once),
             (self._pause, self.pause_or_resume),
             (self._stop, self.stop),
         ):
-            button.on_click(self.errors.guard(lambda _button, callback=callback: callback()))
-        super().__init__()
+            pressed.on_click(self.errors.guard(lambda _button, callback=callback: callback()))
         self._say("ready")
         self._enable()
 
@@ -88,11 +87,6 @@ class LiveTraining(widgets.VBox, Generic[R]):  # type: ignore[misc]
     def status(self) -> str:
         """Where the training stands, in words."""
         return self._words
-
-    @property
-    def last_error(self) -> Exception | None:
-        """What the latest callback or training raised, or None."""
-        return self.errors.last_error
 
     @property
     def running(self) -> bool:
@@ -158,9 +152,6 @@ class LiveTraining(widgets.VBox, Generic[R]):  # type: ignore[misc]
             self.start()
             self.wait()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: {self.status}"
-
     def _paint_until_the_end(self, job: Job[R]) -> None:
         """The body of the one painting thread: as long as there are new records, draws them."""
         painted, rest_s = 0, PAINT_INTERVAL_S
@@ -208,8 +199,4 @@ class LiveTraining(widgets.VBox, Generic[R]):  # type: ignore[misc]
 
     def _say(self, words: str) -> None:
         self._words = words
-        self.status_line.value = f'<div role="status" aria-live="polite" style="font-weight: 600">{escape(words)}</div>'
-
-
-def _button(label: str, icon: str, tooltip: str) -> Any:
-    return widgets.Button(description=label, icon=icon, tooltip=tooltip)
+        self.status_line.value = status_html(escape(words), "font-weight: 600")

@@ -1,20 +1,18 @@
 // Draws the loss-scale panel. Python sends bars, borders and every sentence; here they are placed, moved and looked up.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { change, freshId, html, live, makeError, sized, svg } from "./shared.js";
+
 const ZONES = ["zero", "subnormal", "normal", "overflow"];
 const PLOT = { left: 60, right: 14, top: 58, height: 190, bottom: 62 };
 const CARD_WIDTH = 96;
-let views = 0;
 
 export default {
   render({ model, el }) {
-    const id = `mixlab-loss-scale-${++views}`;
+    const id = freshId("mixlab-loss-scale");
     const controls = makeControls(model, id);
     const chart = makeChart(model, id);
     const words = makeWords(model);
     const root = html("div", { class: "mixlab-loss-scale" }, [controls.node, chart.node, words.node]);
-    keepKeysFromJupyter(root);
-    el.append(root);
 
     const move = () => [controls, chart, words].forEach((part) => part.move());
     const redraw = () => [controls, chart, words].forEach((part) => part.redraw());
@@ -24,29 +22,11 @@ export default {
       "change:format change:layer change:kind": controls.redraw,
       "change:_error": words.redraw,
     };
-    for (const [events, handler] of Object.entries(handlers)) model.on(events, handler);
-    const width = new ResizeObserver(chart.redraw);
-    width.observe(root);
+    const end = live(model, el, root, handlers, chart.redraw);
     redraw();
-    return () => {
-      width.disconnect();
-      for (const [events, handler] of Object.entries(handlers)) model.off(events, handler);
-    };
+    return end;
   },
 };
-
-// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
-function keepKeysFromJupyter(root) {
-  root.addEventListener("keydown", (event) => {
-    const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-    if (!combined) event.stopPropagation();
-  });
-}
-
-function change(model, name, value) {
-  model.set(name, value);
-  model.save_changes();
-}
 
 /** The entry of a list with one entry a scale that belongs to the present scale. */
 function atScale(model, list) {
@@ -150,17 +130,16 @@ function wasSeen(model, { layer = model.get("layer"), kind = model.get("kind") }
 function makeWords(model) {
   const status = html("p", { class: "mixlab-ls-status", role: "status", "aria-live": "polite" });
   const details = html("p", { class: "mixlab-ls-details" });
-  const error = html("p", { class: "mixlab-ls-error", role: "alert" });
+  const error = makeError(model, "mixlab-ls-error");
   const move = () => {
     status.textContent = atScale(model, model.get("_drawing").sentences);
   };
   const redraw = () => {
     move();
     details.textContent = model.get("_drawing").details;
-    error.textContent = model.get("_error");
-    error.hidden = !error.textContent;
+    error.redraw();
   };
-  return { node: html("div", {}, [status, details, error]), move, redraw };
+  return { node: html("div", {}, [status, details, error.node]), move, redraw };
 }
 
 // Chart
@@ -182,10 +161,7 @@ function makeChart(model, id) {
   };
   const redraw = () => {
     placed = geometry();
-    const { width, height } = placed;
-    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) {
-      node.setAttribute(name, value);
-    }
+    sized(node, placed.width, placed.height);
     const zones = drawZones(placed, id);
     const bars = drawBars(placed, id);
     const cards = drawCards(placed);
@@ -308,20 +284,4 @@ function drawMore({ width, foot }) {
 function showMore([left, right], { bars, domain }, k) {
   left.style.display = bars.some(([e, share]) => share && e + k < domain[0]) ? "" : "none";
   right.style.display = bars.some(([e, share]) => share && e + k >= domain[1]) ? "" : "none";
-}
-
-// Elements
-
-function html(tag, attributes = {}, children = []) {
-  return filled(document.createElement(tag), attributes, children);
-}
-
-function svg(tag, attributes = {}, children = []) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }

@@ -6,16 +6,16 @@ The browser moves the bars and looks up the words; all of both was computed here
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from mixlab.formats import FORMATS, Format
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
 from mixlab.probes import Kind, TensorStats, track
 from mixlab.reports import status_line
 from mixlab.reports.gradients import NOUNS, drawing
@@ -25,15 +25,7 @@ FORMAT_NAMES = ("fp16", "bf16", "e5m2", "e4m3fn", "fp32")
 SCALE_EXPONENTS = range(-24, 41)
 
 
-class NotAllowedError(traitlets.TraitError, ValueError):
-    """A value that a panel does not take; traitlets goes back to the one before."""
-
-
-class _Choice(traitlets.TraitType[Any, Any]):
-    """Anything, even None, goes to the panel's own check, which says what is allowed."""
-
-
-class LossScalePanel(anywidget.AnyWidget):
+class LossScalePanel(DrawnPanel):
     """Shows which values vanish and which overflow, in a format, under a loss scale of 2^k.
 
         with track(model) as probe:
@@ -57,21 +49,19 @@ class LossScalePanel(anywidget.AnyWidget):
         ValueError: `stats` is empty, or a choice is not allowed; also when an attribute is set.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = script("loss_scale.js")
     _css = Path(__file__).with_suffix(".css")
 
-    scale_exponent = _Choice(0).tag(sync=True)
-    format = _Choice("fp16").tag(sync=True)
-    layer = _Choice(ALL_LAYERS).tag(sync=True)
-    kind = _Choice("gradient").tag(sync=True)
+    scale_exponent = Anything(0).tag(sync=True)
+    format = Anything("fp16").tag(sync=True)
+    layer = Anything(ALL_LAYERS).tag(sync=True)
+    kind = Anything("gradient").tag(sync=True)
     _choices = traitlets.Dict().tag(sync=True)
     _drawing = traitlets.Dict().tag(sync=True)
-    _error = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self, stats: Sequence[TensorStats] | track, *, fmt: str | Format = "fp16", scale_exponent: int = 0
     ) -> None:
-        self.last_error: Exception | None = None
         self._stats = _with_totals(stats)
         self._kinds = tuple(kind for kind in NOUNS if (ALL_LAYERS, kind) in self._stats)
         self._layers = tuple(dict.fromkeys(layer for layer, _ in self._stats))
@@ -81,33 +71,18 @@ class LossScalePanel(anywidget.AnyWidget):
         )
         self._choices = self._make_choices()
         self._redraw()
-        self.observe(self._guarded(self._redraw), ["format", "layer", "kind"])
+        self.observe(self._guard(self._changed), ["format", "layer", "kind"])
 
     @property
     def status(self) -> str:
         """What the chart shows, in words."""
         return status_line(self._stats[self.layer, self.kind], FORMATS[self.format], self.scale_exponent)
 
-    def __repr__(self) -> str:
-        return self.status
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
-        try:
-            super().set_state(sync_data)
-        except Exception as error:
-            self._show(error)
-            self.send_state(list(sync_data))
-
     @traitlets.validate("scale_exponent")
     def _check_scale_exponent(self, proposal: traitlets.Bunch) -> int:
-        value = proposal.value
-        if type(value) is not int or value not in SCALE_EXPONENTS:
-            raise NotAllowedError(
-                f"LossScalePanel: scale_exponent must be a whole number from {SCALE_EXPONENTS[0]} to "
-                f"{SCALE_EXPONENTS[-1]}, got {value!r}"
-            )
-        return value
+        low, high = SCALE_EXPONENTS[0], SCALE_EXPONENTS[-1]
+        require_allowed_whole("LossScalePanel: scale_exponent", proposal.value, low, high)
+        return int(proposal.value)
 
     @traitlets.validate("format")
     def _check_format(self, proposal: traitlets.Bunch) -> str:
@@ -151,20 +126,8 @@ class LossScalePanel(anywidget.AnyWidget):
     def _redraw(self) -> None:
         self._drawing = self._draw(self.layer, self.kind, self.format)
 
-    def _guarded(self, callback: Callable[[], None]) -> Callable[[object], None]:
-        def guarded(_change: object) -> None:
-            try:
-                callback()
-            except Exception as error:
-                self._show(error)
-            else:
-                self._show(None)
-
-        return guarded
-
-    def _show(self, error: Exception | None) -> None:
-        self.last_error = error
-        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+    def _changed(self, _change: object) -> None:
+        self._redraw()
 
 
 def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, Kind], TensorStats]:

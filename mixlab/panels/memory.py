@@ -25,24 +25,22 @@ from mixlab.memory import (
     gpu_spec,
     suggestions,
 )
-from mixlab.panels.errors import ErrorBox
-from mixlab.panels.recipe_controls import MODES
+from mixlab.panels.base import MODES, Binding, Panel, button, in_a_row, labelled, mode_of, status_html
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
 _WORTH = 0.01  # of all that is needed: what a suggestion must save to be shown
-_LABELS = {"description_width": "9em"}
-_WIDE = {"width": "23em"}  # two columns of these fit a page of 800 pixels
+_labelled = partial(labelled, labels="9em")
 
 
-class MemoryPanel(widgets.VBox):  # type: ignore[misc]
+class MemoryPanel(Panel):
     """Estimates a training step's memory as its controls say, at once, and says what to change where it does not fit.
 
     Args:
         model: A shape, or a name of `SHAPES`.
-        recipe: As text.
+        recipe: A recipe, or its text.
         batch: Rows of one forward pass, on one GPU.
         seq: Tokens a row; None is the model's context, at most 2048.
         gpu: A name of `GPUS`, or a GPU.
@@ -61,7 +59,7 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         self,
         *,
         model: ModelShape | str = "gpt2",
-        recipe: str = "amp-bf16",
+        recipe: Recipe | str = "amp-bf16",
         batch: int = 8,
         seq: int | None = None,
         gpu: GpuSpec | str = "rtx-4090",
@@ -69,20 +67,20 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         self._estimate = estimate(model, recipe, batch=batch, seq=seq)
         self._gpu = gpu_spec(gpu)
         self._before: list[Estimate] = []
-        self._showing = False
-        self.errors = ErrorBox()
+        super().__init__()
+        self._binding = Binding(self.errors, self._show_controls)
         self._words, self._bars, self._table, self._row, self._head = (widgets.HTML() for _ in range(5))
         self._make_controls()
-        self._apply = [_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
+        self._apply = [_small_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
         self._lines = [widgets.HTML() for _ in range(_CHANGES)]
-        self._undo = _button("Undo", "Takes the last applied change back")
-        for n, button in enumerate(self._apply):
-            button.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
+        self._undo = _small_button("Undo", "Takes the last applied change back")
+        for n, apply in enumerate(self._apply):
+            apply.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
         self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
         pairs = [widgets.HBox(list(pair)) for pair in zip(self._apply, self._lines, strict=True)]
         advice = widgets.VBox([self._head, *pairs, self._undo], layout={"flex": "1 1 30em"})
-        below = widgets.HBox([self._table, advice], layout={"flex_flow": "row wrap"})
-        super().__init__([self._columns(), self._words, self.errors, self._bars, below, self._row])
+        below = in_a_row(self._table, advice)
+        self.children = [self._columns(), self._words, self.errors, self._bars, below, self._row]
         self._rows = pairs
         self._show()
 
@@ -108,10 +106,6 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         """What is shown, in words."""
         return f"{memory_line(self._estimate, self._gpu)} {fits_line(self._estimate)}"
 
-    @property
-    def last_error(self) -> Exception | None:
-        return self.errors.last_error
-
     def apply(self, number: int) -> None:
         """Makes a change of the list, from 0.
 
@@ -128,16 +122,13 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         if self._before:
             self.estimate = self._before.pop()
 
-    def __repr__(self) -> str:
-        return f"MemoryPanel: {self.status}"
-
     def _make_controls(self) -> None:
         shapes = {**SHAPES, self._estimate.shape.name: self._estimate.shape}
         gpus = {**GPUS, self._gpu.name: self._gpu}
         self._model = _dropdown("Model", [(f"{s.name} ({_count(s.parameters)})", s) for s in shapes.values()])
         self._gpu_choice = _dropdown("GPU", [(f"{g} ({g.memory_bytes / 2**30:.0f} GiB)", g) for g in gpus.values()])
         self._mode = _dropdown("Recipe", MODES)
-        self._share = widgets.Text(description="Share", continuous_update=False, style=_LABELS, layout=_WIDE)
+        self._share = _labelled(widgets.Text, "Share", continuous_update=False)
         self._batch = _Powers("Rows of a batch", _MOST_ROWS, 10)
         self._seq = _Powers("Tokens a row", _MOST_TOKENS, 17)
         self._passes = _number("Passes a step", _MOST_ROWS)
@@ -147,7 +138,7 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         self._data = _number("Data parallel", _MOST_GPUS)
         self._zero = _dropdown("ZeRO stage", [(_ZERO[stage], stage) for stage in get_args(Zero)])
         self._tensor = _dropdown("Tensor parallel", [1])
-        self._sequence = widgets.Checkbox(description="sequence parallel", style=_LABELS, layout=_WIDE)
+        self._sequence = _labelled(widgets.Checkbox, "sequence parallel")
         self._on(self._model, self._with_model)
         self._on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate)
         self._on(self._share, lambda text: self._with("recipe", Recipe.parse(text)))
@@ -157,7 +148,7 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
             self._on(control, partial(self._with_parallel, name))
         for name, pair in (("batch", self._batch), ("seq", self._seq)):
             self._on(pair.slider, partial(self._with_power, name))
-        self._gpu_choice.observe(self.errors.guard(self._choose_gpu), "value")
+        self._binding.on_change(self._gpu_choice, self._choose_gpu)
 
     def _plain(self) -> dict[str, Any]:
         """Returns the controls of what is a field of an estimate."""
@@ -178,7 +169,7 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
             [self._model, self._gpu_choice, self._mode, self._share, self._batch, self._seq, self._passes],
             [self._attention, self._checkpointing, self._step, *self._parallel().values()],
         )
-        return widgets.HBox([widgets.VBox(column) for column in columns], layout={"flex_flow": "row wrap"})
+        return in_a_row(*map(widgets.VBox, columns))
 
     def _with(self, name: str, value: Any) -> Estimate:
         return replace(self._estimate, **{name: value})
@@ -199,27 +190,20 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
         return replace(now, shape=shape, seq=seq, parallel=replace(now.parallel, tensor=tensor, pipeline=1))
 
     def _on(self, control: Any, changed: Callable[[Any], Estimate]) -> None:
-        def apply(change: Any) -> None:
-            if not self._showing:
-                try:
-                    self.estimate = changed(change["new"])
-                except Exception:
-                    self._show_controls()  # what is still so
-                    raise
+        def take(value: Any) -> None:
+            self.estimate = changed(value)
 
-        control.observe(self.errors.guard(apply), "value")
+        self._binding.on_change(control, take)
 
-    def _choose_gpu(self, change: Any) -> None:
-        if not self._showing:
-            self._gpu = change["new"]
-            self._show()
+    def _choose_gpu(self, gpu: GpuSpec) -> None:
+        self._gpu = gpu
+        self._show()
 
     def _show(self) -> None:
         self._show_controls()
         self._undo.disabled = not self._before
         now, gpu = self._estimate, self._gpu
-        words = escape(self.status, quote=False)
-        self._words.value = f'<div role="status" aria-live="polite" style="line-height: 1.5">{words}</div>'
+        self._words.value = status_html(escape(self.status, quote=False), "line-height: 1.5")
         self._bars.value, self._table.value = phase_picture(now, gpu), phase_table(now)
         self._row.value = f"<b>Fits on</b>{fits_row(now, gpu)}"
         worth = [one for one in suggestions(now, gpu) if one.saved_bytes >= _WORTH * now.total_bytes]
@@ -231,11 +215,9 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
 
     def _show_controls(self) -> None:
         now = self._estimate
-        self._showing = True
-        try:
+        with self._binding.silent():
             self._model.value, self._gpu_choice.value = now.shape, self._gpu
-            stored = now.recipe.with_scaler("none")
-            self._mode.value = next((name for name in PRESETS if PRESETS[name].with_scaler("none") == stored), "")
+            self._mode.value = mode_of(now.recipe)
             self._share.value = str(now.recipe)
             for name, control in self._plain().items():
                 control.value = getattr(now, name)
@@ -244,8 +226,6 @@ class MemoryPanel(widgets.VBox):  # type: ignore[misc]
                 control.value = getattr(now.parallel, name)
             self._batch.follow()
             self._seq.follow()
-        finally:
-            self._showing = False
         self._zero.disabled = now.parallel.data == 1
         self._sequence.disabled = now.parallel.tensor == 1
 
@@ -254,9 +234,7 @@ class _Powers(widgets.HBox):  # type: ignore[misc]
     """A box for any whole number, and a slider over the powers of two."""
 
     def __init__(self, label: str, most: int, most_power: int) -> None:
-        self.slider = widgets.IntSlider(
-            min=0, max=most_power, description=label, readout=False, style=_LABELS, layout={"width": "17.6em"}
-        )
+        self.slider = _labelled(widgets.IntSlider, label, width="17.6em", min=0, max=most_power, readout=False)
         self.box = widgets.BoundedIntText(min=1, max=most, layout={"width": "5em"})
         self.box.tooltip = label
         super().__init__([self.slider, self.box])
@@ -290,12 +268,12 @@ def _count(parameters: int) -> str:
 
 
 def _dropdown(label: str, options: Any) -> Any:
-    return widgets.Dropdown(description=label, options=options, style=_LABELS, layout=_WIDE)
+    return _labelled(widgets.Dropdown, label, options=options)
 
 
 def _number(label: str, most: int) -> Any:
-    return widgets.BoundedIntText(description=label, min=1, max=most, style=_LABELS, layout=_WIDE)
+    return _labelled(widgets.BoundedIntText, label, min=1, max=most)
 
 
-def _button(label: str, tooltip: str) -> Any:
-    return widgets.Button(description=label, tooltip=tooltip, layout={"width": "5em", "flex": "0 0 auto"})
+def _small_button(label: str, tooltip: str) -> Any:
+    return button(label, tooltip, width="5em", flex="0 0 auto")

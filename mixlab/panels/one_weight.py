@@ -7,6 +7,7 @@ import ipywidgets as widgets
 from mixlab.experiments import Recording, Trajectory, replay
 from mixlab.formats import FP32, Format
 from mixlab.optimizers import largest_stalled_significand, smallest_effective_lr
+from mixlab.panels.base import status_html
 from mixlab.panels.curves import Charts, line_style
 from mixlab.panels.state_controls import StateControls
 from mixlab.recipes import Recipe
@@ -64,7 +65,7 @@ class Microscope(widgets.VBox):  # type: ignore[misc]
                 for index, (label, trajectory) in enumerate(runs)
             ]
             self.charts.summary = self.status
-        self._words.value = f'<div role="status" aria-live="polite" style="line-height: 1.6">{self.status}</div>'
+        self._words.value = status_html(self.status)
 
 
 def _words(lr: float, exact: Trajectory, stored: Trajectory) -> str:

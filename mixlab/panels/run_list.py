@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.panels.errors import ErrorBox
+from mixlab.panels.base import ErrorBox, button, in_a_row
 from mixlab.reports import SERIES
 from mixlab.training import Run, StepRecord, outcome
 
@@ -28,11 +28,8 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._changed, self._errors, self._lock = changed, errors, lock
         self._records: dict[str, list[StepRecord]] = {}
         self._ticks: dict[str, Any] = {}
-        self._forget = widgets.Button(
-            description="Forget unticked",
-            icon="trash",
-            tooltip="Takes runs without a tick off the list",
-            layout={"width": "max-content"},
+        self._forget = button(
+            "Forget unticked", "Takes runs without a tick off the list", icon="trash", width="max-content"
         )
         self._forget.on_click(errors.guard(lambda _button: self.forget_unticked()))
         super().__init__()
@@ -82,9 +79,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
 
     def _show(self) -> None:
         rows = [
-            widgets.HBox(
-                [tick, widgets.HTML(f"– {escape(outcome(self._records[label]))}")], layout={"flex_flow": "row wrap"}
-            )
+            in_a_row(tick, widgets.HTML(f"– {escape(outcome(self._records[label]))}"))
             for label, tick in self._ticks.items()
         ]
         self.children = [widgets.HTML("<b>Runs</b> (tick those to draw)"), *rows, self._forget] if rows else []

@@ -1,51 +1,31 @@
 // Draws the scaler board. Python sends levels, marks and every sentence; here they are placed under the steps' buttons.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { change, freshId, html, live, makeError, oneTabStop, sized, svg } from "./shared.js";
+
 const LEFT = 44; // of the first step; the buttons above the chart and the chart's columns share both
 const RIGHT = 26;
 const TOP = 22;
 const LANE = { head: 24, plot: 62, gap: 12 };
 const GLYPHS = { fell: "▼", kept: "○", grew: "▲", end: "✕" };
-let views = 0;
 
 export default {
   render({ model, el }) {
-    const id = `mixlab-scaler-board-${++views}`;
+    const id = freshId("mixlab-scaler-board");
     const controls = makeControls(model, id);
     const steps = makeSteps(model, id);
     const chart = makeChart(model);
     const words = makeWords(model);
     const parts = [controls, steps, chart, words];
     const root = html("div", { class: "mixlab-scaler-board" }, [controls.node, steps.node, chart.node, words.node]);
-    keepKeysFromJupyter(root);
-    el.append(root);
 
     const redraw = () => parts.forEach((part) => part.redraw());
     const traits = ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis", "_drawing", "_error"];
     const events = traits.map((name) => `change:${name}`).join(" ");
-    model.on(events, redraw);
-    const width = new ResizeObserver(chart.redraw);
-    width.observe(root);
+    const end = live(model, el, root, { [events]: redraw }, chart.redraw);
     redraw();
-    return () => {
-      width.disconnect();
-      model.off(events, redraw);
-    };
+    return end;
   },
 };
-
-// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
-function keepKeysFromJupyter(root) {
-  root.addEventListener("keydown", (event) => {
-    const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-    if (!combined) event.stopPropagation();
-  });
-}
-
-function change(model, name, value) {
-  model.set(name, value);
-  model.save_changes();
-}
 
 // Controls
 
@@ -106,21 +86,11 @@ function makeSteps(model, id) {
   ]);
   const count = model.get("_drawing").steps;
   const buttons = Array.from({ length: count }, (_, step) => {
-    const button = html("button", { type: "button", class: "mixlab-sb-step", "aria-label": `step ${step}`, title: `step ${step}`, tabindex: step ? -1 : 0 });
+    const button = html("button", { type: "button", class: "mixlab-sb-step", "aria-label": `step ${step}`, title: `step ${step}` });
     button.addEventListener("click", () => (toggle(model, step), goTo(step)));
-    button.addEventListener("keydown", (event) => {
-      const to = { ArrowLeft: step - 1, ArrowRight: step + 1, Home: 0, End: count - 1 }[event.key];
-      if (to === undefined) return;
-      event.preventDefault();
-      goTo(to);
-    });
     return button;
   });
-  const goTo = (step) => {
-    const to = Math.min(Math.max(step, 0), count - 1);
-    buttons.forEach((button, i) => (button.tabIndex = i === to ? 0 : -1));
-    buttons[to].focus();
-  };
+  const goTo = oneTabStop(buttons);
   const row = html("div", { class: "mixlab-sb-steps", role: "group", "aria-label": "Steps that overflow", "aria-describedby": hint.id }, buttons);
   row.style.gridTemplateColumns = `repeat(${count}, minmax(0, 1fr))`;
   row.style.margin = `0 ${RIGHT}px 0 ${LEFT}px`;
@@ -145,15 +115,14 @@ function toggle(model, step) {
 function makeWords(model) {
   const legend = html("p", { class: "mixlab-sb-legend" });
   const status = html("p", { class: "mixlab-sb-status", role: "status", "aria-live": "polite" });
-  const error = html("p", { class: "mixlab-sb-error", role: "alert" });
+  const error = makeError(model, "mixlab-sb-error");
   const redraw = () => {
     const { legend: kinds, sentence } = model.get("_drawing");
     legend.replaceChildren(...Object.entries(kinds).map(([kind, words]) => html("span", {}, [html("b", {}, [GLYPHS[kind]]), ` ${words}`])));
     if (status.textContent !== sentence) status.textContent = sentence;
-    error.textContent = model.get("_error");
-    error.hidden = !error.textContent;
+    error.redraw();
   };
-  return { node: html("div", {}, [legend, status, error]), redraw };
+  return { node: html("div", {}, [legend, status, error.node]), redraw };
 }
 
 // Chart
@@ -166,7 +135,7 @@ function makeChart(model) {
     const height = TOP + drawing.lanes.length * (LANE.head + LANE.plot + LANE.gap) + 8;
     const unit = (width - LEFT - RIGHT) / drawing.steps;
     const x = (step) => LEFT + step * unit;
-    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) node.setAttribute(name, value);
+    sized(node, width, height);
     node.setAttribute("aria-label", drawing.sentence);
     const tints = drawing.overflows.map((step) => svg("rect", { x: x(step), y: 0, width: unit, height, class: "mixlab-sb-tint" }));
     const lanes = drawing.lanes.map((lane, i) => drawLane(drawing, lane, x, TOP + i * (LANE.head + LANE.plot + LANE.gap)));
@@ -222,20 +191,4 @@ function drawMark(kind, step, levels, x, y, color) {
   const at = `translate(${x(step + (moves ? 1 : 0.5))} ${moves ? (y(levels[step] ?? level) + y(level)) / 2 : y(level)})`;
   const shapes = { fell: "M-5 -4H5L0 5Z", grew: "M-5 4H5L0 -5Z", kept: "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", end: "M-6 -6L6 6M-6 6L6 -6" };
   return svg("path", { d: shapes[kind], transform: at, fill: color, stroke: color, class: `mixlab-sb-mark mixlab-sb-${kind}` });
-}
-
-// Elements
-
-function html(tag, attributes = {}, children = []) {
-  return filled(document.createElement(tag), attributes, children);
-}
-
-function svg(tag, attributes = {}, children = []) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }

@@ -10,22 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
 from mixlab.loss_scaling.game import INIT_EXPONENTS
-from mixlab.panels.loss_scale import NotAllowedError
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
 from mixlab.reports.loss_scaling import board, presets
 
 STEPS = range(5, 61)
 
 
-class _Anything(traitlets.TraitType[Any, Any]):
-    """Anything, even None, goes to the panel's own check, which says what is allowed."""
-
-
-class ScalerBoard(anywidget.AnyWidget):
+class ScalerBoard(DrawnPanel):
     """Shows what torch, apex, Megatron and DeepSpeed make of the same overflows.
 
         ScalerBoard([10, 11, 12], growth_interval=4)
@@ -54,17 +49,16 @@ class ScalerBoard(anywidget.AnyWidget):
     (1024.0, 1024.0, 512.0)
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = script("scaler_board.js")
     _css = Path(__file__).with_suffix(".css")
 
-    overflows = _Anything(()).tag(sync=True)
-    init_exponent = _Anything(10).tag(sync=True)
-    growth_interval = _Anything(4).tag(sync=True)
-    hysteresis = _Anything(2).tag(sync=True)
-    consecutive_hysteresis = _Anything(False).tag(sync=True)
+    overflows = Anything(()).tag(sync=True)
+    init_exponent = Anything(10).tag(sync=True)
+    growth_interval = Anything(4).tag(sync=True)
+    hysteresis = Anything(2).tag(sync=True)
+    consecutive_hysteresis = Anything(False).tag(sync=True)
     _choices = traitlets.Dict().tag(sync=True)
     _drawing = traitlets.Dict().tag(sync=True)
-    _error = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self,
@@ -74,11 +68,7 @@ class ScalerBoard(anywidget.AnyWidget):
         growth_interval: int = 4,
         hysteresis: int = 2,
     ) -> None:
-        self.last_error: Exception | None = None
-        if type(steps) is not int or steps not in STEPS:
-            raise NotAllowedError(
-                f"ScalerBoard: steps must be a whole number from {STEPS[0]} to {STEPS[-1]}, got {steps!r}"
-            )
+        require_allowed_whole("ScalerBoard: steps", steps, STEPS[0], STEPS[-1])
         self.steps = steps
         super().__init__(
             overflows=overflows, init_exponent=init_exponent, growth_interval=growth_interval, hysteresis=hysteresis
@@ -89,7 +79,8 @@ class ScalerBoard(anywidget.AnyWidget):
         }
         self._redraw()
         self.observe(
-            self._changed, ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis"]
+            self._guard(self._changed),
+            ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis"],
         )
 
     @property
@@ -100,17 +91,6 @@ class ScalerBoard(anywidget.AnyWidget):
     def status(self) -> str:
         """What the chart shows, in words."""
         return str(self._drawing["sentence"])
-
-    def __repr__(self) -> str:
-        return self.status
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
-        try:
-            super().set_state(sync_data)
-        except Exception as error:
-            self._show(error)
-            self.send_state(list(sync_data))
 
     @traitlets.validate("overflows")
     def _check_overflows(self, proposal: traitlets.Bunch) -> list[int]:
@@ -126,20 +106,13 @@ class ScalerBoard(anywidget.AnyWidget):
 
     @traitlets.validate("init_exponent")
     def _check_init_exponent(self, proposal: traitlets.Bunch) -> int:
-        value = proposal.value
-        if type(value) is not int or value not in INIT_EXPONENTS:
-            raise NotAllowedError(
-                f"ScalerBoard: init_exponent must be a whole number from {INIT_EXPONENTS[0]} to {INIT_EXPONENTS[-1]}, "
-                f"got {value!r}"
-            )
-        return value
+        require_allowed_whole("ScalerBoard: init_exponent", proposal.value, INIT_EXPONENTS[0], INIT_EXPONENTS[-1])
+        return int(proposal.value)
 
     @traitlets.validate("growth_interval", "hysteresis")
     def _check_count(self, proposal: traitlets.Bunch) -> int:
-        name, value = proposal.trait.name, proposal.value
-        if type(value) is not int or value < 1:
-            raise NotAllowedError(f"ScalerBoard: {name} must be a whole number from 1 up, got {value!r}")
-        return value
+        require_allowed_whole(f"ScalerBoard: {proposal.trait.name}", proposal.value, 1)
+        return int(proposal.value)
 
     @traitlets.validate("consecutive_hysteresis")
     def _check_consecutive_hysteresis(self, proposal: traitlets.Bunch) -> bool:
@@ -160,16 +133,7 @@ class ScalerBoard(anywidget.AnyWidget):
         self._drawing = board(self._histories, self.overflows, self.steps)
 
     def _changed(self, _change: object) -> None:
-        try:
-            self._redraw()
-        except Exception as error:  # Jupyter would swallow it
-            self._show(error)
-        else:
-            self._show(None)
-
-    def _show(self, error: Exception | None) -> None:
-        self.last_error = error
-        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+        self._redraw()
 
 
 def _whole(step: Any) -> int:

@@ -1,6 +1,7 @@
 // Draws the scaling game. Python plays and sends what may be seen: the steps so far, and every sentence.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { filled, freshId, html, live, makeError, svg } from "./shared.js";
+
 const PLOT = { left: 48, right: 74, top: 12, height: 250, bottom: 40 };
 const MOVES = [
   { move: "halve", sign: "÷2", key: "↓" },
@@ -18,37 +19,20 @@ const SHAPES = {
   skipped: "M-4.5 -4.5L4.5 4.5M-4.5 4.5L4.5 -4.5",
   underflowed: "M-5 -4H5L0 5Z",
 };
-let views = 0;
 
 export default {
   render({ model, el }) {
-    const id = `mixlab-scaling-game-${++views}`;
+    const id = freshId("mixlab-scaling-game");
     const field = makeField(model, id);
-    const parts = [makeWords(model), field, makeMoves(model, field), makeTable(model), makeError(model)];
+    const parts = [makeWords(model), field, makeMoves(model, field), makeTable(model), makeError(model, "mixlab-sg-error")];
     const root = html("div", { class: "mixlab-scaling-game" }, parts.map((part) => part.node));
-    keepKeysFromJupyter(root);
     root.addEventListener("keydown", (event) => playKey(model, event, field));
-    el.append(root);
-
     const redraw = () => parts.forEach((part) => part.redraw());
-    model.on("change:_drawing change:_error", redraw);
-    const width = new ResizeObserver(field.redraw);
-    width.observe(root);
+    const end = live(model, el, root, { "change:_drawing change:_error": redraw }, field.redraw);
     redraw();
-    return () => {
-      width.disconnect();
-      model.off("change:_drawing change:_error", redraw);
-    };
+    return end;
   },
 };
-
-// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
-function keepKeysFromJupyter(root) {
-  root.addEventListener("keydown", (event) => {
-    const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-    if (!combined) event.stopPropagation();
-  });
-}
 
 /** Arrows play wherever the focus is; Space presses a button that has it. A key held down is one move. */
 function playKey(model, event, field) {
@@ -102,15 +86,6 @@ function makeMoves(model, field) {
   return { node: html("div", { class: "mixlab-sg-moves" }, [...buttons.map(({ button }) => button), again]), redraw };
 }
 
-function makeError(model) {
-  const node = html("p", { class: "mixlab-sg-error", role: "alert" });
-  const redraw = () => {
-    node.textContent = model.get("_error");
-    node.hidden = !node.textContent;
-  };
-  return { node, redraw };
-}
-
 function makeTable(model) {
   const names = ["", "lost", "skipped", "underflowed", "good", ""].map((name) => html("th", name ? { scope: "col" } : { "aria-hidden": "true" }, [name]));
   const body = html("tbody");
@@ -140,8 +115,7 @@ function makeField(model, id) {
     const drawing = model.get("_drawing");
     const placed = makeGeometry(drawing, chart.clientWidth || node.clientWidth - 8 || 700);
     const { width, height } = placed;
-    for (const [name, value] of Object.entries({ height, viewBox: `0 0 ${width} ${height}` })) chart.setAttribute(name, value);
-    chart.setAttribute("aria-label", `${drawing.score}. ${drawing.news}`);
+    filled(chart, { height, viewBox: `0 0 ${width} ${height}`, "aria-label": `${drawing.score}. ${drawing.news}` });
     chart.replaceChildren(drawPatterns(id), ...drawFuture(placed), ...drawWindows(placed, id), ...drawAxes(placed), ...drawScales(placed), ...drawChoices(placed));
   };
   return { node, redraw };
@@ -233,20 +207,4 @@ function drawChoices({ choices, exponent, turns, x, y }) {
       svg("text", { x: at + 10, y: height + 4, class: "mixlab-sg-option" }, [`${sign} ${choices[move]}`]),
     ];
   });
-}
-
-// Elements
-
-function html(tag, attributes = {}, children = []) {
-  return filled(document.createElement(tag), attributes, children);
-}
-
-function svg(tag, attributes = {}, children = []) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }

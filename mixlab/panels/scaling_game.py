@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from mixlab.loss_scaling import Game, Result, ScaleWindow, Score
 from mixlab.loss_scaling.game import results
+from mixlab.panels.base import DrawnPanel, script
 from mixlab.reports.loss_scaling import news, playfield
 
 
-class ScalingGame(anywidget.AnyWidget):
+class ScalingGame(DrawnPanel):
     """Keep the run alive with the fewest lost steps: halve, keep or double the scale before each step.
 
         ScalingGame([usable_window(stats, "fp16") for stats in probes], init_exponent=16)
@@ -44,17 +44,15 @@ class ScalingGame(anywidget.AnyWidget):
     Score(good=1, skipped=1, underflowed=0)
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = script("scaling_game.js")
     _css = Path(__file__).with_suffix(".css")
 
     _drawing = traitlets.Dict().tag(sync=True)
-    _error = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, windows: Sequence[ScaleWindow | tuple[float, float]], *, init_exponent: int = 16) -> None:
-        self.last_error: Exception | None = None
         self.game = Game(windows, init_exponent)  # type: ignore[arg-type]  # it makes a tuple of it
         super().__init__(_drawing=playfield(self.game))
-        self.on_msg(self._heard)
+        self.on_msg(self._guard(self._heard))
 
     @property
     def score(self) -> Score:
@@ -80,9 +78,6 @@ class ScalingGame(anywidget.AnyWidget):
         """Where the game stands, in words."""
         return f"{self.game}. {news(self.game)}"
 
-    def __repr__(self) -> str:
-        return self.status
-
     def play(self, move: str) -> None:
         """Plays one step after a move.
 
@@ -101,18 +96,11 @@ class ScalingGame(anywidget.AnyWidget):
     def _go_on_with(self, game: Game) -> None:
         self.game = game
         self._drawing = playfield(game)
-        self._show(None)
+        self._show_error(None)
 
     def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         """Takes a move from the browser."""
-        try:
-            if "restart" in content:
-                self.restart()
-            else:
-                self.play(content.get("move", ""))
-        except Exception as error:  # Jupyter would swallow it
-            self._show(error)
-
-    def _show(self, error: Exception | None) -> None:
-        self.last_error = error
-        self._error = "" if error is None else f"{type(error).__name__}: {error}"
+        if "restart" in content:
+            self.restart()
+        else:
+            self.play(content.get("move", ""))

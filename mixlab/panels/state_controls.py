@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 
 from mixlab.formats import BF16, FP32
 from mixlab.memory import ModelStates, model_states
-from mixlab.panels.errors import ErrorBox
+from mixlab.panels.base import Binding, Panel, in_a_row, labelled
 from mixlab.recipes import STATES, Recipe, StateName
 
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 _ROUNDINGS = (("nearest", "nearest_even"), ("stochastic", "stochastic"))
-_LABELS = {"description_width": "10em"}
-_WIDE = {"width": "24em"}  # two columns of these fit a page of 800 pixels
+_labelled = partial(labelled, labels="10em", width="24em")
 
 # How weights are kept: what the recipe then says, gradients in the weights' format.
 _WEIGHTS: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ _FREE = ("compute", "gradients")  # may be otherwise, and it is the same way all
 _OTHER = "as Share says"
 
 
-class StateControls(widgets.VBox):  # type: ignore[misc]
+class StateControls(Panel):
     """Shows how a recipe stores weights and states, with the bytes of it, and changes it. What it holds is allowed.
 
     Args:
@@ -51,13 +51,13 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
         ValueError: No recipe, or a learning rate that is not positive.
     """
 
-    def __init__(self, recipe: str = "fp32", *, lr: float = 1e-4, spike: bool = False) -> None:
+    def __init__(self, recipe: Recipe | str = "fp32", *, lr: float = 1e-4, spike: bool = False) -> None:
         if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
             raise ValueError(f"StateControls: lr must be a positive finite number, got {lr!r}")
-        self._recipe = Recipe.parse(recipe)
-        self._showing = False
+        self._recipe = Recipe.of(recipe)
         self.changed: list[Callable[[], object]] = []
-        self.errors = ErrorBox()
+        super().__init__()
+        self._binding = Binding(self.errors, self._show)
         states = [(str(state), state) for state in STATES]
         self._exp_avg = _dropdown("First moment m", states)
         self._exp_avg_sq = _dropdown("Second moment v", states)
@@ -65,10 +65,8 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
         self._weights = _dropdown("Weights", [*_WEIGHTS, _OTHER])
         rates = sorted({*_RATES, float(lr)}, reverse=True)
         self._lr = _dropdown("Learning rate", [(f"{rate:g}", rate) for rate in rates], value=float(lr))
-        self._spike = widgets.Checkbox(
-            value=spike, description="one gradient × 1000", indent=True, style=_LABELS, layout=_WIDE
-        )
-        self._share = widgets.Text(description="Share", continuous_update=False, style=_LABELS, layout=_WIDE)
+        self._spike = _labelled(widgets.Checkbox, "one gradient × 1000", value=spike, indent=True)
+        self._share = _labelled(widgets.Text, "Share", continuous_update=False)
         self._bytes = widgets.HTML()
         self._on(self._exp_avg, lambda state: self._with_states(state, self._recipe.exp_avg_sq))
         self._on(self._exp_avg_sq, lambda state: self._with_states(self._recipe.exp_avg, state))
@@ -79,8 +77,7 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
             control.observe(self.errors.guard(lambda _change: self._tell()), "value")
         left = widgets.VBox([self._exp_avg, self._exp_avg_sq, self._rounding, self._weights])
         right = widgets.VBox([self._lr, self._spike, self._share])
-        columns = widgets.HBox([left, right, self._bytes], layout={"flex_flow": "row wrap"})
-        super().__init__([columns, self.errors])
+        self.children = [in_a_row(left, right, self._bytes), self.errors]
         self._show()
 
     @property
@@ -111,8 +108,13 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
         """What a parameter costs."""
         return model_states(self._recipe)
 
-    def __repr__(self) -> str:
+    @property
+    def status(self) -> str:
+        """What the controls say, and its cost, in words."""
         return f"{self.label}: {self.bytes.bytes_per_parameter:.4g} bytes per parameter"
+
+    def __repr__(self) -> str:
+        return self.status
 
     def _with_states(self, exp_avg: StateName, exp_avg_sq: StateName) -> Recipe:
         recipe = self._recipe
@@ -133,26 +135,18 @@ class StateControls(widgets.VBox):  # type: ignore[misc]
         return replace(self._recipe, **{"compute": compute, **changes})
 
     def _on(self, control: Any, changed: Callable[[Any], Recipe]) -> None:
-        def apply(change: Any) -> None:
-            if not self._showing:
-                try:
-                    self.recipe = changed(change["new"])
-                except Exception:
-                    self._show()  # what is still so
-                    raise
+        def take(value: Any) -> None:
+            self.recipe = changed(value)
 
-        control.observe(self.errors.guard(apply), "value")
+        self._binding.on_change(control, take)
 
     def _show(self) -> None:
         recipe = self._recipe
-        self._showing = True
-        try:
+        with self._binding.silent():
             self._exp_avg.value, self._exp_avg_sq.value = recipe.exp_avg, recipe.exp_avg_sq
             self._rounding.value = recipe.state_rounding
             self._weights.value = next((label for label, way in _WEIGHTS.items() if _is_kept(recipe, way)), _OTHER)
             self._share.value = str(recipe)
-        finally:
-            self._showing = False
         self._rounding.disabled = {recipe.exp_avg, recipe.exp_avg_sq} == {FP32} or recipe.update == "per_op"
         self._bytes.value = self.bytes._repr_html_()
 
@@ -166,4 +160,4 @@ def _is_kept(recipe: Recipe, way: dict[str, Any]) -> bool:
 
 
 def _dropdown(label: str, options: Any, **more: Any) -> Any:
-    return widgets.Dropdown(description=label, options=options, style=_LABELS, layout=_WIDE, **more)
+    return _labelled(widgets.Dropdown, label, options=options, **more)

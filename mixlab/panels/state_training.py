@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mixlab.arguments import require_whole
 from mixlab.experiments import WatchedStep, spiked_steps, watched_steps
 from mixlab.panels.curves import Charts, line_style
 from mixlab.panels.live import Job, LiveTraining
@@ -55,8 +56,7 @@ class StateTraining(LiveTraining[WatchedStep]):
     """
 
     def __init__(self, task: Task, controls: StateControls, *, steps: int = 600, seed: int = 0) -> None:
-        if type(steps) is not int or steps < 1:
-            raise ValueError(f"StateTraining: steps must be a whole number from 1 up, got {steps!r}")
+        require_whole("StateTraining: steps", steps, 1)
         self._task, self._controls, self._steps, self._seed = task, controls, steps, seed
         super().__init__()
         self.charts = Charts(charts=_CHARTS)

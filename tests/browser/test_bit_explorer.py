@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mixlab.formats import FORMATS, Format
-from mixlab.panels import BitExplorer, bit_explorer
+from mixlab.panels import BitExplorer
+from mixlab.panels.base import script
 from mixlab.panels.bit_explorer import bit_text, number_text, parameters
 from tests.browser.lab import Notebook, with_parameters, write_notebook
 
@@ -27,7 +28,7 @@ CELLS = ("from mixlab.panels import BitExplorer", "panel = BitExplorer('fp16', 1
 def empty_page(browser: Browser) -> Iterator[Page]:
     """A page with the panel's functions in `panel`."""
     page = browser.new_page()
-    source = base64.b64encode(Path(bit_explorer.__file__).with_suffix(".js").read_bytes()).decode()
+    source = base64.b64encode(script("bit_explorer.js").encode()).decode()
     page.evaluate("async (url) => { window.panel = await import(url); }", f"data:text/javascript;base64,{source}")
     yield page
     page.close()

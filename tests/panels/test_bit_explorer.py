@@ -71,19 +71,19 @@ def test_bits_from_the_browser_become_the_value(panel: BitExplorer):
 
 
 def test_a_format_from_the_browser_keeps_the_value_that_was_asked_for(panel: BitExplorer):
-    panel._heard(panel, {"format": "e4m3fn"}, [])
-    panel._heard(panel, {"format": "fp32"}, [])
+    panel._handle_custom_msg({"format": "e4m3fn"}, [])
+    panel._handle_custom_msg({"format": "fp32"}, [])
     assert (panel.format, panel.value) == ("fp32", 0.1)
     assert int(panel.bits, 2) == FORMATS["fp32"].encode(torch.tensor(0.1).item())
 
 
 def test_a_typed_number_is_rounded_and_a_wrong_one_shows_in_red(panel: BitExplorer):
-    panel._heard(panel, {"value": " 2^-24 "}, [])
+    panel._handle_custom_msg({"value": " 2^-24 "}, [])
     assert panel.bits == f"{1:016b}"
-    panel._heard(panel, {"value": "a lot"}, [])
+    panel._handle_custom_msg({"value": "a lot"}, [])
     assert panel._error.startswith("ValueError: BitExplorer: type a number such as 0.1, 1e-8, 2^-24")
     assert panel.bits == f"{1:016b}"
-    panel._heard(panel, {"value": "-1"}, [])
+    panel._handle_custom_msg({"value": "-1"}, [])
     assert (panel.value, panel.last_error, panel._error) == (-1.0, None, "")
 
 
@@ -143,7 +143,7 @@ def test_a_format_of_ones_own_joins_the_others():
     assert row(panel, "e5m3")[0] == "960"
     panel.format = Format("flush", 4, 3, subnormals=False)
     assert panel.format == "flush"
-    panel._heard(panel, {"format": "e5m3"}, [])
+    panel._handle_custom_msg({"format": "e5m3"}, [])
     assert panel.format == "e5m3"
 
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlab.panels import RecipeControls
-from mixlab.panels.errors import ErrorBox
-from mixlab.panels.recipe_controls import MODES
+from mixlab.panels.base import MODES, ErrorBox
 from mixlab.recipes import PRESETS, Recipe
 from tests.test_recipes import recipes
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mixlab.panels.errors import ErrorBox
+from mixlab.panels.base import ErrorBox
 from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
 from mixlab.training import Run

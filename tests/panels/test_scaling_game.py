@@ -40,7 +40,7 @@ def test_the_status_says_the_score_and_what_was_seen(game: ScalingGame):
 def test_what_the_browser_holds_has_nothing_of_the_steps_to_come():
     def sent(windows: list[tuple[int, int]]) -> str:
         game = ScalingGame(windows)
-        game._heard(game, {"move": "halve"}, [])
+        game._handle_custom_msg({"move": "halve"}, [])
         state = game.get_state()
         return json.dumps({name: value for name, value in state.items() if name not in ("layout", "_esm", "_css")})
 
@@ -49,14 +49,14 @@ def test_what_the_browser_holds_has_nothing_of_the_steps_to_come():
 
 def test_moves_from_the_browser_are_played(game: ScalingGame):
     for move in ("halve", "double", "keep", "keep"):
-        game._heard(game, {"move": move}, [])
+        game._handle_custom_msg({"move": move}, [])
     assert [turn["exponent"] for turn in game._drawing["turns"]] == [15, 16, 16, 16]
     assert (game.over, game.last_error) == (True, None)
     assert game._drawing["choices"] == {}
     assert {row["player"] for row in game._drawing["table"]} == {"you", "torch", "apex", "Megatron", "DeepSpeed"}
-    game._heard(game, {"move": "keep"}, [])
+    game._handle_custom_msg({"move": "keep"}, [])
     assert game._error == "ValueError: Game: all 4 steps are played; start a new game"
-    game._heard(game, {"restart": True}, [])
+    game._handle_custom_msg({"restart": True}, [])
     assert (game.over, game.score, game.last_error, game._error) == (False, Score(), None, "")
     assert game._drawing == ScalingGame(WINDOWS)._drawing
 
@@ -64,11 +64,11 @@ def test_moves_from_the_browser_are_played(game: ScalingGame):
 @pytest.mark.parametrize("content", [{"move": "triple"}, {"move": None}, {}])
 def test_a_wrong_move_from_the_browser_shows_in_red_and_changes_nothing(game: ScalingGame, content: dict[str, Any]):
     before = game.status
-    game._heard(game, content, [])
+    game._handle_custom_msg(content, [])
     assert isinstance(game.last_error, ValueError)
     assert "a move must be one of halve, keep, double, got" in game._error
     assert game.status == before
-    game._heard(game, {"move": "keep"}, [])
+    game._handle_custom_msg({"move": "keep"}, [])
     assert (game.last_error, game._error) == (None, "")
 
 

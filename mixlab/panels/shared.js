@@ -1,0 +1,84 @@
+// What the panels' scripts share: elements, keys, and the panel's life on the page.
+
+const SVG = "http://www.w3.org/2000/svg";
+let views = 0;
+
+/** An id that no other view of this script has. */
+export function freshId(name) {
+  return `${name}-${++views}`;
+}
+
+export function html(tag, attributes = {}, children = []) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, children = []) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+export function filled(node, attributes, children = []) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** Gives a drawing its size in pixels. */
+export function sized(node, width, height) {
+  return filled(node, { width, height, viewBox: `0 0 ${width} ${height}` });
+}
+
+/** Sets a trait of the widget in the browser and in Python. */
+export function change(model, name, value) {
+  model.set(name, value);
+  model.save_changes();
+}
+
+/** A paragraph with the panel's error, hidden while there is none. */
+export function makeError(model, name) {
+  const node = html("p", { class: name, role: "alert" });
+  const redraw = () => {
+    node.textContent = model.get("_error");
+    node.hidden = !node.textContent;
+  };
+  return { node, redraw };
+}
+
+/** Puts a panel on the page and keeps it drawn; returns the function that ends that. `handlers` go by their events. */
+export function live(model, el, root, handlers, resized) {
+  keepKeysFromJupyter(root);
+  el.append(root);
+  for (const [events, handler] of Object.entries(handlers)) model.on(events, handler);
+  const width = resized && new ResizeObserver(resized);
+  width?.observe(root);
+  return () => {
+    width?.disconnect();
+    for (const [events, handler] of Object.entries(handlers)) model.off(events, handler);
+  };
+}
+
+// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
+function keepKeysFromJupyter(root) {
+  root.addEventListener("keydown", (event) => {
+    const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+    if (!combined) event.stopPropagation();
+  });
+}
+
+/** Makes a row of buttons one stop of the Tab key; arrows, Home and End go along it. Returns the function that goes. */
+export function oneTabStop(buttons) {
+  const goTo = (place) => {
+    const to = Math.min(Math.max(place, 0), buttons.length - 1);
+    buttons.forEach((button, i) => (button.tabIndex = i === to ? 0 : -1));
+    buttons[to].focus();
+  };
+  buttons.forEach((button, i) => {
+    button.tabIndex = i ? -1 : 0;
+    button.addEventListener("keydown", (event) => {
+      const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: buttons.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      goTo(to);
+    });
+  });
+  return goTo;
+}

@@ -1,0 +1,69 @@
+"""What panels share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import ipywidgets as widgets
+import pytest
+
+from mixlab.panels import base
+from mixlab.panels.base import MODES, Binding, ErrorBox, NotAllowedError, mode_of, require_allowed_whole, script
+from mixlab.recipes import PRESETS, Recipe
+
+SCRIPTS = sorted(path.name for path in Path(base.__file__).parent.glob("*.js") if path.name != "shared.js")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_needs_no_other_file_and_says_nothing_twice(name: str):
+    joined = script(name)
+    assert not re.search(r"^import ", joined, re.MULTILINE)
+    assert joined.count("export default") == 1
+    functions = re.findall(r"^(?:export )?function (\w+)", joined, re.MULTILINE)
+    assert len(functions) == len(set(functions))
+    assert {"html", "svg", "live"} < set(functions)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_mode_is_a_preset_whatever_its_scaler(name: str):
+    assert mode_of(PRESETS[name]) == mode_of(PRESETS[name].with_scaler("static")) == name
+    assert name in MODES.values()
+
+
+def test_any_other_recipe_is_no_mode():
+    assert mode_of(Recipe.parse("fp32,exp_avg=bf16")) == ""
+
+
+def test_a_bound_control_answers_the_reader_and_not_the_panel():
+    errors, box, taken = ErrorBox(), widgets.BoundedIntText(value=1, max=9), []
+    binding = Binding(errors, lambda: None)
+    binding.on_change(box, taken.append)
+    with binding.silent():
+        box.value = 2
+    assert taken == []
+    box.value = 3
+    assert taken == [3]
+
+
+def test_a_refused_change_is_taken_back_and_shown():
+    errors, box = ErrorBox(), widgets.BoundedIntText(value=1, max=9)
+
+    def restore() -> None:
+        with binding.silent():
+            box.value = 1
+
+    def refuse(value: int) -> None:
+        raise ValueError(f"not {value}")
+
+    binding = Binding(errors, restore)
+    binding.on_change(box, refuse)
+    box.value = 3
+    assert box.value == 1
+    assert str(errors.last_error) == "not 3"
+
+
+def test_a_wrong_number_is_not_allowed():
+    require_allowed_whole("Panel: k", 3, 1)
+    with pytest.raises(NotAllowedError, match=r"Panel: k must be a whole number from 1 up, got 0"):
+        require_allowed_whole("Panel: k", 0, 1)
