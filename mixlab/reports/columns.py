@@ -1,4 +1,4 @@
-"""Trainings over the steps, as short columns for a page to draw: curves, weights and optimizer states."""
+"""Trainings over their steps as short columns for a page to draw: curves, weights and optimizer states."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ Columns = dict[str, Sequence[float | None]]
 
 
 def series_style(index: int) -> tuple[str, str]:
-    """Returns the (colour, dash) of a figure's n-th run, counted from 0; the first 36 are different."""
+    """Returns (colour, dash) of the n-th run in a figure; the first 36 differ from each other.
+
+    Args:
+        index: Of the run, from 0.
+    """
     turn, place = divmod(index, len(SERIES))
     return SERIES[place], DASHES[(place + turn) % len(DASHES)]
 
 
 def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Sequence[float | None]]:
-    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow.
+    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow, skipped steps.
 
-    Runs longer than `points` are cut into at most as many pieces; of each piece, loss and accuracy are means, scale the
-    last, and underflow the largest: that of the worst layer, and the mean over the layers. What is not finite, or was
-    not measured, is None. The column "skipped" has one skipped step of every piece that has any.
+    A run longer than `points` is cut into at most that many pieces. For each piece, loss and accuracy are means, the
+    scale is the last one, "underflow" is the largest of the worst layer, and "mean_underflow" the largest mean over the
+    layers. A value that is not finite or was not measured is None. "skipped" lists the first skipped step of each piece
+    that has one.
+
+    Args:
+        records: Of the run, step by step.
+        points: The most entries of a column.
     """
     pieces = in_pieces(records, points)
     return {
@@ -68,14 +77,18 @@ def _first_skipped(records: Sequence[StepRecord]) -> int | None:
 
 
 def exponents(records: Sequence[StepRecord]) -> list[float | None]:
-    """Returns log2 of each scale; None for 0 and inf, where a scaler without bounds may end."""
+    """Returns log2 of each scale; None for 0 and inf, at which a scaler without bounds may end."""
     return [finite_log2(record.scale) for record in records]
 
 
 def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
     """Returns one weight's training as columns: step, change, exp_avg, and log2 of exp_avg_sq and of update over gap.
 
-    Of more than `points` steps, every n-th. What is zero or not finite has no logarithm and is None.
+    With more than `points` steps, every n-th is kept. A zero and a value that is not finite have no logarithm: None.
+
+    Args:
+        trajectory: Of the weight.
+        points: The most entries of a column.
     """
     steps = len(trajectory.update)
     every = max(1, math.ceil(steps / points))
@@ -93,8 +106,13 @@ def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
 def watched_columns(steps: Sequence[WatchedStep], *, points: int = 240) -> Columns:
     """Returns a watched training as columns: step, loss, swallowed, stuck; and exponent, v of its last second moments.
 
-    As `mixlab.figures.training.curves`: of each piece the mean loss, and the largest shares, None if no step of it was
-    watched. "exponent" counts powers of two, and "v" is the share of the second moments that begin there.
+    A training longer than `points` is cut into pieces as in `curves`: "loss" is the mean of each, "swallowed" and
+    "stuck" are the largest shares, None if no step of the piece was watched. "exponent" lists powers of two, and "v" the
+    share of the second moments from each up to the next.
+
+    Args:
+        steps: Of the training.
+        points: The most entries of a column.
     """
     pieces = in_pieces(steps, points)
     last = next((step.second_moments for step in reversed(steps) if step.second_moments is not None), None)

@@ -14,11 +14,11 @@ _BOX = (
 
 
 def fits_line(estimate: Estimate, gpus: Iterable[GpuSpec] | None = None) -> str:
-    """Returns in words on how many GPUs a training fits, and names the fewer.
+    """Returns in words on how many GPUs a training fits, naming either those or the others, whichever are fewer.
 
     Args:
-        estimate: Of a training.
-        gpus: None takes all of `GPUS`.
+        estimate: Of the training.
+        gpus: The GPUs to look at; None means all of `GPUS`.
     """
     fits = [estimate.fits(gpu) for gpu in _by_memory(gpus)]
     on, off = ([str(fit.gpu) for fit in fits if bool(fit) is verdict] for verdict in (True, False))
@@ -29,12 +29,12 @@ def fits_line(estimate: Estimate, gpus: Iterable[GpuSpec] | None = None) -> str:
 
 
 def fits_row(estimate: Estimate, chosen: GpuSpec, gpus: Iterable[GpuSpec] | None = None) -> str:
-    """Returns every GPU, by memory, as HTML: a tick and what is left, or a cross and what is missing.
+    """Returns GPUs by memory as HTML: a tick and the memory that is left, or a cross and the memory that is missing.
 
     Args:
-        estimate: Of a training.
-        chosen: Is marked.
-        gpus: None takes `GPUS`, and `chosen`.
+        estimate: Of the training.
+        chosen: The GPU to mark; it is shown in any case.
+        gpus: The GPUs to show; None means all of `GPUS`.
     """
     items = []
     for gpu in _by_memory([*(GPUS.values() if gpus is None else gpus), chosen]):
@@ -53,19 +53,19 @@ def fits_row(estimate: Estimate, chosen: GpuSpec, gpus: Iterable[GpuSpec] | None
 
 
 class FitsTable:
-    """GPUs by memory, and for each training whether it fits, and the largest batch that does.
+    """GPUs by memory: whether each training fits, and the largest batch that does.
 
     Args:
-        estimates: By label.
-        gpus: None takes all of `GPUS`.
+        estimates: Of the trainings, by label.
+        gpus: The GPUs to show; None means all of `GPUS`.
 
     Raises:
-        ValueError: No estimates.
+        ValueError: If there are no estimates.
     """
 
     def __init__(self, estimates: Mapping[str, Estimate], gpus: Iterable[GpuSpec] | None = None) -> None:
         if not estimates:
-            raise ValueError("FitsTable: no estimates; mixlab.memory.estimates.estimate makes one")
+            raise ValueError("FitsTable: no estimates; mixlab.memory.estimate makes one")
         self.columns = ("GPU", "GiB", *estimates)
         self.rows = [
             (str(gpu), f"{gpu.usable_bytes / 2**30:.1f}", *(_cell(one, gpu) for one in estimates.values()))

@@ -1,4 +1,4 @@
-"""Kinds of bytes in one look: the same thing has the same colour and pattern in every figure on memory."""
+"""The look of each kind of bytes: the same colour and pattern in every figure on memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMI
 
 
 class Look(NamedTuple):
-    """Of one kind.
+    """How one kind of bytes is drawn.
 
     Attributes:
         colour: Of the bar.
-        pattern: As plotly names them, "" for none; two kinds of one colour differ in it.
-        ink: What text on it is written in.
-        hollow: Whether only the pattern is drawn: of what no tensor of the program holds.
+        pattern: One of plotly's, "" for none; kinds of the same colour differ in it.
+        ink: The colour of text on the bar.
+        hollow: Whether only the pattern is drawn, as for memory outside tensors.
     """
 
     colour: str
@@ -52,16 +52,20 @@ _GRADIENTS = ("gradients", "fp16 gradients")
 
 
 def look(kind: str) -> Look:
-    """Returns the colour and pattern of a kind of bytes, grey crosses for one that is not known."""
+    """Returns the look of a kind of bytes; an unknown one gets grey crosses.
+
+    Args:
+        kind: As the memory room names it, such as "gradients".
+    """
     return _LOOKS.get(kind, Look(GREY, "x"))
 
 
 def stacked(kinds: Iterable[str], *, over_time: bool = False) -> list[str]:
-    """Returns kinds in the order in which they are stacked, each once.
+    """Returns each kind once, in stacking order.
 
     Args:
         kinds: In any order; unknown ones come last.
-        over_time: Put gradients, which come and go within a step, after all states, so that these keep their place.
+        over_time: Whether gradients, which come and go within a step, follow all states, which then keep their place.
     """
     order = list(_LOOKS)
 
@@ -75,7 +79,11 @@ def stacked(kinds: Iterable[str], *, over_time: bool = False) -> list[str]:
 
 
 def css(kind: str) -> str:
-    """Returns the same look as declarations of CSS, which print too."""
+    """Returns the look of a kind of bytes as CSS declarations, which also print.
+
+    Args:
+        kind: As the memory room names it, such as "gradients".
+    """
     colour, pattern, ink, hollow = look(kind)
     line = colour if hollow else "rgba(255, 255, 255, 0.55)"
     lines = [

@@ -12,12 +12,15 @@ from mixlab.tables import NotedTable
 
 
 class ModeTable(NotedTable):
-    """Speed, memory and stability of several modes, beside each other; the first one is the baseline.
+    """Speed, memory and stability of several modes side by side; the first is the baseline.
 
     Args:
-        results: By label; the reader's own recipe may be one of them.
-        machine: Where they were measured, in a line.
-        records: Of `mixlab measure train`, on other machines or this one; each gives one more row of speeds.
+        results: From `measure_mode`, by label.
+        machine: The machine on which they were measured, in one line.
+        records: From `mixlab measure train`, on any machine; each adds a row of speeds.
+
+    Raises:
+        ValueError: If there are no results.
     """
 
     def __init__(self, results: Mapping[str, ModeResult], machine: str, records: Sequence[Record] = ()) -> None:
@@ -47,13 +50,13 @@ class ModeTable(NotedTable):
 
 
 def hardware(recipe: Recipe) -> str:
-    """Says where a recipe's products run on tensor cores (NVIDIA's architecture white papers, 2017 and 2020)."""
+    """Returns the hardware on which a recipe's products are fast (NVIDIA's architecture white papers, 2017 and 2020)."""
     needs = {FP16: "tensor cores from Volta", BF16: "tensor cores from Ampere", TF32: "tensor cores from Ampere"}
     return needs.get(recipe.compute, "any")
 
 
 def _recorded_row(record: Record, results: Sequence[ModeResult]) -> tuple[str, ...]:
-    """Speeds of the same recipes relative to fp32, from a record; "not recorded" where there is none."""
+    """Returns a row of recorded speeds relative to fp32; "not recorded" for a recipe that the record lacks."""
     speeds = {series.name: series.median for series in record.series if series.unit == "tokens/s"}
     base = speeds.get("fp32 eager, tokens/s")
     cells = []

@@ -57,7 +57,7 @@ def values_svg(cards: Sequence[Card], fmt: Format | str) -> str:
 
 
 def _track(stages: Sequence[Stage], index: int) -> str:
-    """The eight stages as an ordered list; done ones are ticked, the present one is filled."""
+    """Returns the stages as an ordered list: earlier ones are ticked, the current one is filled."""
     chips = []
     for number, stage in enumerate(stages):
         here, done = number == index, number < index

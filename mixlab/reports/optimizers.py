@@ -1,4 +1,4 @@
-"""Optimizers beside each other, from a record of `mixlab measure optimizer`, as a table."""
+"""Optimizers side by side, from a record of `mixlab measure optimizer`, as a table."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mixlab.tables import NotedTable
 
 
 class OptimizerTable(NotedTable):
-    """Bytes of states and time of a step, relative to torch's fused AdamW; ours first, then other libraries'.
+    """Bytes of states and time of a step, relative to torch's fused AdamW: mixlab's optimizers, then other libraries'.
 
-    A row of ours is a recipe, eager or compiled. What did not run on that machine is a note.
+    A row of mixlab's is a recipe, eager or compiled. Optimizers that did not run on the machine are in the notes.
 
     Args:
-        record: Of `mixlab measure optimizer`.
-        recipes: Which of ours to show, as text; None shows all.
+        record: From `mixlab measure optimizer`.
+        recipes: The recipes to show, as text; None shows all.
 
     Raises:
-        ValueError: Another kind of record, or a recipe that it does not have.
+        ValueError: If the record is of another kind, or lacks one of the recipes.
     """
 
     def __init__(self, record: Record, recipes: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""An estimate as a page's picture: bars by phase against the memory of a GPU, the numbers, and the same in words."""
+"""An estimate of memory for a page: bars by phase against the memory of a GPU, the numbers, and the same in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _LEFT, _RIGHT = "padding: 1px 10px 1px 0; text-align: left", "padding: 1px 0 1px
 
 
 def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
-    """Returns in words what the bars show: the peak, what stands in it, and whether it fits."""
+    """Returns in words what the bars show: the peak, its largest parts, and whether the training fits.
+
+    Args:
+        estimate: Of the training.
+        gpu: The GPU to compare with.
+    """
     largest = sorted(estimate.at_peak.items(), key=lambda item: -item[1])[:3]
     parts = ", ".join(f"{name} {gib(size)}" for name, size in largest)
     fit = estimate.fits(gpu)
@@ -35,7 +40,7 @@ def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
 
 
 def training_line(estimate: Estimate) -> str:
-    """Returns what is estimated, in words."""
+    """Returns the training that is estimated, in words."""
     one = estimate
     words = [f"{one.shape.name} under {one.recipe}", f"{one.batch} x {one.seq} tokens"]
     words += [f"{one.accumulation} passes a step"] if one.accumulation > 1 else []
@@ -47,7 +52,11 @@ def training_line(estimate: Estimate) -> str:
 
 
 def change_line(suggestion: Suggestion) -> str:
-    """Returns a suggestion as HTML, in a line."""
+    """Returns a suggestion as one line of HTML: the change, the memory that it saves, and its price.
+
+    Args:
+        suggestion: From `mixlab.memory.suggestions`.
+    """
     verdict = "✓ fits" if suggestion.fits else "✗ does not fit"
     return (
         f'<div style="{_TEXT}"><b>{escape(suggestion.change)}</b>: {gib(suggestion.saved_bytes)} GiB less, '
@@ -56,13 +65,13 @@ def change_line(suggestion: Suggestion) -> str:
 
 
 def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
-    """Returns the content of each phase's peak as stacked bars, all that the GPU needs, and its memory as a line.
+    """Returns the memory at the peak of each phase, and all memory needed, as stacked bars in HTML; a line marks the GPU's.
 
     `phase_table` is the legend.
 
     Args:
-        estimate: Of a training.
-        gpu: Its line lies beyond the picture if it has far more than is needed.
+        estimate: Of the training.
+        gpu: The GPU to compare with; with far more memory than needed, its line lies beyond the picture.
     """
     needed, has = estimate.total_bytes, gpu.usable_bytes
     end = 1.05 * max(needed, has) if has <= _BEYOND * needed else 1.2 * needed
@@ -86,7 +95,11 @@ def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
 
 
 def phase_table(estimate: Estimate) -> str:
-    """Returns the same as numbers, as an HTML table whose row heads are the legend of the bars."""
+    """Returns the numbers of `phase_picture` as an HTML table; its row heads are the legend of the bars.
+
+    Args:
+        estimate: Of the training.
+    """
     phases = estimate.at_phase_peaks
     kinds = stacked((kind for content in phases.values() for kind in content), over_time=True)
     marks = [" (peak)" if phase == estimate.peak_phase else "" for phase in PHASES]
@@ -134,7 +147,7 @@ def _behind(kind: str) -> str:
 
 
 def _axis(end: float) -> str:
-    """Returns ticks and their lines, behind the bars."""
+    """Returns the ticks and their lines behind the bars."""
     parts = []
     for tick in _ticks(end / 2**30):
         left = f"left: {tick * 2**30 / end:.2%}"
@@ -158,7 +171,7 @@ def _ticks(end: float) -> Iterator[float]:
 
 
 def _line(gpu: GpuSpec, end: float) -> str:
-    """Returns the GPU's memory as a dashed line across the bars, or a note at the right that it lies beyond."""
+    """Returns the GPU's memory as a dashed line across the bars, or as a note at the right if it lies beyond them."""
     place, name = gpu.usable_bytes / end, f"{escape(str(gpu))}: {gib(gpu.usable_bytes)} GiB"
     over = "grid-area: 1 / 2 / span 5; position: relative; align-self: stretch; pointer-events: none"
     label = "position: absolute; top: 0; white-space: nowrap; font-weight: 600; line-height: 18px"

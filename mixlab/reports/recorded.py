@@ -1,4 +1,4 @@
-"""Records of `mixlab measure` as tables: training, memory, and how close the emulation is to a device."""
+"""Records of `mixlab measure` as tables: training, memory, and the emulation compared with a GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mixlab.tables import NotedTable
 
 
 class TrainingTable(NotedTable):
-    """Speed, memory and loss of each recipe, eager and compiled, from a record of `mixlab measure train`.
+    """Speed, memory and loss of each recipe, eager and compiled.
 
     Args:
-        record: Of kind "train".
+        record: From `mixlab measure train`.
 
     Raises:
-        ValueError: Another kind of record.
+        ValueError: If the record is of another kind.
     """
 
     def __init__(self, record: Record) -> None:
@@ -49,13 +49,13 @@ class TrainingTable(NotedTable):
 
 
 class MemoryTable(NotedTable):
-    """Measured peaks beside predicted ones, from a record of `mixlab measure memory`.
+    """Measured peaks of memory beside predicted ones.
 
     Args:
-        record: Of kind "memory".
+        record: From `mixlab measure memory`.
 
     Raises:
-        ValueError: Another kind of record.
+        ValueError: If the record is of another kind.
     """
 
     def __init__(self, record: Record) -> None:
@@ -76,13 +76,13 @@ class MemoryTable(NotedTable):
 
 
 class EmulationTable(NotedTable):
-    """How many elements of each op are equal under emulation and on a device, forward and backward.
+    """The share of elements of each op that are equal under emulation and on a GPU, forward and backward.
 
     Args:
-        record: Of `mixlab measure emulation`.
+        record: From `mixlab measure emulation`.
 
     Raises:
-        ValueError: Another kind of record.
+        ValueError: If the record is of another kind.
     """
 
     def __init__(self, record: Record) -> None:
@@ -103,7 +103,7 @@ class EmulationTable(NotedTable):
 
 
 def _share(share: float) -> str:
-    """Returns a percentage, rounded down: what is not all does not read so."""
+    """Returns a percentage, rounded down: nearly all never reads as all."""
     return "all" if share == 1 else f"{math.floor(1e4 * share) / 100:.2f} %"
 
 

@@ -1,4 +1,4 @@
-"""Trainings in words and as a table: where one stands, how it ended, and several side by side."""
+"""Trainings in words and as a table: the progress of one, how it ended, several side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ Runs = Mapping[str, Sequence[StepRecord]]
 
 
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
-    """Says where a training stands, e.g. "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s"."""
+    """Returns the progress of a training, such as "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s".
+
+    Args:
+        records: Of the steps so far.
+        steps: How many the training will take.
+    """
     if not records:
         return f"step 0 of {steps}"
     last = records[-1]
@@ -29,7 +34,11 @@ def progress_line(records: Sequence[StepRecord], steps: int) -> str:
 
 
 def diverged(records: Sequence[StepRecord]) -> str:
-    """Returns e.g. "NaN from step 1 on" if the loss is not finite at the end, else an empty text."""
+    """Returns words such as "NaN from step 1 on" if the loss is not finite at the end, else "".
+
+    Args:
+        records: Of the run, step by step.
+    """
     born = first_non_finite(records)
     if born is None:
         return ""
@@ -37,7 +46,14 @@ def diverged(records: Sequence[StepRecord]) -> str:
 
 
 class ComparisonTable:
-    """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time a step."""
+    """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time per step.
+
+    Args:
+        runs: The records of each run, by label.
+
+    Raises:
+        ValueError: If there is no run, or one without a step.
+    """
 
     columns = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
 
