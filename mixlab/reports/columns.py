@@ -107,8 +107,8 @@ def watched_columns(steps: Sequence[WatchedStep], *, points: int = 240) -> Colum
     """Returns a watched training as columns: step, loss, swallowed, stuck; and exponent, v of its last second moments.
 
     A training longer than `points` is cut into pieces as in `curves`: "loss" is the mean of each, "swallowed" and
-    "stuck" are the largest shares, None if no step of the piece was watched. "exponent" lists powers of two, and "v" the
-    share of the second moments from each up to the next.
+    "stuck" are the largest shares, None if no step of the piece was watched. "exponent" lists powers of two, and "v"
+    has the share of the second moments from each up to the next.
 
     Args:
         steps: Of the training.

@@ -50,7 +50,7 @@ class ModeTable(NotedTable):
 
 
 def hardware(recipe: Recipe) -> str:
-    """Returns the hardware on which a recipe's products are fast (NVIDIA's architecture white papers, 2017 and 2020)."""
+    """Returns the hardware that makes a recipe's products fast (NVIDIA's architecture white papers, 2017 and 2020)."""
     needs = {FP16: "tensor cores from Volta", BF16: "tensor cores from Ampere", TF32: "tensor cores from Ampere"}
     return needs.get(recipe.compute, "any")
 

@@ -65,9 +65,9 @@ def change_line(suggestion: Suggestion) -> str:
 
 
 def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
-    """Returns the memory at the peak of each phase, and all memory needed, as stacked bars in HTML; a line marks the GPU's.
+    """Returns the memory at the peak of each phase, and all memory needed, as stacked bars in HTML.
 
-    `phase_table` is the legend.
+    A line marks the memory of the GPU. `phase_table` is the legend.
 
     Args:
         estimate: Of the training.

@@ -15,7 +15,7 @@ Runs = Mapping[str, Sequence[StepRecord]]
 
 
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
-    """Returns the progress of a training, such as "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s".
+    """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s".
 
     Args:
         records: Of the steps so far.
