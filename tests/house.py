@@ -22,7 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("encoding", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
         *("rounding_stats", "blocks", "accumulation", "fake_quantization", "explanation"),
     ),
-    "loss_scaling": ("policies", "scalers", "windows", "game"),
+    "loss_scaling": ("policies", "simulation", "checked_steps", "scalers", "windows", "game"),
     "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),
     "optimizers": (
         *("layout", "state_formats", "group_settings", "rules", "step", "pieces", "states"),

@@ -1,7 +1,8 @@
-"""The reader as the loss scaler: the usable scales of a training, played step by step, and what policies make of them.
+"""The reader as the loss scaler: the usable scales of a training, played step by step, against the policies.
 
-Three moves, one a step: the scale is halved, kept or doubled, then the step is taken at it, and only then is it seen
-which scales were usable. A step is lost if its scale was too large (skipped) or too small (underflowed).
+Each step has one of three moves: halve, keep or double the scale. Then the step is taken at this scale, and only then
+does the reader see which scales were usable. A step is lost if its scale was too large (skipped) or too small
+(underflowed).
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal
 
+from mixlab.arguments import require_whole
 from mixlab.loss_scaling.policies import (
     ApexPolicy,
     DeepSpeedPolicy,
     MegatronPolicy,
-    ScaleHistory,
     ScalePolicy,
     TorchPolicy,
-    hunt,
 )
+from mixlab.loss_scaling.simulation import ScaleHistory, hunt
 from mixlab.loss_scaling.windows import ScaleWindow
 
 Move = Literal["halve", "keep", "double"]
@@ -34,7 +35,13 @@ READER = "you"
 
 @dataclass(frozen=True)
 class Score:
-    """How many steps went well, were skipped because of an overflow, and lost their small gradients."""
+    """How the steps went.
+
+    Attributes:
+        good: Steps at a usable scale.
+        skipped: Steps that overflowed.
+        underflowed: Steps that lost small gradients.
+    """
 
     good: int = 0
     skipped: int = 0
@@ -65,7 +72,7 @@ class Game:
         exponents: k of the scale at each step that was played.
 
     Raises:
-        ValueError: No window, one that holds no scale, or an exponent that is not allowed.
+        ValueError: If there is no window, one holds no scale, or an exponent is not allowed.
     """
 
     windows: tuple[ScaleWindow, ...]
@@ -74,15 +81,11 @@ class Game:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", _checked(self.windows))
-        if type(self.init_exponent) is not int or self.init_exponent not in INIT_EXPONENTS:
-            raise ValueError(
-                f"Game: init_exponent must be a whole number from {INIT_EXPONENTS[0]} to {INIT_EXPONENTS[-1]}, "
-                f"got {self.init_exponent!r}"
-            )
+        require_whole("Game: init_exponent", self.init_exponent, INIT_EXPONENTS[0], INIT_EXPONENTS[-1])
 
     @property
     def exponent(self) -> int:
-        """k of the present scale."""
+        """k of the current scale, 2^k."""
         return self.exponents[-1] if self.exponents else self.init_exponent
 
     @property
@@ -102,8 +105,11 @@ class Game:
     def play(self, move: str) -> Game:
         """Returns the game after a move and the step that follows it.
 
+        Args:
+            move: "halve", "keep" or "double" the scale.
+
         Raises:
-            ValueError: There is no such move, or the game is over.
+            ValueError: If there is no such move, or the game is over.
         """
         if not isinstance(move, str) or move not in MOVES:
             raise ValueError(f"Game: a move must be one of {', '.join(MOVES)}, got {move!r}")
@@ -117,12 +123,12 @@ class Game:
 
 @dataclass(frozen=True)
 class Result:
-    """What a player made of a game.
+    """A player's result in a game.
 
     Attributes:
-        player: Its name.
-        score: Of the steps it took.
-        steps: All there were.
+        player: The player's name: a policy, or "you".
+        score: How the steps went that the player took.
+        steps: How many steps the game had.
         history: The policy's scales; None for the reader.
     """
 
@@ -133,12 +139,12 @@ class Result:
 
     @property
     def lost(self) -> int:
-        """How many steps did not go well; those after a policy gave up are lost too."""
+        """How many steps were not good, including all after a policy gave up."""
         return self.steps - self.score.good
 
     @property
     def note(self) -> str:
-        """Where the player gave up, or an empty text."""
+        """Where the player gave up, or ""."""
         gave_up = self.history is not None and self.history.error
         return f"gave up at step {self.score.played}" if gave_up else ""
 
@@ -146,7 +152,14 @@ class Result:
 def all_policies(
     init_scale: float, *, growth_interval: int, hysteresis: int = 2, consecutive_hysteresis: bool = False
 ) -> dict[str, ScalePolicy]:
-    """Returns the four policies by name, with the same knobs where they have them."""
+    """Returns the four policies by name, each with the knobs that it has.
+
+    Args:
+        init_scale: Where the scale starts.
+        growth_interval: Clean steps in a row before the scale grows.
+        hysteresis: Which overflow is the first to lower the scale, in Megatron's and DeepSpeed's.
+        consecutive_hysteresis: Whether every clean step restores the hysteresis, in DeepSpeed's.
+    """
     return {
         "torch": TorchPolicy(init_scale, growth_interval=growth_interval),
         "apex": ApexPolicy(init_scale, growth_interval=growth_interval),
@@ -161,7 +174,7 @@ def all_policies(
 
 
 def judge(scale: float, window: ScaleWindow) -> Outcome:
-    """Returns what becomes of a step at a scale.
+    """Returns how a step goes at a scale.
 
     >>> window = ScaleWindow(8, 10)
     >>> judge(1024.0, window), judge(1025.0, window), judge(128.0, window)
@@ -173,14 +186,15 @@ def judge(scale: float, window: ScaleWindow) -> Outcome:
 
 
 def score_of(outcomes: Iterable[Outcome]) -> Score:
+    """Returns how many steps had each outcome."""
     counts = Counter(outcomes)
     return Score(counts["good"], counts["skipped"], counts["underflowed"])
 
 
 def results(game: Game) -> tuple[Result, ...]:
-    """Returns the reader's result, and those of the policies on the same windows from the same scale.
+    """Returns the reader's result, and the policies' on the same windows, from the same scale.
 
-    A policy starts with its scale as it is; the reader has one move before the first step.
+    A policy takes the first step at that scale; the reader has one move before it.
     """
     limits = [2.0**window.high for window in game.windows]
     found = [Result(READER, game.score, len(game.windows))]

@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
+
+from mixlab.arguments import require_whole
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class ScaleState:
 
     Attributes:
         scale: The factor of the loss in the next step.
-        clean: Clean steps in a row so far, counted as the policy counts them (torch calls it the growth tracker).
-        hysteresis_left: Counts down to the overflow that lowers the scale, for policies that forgive the first ones.
+        clean: Steps in a row without overflow, as the policy counts them (torch calls it the growth tracker).
+        hysteresis_left: Counts down to the overflow that lowers the scale, in policies that forgive the first ones.
     """
 
     scale: float
@@ -38,7 +39,7 @@ class ScaleState:
 
 
 class MinimumScaleError(RuntimeError):
-    """The scale may not be lowered any more: what DeepSpeed ends a training with."""
+    """Raised where DeepSpeed ends a training: gradients overflow, and the scale is at its minimum."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class TorchPolicy:
         clean:     if clean + 1 == growth_interval:  scale *= growth_factor, unless that is inf;  clean = 0
                    else:                             clean += 1
 
-    After some 150 overflows in a row the scale is zero. Then zero times the loss gives zero gradients, zero divided by
-    zero NaN, and a step that is *not* skipped. The test for growth is `==`: with an interval lowered below `clean`, the
-    scale never grows again.
+    After some 150 overflows in a row the scale is zero. From then on gradients are zero, unscaling gives 0 / 0 = NaN,
+    and the step is *not* skipped. The test for growth is `==`: if the interval is lowered below `clean`, the scale
+    never grows again.
 
     Args:
         init_scale: Where the scale starts, positive and finite.
@@ -69,10 +70,16 @@ class TorchPolicy:
         _check_knobs(self)
 
     def start(self) -> ScaleState:
+        """Returns the state before the first step."""
         return ScaleState(_float32(self.init_scale))
 
     def after(self, state: ScaleState, overflow: bool) -> ScaleState:
-        """Returns the state after a step with or without inf or NaN in a gradient."""
+        """Returns the state after a step.
+
+        Args:
+            state: Before the step.
+            overflow: Whether a gradient of the step held inf or NaN.
+        """
         if overflow:
             return ScaleState(_float32(state.scale * self.backoff_factor))
         if state.clean + 1 != self.growth_interval:
@@ -104,10 +111,16 @@ class ApexPolicy:
         _check_knobs(self)
 
     def start(self) -> ScaleState:
+        """Returns the state before the first step."""
         return ScaleState(float(self.init_scale))
 
     def after(self, state: ScaleState, overflow: bool) -> ScaleState:
-        """Returns the state after a step with or without inf or NaN in a gradient."""
+        """Returns the state after a step.
+
+        Args:
+            state: Before the step.
+            overflow: Whether a gradient of the step held inf or NaN.
+        """
         if overflow:
             return ScaleState(max(self.min_scale, state.scale / 2))
         if state.clean + 1 == self.growth_interval:
@@ -124,12 +137,12 @@ class MegatronPolicy:
         clean:     clean += 1
                    if clean == growth_interval:  scale *= growth_factor;  clean = 0;  hysteresis_left = hysteresis
 
-    Scale and factors are float32. Nothing refuses growth to inf, from which no backoff leads back.
+    Scale and factors are float32. The scale may grow to inf, and no backoff brings it back from there.
 
     Args:
         init_scale, growth_factor, backoff_factor, growth_interval: As for torch.
         min_scale: Positive, at most `init_scale`.
-        hysteresis: The overflow that lowers the scale first, counted from 1 after each growth; at least 1.
+        hysteresis: Which overflow after a growth is the first to lower the scale; at least 1.
     """
 
     init_scale: float = 2.0**32
@@ -143,10 +156,16 @@ class MegatronPolicy:
         _check_knobs(self)
 
     def start(self) -> ScaleState:
+        """Returns the state before the first step."""
         return ScaleState(_float32(self.init_scale), hysteresis_left=self.hysteresis)
 
     def after(self, state: ScaleState, overflow: bool) -> ScaleState:
-        """Returns the state after a step with or without inf or NaN in a gradient."""
+        """Returns the state after a step.
+
+        Args:
+            state: Before the step.
+            overflow: Whether a gradient of the step held inf or NaN.
+        """
         if overflow:
             left = state.hysteresis_left - 1
             lower = max(_float32(state.scale * _float32(self.backoff_factor)), _float32(self.min_scale))
@@ -167,13 +186,13 @@ class DeepSpeedPolicy:
         clean:     if clean > 0 and clean % growth_interval == 0:  scale *= 2;  hysteresis_left = hysteresis
                    clean += 1
 
-    So it grows on the (growth_interval + 1)-th clean step, and an overflow soon after another lowers the scale at once:
-    hysteresis comes back with growth only, or with every clean step if it is consecutive.
+    So it grows on the (growth_interval + 1)-th clean step. An overflow soon after another lowers the scale at once:
+    only growth restores the hysteresis, or every clean step if it is consecutive.
 
     Args:
         init_scale, growth_interval: As for torch.
         min_scale: Positive, at most `init_scale`.
-        hysteresis: The overflow that lowers the scale first, at least 1.
+        hysteresis: Which overflow is the first to lower the scale; at least 1.
         consecutive_hysteresis: Whether every clean step restores the hysteresis.
     """
 
@@ -187,13 +206,18 @@ class DeepSpeedPolicy:
         _check_knobs(self)
 
     def start(self) -> ScaleState:
+        """Returns the state before the first step."""
         return ScaleState(float(self.init_scale), hysteresis_left=self.hysteresis)
 
     def after(self, state: ScaleState, overflow: bool) -> ScaleState:
-        """Returns the state after a step with or without inf or NaN in a gradient.
+        """Returns the state after a step.
+
+        Args:
+            state: Before the step.
+            overflow: Whether a gradient of the step held inf or NaN.
 
         Raises:
-            MinimumScaleError: An overflow would lower the scale, and it is at `min_scale`.
+            MinimumScaleError: If an overflow would lower the scale, but it is at `min_scale`.
         """
         if overflow:
             if state.hysteresis_left > 1:
@@ -216,86 +240,13 @@ class DeepSpeedPolicy:
 ScalePolicy = TorchPolicy | ApexPolicy | MegatronPolicy | DeepSpeedPolicy
 
 
-@dataclass(frozen=True)
-class ScaleHistory:
-    """What a policy did over a sequence of steps.
-
-    Attributes:
-        scales: The scale in force during each step, and one more, after the last.
-        overflows: Whether each step overflowed.
-        error: Why the policy gave up, or "". The step it gave up on is the last in `overflows`.
-    """
-
-    scales: tuple[float, ...]
-    overflows: tuple[bool, ...]
-    error: str = ""
-
-    @property
-    def overflowed(self) -> int:
-        """How many steps overflowed."""
-        return sum(self.overflows)
-
-
-def simulate(policy: ScalePolicy, overflows: Iterable[bool]) -> ScaleHistory:
-    """Returns what `policy` does when exactly these steps overflow, whatever its scale is then.
-
-    >>> simulate(TorchPolicy(1024, growth_interval=2), [True, False, False, False]).scales
-    (1024.0, 512.0, 512.0, 1024.0, 1024.0)
-    """
-    _require_sequence("simulate: overflows must be True or False for each step", overflows)
-    return _history(policy, [_always(bool(overflow)) for overflow in overflows])
-
-
-def hunt(policy: ScalePolicy, limits: Iterable[float]) -> ScaleHistory:
-    """Returns what `policy` does when a step overflows if the scale is above that step's limit.
-
-    >>> hunt(TorchPolicy(1024, growth_interval=2), [600.0] * 6).scales
-    (1024.0, 512.0, 512.0, 1024.0, 512.0, 512.0, 1024.0)
-
-    Args:
-        policy: The policy, at its start.
-        limits: The largest scale that each step bears, e.g. from the largest gradient of a probe.
-    """
-    _require_sequence("hunt: limits must be the largest scale for each step", limits)
-    return _history(policy, [_above(limit) for limit in limits])
-
-
-def _history(policy: ScalePolicy, tests: Iterable[Callable[[float], bool]]) -> ScaleHistory:
-    state = policy.start()
-    scales, overflows = [state.scale], []
-    for overflows_at in tests:
-        overflows.append(overflows_at(state.scale))
-        try:
-            state = policy.after(state, overflows[-1])
-        except MinimumScaleError as error:
-            return ScaleHistory(tuple(scales), tuple(overflows), str(error))
-        scales.append(state.scale)
-    return ScaleHistory(tuple(scales), tuple(overflows))
-
-
-def _require_sequence(must: str, steps: object) -> None:
-    if not isinstance(steps, Iterable):
-        raise TypeError(f"{must}, in a list; got {steps!r}")
-
-
-def _always(overflow: bool) -> Callable[[float], bool]:
-    return lambda _scale: overflow
-
-
-def _above(limit: float) -> Callable[[float], bool]:
-    if not limit >= 0:
-        raise ValueError(f"hunt: a limit must be a number from 0 up, got {limit!r}")
-    return lambda scale: scale > limit
-
-
 def require_state(policy: ScalePolicy, state: ScaleState) -> ScaleState:
-    """Returns a state that was saved, with numbers of Python, if it is one in which `policy` can be.
+    """Returns a saved state with Python's numbers, if `policy` can be in it.
 
-    A scale of zero is one for torch's policy, and for apex's without a bound; inf is one for Megatron's and
-    DeepSpeed's.
+    Torch's policy, and apex's without a bound, can have a scale of zero; Megatron's and DeepSpeed's can have inf.
 
     Raises:
-        ValueError: It is not.
+        ValueError: If the policy cannot be in this state.
     """
     owner, scale = type(policy).__name__, state.scale
     low, high = getattr(policy, "min_scale", 0.0), getattr(policy, "max_scale", math.inf)
@@ -305,7 +256,7 @@ def require_state(policy: ScalePolicy, state: ScaleState) -> ScaleState:
         scale = _float32(scale) if in_float32 else _as_float(scale)
         low = _float32(low) if in_float32 else low
     if not (is_number(scale) and low <= scale <= high and (scale < math.inf or not bounded)):
-        raise ValueError(f"load_state_dict: a scale of {state.scale!r} is none that {owner} can have")
+        raise ValueError(f"load_state_dict: {owner} cannot have a scale of {state.scale!r}")
     for name in ("clean", "hysteresis_left"):
         value = getattr(state, name)
         if not _is_whole(value) or (name == "clean" and value < 0):
@@ -325,9 +276,7 @@ def _check_knobs(policy: ScalePolicy) -> None:
     if not (is_number(backoff) and 0 < backoff < 1):
         raise ValueError(f"{owner}: backoff_factor must be a number between 0 and 1, got {backoff!r}")
     for name in ("growth_interval", "hysteresis"):
-        value = knobs.get(name, 1)
-        if not _is_whole(value) or value < 1:
-            raise ValueError(f"{owner}: {name} must be a whole number from 1 up, got {value!r}")
+        require_whole(f"{owner}: {name}", knobs.get(name, 1), 1)
     low, high = knobs.get("min_scale", 0.0), knobs.get("max_scale", math.inf)
     unbounded = isinstance(policy, ApexPolicy) and is_number(low) and low == 0
     if not (is_number(low) and (0 < low <= policy.init_scale or unbounded or "min_scale" not in knobs)):
@@ -345,13 +294,13 @@ def _check_knobs(policy: ScalePolicy) -> None:
 
 
 def require_scale(owner: str, knob: str, value: float) -> None:
-    """Raises ValueError unless `value` can be a loss scale."""
+    """Raises ValueError if `value` cannot be a loss scale: it must be positive and finite as a float32."""
     if not (is_number(value) and 0 < _float32(value) < math.inf):
         raise ValueError(f"{owner}: {knob} must be a positive number that float32 can hold, got {value!r}")
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of Python or NumPy; True and False are none."""
+    """Whether `value` is a number of Python or NumPy, and neither True nor False."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

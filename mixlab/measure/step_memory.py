@@ -26,7 +26,7 @@ from torch.autograd.profiler import record_function
 
 from mixlab import emulation
 from mixlab.formats import FP32
-from mixlab.loss_scaling.scalers import unscale_without_reading_
+from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.categories import PHASES, Phase
 from mixlab.memory.tracing import Loss, cross_entropy

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from mixlab import emulation
 from mixlab.arguments import require_whole
 from mixlab.formats import FP32
-from mixlab.loss_scaling.scalers import unscale_without_reading_
+from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import AllocationLog, LoggedPhase, freed_by_reference_counts
 from mixlab.memory.categories import BATCH, GRADIENTS, PARAMETERS
 from mixlab.memory.cuda_kernels import Kernels

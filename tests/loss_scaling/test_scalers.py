@@ -16,7 +16,7 @@ from torch.optim import SGD
 
 from mixlab import ApexPolicy, DeepSpeedPolicy, DynamicScaler, MegatronPolicy, NoScaler, StaticScaler, TorchPolicy
 from mixlab.loss_scaling import MinimumScaleError, simulate
-from mixlab.loss_scaling.scalers import unscale_without_reading_
+from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 
 SCALERS = {"none": NoScaler, "static": StaticScaler, "dynamic": lambda scale=2.0**16: DynamicScaler(TorchPolicy(scale))}
 
