@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def require_whole(what: str, value: object, low: int, high: int | None = None) -> None:
-    """Refuses what is not a whole number within bounds.
+    """Checks that an argument is a whole number within bounds.
 
     >>> require_whole("Trainer: seed", 7, 0)
     >>> require_whole("Trainer: seed", 1.5, 0)
@@ -16,11 +16,12 @@ def require_whole(what: str, value: object, low: int, high: int | None = None) -
 
     Args:
         what: The function or class and the name of its argument, to begin the message.
-        value: What came. A bool is no number.
-        low, high: The smallest and the largest that are allowed; None for no largest.
+        value: The argument. A bool is not a number.
+        low: The smallest value allowed.
+        high: The largest value allowed; None for no limit.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: If it is not.
     """
     if type(value) is not int or value < low or (high is not None and value > high):
         bounds = f"from {low} up" if high is None else f"from {low} to {high}"
@@ -28,10 +29,14 @@ def require_whole(what: str, value: object, low: int, high: int | None = None) -
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Returns "did you mean x or y? " with the known names that look like `name`, or "" if none does.
+    """Returns "did you mean x or y? " with up to three known names that look like `name`, or "" if none does.
 
     >>> did_you_mean("lama-3-8b", ["llama-3-8b", "gpt2"])
     'did you mean llama-3-8b? '
+
+    Args:
+        name: The unknown name.
+        known: The names that exist.
     """
     near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,4 +1,4 @@
-"""Files that are never half written, and that one writer at a time writes."""
+"""Files that are never half written, and locks that let in one writer at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ except ImportError:  # Windows
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a draft that takes the place of `path` once it is on the disk, if the block ends without an error.
+    """Opens a draft that replaces `path` if the block ends without an error, once the draft is on the disk.
 
-    Drafts have names of their own, so that several writers do not mix. A symbolic link stays one, and the file that it
-    names is replaced.
+    Drafts have unique names, so that several writers do not mix. If `path` is a symbolic link, it stays one, and the
+    file behind it is replaced.
+
+    Args:
+        path: The file to replace; it need not exist.
 
     Raises:
-        OSError: The folder cannot be written, or `path` is no file, but a folder or a device.
+        OSError: If the folder cannot be written, or `path` is a folder or a device.
     """
     path, draft = _with_draft(path)
     try:
@@ -39,10 +42,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Finds out before hours of work whether `replacing(path)` will be possible.
+    """Checks, before hours of work, that `replacing(path)` will be possible.
 
     Raises:
-        OSError: It is not.
+        OSError: If it will not.
     """
     _, draft = _with_draft(path)
     draft.touch(exist_ok=False)
@@ -52,27 +55,27 @@ def refuse_unwritable(path: Path) -> None:
 def _with_draft(path: Path) -> tuple[Path, Path]:
     path = path.resolve()
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no file that could be replaced; choose another name")
+        raise OSError(f"{path} is not a file and cannot be replaced; choose another name")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to keep {path.name} in; make it, or choose another")
     return path, path.with_name(f".mixlab-{uuid.uuid4().hex}.part")
 
 
 def remove_drafts(folder: Path) -> None:
-    """Removes the drafts that killed writers left behind; for whoever holds the folder's lock."""
+    """Removes the drafts that killed writers left behind. The caller must hold the folder's lock."""
     for draft in folder.glob(".mixlab-*.part"):
         draft.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings new, replaced and removed names in a folder to the disk, so that a power cut does not undo them."""
-    if os.name == "nt":  # has no file descriptor of a folder
+    """Writes a folder's new, replaced and removed names to the disk, so that a power cut does not undo them."""
+    if os.name == "nt":  # Windows has no file descriptors of folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that syncs no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems do not sync folders
             raise
     finally:
         os.close(descriptor)
@@ -80,11 +83,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock on a file, which is made when missing and stays; a process that is killed leaves no lock behind.
+    """Holds the lock on a file. A process that is killed leaves no lock behind.
+
+    Args:
+        path: The file; it is created if missing, and stays.
 
     Raises:
-        BlockingIOError: Another process, or another thread of this one, holds it.
-        OSError: The file cannot be opened for writing, or its file system has no locks.
+        BlockingIOError: If another process, or another thread of this one, holds the lock.
+        OSError: If the file cannot be opened for writing, or its file system has no locks.
     """
     with path.open("ab") as file:
         _lock(file, path)
@@ -92,7 +98,7 @@ def locked(path: Path) -> Iterator[None]:
             yield
         finally:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may hold the file open longer
+                fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may keep the file open for longer
 
 
 def _lock(file: IO[Any], path: Path) -> None:
@@ -103,7 +109,7 @@ def _lock(file: IO[Any], path: Path) -> None:
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError) as error:  # Windows has the latter for a lock that is held
+    except (BlockingIOError, PermissionError) as error:  # the latter is what Windows raises for a lock that is held
         raise BlockingIOError(f"{path} is locked by another writer") from error
     except OSError as error:
         raise OSError(f"{path} cannot be locked ({error.strerror}); choose a folder on another file system") from error

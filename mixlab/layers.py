@@ -1,4 +1,4 @@
-"""The layers of a model: which one a parameter belongs to, what they return, and whether they can be watched."""
+"""The layers of a model: which one a parameter belongs to, what a layer returns, and whether it can be watched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def layer_of(parameter: str) -> str:
 def parameters_by_layer(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Returns the parameters of each layer by name, in the order of the model's modules.
 
-    A parameter that several layers share belongs to the first one; the others stay in, maybe with none.
+    A parameter that several layers share belongs to the first; the others are listed too, perhaps without any.
     """
     layers: dict[str, dict[str, nn.Parameter]] = {}
     taken: set[nn.Parameter] = set()
@@ -41,10 +41,13 @@ def parameters_by_layer(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 
 
 def floating_outputs(module: nn.Module, output: Any) -> list[Tensor]:
-    """Returns the floating and complex tensors of what a module returned, each once.
+    """Returns the floating and complex tensors in a module's output, each once.
 
-    They may lie in tuples, lists, dicts and dataclasses. Of a recurrent layer such as an LSTM these are its outputs,
-    without the states that it returns beside them.
+    For a recurrent layer such as an LSTM these are its outputs alone, without the states that it returns beside them.
+
+    Args:
+        module: The module that returned the output.
+        output: A tensor, or tuples, lists, dicts and dataclasses of tensors.
     """
     if isinstance(module, nn.RNNBase) and isinstance(output, tuple):
         output = output[0]
@@ -71,7 +74,7 @@ def _tensors(tree: Any, seen: set[int]) -> Iterator[Tensor]:
 
 
 def require_values(model: nn.Module, owner: str) -> None:
-    """Raises ValueError, with the parameter's name, if one has no values to look at."""
+    """Raises ValueError, with the parameter's name, if a parameter has no values."""
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(
@@ -83,7 +86,7 @@ def require_values(model: nn.Module, owner: str) -> None:
 
 
 def require_hooks(model: nn.Module, owner: str) -> None:
-    """Raises TypeError, with the module's name, if one runs as compiled code, which calls no hooks of its layers."""
+    """Raises TypeError, with the module's name, if a module runs as compiled code, which calls no hooks of layers."""
     if compiled := scripted_part(model) or compiled_part(model):
         raise TypeError(
             f"{owner}: {compiled}, and its layers call no hooks; give it the module as it was before torch.jit or "
@@ -92,13 +95,13 @@ def require_hooks(model: nn.Module, owner: str) -> None:
 
 
 def scripted_part(model: nn.Module) -> str:
-    """Says which module is one of TorchScript, e.g. "module encoder is one of TorchScript"; "" if none is."""
+    """Returns the first TorchScript module in words, "module encoder is one of TorchScript"; "" if there is none."""
     scripted = (name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule))
     return next((f"{_words(name)} is one of TorchScript" for name in scripted), "")
 
 
 def compiled_part(model: nn.Module) -> str:
-    """Says which module torch.compile has compiled, e.g. "module encoder is compiled"; "" if none is."""
+    """Returns the first module under torch.compile in words, "module encoder is compiled"; "" if there is none."""
     compiled = (
         name
         for name, module in model.named_modules()

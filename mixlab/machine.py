@@ -17,12 +17,18 @@ import torch
 
 WIDGET_STACK = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly", "papermill")
 
-HEADLESS_VARIABLE = "MIXLAB_HEADLESS"  # of the environment; anything but "" and "0" says so
+HEADLESS_VARIABLE = "MIXLAB_HEADLESS"  # an environment variable: anything but "" and "0" means headless
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device."""
+    """One CUDA device.
+
+    Attributes:
+        name: As torch reports it, such as "NVIDIA H200".
+        memory_bytes: All its memory.
+        capability: CUDA's compute capability, (major, minor).
+    """
 
     name: str
     memory_bytes: int
@@ -38,9 +44,13 @@ class Machine:
     """The facts that belong beside every number measured here.
 
     Attributes:
-        cpu: The processor's name, or its architecture where the system does not tell.
+        cpu: The processor's name, or its architecture where the system does not report a name.
         cores: Cores that this process may use, which can be fewer than the machine has.
         gpus: The CUDA devices that torch sees, in torch's order.
+        python: Python's version.
+        torch: Torch's version, without the build.
+        numpy: NumPy's version.
+        mixlab: mixlab's version, or a remark if it is not installed.
     """
 
     cpu: str
@@ -64,8 +74,9 @@ class Package:
     """A package that the notebooks need.
 
     Attributes:
-        requirement: Name and version bound as mixlab's `lab` extra states them, such as "plotly>=6.1".
-        version: The installed version, or None when it is missing.
+        name: As pip knows it.
+        requirement: Name and version bound from mixlab's `lab` extra, such as "plotly>=6.1".
+        version: The installed version, or None if it is missing.
     """
 
     name: str
@@ -74,13 +85,13 @@ class Package:
 
     @property
     def install_command(self) -> str:
-        """The shell command that installs it for the Python that runs now."""
+        """The shell command that installs it for the running Python."""
         return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(self.requirement)}"
 
 
 @lru_cache(maxsize=1)
 def describe() -> Machine:
-    """Returns the machine that this process runs on; asked once, then remembered."""
+    """Returns the machine that this process runs on. The system is asked once; later calls return the same object."""
     return Machine(
         cpu=_cpu_name(),
         cores=_usable_cores(),
@@ -99,10 +110,13 @@ def widget_stack() -> tuple[Package, ...]:
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
-    """Returns the device that is meant; None means CUDA if there is one, else the CPU.
+    """Resolves a device argument: None means CUDA if available, else the CPU.
+
+    Args:
+        device: "cpu", "cuda", "cuda:<number>", such a torch device, or None.
 
     Raises:
-        ValueError: It is neither a CPU nor a CUDA device, or torch sees no CUDA device.
+        ValueError: If it is another device, or CUDA without a CUDA device that torch can use.
     """
     chosen = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
@@ -113,12 +127,12 @@ def usable_device(device: torch.device | str | None) -> torch.device:
 
 
 def is_headless() -> bool:
-    """Whether this process runs a notebook with nobody there to press a button."""
+    """Returns whether this process runs a notebook unattended, so that nobody can press a button."""
     return os.environ.get(HEADLESS_VARIABLE, "") not in ("", "0")
 
 
 def parse_cpu_name(cpuinfo: str) -> str | None:
-    """Returns the first "model name" in the text of /proc/cpuinfo, or None when there is none, as on ARM."""
+    """Returns the first "model name" in the text of /proc/cpuinfo, or None if there is none, as on ARM."""
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":

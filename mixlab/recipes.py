@@ -50,11 +50,13 @@ _KNOBS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to train. Its text form is the nearest preset, then what differs from it, and prints back as itself.
+    """A way to train. Its text form is the nearest preset and then the differences; it parses back to the same recipe.
 
     >>> recipe = Recipe.parse("amp-fp16,scale=1024")
     >>> recipe.compute.name, recipe.scale, str(recipe)
     ('fp16', 1024.0, 'amp-fp16,scale=1024')
+    >>> str(Recipe(compute="bf16", exp_avg="bf16"))  # formats may be given by name
+    'amp-bf16,exp_avg=bf16'
 
     Args:
         weights: The format in which parameters are stored: fp32, fp16 or bf16.
@@ -62,28 +64,27 @@ class Recipe:
             is fp32 storage with operands rounded to tf32; 16-bit weights compute in their own format.
         gradients: The format in which parameters' gradients are stored until the optimizer has used them: fp32, fp16 or
             bf16; with 16-bit weights, theirs or fp32.
-        exp_avg, exp_avg_sq: The formats of Adam's two moments: fp32, fp16 or bf16; or, in 8 bits with a scale for each
-            block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.optimizers.Storage`). SGD's momentum is stored as
-            `exp_avg` says.
-        state_rounding: How both are rounded: "nearest_even" or "stochastic". A recipe's text says "nearest" for the
-            first.
-        block_size: Of states in 8 bits: how many elements share a scale.
+        exp_avg: The format of Adam's first moment, or of SGD's momentum: fp32, fp16 or bf16; or, in 8 bits with a scale
+            for each block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.optimizers.Storage`).
+        exp_avg_sq: The format of Adam's second moment, from the same list.
+        state_rounding: How both moments are rounded: "nearest_even", which text writes as "nearest", or "stochastic".
+        block_size: How many elements of an 8-bit state share a scale.
         master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
             weights" of Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
-        update: How the optimizer computes new weights. "nearest_even", "stochastic" and "kahan" compute in fp32 and
-            round to the weights' format once: to nearest, at random in proportion to the distances, or to nearest with
-            the rounding error kept in a second 16-bit number. "per_op" rounds every operation to the weights' format,
-            as torch.optim does with 16-bit parameters. A recipe's text says "nearest" for the first.
+        update: How the optimizer computes new weights. "nearest_even", which text writes as "nearest", "stochastic" and
+            "kahan" compute in fp32 and round to the weights' format once: to nearest, at random in proportion to the
+            distances, or to nearest with the rounding error kept in a second 16-bit number. "per_op" rounds every
+            operation to the weights' format, as torch.optim does with 16-bit parameters.
         scaler: "none", "static", "dynamic" (torch's policy), "apex", "megatron" or "deepspeed".
         scale: The static loss scale, or where a dynamic one starts.
         growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis, consecutive_hysteresis: Knobs
-            of the scalers; see `mixlab.loss_scaling` for which has which. The defaults are the same for all of them,
-            so that they compare; each system's own are the defaults there.
+            of the scalers; the policies in `mixlab.loss_scaling` say which has which. Here the defaults are the same
+            for all scalers, so that they can be compared; there they are each system's own.
         on_overflow: What a step with inf or NaN in a gradient becomes: "skip", or "zero" as in `DynamicScaler`.
 
     Raises:
-        TypeError, ValueError: A value out of its range, fields that contradict each other, or a knob that the chosen
-            scaler does not have.
+        TypeError: If a format is neither a `Format` nor a name.
+        ValueError: If a value is out of its range, fields contradict each other, or the chosen scaler lacks a knob.
     """
 
     weights: Format = FP32
@@ -130,7 +131,7 @@ class Recipe:
                 raise type(error)(f"Recipe: {name}: {error}") from None
             if fmt not in allowed:
                 raise ValueError(f"Recipe: {name}={fmt} is not allowed; use {_listed(allowed)}")
-            # e5m10 is fp16: the name that equal recipes print is one
+            # by the name of the allowed one, so that equal recipes print the same: e5m10 is fp16
             object.__setattr__(self, name, allowed[allowed.index(fmt)])
         if self.weights != FP32 and self.compute != self.weights:
             raise ValueError(
@@ -181,10 +182,14 @@ class Recipe:
 
     @classmethod
     def of(cls, recipe: Recipe | str) -> Recipe:
-        """Returns a recipe that is given as such or by its text, as `parse` reads it.
+        """Returns the recipe itself, or the one with this text.
+
+        Args:
+            recipe: A recipe, or text for `parse`.
 
         Raises:
-            TypeError, ValueError: It is something else, or no recipe's text.
+            TypeError: If it is neither.
+            ValueError: If the text is no recipe's.
         """
         if isinstance(recipe, cls):
             return recipe
@@ -194,10 +199,14 @@ class Recipe:
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
-        """Reads "preset" or "preset,field=value,...".
+        """Returns the recipe with this text.
+
+        Args:
+            text: "preset" or "preset,field=value,...". Numbers may be powers such as 2^10.
 
         Raises:
-            ValueError: An unknown preset, field or value; the message names it and what is allowed.
+            TypeError: If `text` is no string.
+            ValueError: If a preset, field or value is unknown; the message says what is allowed.
         """
         if not isinstance(text, str):
             raise TypeError(f"Recipe.parse: text must be a string such as 'amp-fp16,scale=1024', got {text!r}")
@@ -250,10 +259,10 @@ class Recipe:
         return DynamicScaler(self.scale_policy(), on_overflow=self.on_overflow)
 
     def scale_policy(self) -> ScalePolicy:
-        """Returns how the dynamic scaler of this recipe moves.
+        """Returns the policy of this recipe's dynamic scaler.
 
         Raises:
-            ValueError: The recipe's scaler is "none" or "static".
+            ValueError: If the recipe's scaler is "none" or "static".
         """
         if self.scaler not in _POLICIES:
             raise ValueError(f"scaler={self.scaler} has no policy; use scaler={_listed(_POLICIES)}")
@@ -262,10 +271,13 @@ class Recipe:
         return policy(init_scale=self.scale, **knobs)
 
     def with_loss_scale(self, scale: float) -> Recipe:
-        """Returns this recipe with another scale: held fixed if it had no scaler, the start of a dynamic one.
+        """Returns this recipe with another scale. A recipe without a scaler gets a static one.
 
-        A scale of 0 stands for the recipe's own and returns it unchanged, which is what the labs' parameter means by
-        it.
+        Args:
+            scale: The scale of a static scaler, or the start of a dynamic one; 0 leaves the recipe as it is.
+
+        Raises:
+            ValueError: If it is no number, or not positive and finite in float32.
         """
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise ValueError(f"the loss scale must be a number, 0 for the recipe's own, got {scale!r}")
@@ -274,7 +286,14 @@ class Recipe:
         return replace(self, scaler="static" if self.scaler == "none" else self.scaler, scale=scale)
 
     def with_scaler(self, scaler: ScalerName) -> Recipe:
-        """Returns this recipe with another kind of scaler; knobs that both kinds have are kept."""
+        """Returns this recipe with another kind of scaler. Knobs that both kinds have are kept.
+
+        Args:
+            scaler: "none", "static", "dynamic", "apex", "megatron" or "deepspeed".
+
+        Raises:
+            ValueError: If there is no such scaler.
+        """
         kept = _KNOBS.get(scaler, ())
         defaults = {knob: default for knob, default in _KNOB_DEFAULTS.items() if knob not in kept}
         return replace(self, scaler=scaler, **defaults)

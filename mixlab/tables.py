@@ -1,4 +1,4 @@
-"""Small tables, as aligned text and as HTML: what results show of themselves."""
+"""Small tables, as aligned text and as HTML, in which results show themselves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Row = Sequence[str]
 
 
 class NotedTable:
-    """A table with lines under it: as text in a terminal, as HTML in a notebook.
+    """A table with notes below it: text in a terminal, HTML in a notebook.
 
     Args:
-        columns: Heads.
-        rows: Cells; the first of a row is its heading.
-        notes: A line each.
+        columns: The heads of the columns.
+        rows: The cells of each row; the first is the row's heading.
+        notes: Lines below the table.
     """
 
     def __init__(self, columns: Row, rows: Iterable[Row], notes: Iterable[str]) -> None:
@@ -41,12 +41,16 @@ def gib(size_bytes: int) -> str:
 
 
 def text_table(columns: Row, rows: Iterable[Row]) -> str:
-    """Returns columns aligned to the left, two spaces apart, under a head line.
+    """Returns a table as text: columns aligned to the left, two spaces apart, under a line of heads.
 
     >>> print(text_table(("what", "bytes"), [("weights", "4"), ("m", "2")]))
     what     bytes
     weights  4
     m        2
+
+    Args:
+        columns: The heads.
+        rows: The cells of each row.
     """
     lines = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -55,11 +59,12 @@ def text_table(columns: Row, rows: Iterable[Row]) -> str:
 
 
 def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_heads: bool = False) -> str:
-    """Returns the same as HTML, escaped.
+    """Returns a table as HTML.
 
     Args:
-        columns, rows: Cells as plain text.
-        caption: Above the table.
+        columns: The heads, as plain text, which is escaped.
+        rows: The cells of each row, as plain text, which is escaped.
+        caption: A line above the table; "" for none.
         row_heads: Whether the first cell of a row is its heading.
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)

@@ -43,7 +43,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", files.Path("/dev/null")):
         for write in (refuse_unwritable, lambda path: replacing(path).__enter__()):
-            with pytest.raises(OSError, match="is no file that could be replaced; choose another name"):
+            with pytest.raises(OSError, match="is not a file and cannot be replaced; choose another name"):
                 write(path)
     for folder in (tmp_path / "none", files.Path("/proc/self")):
         with pytest.raises(OSError, match=r"there is no folder|No such file"):

@@ -1,8 +1,8 @@
-"""Functions after which nothing of torch's is left switched, whatever ended them, Stop in a notebook included.
+"""Functions that leave none of torch's switches changed, whatever ends them, including Stop in a notebook.
 
-A KeyboardInterrupt may land between any two instructions: after a mode has begun and before its `with` knows of it, or
-where its end has been called and has not begun. Context managers written in Python cannot close that gap. So what they
-may leave behind is put back by whoever called them, and twice, for the interrupt may land there too.
+A KeyboardInterrupt may land between any two instructions: after a mode has begun but before its `with` knows, or after
+its end was called but before it runs. Context managers written in Python cannot close that gap. So the caller restores
+what they may leave behind, and does it twice, because the interrupt may land there too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ R = TypeVar("R")
 
 
 def contained(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function put back, at any end, what this thread had before it.
+    """Makes a function restore, however it ends, the state that this thread had before it.
 
-    Dispatch modes and function modes, the dispatcher's keys, grad mode, autocast, streams of random numbers, and the
-    settings that mixlab owns in the process.
+    That is dispatch modes and function modes, the dispatcher's keys, grad mode, autocast, streams of random numbers,
+    and the settings of the process that mixlab owns.
+
+    Args:
+        function: Any function; it keeps its signature.
     """
 
     @wraps(function)
@@ -33,7 +36,7 @@ def contained(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                # A context that the interrupt tore finds its own end missing, and says so instead.
+                # A context that the interrupt broke may raise an error of its own instead.
                 if (interrupt := _interrupt_behind(error)) is not None:
                     raise interrupt from None
                 raise
@@ -53,7 +56,7 @@ def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 
 class _ThreadState:
-    """What torch and mixlab keep for this thread."""
+    """The state that torch and mixlab keep for this thread."""
 
     def __init__(self) -> None:
         self._function_modes = _function_modes()
@@ -72,8 +75,8 @@ class _ThreadState:
         self._keys.__enter__()  # type: ignore[no-untyped-call]
 
     def restore(self) -> None:
-        """Puts it back; again does no harm."""
-        if _function_modes() != self._function_modes:  # one may be missing, too: each leaves while it acts
+        """Restores the state. A second call has no effect."""
+        if _function_modes() != self._function_modes:  # one may also be missing: each leaves the stack while it acts
             while torch._C._len_torch_function_stack():
                 torch._C._pop_torch_function_stack()
             for mode in self._function_modes:
@@ -99,7 +102,7 @@ class _ThreadState:
                 torch.clear_autocast_cache()
         random_streams._set_stream(self._stream)
         for setting in settings.SETTINGS:
-            setting.release(self._holds.get(setting, 0))  # some begin to be within the function
+            setting.release(self._holds.get(setting, 0))  # some are created within the function
 
 
 _KINDS = ("cpu", "cuda")
@@ -111,13 +114,13 @@ def _function_modes() -> list[Any]:
 
 
 def _dispatch_modes() -> list[Any]:
-    """Returns those that stand on the stack itself, above torch's own, such as fake tensors'."""
+    """Returns the modes on the stack itself, above torch's own, such as the mode of fake tensors."""
     places = range(_infrastructure(), torch._C._len_torch_dispatch_stack())
     return [torch._C._get_dispatch_stack_at(place) for place in places]
 
 
 def _infrastructure() -> int:
-    """Returns how many of torch's own dispatch modes are on; the stack's length counts them."""
+    """Returns how many of torch's own dispatch modes are on; the length of the stack includes them."""
     kinds = torch._C._TorchDispatchModeKey
     return sum(torch._C._get_dispatch_mode(kind) is not None for kind in (kinds.FAKE, kinds.PROXY, kinds.FUNCTIONAL))
 

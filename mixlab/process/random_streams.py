@@ -1,14 +1,14 @@
-"""Random numbers of one's own: `torch.manual_seed` for a part of a program, which nobody else sees.
+"""Random numbers of one's own: `torch.manual_seed` for a part of a program, which other threads do not notice.
 
 torch draws from one generator for the whole process, and most of its functions (`nn.init`, dropout) take no other. So
-whoever seeds it changes the numbers of every other thread, and so does whoever puts it back. Within a `RandomStream`
-each op that draws is given a generator of the stream's own. The numbers are those after `torch.manual_seed(seed)`, bit
-for bit; torch's own generator does not move.
+seeding it, or restoring it, changes the numbers of every other thread. Within a `RandomStream`, each op that draws gets
+the stream's generator. The numbers are the same, bit for bit, as after `torch.manual_seed(seed)`; torch's own generator
+does not move.
 
-The dispatcher does it. A key that is on within a stream only, and in this thread only, stands last before those of the
-devices, and Python kernels for every op of ATen with a `generator` argument fill that in and call on; all other ops
-pass the key by. Autograd, autocast, dispatch modes and fake tensors come before it, so nothing sees the generator; the
-threads of autograd, and compiled code, draw from it too.
+The dispatcher makes it possible. A key is on only within a stream and only in this thread, and comes last before the
+devices' keys. Python kernels for every op of ATen with a `generator` argument fill in the stream's and call on; all
+other ops pass the key by. Autograd, autocast, dispatch modes and fake tensors come before it, so none of them sees the
+generator; the threads of autograd, and compiled code, draw from it too.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ import torch
 
 from mixlab.process.settings import CUDA_RANDOM_NUMBERS, DEFAULT_GENERATOR
 
-_KEY_NAME = "Fake"  # left in torch by a library of deferred initialisation that is no more; unused
-_TLS_NAME = "mixlab.random_stream"  # in the thread's state that torch hands on to autograd's threads
+_KEY_NAME = "Fake"  # unused: made for a library of deferred initialisation that no longer exists
+_TLS_NAME = "mixlab.random_stream"  # in the thread's state that torch passes on to autograd's threads
 
 
 class RandomStream:
-    """The context in which this thread draws from a generator of its own, on a CPU, and elsewhere from a seeded one.
+    """A context in which this thread draws from a generator of its own on a CPU, and from seeded ones on CUDA.
 
-    `torch.manual_seed`, `get_rng_state`, `set_rng_state` and `fork_rng`, checkpoints and torch.compile act on the
-    stream within it. A generator that is passed to an op is taken as it is. Streams nest, and each object serves once.
+    Within it, `torch.manual_seed`, `get_rng_state`, `set_rng_state` and `fork_rng`, checkpoints and torch.compile act
+    on the stream. An op that is given a generator uses that one. Streams nest, and each object can be entered once.
 
-    CUDA's fused dropout and attention take no generator: on the `devices`, the process's own generators are seeded, and
-    put back at the end, one thread at a time. Two streams never mix there; but what other code draws on such a device
-    meanwhile, in a thread without a stream, takes part in the stream and is undone.
+    CUDA's fused dropout and attention take no generator. So on the `devices` the process's own generators are seeded,
+    and restored at the end, one thread at a time. Two streams never mix there; but if other code draws on such a device
+    meanwhile, in a thread without a stream, it draws from the stream, and its draws are undone at the end.
 
-    Not covered are the generators of Python's `random` and of NumPy, which are the process's, and threads that are
-    started within the stream.
+    Not covered are the generators of Python's `random` and of NumPy, which belong to the process, and threads started
+    within the stream.
 
     Args:
-        seed: As for `torch.manual_seed`; None goes on from where the generators are, and leaves them there.
+        seed: As for `torch.manual_seed`; None continues from where the generators are, and leaves them there.
         devices: CUDA devices on which numbers are drawn too.
     """
 
@@ -77,7 +77,7 @@ class RandomStream:
         try:
             self._leave()
         finally:
-            self._leave()  # once more, should an interrupt have cut the first short
+            self._leave()  # once more, in case an interrupt cut the first short
 
     def _leave(self) -> None:
         _set_stream(self._outer)
@@ -91,7 +91,7 @@ class RandomStream:
 
 
 class _Proxy:
-    """Stands for torch's generator in the functions of `torch.random`: within a stream it is the stream's."""
+    """Takes the place of torch's generator in the functions of `torch.random`: within a stream, it is the stream's."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_current(), name)
@@ -123,12 +123,12 @@ def _cuda_generator(device: torch.device) -> torch.Generator:
     return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
-_LIBRARIES: list[torch.library.Library] = []  # what they register goes with them
+_LIBRARIES: list[torch.library.Library] = []  # kernels live as long as these
 _REGISTERING = threading.Lock()
 
 
 def _register() -> None:
-    """Gives every op that draws its kernel under the key; some 80 ops in 40 ms, once."""
+    """Registers, once, a kernel under the key for every op that draws: some 80 ops in 40 ms."""
     if _LIBRARIES:
         return
     with _REGISTERING:
@@ -148,10 +148,10 @@ def _register() -> None:
 
 
 def _kernel(op: Any, place: int, *, keyword: bool) -> Callable[..., Any]:
-    """Returns what calls an op with the stream's generator, where none is given and the op draws on a CPU."""
+    """Returns a kernel that calls an op with the stream's generator, if none is given and the op draws on a CPU."""
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        # Function modes have seen the call that led here, and must not see what this is made of.
+        # Function modes have seen the call that led here, and must not see the calls inside.
         with torch._C._ExcludeDispatchKeyGuard(_KEY), torch._C.DisableTorchFunction():
             given = kwargs.get("generator") if keyword or len(args) <= place else args[place]
             stream = _stream()
@@ -169,7 +169,7 @@ _KEY = torch._C.DispatchKeySet(torch._C._dispatch_key_parse(_KEY_NAME))
 
 
 def _device_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Returns on which kind of device an op draws."""
+    """Returns the type of the device that an op draws on."""
     if kwargs.get("device") is not None:
         return torch.device(kwargs["device"]).type
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))

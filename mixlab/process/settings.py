@@ -1,10 +1,10 @@
-"""What belongs to the whole process and is changed for a while: each such setting has its one owner here.
+"""Settings of the whole process that are changed for a while. Each has one owner here.
 
-Autograd's and the dispatcher's modes belong to a thread; the settings here do not, so a change shows in every thread.
+Autograd's and the dispatcher's modes belong to a thread; these settings do not, so a change shows in every thread.
 Two rules make that safe beside a training in the background:
 
-- threads share a setting as long as they want the same value, and otherwise take turns;
-- the last to leave puts back what was there before, however it leaves, unless somebody else has set it meanwhile.
+- threads share a setting while they want the same value, and otherwise take turns;
+- the last to leave restores the value from before, however it leaves, unless other code has set it meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 T = TypeVar("T")
-SETTINGS: list[Setting[Any]] = []  # all that there are
+SETTINGS: list[Setting[Any]] = []  # all of them
 _POLL_S = 0.0005
 _PATIENCE_S = 3600.0  # measurements take that long
 
@@ -28,10 +28,10 @@ class Setting(Generic[T]):
     """A process-wide setting, changed only through `held`.
 
     Args:
-        name: For an error.
+        name: Names it in errors.
         read: Returns its value.
-        write: Sets it.
-        exclusive: No two threads hold a changed value at once, not even the same.
+        write: Sets its value.
+        exclusive: Whether only one thread at a time may hold a changed value, even if others want the same.
     """
 
     def __init__(
@@ -43,20 +43,23 @@ class Setting(Generic[T]):
         self._exclusive = exclusive
         self._lock = threading.RLock()
         self._holds: list[_Hold[T]] = []
-        self._before: list[T] = []  # what the first hold found
-        self._ours: list[T] = []  # what holds have made of it since
+        self._before: list[T] = []  # the value that the first hold found
+        self._ours: list[T] = []  # the values that holds have set since
         SETTINGS.append(self)
 
     def held(self, value: T) -> _Hold[T]:
-        """The context in which the setting has this value; it waits while other threads hold another.
+        """Returns a context in which the setting has this value. It waits while other threads hold another.
+
+        Args:
+            value: The value to hold.
 
         Raises:
-            RuntimeError: They held it for an hour.
+            RuntimeError: If, on entering, other threads hold another value for an hour.
         """
         return _Hold(self, [value])
 
     def kept(self) -> _Hold[T]:
-        """The context in which no other thread changes the setting through its owner."""
+        """Returns a context in which no other thread changes the setting through its owner."""
         return _Hold(self, [])
 
     def mark(self) -> int:
@@ -64,8 +67,12 @@ class Setting(Generic[T]):
         return len(self._mine())
 
     def release(self, mark: int) -> None:
-        """Leaves the holds that this thread has entered since `mark` and not left."""
-        while self._lock._is_owned():  # type: ignore[attr-defined]  # by a method that an interrupt has cut short
+        """Leaves the holds that this thread has entered since `mark` and not left.
+
+        Args:
+            mark: From `mark()`.
+        """
+        while self._lock._is_owned():  # type: ignore[attr-defined]  # a method that an interrupt cut short has it
             self._lock.release()
         for hold in self._mine()[mark:]:
             self._drop(hold)
@@ -96,13 +103,13 @@ class Setting(Generic[T]):
             return True
 
     def _drop(self, hold: _Hold[T]) -> None:
-        """Leaves a hold; again does no harm."""
+        """Leaves a hold. A second call has no effect."""
         with self._lock:
             if hold in self._holds:
                 self._holds.remove(hold)
             wanted = self._holds[-1].wanted if self._holds else self._before
             now = self._read()
-            if now in self._ours and now != wanted[0]:  # else somebody else has set it
+            if now in self._ours and now != wanted[0]:  # else other code has set it
                 self._write(wanted[0])
             if not self._holds:
                 self._ours.clear()
@@ -112,11 +119,11 @@ class Setting(Generic[T]):
 
 
 class _Hold(Generic[T]):
-    """One thread's wish; a class of its own, for an interrupt may land between any two lines of a generator."""
+    """One thread's wish. A class, because an interrupt may land between any two lines of a generator."""
 
     def __init__(self, setting: Setting[T], wanted: list[T]) -> None:
         self._setting = setting
-        self.keeps = not wanted  # what is there
+        self.keeps = not wanted  # whatever the value is
         self.wanted = wanted
         self.thread = 0
 
@@ -139,10 +146,10 @@ class _Hold(Generic[T]):
         try:
             self._setting._drop(self)
         finally:
-            self._setting._drop(self)  # once more, should an interrupt have cut the first short
+            self._setting._drop(self)  # once more, in case an interrupt cut the first short
 
 
-# Products and convolutions on a CPU by oneDNN, or by torch's own kernels.
+# Whether oneDNN, and not torch's own kernels, computes products and convolutions on a CPU.
 ONEDNN: Setting[bool] = Setting("oneDNN", torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled)
 
 # The generator that the functions of torch.random act on.
@@ -152,17 +159,18 @@ DEFAULT_GENERATOR: Setting[Any] = Setting(
     lambda generator: setattr(torch.random, "default_generator", generator),
 )
 
-# Whose turn it is to seed CUDA's own generators: held at True by one thread at a time.
+# Which thread may seed CUDA's own generators: one at a time holds it at True.
 CUDA_RANDOM_NUMBERS: Setting[bool] = Setting(
     "CUDA's random numbers", lambda: False, lambda _taken: None, exclusive=True
 )
 
-# Python's collector of cycles, whose moment nobody knows.
+# Python's collector of cycles, which runs at unpredictable moments.
 COLLECTOR: Setting[bool] = Setting(
     "the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()
 )
 
-# Threads of torch's kernels. torch counts them by thread too, so no two measure with other counts at once.
+# How many threads torch's kernels use. torch also counts them by thread, so no two measure with different counts at
+# once.
 THREADS: Setting[int] = Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, exclusive=True)
 
 # Whether `torch.tensor` makes its tensor on the CPU first: every mode of fake tensors sets it where there is no CUDA.
@@ -170,13 +178,13 @@ ONLY_LIFTS_CPU_TENSORS: Setting[bool] = Setting(
     "where torch.tensor begins", torch._C._only_lift_cpu_tensors, torch._C._set_only_lift_cpu_tensors
 )
 
-# Whose weights the cache of autocast's casts may hold alone: it is the process's, and emptied by any thread that leaves
-# autocast, so a trace beside a training would see casts die too early. Held at True by one thread at a time.
+# Which thread has the cache of autocast's casts to itself: one at a time holds it at True. The process has one cache,
+# and any thread that leaves autocast empties it, so a trace beside a training would see casts freed too early.
 CAST_CACHE: Setting[bool] = Setting("autocast's cache", lambda: False, lambda _taken: None, exclusive=True)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The context of a training step, in which no other thread changes through its owner what the step depends on."""
+    """The context of a training step. Meanwhile no other thread changes the settings that the step depends on."""
     with ONEDNN.kept(), THREADS.kept(), CAST_CACHE.kept():
         yield

@@ -1,9 +1,9 @@
 """torch's switches of tf32 for products and convolutions on CUDA, as one setting of the process.
 
-torch has two ways to set them, `allow_tf32` and since 2.9 `fp32_precision`; it keeps both, and the getters of the first
-raise where they disagree (PyTorch, aten/src/ATen/Context.cpp). Here both are written, so that model code and
-torch.compile may read either, and both are put back as they were, even where they disagreed. What cannot be told is
-whether a precision was set to what it inherits anyhow; it then inherits.
+torch has two ways to set them, `allow_tf32` and, since 2.9, `fp32_precision`. It keeps both, and the getters of the
+first raise if they disagree (PyTorch, aten/src/ATen/Context.cpp). Here both are written, so that model code and
+torch.compile may read either, and both are restored, even if they disagreed. A precision that was set explicitly to the
+value that it inherits looks like one that inherits, and is restored as such.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ _OPERATIONS = ("matmul", "conv", "rnn")
 
 
 class Switches(NamedTuple):
-    """What both ways say.
+    """The values of both ways.
 
     Attributes:
-        matmul, cudnn: `allow_tf32` of torch.backends.cuda.matmul and torch.backends.cudnn.
+        matmul: `torch.backends.cuda.matmul.allow_tf32`.
+        cudnn: `torch.backends.cudnn.allow_tf32`.
         precisions: `fp32_precision` of products, convolutions and recurrent layers: "ieee", "tf32" or "none".
-        medium: Whether `torch.set_float32_matmul_precision` was last given "medium", on CUDA the same as "high".
+        medium: Whether `torch.set_float32_matmul_precision` was last called with "medium", which on CUDA means "high".
     """
 
     matmul: bool
@@ -45,7 +46,7 @@ def _read() -> Switches:
         medium = False
     try:
         return Switches(torch._C._get_cublas_allow_tf32(), torch._C._get_cudnn_allow_tf32(), precisions, medium)
-    except RuntimeError:  # they disagree: ask again where the newer way says what the older one does
+    except RuntimeError:  # they disagree: set the newer way to agree with the older, and ask again
         try:
             matmul, cudnn = _agreed(torch._C._get_cublas_allow_tf32), _agreed(torch._C._get_cudnn_allow_tf32)
             return Switches(matmul, cudnn, precisions, medium)
