@@ -73,6 +73,11 @@ def _tensors(tree: Any, seen: set[int]) -> Iterator[Tensor]:
             yield from _tensors(part, seen)
 
 
+def storage_address(tensor: Tensor) -> int:
+    """Returns the address of a tensor's storage, which its views share."""
+    return tensor.untyped_storage().data_ptr()
+
+
 def require_values(model: nn.Module, owner: str) -> None:
     """Raises ValueError, with the parameter's name, if a parameter has no values."""
     for name, parameter in model.named_parameters():

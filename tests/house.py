@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "recipes": (),
     "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "update_tracking"),
-    "training": ("models", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),
+    "training": ("models", "optimizers", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),
     "experiments": (
         *("ledger", "one_step", "training_modes", "one_weight"),
         *("storage_grid", "watching", "predicted_windows", "mistakes"),

@@ -20,7 +20,10 @@ FACES = {path.parent.name: path for path in sorted(PACKAGE.glob("*/__init__.py")
 LABS = sorted((PACKAGE.parent / "labs").glob("*.ipynb"))
 LONGEST = 400  # lines of a file
 
-HEAVY = ("plotly", "ipywidgets", "anywidget", "jupyter", "jupyterlab", "IPython", "ipykernel", "papermill", "nbformat")
+HEAVY = (
+    *("plotly", "ipywidgets", "anywidget", "jupyter", "jupyterlab", "IPython", "ipykernel", "papermill", "nbformat"),
+    "pandas",
+)
 
 
 def place_of(path: Path) -> tuple[str, str]:

@@ -18,10 +18,11 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from mixlab import __version__, machine
+from mixlab.arguments import require_whole
 from mixlab.cli import measure, memory, notebooks
 from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
 from mixlab.formats import FORMATS, Format, Overflow, explain
-from mixlab.recipes import PRESETS, Recipe
+from mixlab.recipes import PRESETS
 from mixlab.training import TASKS, Run, outcome
 
 app = typer.Typer(
@@ -112,12 +113,13 @@ def train(
 ) -> None:
     """Train a task under a recipe; Ctrl-C stops it, and the same command with --run goes on."""
     try:
+        require_whole("--steps", steps, 0)
         with ExitStack() as stack:
             path = folder or Path(stack.enter_context(TemporaryDirectory(prefix="mixlab-"))) / "run"
             run = Run.resume_or_create(
                 path,
                 task=task,
-                recipe=Recipe.parse(recipe),
+                recipe=recipe,
                 seed=seed,
                 loss_weight=loss_weight,
                 probe_every=probe_every,
@@ -207,7 +209,7 @@ def explain_number(
 
 
 def _print_training(run: Run, steps: int, device: str | None) -> None:
-    training = run.train(steps, device=device)
+    training = run.train(until=steps, device=device)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=steps, state="")

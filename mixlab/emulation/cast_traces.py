@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from mixlab.emulation.contexts import arithmetic, autocast
 from mixlab.emulation.lists import ROUNDED_ONCE_OPS, RULES
 from mixlab.formats import BF16, FP16, Format, dtype_name
-from mixlab.layers import require_values, scripted_part
+from mixlab.layers import require_values, scripted_part, storage_address
 from mixlab.process import RandomStream
 from mixlab.tables import html_table, text_table
 
@@ -220,7 +220,7 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, calls: _Calls, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._calls = calls
-        self._names = {_address(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {storage_address(parameter): name for name, parameter in model.named_parameters()}
         self._sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
         self._times: dict[str, int] = {}
 
@@ -247,7 +247,7 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (WeightCast(name, self._sizes[name], n, 2 * self._sizes[name]) for name, n in self._times.items())
 
     def _note_weight(self, tensor: Tensor) -> None:
-        name = self._names.get(_address(tensor))
+        name = self._names.get(storage_address(tensor))
         if name is not None:
             self._times[name] = self._times.get(name, 0) + 1
 
@@ -311,7 +311,3 @@ def _formats(tree: Any) -> tuple[str, ...]:
 
 def _is_floating(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

@@ -3,7 +3,7 @@
 from mixlab.experiments import mistakes
 from mixlab.experiments.ledger import Ledger, dtype_ledger
 from mixlab.experiments.one_step import Card, Stage, dissect, median_element
-from mixlab.experiments.one_weight import Recording, Trajectory, record_gradients, replay
+from mixlab.experiments.one_weight import Recording, Trajectory, follow_weight, record_gradients
 from mixlab.experiments.predicted_windows import predict_settled, predict_windows, static_window
 from mixlab.experiments.storage_grid import Setting, final_loss, moment_settings, spiked_steps, weight_settings
 from mixlab.experiments.training_modes import ModeResult, measure_mode
@@ -21,6 +21,7 @@ __all__ = [
     "dissect",
     "dtype_ledger",
     "final_loss",
+    "follow_weight",
     "measure_mode",
     "median_element",
     "mistakes",
@@ -28,7 +29,6 @@ __all__ = [
     "predict_settled",
     "predict_windows",
     "record_gradients",
-    "replay",
     "spiked_steps",
     "static_window",
     "watched_steps",

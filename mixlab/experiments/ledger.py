@@ -1,4 +1,4 @@
-"""The dtype ledger: what a training really keeps, in which format, and how many bytes that is."""
+"""The dtype ledger: every tensor that a training really keeps, its format and its bytes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixlab.formats import dtype_name
+from mixlab.layers import storage_address
 from mixlab.optimizers import STATE_NAMES, state_tensors
+from mixlab.probes.tracking import in_backward
 from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
 from mixlab.training import Task, Trainer
 
 _COLUMNS = ("what", "format", "elements", "bytes", "bytes/parameter")
-_MOST_SKIPPED = 60  # steps that a scaler may need to find a scale, before there are states to look at
+_MOST_STEPS = 61  # a scaler may skip all but the last of them to find its scale
 _PASSING = ("weights cast by autocast", "activations saved for backward")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One kind of tensor in one format: how many elements, and their bytes."""
+    """One kind of tensor in one format.
+
+    Attributes:
+        what: The kind, e.g. "gradients".
+        format: The format's name.
+        numel: How many elements there are.
+        bytes: The bytes they take.
+    """
 
     what: str
     format: str
@@ -34,13 +43,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a training keeps. Its repr and its HTML are a table.
+    """The tensors that a training keeps. Its repr and its HTML are a table.
 
     Attributes:
-        recipe: As text.
-        task: Its name.
-        numel: Parameters of the model.
-        entries: The model's states first, which live from step to step; then what lives until backward has used it.
+        recipe: The recipe's text.
+        task: The task's name.
+        numel: The number of the model's parameters.
+        entries: First the states, which live from step to step; then the tensors that live until backward uses them.
     """
 
     recipe: str
@@ -50,24 +59,33 @@ class Ledger:
 
     @property
     def states(self) -> tuple[Entry, ...]:
-        """Parameters, gradients and what the optimizer keeps."""
+        """The entries of parameters, gradients and optimizer states."""
         return tuple(entry for entry in self.entries if entry.what not in _PASSING)
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Of the states, without activations and casts."""
+        """Bytes of the states per parameter, without activations and casts."""
         return sum(entry.bytes for entry in self.states) / self.numel
 
     @property
     def bytes(self) -> int:
-        """Of everything, as if all of it lived at once."""
+        """Bytes of all entries, as if all of them lived at once."""
         return sum(entry.bytes for entry in self.entries)
 
     def format_of(self, what: str) -> str:
-        """Returns the format or formats of one kind of tensor, "" if there is none."""
+        """Returns the format or formats of one kind of tensor, "" if there is none.
+
+        Args:
+            what: The kind, as in `Entry.what`.
+        """
         return ", ".join(entry.format for entry in self.entries if entry.what == what)
 
     def bytes_of(self, what: str) -> int:
+        """Returns the bytes of one kind of tensor, 0 if there is none.
+
+        Args:
+            what: The kind, as in `Entry.what`.
+        """
         return sum(entry.bytes for entry in self.entries if entry.what == what)
 
     def __repr__(self) -> str:
@@ -87,32 +105,56 @@ class Ledger:
 
 
 def dtype_ledger(
-    task: Task, recipe: Recipe, *, seed: int = 0, device: torch.device | str | None = None, native: bool = False
+    task: Task,
+    recipe: Recipe | str,
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    native: bool = False,
 ) -> Ledger:
-    """Trains one step, runs one more forward and backward, and lists every tensor that is kept, as it is.
+    """Trains one step, runs one more forward and backward, and lists every tensor that is kept, as it is stored.
 
-    Activations are what autograd saves for backward, each storage once, without what checkpoints compute again then; a
-    GPU's libraries may save other tensors than a CPU's. Sparse gradients count as they are stored, values and indices.
-    What is passed on at once, and the libraries' workspaces, are not in it.
+    Activations are the tensors that autograd saves for backward. Each storage counts once; what a checkpoint recomputes
+    in backward does not count. A GPU's libraries may save other tensors than a CPU's. Sparse gradients count as they
+    are stored, values and indices. Tensors consumed at once, and library workspaces, are not counted.
+
+    >>> from mixlab import load_task
+    >>> ledger = dtype_ledger(load_task("digits-mlp"), "lean-bf16")
+    >>> ledger.format_of("gradients"), ledger.bytes_per_parameter
+    ('bf16', 8.0)
 
     Args:
-        task, recipe, seed, device, native: As for `Trainer`.
+        task: What to train.
+        recipe: How, as a recipe or its text.
+        seed, device, native: As for `Trainer`.
 
     Raises:
-        RuntimeError: The scaler skipped every step, so that the optimizer has no states.
+        RuntimeError: If the scaler skips the first 61 steps, so that the optimizer has no states.
     """
+    recipe = Recipe.of(recipe)
     trainer = Trainer(task, recipe, seed=seed, device=device, native=native)
-    if all(record.skipped for record in trainer.steps(1)) and all(r.skipped for r in trainer.steps(_MOST_SKIPPED)):
-        raise RuntimeError(f"dtype_ledger: {recipe} skipped its first {_MOST_SKIPPED + 1} steps; lower its loss scale")
+    _take_a_step(trainer)
     parameters = list(trainer.model.parameters())
     saved = _Saved(parameters)
     with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         trainer.backward()
-    tensors: dict[str, list[Tensor]] = {
-        "parameters": [*parameters],
-        "master weights": [],
-        "gradients": [],
-    }
+    counts = [(what, _count((t.dtype, t.numel()) for t in kept)) for what, kept in _states(trainer).items()]
+    entries = [_entry(what, dtype, n) for what, count in [*counts, *saved.counts()] for dtype, n in count.items()]
+    return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries))
+
+
+def _take_a_step(trainer: Trainer) -> None:
+    """Trains until the optimizer has stepped once, and so has states."""
+    for record in trainer.steps(_MOST_STEPS):
+        if not record.skipped:
+            return
+    raise RuntimeError(f"dtype_ledger: {trainer.recipe} skipped its first {_MOST_STEPS} steps; lower its loss scale")
+
+
+def _states(trainer: Trainer) -> dict[str, list[Tensor]]:
+    """Returns what a training keeps from step to step, by kind."""
+    parameters = list(trainer.model.parameters())
+    tensors: dict[str, list[Tensor]] = {"parameters": [*parameters], "master weights": [], "gradients": []}
     for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
         values, *indices = _stored(gradient)
         tensors["gradients"].append(values)
@@ -120,9 +162,7 @@ def dtype_ledger(
             tensors.setdefault("indices of sparse gradients", []).extend(indices)
     for name, state in state_tensors(trainer.optimizer):
         tensors.setdefault(STATE_NAMES.get(name, name), []).append(state)
-    counts = [(what, _count((t.dtype, t.numel()) for t in kept)) for what, kept in tensors.items()]
-    entries = [_entry(what, dtype, n) for what, count in [*counts, *saved.counts()] for dtype, n in count.items()]
-    return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries))
+    return tensors
 
 
 def _count(sizes: Iterable[tuple[torch.dtype, int]]) -> Counter[torch.dtype]:
@@ -138,14 +178,14 @@ def _entry(what: str, dtype: torch.dtype, numel: int) -> Entry:
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects what autograd saves, and tells copies that were cast from a parameter apart from activations.
+    """Collects the tensors that autograd saves, and tells copies cast from a parameter apart from activations.
 
-    Every tensor that is looked at is held, so that no address comes twice.
+    Keeps every tensor it sees alive, so that no address is reused.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._parameters = {_address(parameter) for parameter in parameters}
+        self._parameters = {storage_address(parameter) for parameter in parameters}
         self._casts: dict[int, Tensor] = {}
         self._saved: dict[int, Tensor] = {}
 
@@ -154,21 +194,21 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default and self._is_parameter(args[0]):
-            self._casts[_address(result)] = result
+            self._casts[storage_address(result)] = result
         return result
 
     def pack(self, tensor: Tensor) -> Tensor:
-        in_backward = torch._C._current_graph_task_id() != -1  # a checkpoint computes again
-        if not in_backward and tensor.is_floating_point() and not self._is_parameter(tensor):
+        recomputed = in_backward()  # by a checkpoint
+        if not recomputed and tensor.is_floating_point() and not self._is_parameter(tensor):
             for stored in _stored(tensor):
-                self._saved.setdefault(_address(stored), stored)
+                self._saved.setdefault(storage_address(stored), stored)
         return tensor
 
     def _is_parameter(self, tensor: Tensor) -> bool:
-        return tensor.layout is torch.strided and _address(tensor) in self._parameters
+        return tensor.layout is torch.strided and storage_address(tensor) in self._parameters
 
     def counts(self) -> list[tuple[str, Counter[torch.dtype]]]:
-        """Returns the elements of casts and of activations by dtype; a storage counts whole, whatever was viewed."""
+        """Returns the elements of casts and of activations by dtype; a viewed storage counts whole."""
         casts = [tensor for address, tensor in self._saved.items() if address in self._casts]
         activations = [tensor for address, tensor in self._saved.items() if address not in self._casts]
         sizes = [
@@ -178,7 +218,7 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Returns a tensor itself, or the values and indices that a sparse one is made of, as they are."""
+    """Returns a dense tensor itself, or the values and indices that a sparse one stores."""
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
@@ -186,7 +226,3 @@ def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
     rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
     indices = (tensor.crow_indices(), tensor.col_indices()) if rows else (tensor.ccol_indices(), tensor.row_indices())
     return (tensor.values(), *indices)
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

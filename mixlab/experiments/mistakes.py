@@ -1,7 +1,7 @@
-"""Frequent mistakes of mixed-precision training, each made once and once not, and measured.
+"""Frequent mistakes in mixed-precision training: each is made once and avoided once, and the difference measured.
 
-Every function runs at most a few seconds on a CPU, where a GPU is emulated, and returns a `Case`: what happens with the
-mistake, and what with its remedy.
+Every function takes at most a few seconds on a CPU, which emulates a GPU, and returns a `Mistake`: what happens with
+it, and what happens with its remedy.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from torch import Tensor, nn
 from mixlab import emulation
 from mixlab.loss_scaling import DynamicScaler, TorchPolicy
 from mixlab.process import RandomStream
-from mixlab.recipes import Recipe
 from mixlab.training import Batch, Trainer, load_task
 
 
 @dataclass(frozen=True)
-class Case:
+class Mistake:
     """One mistake and its remedy, measured. Its repr and its HTML are a small table.
 
     Attributes:
-        question: What goes wrong.
-        measure: What the two numbers are, with unit.
+        question: The situation in which it is made.
+        measure: What the two numbers measure, and their unit.
         mistake, remedy: What was done, in words.
-        mistaken, remedied: What came of it.
+        mistaken, remedied: The number that resulted.
     """
 
     question: str
@@ -58,11 +57,14 @@ class Case:
         return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
 
 
-def clip_before_unscale(*, seed: int = 0) -> Case:
-    """Gradients are clipped while the loss scale is still in them.
+def clip_before_unscale(*, seed: int = 0) -> Mistake:
+    """Clips gradients while the loss scale is still in them.
 
-    A norm of 1 is then the scale's, not the gradient's: divided by 65536 afterwards, nearly nothing is left
-    (pytorch/examples#1196). Call `scaler.unscale_(optimizer)` before the clipping.
+    The clipped norm of 1 then belongs to the scaled gradients; once they are divided by 65536, almost nothing is left
+    (pytorch/examples#1196). Call `scaler.unscale_(optimizer)` before clipping.
+
+    Args:
+        seed: Of weights and batches.
     """
 
     def loss_after(clip_first: bool) -> float:
@@ -79,7 +81,7 @@ def clip_before_unscale(*, seed: int = 0) -> Case:
             losses.append(float(loss))
         return sum(losses[-10:]) / 10
 
-    return Case(
+    return Mistake(
         "Clipping the gradient norm at 1",
         "training loss after 60 steps",
         "clip, then unscale",
@@ -89,16 +91,19 @@ def clip_before_unscale(*, seed: int = 0) -> Case:
     )
 
 
-def loss_in_16_bits(*, seed: int = 0) -> Case:
-    """A loss over many terms is computed in fp16.
+def loss_in_16_bits(*, seed: int = 0) -> Mistake:
+    """Computes a loss over many terms in fp16.
 
-    The sum over a batch of tokens passes 65504, the largest fp16 number, and no loss scale helps: it is inf before any
-    scaling. autocast computes losses in float32 for this reason; whoever casts logits by hand, casts them up.
+    The sum over a batch of tokens passes 65504, the largest fp16 number. No loss scale helps, because the loss is inf
+    before it is scaled. For this reason autocast computes losses in float32. If you cast logits by hand, cast them up.
+
+    Args:
+        seed: Of logits and targets.
     """
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2**15, 10, generator=generator) * 0.1  # a model that knows nothing yet
+    logits = torch.randn(2**15, 10, generator=generator) * 0.1  # like an untrained model's
     targets = torch.randint(10, (2**15,), generator=generator)
-    return Case(
+    return Mistake(
         "The cross-entropy of 32,768 tokens, summed",
         "loss, nats",
         "on fp16 logits, in fp16",
@@ -108,17 +113,20 @@ def loss_in_16_bits(*, seed: int = 0) -> Case:
     )
 
 
-def schedule_after_skip(*, seed: int = 0) -> Case:
-    """A learning-rate schedule goes on although the scaler skips the steps.
+def schedule_after_skip(*, seed: int = 0) -> Mistake:
+    """Steps the learning-rate schedule although the scaler skips the optimizer's step.
 
-    The first steps of a hunt are skipped, and a schedule that is stepped all the same has decayed, or warmed up, before
-    the first update (pytorch/pytorch#44511). Step the schedule only if the optimizer stepped.
+    While the scaler hunts for its scale it skips the first steps. A schedule that is stepped all the same has decayed,
+    or warmed up, before the first update (pytorch/pytorch#44511). Step the schedule only if the optimizer stepped.
+
+    Args:
+        seed: Of weights and batches.
     """
 
     def first_rate(heed_skips: bool) -> float:
         trainer = _digits("amp-fp16,scale=2^24", seed)
         schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.5)
-        trainer.optimizer.step()  # moves nothing without gradients; torch would warn of the mistake that is made here
+        trainer.optimizer.step()  # moves nothing without gradients; else torch warns of the mistake made here
         for record in trainer.steps(40):
             if not record.skipped:
                 return float(trainer.optimizer.param_groups[0]["lr"])
@@ -126,7 +134,7 @@ def schedule_after_skip(*, seed: int = 0) -> Case:
                 schedule.step()
         raise RuntimeError("schedule_after_skip: every step was skipped")
 
-    return Case(
+    return Mistake(
         "A learning rate of 0.1 that halves with every step, and a scale that starts too high",
         "learning rate of the first step that is taken",
         "schedule.step() after every scaler.step()",
@@ -136,12 +144,15 @@ def schedule_after_skip(*, seed: int = 0) -> Case:
     )
 
 
-def batch_norm_after_skip(*, seed: int = 0) -> Case:
-    """A skipped step leaves BatchNorm's running statistics poisoned.
+def batch_norm_after_skip(*, seed: int = 0) -> Mistake:
+    """Leaves NaN in BatchNorm's running statistics after a skipped step.
 
     Activations that overflow make mean and variance NaN in forward, long before the scaler looks at a gradient. The
-    step is skipped, the buffers stay NaN, and the model fails in evaluation (pytorch/pytorch#88474). Keep a copy of the
-    buffers, and put it back if the step was skipped.
+    step is skipped, but the buffers stay NaN, and the model fails in evaluation (pytorch/pytorch#88474). Keep a copy of
+    the buffers and restore it if the step was skipped.
+
+    Args:
+        seed: Of weights and batches.
     """
 
     def accuracy(restore: bool) -> float:
@@ -165,7 +176,7 @@ def batch_norm_after_skip(*, seed: int = 0) -> Case:
             optimizer.zero_grad()
         return _accuracy(model, task.held_out)
 
-    return Case(
+    return Mistake(
         "One batch of 60 overflows in forward; its step is skipped",
         "held-out accuracy in evaluation mode",
         "BatchNorm's buffers are left as the batch made them",
@@ -175,12 +186,15 @@ def batch_norm_after_skip(*, seed: int = 0) -> Case:
     )
 
 
-def adam_eps_in_fp16(*, seed: int = 0) -> Case:
-    """Adam's eps of 1e-8 is zero in fp16.
+def adam_eps_in_fp16(*, seed: int = 0) -> Mistake:
+    """Uses Adam's default eps of 1e-8, which is zero in fp16.
 
-    With parameters in pure fp16 the squares of small gradients underflow, eps does too, and the first step divides zero
-    by zero (pytorch/pytorch#147437). Keep master weights and states in float32, or choose an eps that fp16 holds, at
-    least 2^-14 so that it is a normal number.
+    With parameters in pure fp16, the squares of small gradients underflow and so does eps, and the first step divides
+    zero by zero (pytorch/pytorch#147437). Keep master weights and states in float32, or choose an eps of at least
+    2^-14, a normal number in fp16.
+
+    Args:
+        seed: Of weights and batch.
     """
 
     def lost(eps: float) -> float:
@@ -194,7 +208,7 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Case:
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
         return float((~weights.isfinite()).float().mean())
 
-    return Case(
+    return Mistake(
         "One Adam step on fp16 parameters",
         "share of the weights that are NaN or inf",
         "eps = 1e-8, the default",
@@ -204,11 +218,14 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Case:
     )
 
 
-def resume_without_scaler_state(*, seed: int = 0) -> Case:
-    """A training resumes with a fresh scaler.
+def resume_without_scaler_state(*, seed: int = 0) -> Mistake:
+    """Resumes a training with a new scaler.
 
-    The scale that the hunt had found is forgotten, and found again by skipping one step for each halving. Save and load
+    The scale that had been found is lost, and finding it again skips one step for each halving. Save and load
     `scaler.state_dict()` with the rest.
+
+    Args:
+        seed: Of weights and batches.
     """
     saved = _digits("amp-fp16", seed, loss_weight=2.0**12)
     for _ in saved.steps(40):
@@ -222,7 +239,7 @@ def resume_without_scaler_state(*, seed: int = 0) -> Case:
         resumed.load_state_dict(state)
         return float(sum(record.skipped for record in resumed.steps(20)))
 
-    return Case(
+    return Mistake(
         "A training resumes after 40 steps",
         "steps skipped of the next 20",
         "model and optimizer are loaded, the scaler is new",
@@ -232,11 +249,14 @@ def resume_without_scaler_state(*, seed: int = 0) -> Case:
     )
 
 
-def accumulate_with_update(*, seed: int = 0) -> Case:
-    """Gradients are unscaled after every micro-batch of an accumulation.
+def accumulate_with_update(*, seed: int = 0) -> Mistake:
+    """Unscales gradients after every micro-batch of an accumulation.
 
-    What is unscaled already is then divided again with the next micro-batch, and all but the last one's gradient
-    vanish. Accumulate scaled gradients at one scale; unscale, step and update once, after the last.
+    The gradients of earlier micro-batches are then divided again with each later one, until all but the last vanish.
+    Accumulate scaled gradients at one scale; unscale, step and update once, after the last micro-batch.
+
+    Args:
+        seed: Of weights and batches.
     """
     task = load_task("digits-mlp")
     batches = [task.batch(seed, step) for step in range(4)]
@@ -262,7 +282,7 @@ def accumulate_with_update(*, seed: int = 0) -> Case:
     def error(unscale_each: bool) -> float:
         return float((gradient(unscale_each) - exact).norm() / exact.norm())
 
-    return Case(
+    return Mistake(
         "A gradient accumulated over 4 micro-batches, against float32 on all of them",
         "relative error of the gradient",
         "unscale_ and update after every micro-batch",
@@ -272,9 +292,9 @@ def accumulate_with_update(*, seed: int = 0) -> Case:
     )
 
 
-CASES: dict[str, Callable[..., Case]] = {
-    case.__name__: case
-    for case in (
+MISTAKES: dict[str, Callable[..., Mistake]] = {
+    function.__name__: function
+    for function in (
         clip_before_unscale,
         loss_in_16_bits,
         schedule_after_skip,
@@ -288,11 +308,11 @@ CASES: dict[str, Callable[..., Case]] = {
 
 def _digits(recipe: str, seed: int, *, loss_weight: float = 1.0) -> Trainer:
     task = load_task("digits-mlp", loss_weight=loss_weight)
-    return Trainer(task, Recipe.parse(recipe), seed=seed, device="cpu")
+    return Trainer(task, recipe, seed=seed, device="cpu")
 
 
 def _amp_backward(model: nn.Module, batch: Batch, scaler: DynamicScaler, *, parts: int = 1) -> None:
-    """Forward and backward in fp16 as a GPU computes; the loss is that of one of `parts` micro-batches."""
+    """Runs forward and backward in fp16 as a GPU would, on one of `parts` micro-batches."""
     inputs, targets = batch
     with emulation.arithmetic("cpu"):
         with emulation.autocast("cpu", "fp16"):

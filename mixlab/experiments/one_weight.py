@@ -1,6 +1,6 @@
-"""One weight under the microscope: the gradients of a training, replayed with weights and states stored in other ways.
+"""One weight under the microscope: the gradients of a training, replayed with weights and states in other formats.
 
-All replays get the same gradients, those of a float32 training. So what differs between two of them is the storage.
+All replays get the same gradients, recorded in a float32 training. So two replays differ only by their storage.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mixlab.arguments import require_whole
 from mixlab.formats import Format
 from mixlab.optimizers import Adam, AdamW, read_state
 from mixlab.recipes import Recipe
@@ -23,15 +24,15 @@ _ADAMS = (Adam, torch.optim.Adam)  # AdamW is one of them, ours and torch's
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What one parameter saw in a float32 training.
+    """The gradients that one parameter received in a float32 training.
 
     Attributes:
-        task: What was trained, with Adam or AdamW.
-        parameter: Its name.
-        start: Its first value, float32.
-        gradients: Of each step, in its shape, float32.
-        seed: Of the training.
-        element: The index, in the flattened parameter, of the weight to follow.
+        task: The task that was trained, with Adam or AdamW.
+        parameter: The parameter's name.
+        start: Its initial value, float32.
+        gradients: The gradient of each step, float32, in the parameter's shape.
+        seed: The training's seed.
+        element: The index of the weight to follow, in the flattened parameter.
     """
 
     task: Task
@@ -42,7 +43,11 @@ class Recording:
     element: int
 
     def at(self, lr: float) -> Recording:
-        """Returns the same gradients for a replay at another learning rate."""
+        """Returns the same gradients, to be replayed at another learning rate.
+
+        Args:
+            lr: The learning rate.
+        """
         return replace(self, task=replace(self.task, lr=lr))
 
 
@@ -51,11 +56,11 @@ class Trajectory:
     """One weight and its moments over the steps of a replay, as they are stored.
 
     Attributes:
-        recipe: How.
-        weight: Before the first step, and after each.
-        exp_avg, exp_avg_sq: After each step.
-        update: What each step would have added to the weight in exact arithmetic, from the stored moments.
-        gap: From each step's weight to the next value of the weights' format that its update points at.
+        recipe: How they are stored.
+        weight: The weight before the first step and after each step.
+        exp_avg, exp_avg_sq: The moments after each step.
+        update: What each step would add to the weight in exact arithmetic, computed from the stored moments.
+        gap: The distance from each step's weight to the next value of its format, in the update's direction.
     """
 
     recipe: Recipe
@@ -72,29 +77,28 @@ class Trajectory:
 
     @property
     def wanted(self) -> float:
-        """How far the weight would have gone, all updates added up."""
+        """How far the weight would have gone: the sum of all updates."""
         return math.fsum(self.update)
 
     @property
     def gone(self) -> float:
-        """How far it has gone."""
+        """How far the stored weight has gone."""
         return self.weight[-1] - self.weight[0]
 
 
 def record_gradients(task: Task, *, steps: int = 300, seed: int = 0, parameter: str | None = None) -> Recording:
-    """Trains in float32 on a CPU and keeps every gradient of one parameter, and the index of a typical weight of it.
+    """Trains in float32 on a CPU, keeps every gradient of one parameter, and picks a typical weight of it to follow.
 
     Args:
-        task: With Adam or AdamW.
-        steps: From 1 up.
+        task: A task with Adam or AdamW.
+        steps: How many steps to train, at least 1.
         seed: Of weights and batches.
-        parameter: Its name; None takes the first of at least two dimensions.
+        parameter: The parameter's name; None takes the first with at least two dimensions.
 
     Raises:
-        ValueError: Another optimizer, no steps, or a parameter that the model does not have.
+        ValueError: If the optimizer is another one, there are no steps, or the model has no such parameter.
     """
-    if type(steps) is not int or steps < 1:
-        raise ValueError(f"record_gradients: steps must be a whole number from 1 up, got {steps!r}")
+    require_whole("record_gradients: steps", steps, 1)
     trainer = Trainer(task, Recipe(), seed=seed, device="cpu")
     if not isinstance(trainer.optimizer, _ADAMS):
         raise ValueError(
@@ -116,29 +120,32 @@ def record_gradients(task: Task, *, steps: int = 300, seed: int = 0, parameter: 
     return Recording(task, name, start, tuple(gradients), seed, _typical(start, gradients))
 
 
-def replay(recording: Recording, recipe: Recipe, *, spike_at: int | None = None, spike: float = 1000.0) -> Trajectory:
-    """Steps through the recorded gradients under a recipe, and follows the recording's weight.
+def follow_weight(
+    recording: Recording, recipe: Recipe | str, *, spike_at: int | None = None, spike: float = 1000.0
+) -> Trajectory:
+    """Replays the recorded gradients with the recipe's storage, and follows one weight.
 
     >>> from mixlab.training import load_task
     >>> recording = record_gradients(load_task("digits-cnn"), steps=20)
-    >>> len(replay(recording, Recipe.parse("fp32,exp_avg_sq=bf16")).exp_avg_sq)
+    >>> len(follow_weight(recording, "fp32,exp_avg_sq=bf16").exp_avg_sq)
     20
 
     Args:
-        recording: Of gradients.
-        recipe: How weights, gradients and states are stored; how the training would compute has no part in it.
-        spike_at: The step, counted from 0, whose gradients are multiplied by `spike`; None leaves them all.
+        recording: The gradients, and which weight to follow.
+        recipe: How weights, gradients and states are stored, as a recipe or its text; the recipe's compute format is
+            ignored.
+        spike_at: The step, counted from 0, whose gradients are multiplied by `spike`; None for no such step.
+        spike: The factor.
 
     Raises:
-        TypeError, ValueError: No recipe; a step that was not recorded; a factor that is not finite.
+        TypeError, ValueError: If `recipe` is no recipe, `spike_at` is no recorded step, or `spike` is not finite.
     """
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"replay: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
+    recipe = Recipe.of(recipe)
     steps = len(recording.gradients)
-    if spike_at is not None and (type(spike_at) is not int or not 0 <= spike_at < steps):
-        raise ValueError(f"replay: spike_at must be a whole number from 0 to {steps - 1}, got {spike_at!r}")
+    if spike_at is not None:
+        require_whole("follow_weight: spike_at", spike_at, 0, steps - 1)
     if not math.isfinite(spike):
-        raise ValueError(f"replay: spike must be a finite factor, got {spike!r}")
+        raise ValueError(f"follow_weight: spike must be a finite factor, got {spike!r}")
     model = _Alone(recording.start.to(recipe.weights.dtype, copy=True))
     if recipe.gradients != recipe.weights:
         model.weight.grad_dtype = recipe.gradients.dtype
@@ -169,9 +176,9 @@ class _Alone(nn.Module):
 
 
 def _update(optimizer: Optimizer, step: int, weight: float, exp_avg: float, exp_avg_sq: float) -> float:
-    """Returns what Adam adds to a weight in a step counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
+    """Returns what Adam adds to a weight in a step, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
 
-    Of AdamW with its decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
+    For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
     """
     group = optimizer.param_groups[0]
     lr, (beta1, beta2) = float(group["lr"]), group["betas"]
@@ -189,9 +196,9 @@ def _gap(fmt: Format, weight: float, update: float) -> float:
 
 
 def _typical(start: Tensor, gradients: Sequence[Tensor]) -> int:
-    """Returns the flat index of the median gradient in mean magnitude, among the larger half of the weights.
+    """Returns the flat index of the weight whose mean gradient magnitude is the median of the larger half of weights.
 
-    Large weights are where updates are lost first. Gradients that are always zero do not count, unless all are.
+    Large weights lose updates first. Weights whose gradient is always zero do not count, unless all are so.
     """
     size = torch.stack([gradient.abs() for gradient in gradients]).mean(0).flatten()
     weight = start.abs().flatten()

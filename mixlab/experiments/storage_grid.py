@@ -11,6 +11,7 @@ from itertools import product
 import torch
 from torch import nn
 
+from mixlab.arguments import require_whole
 from mixlab.formats import BF16, FP16, FP32
 from mixlab.recipes import STATES, Recipe
 from mixlab.training import StepRecord, Task, Trainer, load_task
@@ -52,8 +53,8 @@ def spiked_steps(trainer: Trainer, count: int, *, at: int | None, factor: float 
     Raises:
         ValueError: A factor that is not finite, or a step that is not a whole number from 0 up.
     """
-    if at is not None and (type(at) is not int or at < 0):
-        raise ValueError(f"spiked_steps: at must be a whole number from 0 up or None, got {at!r}")
+    if at is not None:
+        require_whole("spiked_steps: at", at, 0)
     if not math.isfinite(factor):
         raise ValueError(f"spiked_steps: factor must be finite, got {factor!r}")
     for _ in range(count):
@@ -127,10 +128,8 @@ def final_loss(setting: Setting, *, steps: int = 1500, spike_at: int = 50, seed:
     Raises:
         ValueError: No steps, or a spike outside of them.
     """
-    if type(steps) is not int or steps < 1:
-        raise ValueError(f"final_loss: steps must be a whole number from 1 up, got {steps!r}")
-    if type(spike_at) is not int or not 0 <= spike_at < steps:
-        raise ValueError(f"final_loss: spike_at must be one of the {steps} steps, counted from 0, got {spike_at!r}")
+    require_whole("final_loss: steps", steps, 1)
+    require_whole("final_loss: spike_at", spike_at, 0, steps - 1)
     trainer = Trainer(digits_adam(setting.lr), setting.recipe, seed=seed, device="cpu", native=True)
     losses = [record.loss for record in spiked_steps(trainer, steps, at=spike_at if setting.spike else None)]
     last = losses[-_LAST:]

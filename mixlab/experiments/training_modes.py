@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mixlab.arguments import require_whole
 from mixlab.experiments.ledger import Ledger, dtype_ledger
 from mixlab.recipes import Recipe
 from mixlab.training import StepRecord, Task, Trainer
@@ -17,13 +18,13 @@ from mixlab.training import StepRecord, Task, Trainer
 
 @dataclass(frozen=True)
 class ModeResult:
-    """What one recipe did on one task.
+    """How one recipe trained one task.
 
     Attributes:
         recipe: The recipe.
-        ledger: What it keeps.
-        runs: The records of one training for each seed, as emulated on a CPU or native on CUDA.
-        step_s: Median seconds of a step, computed natively by this machine.
+        ledger: The tensors it keeps.
+        runs: The records of one training for each seed: emulated on a CPU, native on CUDA.
+        step_s: The median time of a step in seconds, in this machine's native arithmetic.
     """
 
     recipe: Recipe
@@ -52,21 +53,27 @@ class ModeResult:
 
 def measure_mode(
     task: Task,
-    recipe: Recipe,
+    recipe: Recipe | str,
     *,
     steps: int,
     seeds: Sequence[int] = range(5),
     device: torch.device | str | None = None,
 ) -> ModeResult:
-    """Trains the task under the recipe for each seed, counts what it keeps, and times native steps.
+    """Trains the task under the recipe once for each seed, counts the bytes it keeps, and times native steps.
 
     Args:
-        task, recipe, device: As for `Trainer`.
-        steps: Of each training, at least 1.
-        seeds: One training each.
+        task: What to train.
+        recipe: How, as a recipe or its text.
+        steps: The steps of each training, at least 1.
+        seeds: The seed of each training; at least one.
+        device: Where; None means CUDA if available, else the CPU.
+
+    Raises:
+        ValueError: If there are no steps or no seeds.
+        RuntimeError: As `dtype_ledger` does.
     """
-    if type(steps) is not int or steps < 1:
-        raise ValueError(f"measure_mode: steps must be a whole number from 1 up, got {steps!r}")
+    recipe = Recipe.of(recipe)
+    require_whole("measure_mode: steps", steps, 1)
     if not len(seeds):
         raise ValueError("measure_mode: seeds must hold at least one seed")
     runs = tuple(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)) for seed in seeds)

@@ -14,7 +14,7 @@ from mixlab.formats import Format
 from mixlab.machine import usable_device
 from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.process import RandomStream
-from mixlab.training.models import Block
+from mixlab.training.models import TransformerBlock
 
 Op = tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]
 
@@ -53,7 +53,7 @@ OPS: dict[str, Op] = {
     "mean": (lambda: _Apply(torch.mean), ((64, 256),)),
     "cross_entropy": (lambda: _Apply(_cross_entropy), ((64, 100),)),
     "MLP": (lambda: nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64)), ((64, 64),)),
-    "transformer block": (lambda: Block(64, 4), ((2, 32, 64),)),
+    "transformer block": (lambda: TransformerBlock(64, 4), ((2, 32, 64),)),
 }
 
 

@@ -20,7 +20,7 @@ from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.optimizers import BACKENDS, AdamW, backend, state_bytes
 from mixlab.process import THREADS, RandomStream
 from mixlab.recipes import STATES, Recipe
-from mixlab.training.tasks import storage
+from mixlab.training.optimizers import storage_of
 
 # Every pair of formats for both moments with fp32 weights; one format for both, rounded stochastically; and every way
 # to store bf16 weights, with moments in fp32 and in bf16.
@@ -121,7 +121,7 @@ def _of_recipes(recipes: Sequence[Recipe | str], modes: Sequence[str]) -> Iterat
         recipe = Recipe.of(given)
         assert recipe.weights.dtype is not None  # Recipe takes no other formats
         for mode in modes:
-            make = partial(AdamW, lr=1e-3, storage=storage(recipe), compiled=mode == "compiled")
+            make = partial(AdamW, lr=1e-3, storage=storage_of(recipe), compiled=mode == "compiled")
             yield _Stepper(f"{given} {mode}", recipe.weights.dtype, make)
 
 

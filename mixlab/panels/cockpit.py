@@ -80,7 +80,7 @@ class Cockpit(LiveTraining[StepRecord]):
 
     def new_job(self) -> Job[StepRecord]:
         run = self._new_run()
-        return Job(run.info.label, Training(run.train(self._steps.value)), self._steps.value)
+        return Job(run.info.label, Training(run.train(until=self._steps.value)), self._steps.value)
 
     def progress(self, job: Job[StepRecord]) -> str:
         return progress_line(job.training.history, job.steps)

@@ -16,7 +16,7 @@ import traitlets
 
 from mixlab.formats import FORMATS, Format
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
-from mixlab.probes import Kind, TensorStats, track
+from mixlab.probes import TensorKind, TensorStats, track
 from mixlab.reports import status_line
 from mixlab.reports.gradients import NOUNS, drawing
 
@@ -120,7 +120,7 @@ class LossScalePanel(DrawnPanel):
             "seen": list(self._stats),
         }
 
-    def _make_drawing(self, layer: str, kind: Kind, fmt: str) -> dict[str, Any]:
+    def _make_drawing(self, layer: str, kind: TensorKind, fmt: str) -> dict[str, Any]:
         return drawing(self._stats[layer, kind], FORMATS[fmt], SCALE_EXPONENTS)
 
     def _redraw(self) -> None:
@@ -130,13 +130,13 @@ class LossScalePanel(DrawnPanel):
         self._redraw()
 
 
-def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, Kind], TensorStats]:
+def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, TensorKind], TensorStats]:
     """Returns statistics by layer and kind, the sums over all layers first."""
     if not isinstance(stats, Iterable):
         raise TypeError(
             f"LossScalePanel: stats must be what track saw, or a list of TensorStats, got {type(stats).__name__}"
         )
-    by_layer: dict[tuple[str, Kind], TensorStats] = {}
+    by_layer: dict[tuple[str, TensorKind], TensorStats] = {}
     for entry in stats:
         if not isinstance(entry, TensorStats):
             raise TypeError(
@@ -150,7 +150,7 @@ def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, Kind], TensorS
         raise ValueError(
             "LossScalePanel: stats is empty; run forward and backward inside `with track(model) as probe:`"
         )
-    totals: dict[tuple[str, Kind], TensorStats] = {}
+    totals: dict[tuple[str, TensorKind], TensorStats] = {}
     for kind in NOUNS:
         entries = [entry for entry in by_layer.values() if entry.kind == kind]
         if entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipywidgets as widgets
 
-from mixlab.experiments import Recording, Trajectory, replay
+from mixlab.experiments import Recording, Trajectory, follow_weight
 from mixlab.formats import FP32, Format
 from mixlab.optimizers import largest_stalled_significand, smallest_effective_lr
 from mixlab.panels.base import status_html
@@ -56,8 +56,8 @@ class Microscope(widgets.VBox):  # type: ignore[misc]
     def _draw(self) -> None:
         recording = self._recording.at(self._controls.lr)
         spike_at = len(recording.gradients) // 3 if self._controls.spike else None
-        self.exact = replay(recording, Recipe(), spike_at=spike_at)
-        self.stored = replay(recording, self._controls.recipe, spike_at=spike_at)
+        self.exact = follow_weight(recording, Recipe(), spike_at=spike_at)
+        self.stored = follow_weight(recording, self._controls.recipe, spike_at=spike_at)
         runs = [("exact (fp32)", self.exact), (f"as stored: {self._controls.recipe}", self.stored)]
         with self.charts.hold_sync():
             self.charts.finished = [

@@ -2,7 +2,7 @@
 
 from mixlab.probes.histograms import Fractions, Histogram
 from mixlab.probes.scale_windows import largest_scale_exponent, scale_window, usable_window
-from mixlab.probes.stats import Kind, TensorStats, tensor_stats
+from mixlab.probes.stats import TensorKind, TensorStats, tensor_stats
 from mixlab.probes.tracking import track
 from mixlab.probes.update_tracking import Lost, Share, track_updates
 from mixlab.probes.updates import swallowed, swallowed_by_layer
@@ -10,9 +10,9 @@ from mixlab.probes.updates import swallowed, swallowed_by_layer
 __all__ = [
     "Fractions",
     "Histogram",
-    "Kind",
     "Lost",
     "Share",
+    "TensorKind",
     "TensorStats",
     "largest_scale_exponent",
     "scale_window",

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to
 
 # A magnitude's bin is the upper part of its float32 bits: 8 exponent bits, 4 mantissa bits, and a sticky bit that tells
@@ -167,18 +168,24 @@ class Histogram:
         counts: NDArray[np.float64] = self.counts.reshape(256, _BINS_PER_EXPONENT).sum(axis=1)
         return counts
 
-    def fractions(self, fmt: Format, scale_exponent: int = 0) -> Fractions:
+    def fractions(self, fmt: Format | str, scale_exponent: int = 0) -> Fractions:
         """Returns what `fmt` would do to these values, each multiplied by 2^scale_exponent.
 
-        Equal to scaling and rounding the values themselves, with one exception: for formats with more than 3 mantissa
+        The answer equals that of scaling and rounding the values themselves, but for one bin: with more than 3 mantissa
         bits the overflow threshold lies inside the topmost bin, which counts as in range (fp16: 63488 to 65536).
+
+        >>> Histogram.of(torch.tensor([3e-5, 1e-8])).fractions("fp16").underflow
+        0.5
+
+        Args:
+            fmt: The format, or its name.
+            scale_exponent: From -512 to 512.
+
+        Raises:
+            TypeError, ValueError: If `fmt` is no format, or the exponent is out of range.
         """
-        if not isinstance(fmt, Format):
-            raise TypeError(f"fractions: fmt must be a Format, got {fmt!r}; Format.parse(name) makes one")
-        if type(scale_exponent) is not int or abs(scale_exponent) > 512:
-            raise ValueError(
-                f"fractions: scale_exponent must be a whole number from -512 to 512, got {scale_exponent!r}"
-            )
+        fmt = Format.of(fmt)
+        require_whole("fractions: scale_exponent", scale_exponent, -512, 512)
         if not self.non_zero:
             return Fractions(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         classes = _classes(fmt, scale_exponent)

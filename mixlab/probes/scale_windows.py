@@ -10,9 +10,9 @@ from functools import reduce
 from mixlab.formats import Format
 from mixlab.loss_scaling import ScaleWindow
 from mixlab.loss_scaling.windows import NO_WINDOW
-from mixlab.probes.stats import Kind, TensorStats
+from mixlab.probes.stats import TensorKind, TensorStats
 
-GRADIENTS: tuple[Kind, ...] = ("gradient", "weight_gradient")
+GRADIENTS: tuple[TensorKind, ...] = ("gradient", "weight_gradient")
 
 _LOWEST = -512  # no window begins below 2^-512
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixlab.probes.histograms import Histogram, as_float32, stored_values
 
-Kind = Literal["activation", "gradient", "weight_gradient"]
+TensorKind = Literal["activation", "gradient", "weight_gradient"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class TensorStats:
     """
 
     layer: str
-    kind: Kind
+    kind: TensorKind
     numel: int
     zeros: int
     infs: int
@@ -52,7 +52,7 @@ def tensor_stats(
     x: Tensor,
     *,
     layer: str = "",
-    kind: Kind = "gradient",
+    kind: TensorKind = "gradient",
     sample: int | None = None,
     random: Random | None = None,
 ) -> TensorStats:

@@ -1,20 +1,15 @@
-"""The numbers of a training step, layer by layer: exact counts, and histograms that answer for any format.
-
-with track(model) as probe:
-    loss(model(inputs), targets).backward()
-probe["fc1", "gradient"].histogram.fractions(FP16, scale_exponent=10).underflow
-"""
+"""The numbers of a training step, layer by layer: exact counts, and histograms that answer for any format."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
 from random import Random
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +25,16 @@ from mixlab.layers import (
     scripted_part,
 )
 from mixlab.probes.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
-from mixlab.probes.stats import Kind, TensorStats, amax_of, special_counts, tensor_stats
+from mixlab.probes.stats import TensorKind, TensorStats, amax_of, special_counts, tensor_stats
 
 
 def underflow_by_layer(gradients: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> dict[str, float]:
-    """Returns for each layer the fraction of elements that are zero in `gradients`, of those non-zero in `references`.
+    """Returns, for each layer, the fraction of the non-zero elements of `references` that are zero in `gradients`.
 
     Args:
-        gradients: By parameter name, e.g. {"fc1.weight": ..., "fc1.bias": ...}, as the recipe computed them.
-        references: The same in float32, at the same weights on the same batch.
+        gradients: The gradients by parameter name, e.g. {"fc1.weight": ..., "fc1.bias": ...}, as the recipe computed
+            them.
+        references: The gradients in float32, at the same weights on the same batch.
     """
     lost: dict[str, int] = {}
     non_zero: dict[str, int] = {}
@@ -55,7 +51,7 @@ _HIDDEN = ContextVar("hidden", default=False)
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Hides forward passes from every `track`, and what is computed backward from them."""
+    """Hides forward passes, and the backward passes from them, from every `track`."""
     token = _HIDDEN.set(True)
     try:
         yield
@@ -63,17 +59,28 @@ def unwatched() -> Iterator[None]:
         _HIDDEN.reset(token)
 
 
-class track:  # noqa: N801  a context manager, named as a verb
-    """Watches a model: while entered, every layer that owns parameters reports its outputs and its gradients.
+class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a verb
+    """Watches a model: inside the with block, every layer with parameters of its own reports outputs and gradients.
 
-    It is a sequence of `TensorStats` in the order of the model's modules, looked up by (layer, kind). Gradients
-    are seen as backward delivers them, with the loss scale still in them, and not added to those of an earlier backward
-    pass. Outputs are seen in tuples, lists, dicts and dataclasses too; of a recurrent layer such as an LSTM without the
-    states beside them.
+    It is a sequence of `TensorStats` in the order of the model's modules, and looks up by (layer, kind) too.
 
-    Each tensor counts once: a parameter that several layers share with the first of them, what a checkpoint computes
-    again not a second time, and a weight gradient that a pass delivers in parts as their sum. Of a sparse gradient the
-    elements that are left out count as zeros.
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    >>> with track(model) as probe:
+    ...     model(torch.ones(3, 2)).sum().backward()
+    >>> len(probe), probe[0].layer, probe[0].kind
+    (3, '0', 'activation')
+    >>> probe["0", "gradient"].numel, probe.total("weight_gradient").numel
+    (6, 6)
+    >>> probe["0", "gradient"].histogram.fractions("fp16", scale_exponent=10).underflow
+    0.0
+
+    Gradients are seen as backward delivers them: with the loss scale still in them, and not added to those of an
+    earlier backward pass. Outputs may lie in tuples, lists, dicts and dataclasses. Recurrent layers such as an LSTM
+    report their outputs without the states beside them.
+
+    Each tensor counts once. A shared parameter belongs to the first of its layers. Activations that a checkpoint
+    recomputes do not count again. A weight gradient that one backward pass delivers in parts counts as their sum. The
+    elements that a sparse gradient leaves out count as zeros.
 
     Args:
         model: Any module; the layers are its submodules that have parameters of their own.
@@ -83,9 +90,9 @@ class track:  # noqa: N801  a context manager, named as a verb
         seed: Of the sample.
 
     Raises:
-        TypeError, ValueError: No module, or an option that cannot be. When entered: a module that was compiled, unless
-            only weight gradients are watched, or a parameter without values. While entered: a tensor of float64 or
-            complex numbers; the words name the layer.
+        TypeError, ValueError: If `model` is no module, or an option is out of range. On entering: if a module is
+            compiled, unless only weight gradients are watched, or if a parameter has no values. In the with block: if a
+            tensor is float64 or complex; the message names the layer.
     """
 
     def __init__(
@@ -93,16 +100,16 @@ class track:  # noqa: N801  a context manager, named as a verb
         model: nn.Module,
         *,
         sample: int | None = 1024,
-        kinds: tuple[Kind, ...] = get_args(Kind),
+        kinds: tuple[TensorKind, ...] = get_args(TensorKind),
         seed: int = 0,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"track: model must be a torch.nn.Module, got {type(model).__name__}")
         if isinstance(kinds, str):
             raise TypeError(f"track: kinds must be a tuple of kinds, got {kinds!r}; write ({kinds!r},)")
-        unknown = sorted(set(kinds) - set(get_args(Kind)))
+        unknown = sorted(set(kinds) - set(get_args(TensorKind)))
         if unknown:
-            raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(Kind))}")
+            raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(TensorKind))}")
         require_sample(sample)
         self._model = model
         self._kinds = kinds
@@ -114,7 +121,7 @@ class track:  # noqa: N801  a context manager, named as a verb
         self._drawn: list[_Drawn] = []
         self._parts: dict[Tensor, _Part] = {}  # weight gradients of the backward pass that is running
         self._in_pass = False
-        self._stats: dict[tuple[str, Kind], TensorStats] = {}
+        self._stats: dict[tuple[str, TensorKind], TensorStats] = {}
 
     def __enter__(self) -> track:
         require_values(self._model, "track")
@@ -144,7 +151,24 @@ class track:  # noqa: N801  a context manager, named as a verb
         self._end_pass()
         self._count_samples()
 
-    def __getitem__(self, key: tuple[str, Kind]) -> TensorStats:
+    @overload
+    def __getitem__(self, key: int | tuple[str, TensorKind]) -> TensorStats: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[TensorStats]: ...
+
+    def __getitem__(self, key: int | slice | tuple[str, TensorKind]) -> TensorStats | list[TensorStats]:
+        """Returns one entry by its index or by (layer, kind), or a list of them by a slice.
+
+        Args:
+            key: E.g. 0, slice(0, 3) or ("fc1", "gradient").
+
+        Raises:
+            IndexError: If the index is out of range.
+            KeyError: If nothing was seen of the layer and kind.
+        """
+        if isinstance(key, int | slice):
+            return list(self)[key]
         if key not in self._stats:
             seen = ", ".join(f"{layer}/{kind}" for layer, kind in self._stats) or "nothing yet"
             raise KeyError(f"track: nothing seen of {key!r}; seen: {seen}")
@@ -152,20 +176,41 @@ class track:  # noqa: N801  a context manager, named as a verb
 
     def __iter__(self) -> Iterator[TensorStats]:
         places = {layer: place for place, layer in enumerate(self._layers)}
-        return iter(sorted(self._stats.values(), key=lambda s: (places[s.layer], get_args(Kind).index(s.kind))))
+        return iter(sorted(self._stats.values(), key=lambda s: (places[s.layer], get_args(TensorKind).index(s.kind))))
 
     def __len__(self) -> int:
         return len(self._stats)
 
-    def total(self, kind: Kind) -> TensorStats:
-        """Returns the sum over all layers of one kind, under the layer name "all"."""
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame with one row for each entry; its columns are the fields but for the histogram.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("track.to_frame needs pandas; install it with pip install pandas") from error
+        columns = [field.name for field in fields(TensorStats) if field.name != "histogram"]
+        rows = [[getattr(stats, name) for name in columns] for stats in self]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def total(self, kind: TensorKind) -> TensorStats:
+        """Returns the sum over all layers of one kind, under the layer name "all".
+
+        Args:
+            kind: "activation", "gradient" or "weight_gradient".
+
+        Raises:
+            KeyError: If nothing of this kind was seen.
+        """
         stats = [stats for stats in self if stats.kind == kind]
         if not stats:
             raise KeyError(f"track: nothing of kind {kind!r} was seen; run forward and backward inside the with block")
         return replace(reduce(operator.add, stats), layer="all")
 
     def _root_hook(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        """Has the model's own outputs tell when a backward pass begins, before any part of it runs in passes within."""
+        """Lets the model's own outputs tell when a backward pass begins, before passes within it run parts of it."""
         for tensor in floating_outputs(module, output):
             if tensor.grad_fn is not None:
                 tensor.register_hook(lambda _gradient: self._begin_pass())  # type: ignore[no-untyped-call]
@@ -173,11 +218,11 @@ class track:  # noqa: N801  a context manager, named as a verb
     def _forward_hook(self, layer: str, module: nn.Module, _inputs: Any, output: Any) -> None:
         if _HIDDEN.get():
             return
-        again = _in_backward()  # a checkpoint runs this layer a second time
+        again = in_backward()  # a checkpoint recomputes this layer
         if again:
             self._begin_pass()
         else:
-            self._end_pass()  # one that an error ended, if any
+            self._end_pass()  # of a pass that ended in an error
         for tensor in floating_outputs(module, output):
             if "activation" in self._kinds and not again:
                 self._see(layer, "activation", tensor)
@@ -197,7 +242,7 @@ class track:  # noqa: N801  a context manager, named as a verb
             self._begin_pass()
             self._see(layer, "gradient", gradient)
 
-    def _see(self, layer: str, kind: Kind, x: Tensor) -> None:
+    def _see(self, layer: str, kind: TensorKind, x: Tensor) -> None:
         drawn = self._draw(layer, kind, x)
         if drawn.sample is None:
             self._add(drawn.stats)
@@ -205,13 +250,13 @@ class track:  # noqa: N801  a context manager, named as a verb
             self._drawn.append(drawn)
 
     def _see_part(self, layer: str, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Sees a weight gradient, or what a pass within this backward pass, as of a checkpoint, adds to it."""
+        """Sees a weight gradient, or what an inner pass, such as a reentrant checkpoint's, adds to it."""
         self._begin_pass()
         part = self._parts.get(parameter)
         before = None if part is None else parameter.grad if part.gradient is None else part.gradient
         if part is None or before is None:
             drawn = self._draw(layer, "weight_gradient", gradient)
-            # Held only where .grad has another pass's in it: a gradient that somebody holds is copied to .grad.
+            # Held only where .grad already has another pass's in it: autograd copies a gradient that is held.
             self._parts[parameter] = _Part(drawn, None if parameter.grad is None else gradient)
             if drawn.sample is not None:
                 self._drawn.append(drawn)
@@ -235,7 +280,7 @@ class track:  # noqa: N801  a context manager, named as a verb
             if part.drawn.sample is None:
                 self._add(part.drawn.stats)
 
-    def _draw(self, layer: str, kind: Kind, x: Tensor) -> _Drawn:
+    def _draw(self, layer: str, kind: TensorKind, x: Tensor) -> _Drawn:
         try:
             x = as_float32(x)
         except TypeError as error:
@@ -264,7 +309,7 @@ class track:  # noqa: N801  a context manager, named as a verb
 
 @dataclass
 class _Drawn:
-    """Statistics of a tensor, and the sample that is still to be counted for its histogram; None if it is in it."""
+    """Statistics of a tensor, and the sample that is still to be added to its histogram; None if it already is."""
 
     sample: Tensor | None
     numel: int
@@ -273,11 +318,12 @@ class _Drawn:
 
 @dataclass
 class _Part:
-    """What a backward pass has delivered of a weight gradient so far; None: it is what is in .grad."""
+    """The part of a weight gradient that a backward pass has delivered so far; with None it is in .grad."""
 
     drawn: _Drawn
     gradient: Tensor | None
 
 
-def _in_backward() -> bool:
+def in_backward() -> bool:
+    """Whether this thread runs a backward pass, in which a checkpoint runs forward again."""
     return torch._C._current_graph_task_id() != -1

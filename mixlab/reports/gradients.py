@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from mixlab.formats import Format
-from mixlab.probes import Fractions, Kind, TensorStats, largest_scale_exponent, usable_window
+from mixlab.probes import Fractions, TensorKind, TensorStats, largest_scale_exponent, usable_window
 from mixlab.reports.numbers import power, share_words, short_number
 from mixlab.reports.zones import ZONES, zone_borders
 
-NOUNS: dict[Kind, str] = {
+NOUNS: dict[TensorKind, str] = {
     "gradient": "gradients",
     "weight_gradient": "weight gradients",
     "activation": "activations",

@@ -1,4 +1,4 @@
-"""A training in a background thread, behind a handle that an interactive page can ask and steer."""
+"""A training in a background thread, behind a handle with which a page can watch, pause and stop it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ R = TypeVar("R")
 
 
 class Training(Generic[R]):
-    """Consumes an iterator of records, one a step, in a thread of its own.
+    """Runs a training in a thread of its own and collects its records.
 
     Args:
-        steps: E.g. `trainer.steps(300)` or `run.train(300)`; stopping it means to stop iterating, after the step at
-            hand.
+        steps: Yields one record a step, such as `trainer.steps(300)` or `run.train(until=300)`. A training that is
+            stopped ends once the current step is done.
 
     Attributes:
-        history: The records so far; only ever appended to.
-        error: What the training raised, or None.
+        history: The records so far. It is only ever appended to.
+        error: The exception that ended the training, or None.
     """
 
     def __init__(self, steps: Iterable[R]) -> None:
@@ -32,31 +32,38 @@ class Training(Generic[R]):
 
     @property
     def running(self) -> bool:
-        """Whether more steps may come; true while paused."""
+        """Whether more steps may come. True while paused."""
         return self._thread.is_alive()
 
     @property
     def paused(self) -> bool:
+        """Whether the training waits for `resume`, or will once the current step is done."""
         return self.running and not self._go.is_set()
 
     def pause(self) -> None:
+        """Holds the training once the current step is done; returns at once."""
         self._go.clear()
 
     def resume(self) -> None:
+        """Lets a paused training continue."""
         self._go.set()
 
     def stop(self) -> None:
-        """Ends the training after the step at hand; returns at once."""
+        """Ends the training once the current step is done; returns at once."""
         self._stop.set()
         self._go.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Blocks until the training has ended, at most `timeout_s` seconds; returns whether it has."""
+        """Waits until the training has ended, and returns whether it has.
+
+        Args:
+            timeout_s: Seconds to wait at most; None waits for the end.
+        """
         self._thread.join(timeout_s)
         return not self.running
 
     def result(self) -> list[R]:
-        """Waits for the end, and returns the records or raises what the training raised."""
+        """Waits for the end, then returns the records or raises the training's exception."""
         self.wait()
         if self.error is not None:
             raise self.error
@@ -71,5 +78,5 @@ class Training(Generic[R]):
                     break
             if isinstance(steps, Generator):
                 steps.close()  # a run saves its checkpoint on the way out
-        except BaseException as error:  # kept for whoever asks: a thread has no caller to raise to
+        except BaseException as error:  # a thread has no caller to raise to: kept for `result`
             self.error = error

@@ -1,4 +1,4 @@
-"""Evaluation of a model in the middle of its training, which then goes on as if nothing had been."""
+"""Evaluation of a model in the middle of its training, without a trace in the training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode; afterwards each module is in its own mode again, and buffers are as before.
+    """Puts a model into evaluation mode, and on exit puts back the mode of each module and the value of each buffer.
 
-    Buffers too, because some modules, such as the observers of a quantization, change them in every mode.
+    Buffers are put back because some modules, such as quantization observers, change them in every mode.
+
+    Args:
+        model: Any module.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
@@ -21,11 +24,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes:  # parents come first, and take their children with them
+        for module, training in modes:  # parents come first and set their children too
             if module.training != training:
                 module.train(training)
         for module, training in modes:
-            module.training = training  # whatever a `train` of its own made of it
+            module.training = training  # whatever the module's own `train` did
         for name, buffer, before in buffers:
             _put_back(model, name, buffer, before)
 

@@ -19,7 +19,7 @@ class TinyGPT(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
 
@@ -30,7 +30,7 @@ class TinyGPT(nn.Module):
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """One layer of `TinyGPT`: causal self-attention and a two-layer perceptron, each normalised first and added on."""
 
     def __init__(self, width: int, heads: int) -> None:

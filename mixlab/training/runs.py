@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import torch
 
+from mixlab.arguments import require_whole
 from mixlab.files import locked, remove_drafts, replacing, sync_folder
 from mixlab.machine import describe
 from mixlab.recipes import Recipe
@@ -79,20 +80,28 @@ class Run:
         path: str | Path,
         *,
         task: str,
-        recipe: Recipe,
+        recipe: Recipe | str,
         seed: int = 0,
         loss_weight: float = 1.0,
         probe_every: int = 0,
     ) -> Run:
         """Starts a run in a folder that does not exist yet, or is empty.
 
+        Args:
+            path: The folder.
+            task: The name of a shipped task; see `load_task`.
+            recipe: How to train, as a recipe or its text.
+            seed, probe_every: As for `Trainer`.
+            loss_weight: As for `load_task`.
+
         Raises:
-            FileExistsError: Something is there.
-            OSError: The folder cannot be made or written.
-            TypeError, ValueError: No such training is possible.
+            FileExistsError: If the folder is not empty.
+            OSError: If the folder cannot be made or written.
+            TypeError, ValueError: If no such training is possible.
         """
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        info = RunInfo(task, str(recipe), seed, loss_weight, probe_every, describe().summary, started)
+        recipe = str(Recipe.of(recipe))
+        info = RunInfo(task, recipe, seed, loss_weight, probe_every, describe().summary, started)
         _new_trainer(info, "cpu")
         path = Path(path)
         _refuse_taken(path)
@@ -105,19 +114,34 @@ class Run:
         return cls(path)
 
     @classmethod
-    def resume_or_create(cls, path: str | Path, **what: Any) -> Run:
-        """Returns the run in `path` if it is the one that `what` describes, or a new one; arguments as for `create`.
+    def resume_or_create(
+        cls,
+        path: str | Path,
+        *,
+        task: str,
+        recipe: Recipe | str,
+        seed: int = 0,
+        loss_weight: float = 1.0,
+        probe_every: int = 0,
+    ) -> Run:
+        """Returns the run in `path`, or a new one if there is none.
+
+        Args:
+            path: The folder.
+            task, recipe, seed, loss_weight, probe_every: As for `create`. A run that is there must have the same.
 
         Raises:
-            ValueError: There is a run in `path`, and it is another one.
+            ValueError: If the run in `path` is another one, or is damaged.
+            FileExistsError, OSError, TypeError: As for `create`.
         """
+        recipe = Recipe.of(recipe)
         if not (Path(path) / "run.json").is_file():
-            return cls.create(path, **what)
+            return cls.create(
+                path, task=task, recipe=recipe, seed=seed, loss_weight=loss_weight, probe_every=probe_every
+            )
         run = cls(path)
-        if unknown := what.keys() - run.info.decisive.keys():
-            raise TypeError(f"Run.resume_or_create: no argument {unknown.pop()!r}; use {', '.join(run.info.decisive)}")
-        for name, wanted in what.items():
-            there, wanted = getattr(run.info, name), str(wanted) if name == "recipe" else wanted
+        for name, wanted in RunInfo(task, str(recipe), seed, loss_weight, probe_every).decisive.items():
+            there = getattr(run.info, name)
             if there != wanted:
                 raise ValueError(
                     f"{path} holds a run with {name}={there}, not {wanted}; "
@@ -179,34 +203,37 @@ class Run:
             ) from error
         return trainer
 
-    def train(self, steps: int, *, checkpoint_every: int = 100, device: str | None = None) -> Iterator[StepRecord]:
-        """Goes on until the run has `steps` steps, records and yields each, and saves checkpoints on the way.
+    def train(
+        self, *, until: int, checkpoint_every: int = 100, device: torch.device | str | None = None
+    ) -> Iterator[StepRecord]:
+        """Trains until the run has `until` steps in all; yields a record of each step that it takes.
 
-        Steps that were recorded after the last checkpoint are trained and recorded again, with the same result.
+        Records go to disk as they are made, checkpoints every `checkpoint_every` steps and at the end. To stop, stop
+        iterating. Steps recorded after the last checkpoint are trained and recorded again, with the same result.
 
         Args:
-            steps: How many steps the run has in the end, those already taken included.
+            until: How many steps the run has at the end, including those already taken.
             checkpoint_every: Steps between two checkpoints, at least 1.
             device: As for `Trainer`.
 
         Raises:
-            BlockingIOError: Another process or thread trains this run; raised by the first step, as are the others.
-            ValueError: Checkpoint or records are damaged.
+            ValueError: If a number is out of range. The first step raises it if the checkpoint or the records are
+                damaged.
+            BlockingIOError: By the first step, if another process or thread is training this run.
         """
-        for name, value, low in (("steps", steps, 0), ("checkpoint_every", checkpoint_every, 1)):
-            if type(value) is not int or value < low:
-                raise ValueError(f"Run.train: {name} must be a whole number from {low} up, got {value!r}")
-        return self._train(steps, checkpoint_every, device)
+        require_whole("Run.train: until", until, 0)
+        require_whole("Run.train: checkpoint_every", checkpoint_every, 1)
+        return self._train(until, checkpoint_every, device)
 
-    def _train(self, steps: int, checkpoint_every: int, device: str | None) -> Iterator[StepRecord]:
+    def _train(self, until: int, checkpoint_every: int, device: torch.device | str | None) -> Iterator[StepRecord]:
         with _one_writer(self.path):
             trainer = self.trainer(device=device)
             with self._appending(trainer.step) as file:
-                yield from self._recorded(trainer, max(0, steps - trainer.step), checkpoint_every, file)
+                yield from self._recorded(trainer, max(0, until - trainer.step), checkpoint_every, file)
 
-    def _recorded(self, trainer: Trainer, steps: int, checkpoint_every: int, file: IO[bytes]) -> Iterator[StepRecord]:
+    def _recorded(self, trainer: Trainer, count: int, checkpoint_every: int, file: IO[bytes]) -> Iterator[StepRecord]:
         try:
-            for record in trainer.steps(steps):
+            for record in trainer.steps(count):
                 _append(file, encode(record))
                 if trainer.step % checkpoint_every == 0:
                     self._save(trainer, file)
@@ -321,8 +348,7 @@ def _load(trainer: Trainer, state: Any, info: RunInfo) -> None:
         raise ValueError("it must hold step, model, optimizer and scaler")
     if (run := state.get("run", info.decisive)) != info.decisive:
         raise ValueError(f"it is of {run}")
-    if type(state["step"]) is not int or state["step"] < 0:
-        raise ValueError(f"step must be a whole number from 0 up, got {state['step']!r}")
+    require_whole("step", state["step"], 0)
     trainer.load_state_dict(state)
 
 

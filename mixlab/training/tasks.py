@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,21 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from mixlab import optimizers
-from mixlab.optimizers import MakeOptimizer, OptimizerName, StateDtype
+from mixlab.arguments import did_you_mean
+from mixlab.optimizers import MakeOptimizer, OptimizerName
 from mixlab.process import RandomStream
-from mixlab.recipes import Recipe, StateName
+from mixlab.recipes import Recipe
 from mixlab.training.models import TinyGPT
+from mixlab.training.optimizers import make_optimizer
 
 Batch = tuple[Tensor, Tensor]
-
-_KNOBS: dict[str, dict[str, float]] = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {}}
-_TORCHS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-_OURS: dict[str, Callable[..., Optimizer]] = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "adamw": optimizers.AdamW}
 
 
 @dataclass(frozen=True)
@@ -38,20 +31,20 @@ class Task:
     """A model, its data, its loss and its optimizer: everything about a training but the recipe.
 
     Args:
-        name: What it is called on the command line and in a saved run.
+        name: Its name on the command line and in a saved run.
         make_model: Returns a new float32 model on the CPU; it may draw torch's random numbers.
-        draw: Returns one training batch (inputs, targets) drawn with the given generator: inputs (B, ...) floating or
-            integer, targets (B,) or (B, T) int64 class numbers.
+        draw: Returns one training batch (inputs, targets), drawn with the given generator: inputs (B, ...), floating or
+            integer; targets (B,) or (B, T), int64 class numbers.
         held_out: One batch that is never trained on.
-        optimizer: "sgd" (momentum 0.9), "adam" or "adamw", stored as the recipe says. Or a function of parameters and
-            learning rate that returns an optimizer of your own, which decides itself what it stores; then only recipes
-            train that leave that to it: with fp32 weights and states, or with update=per_op.
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw", which store what the recipe says. Or a function of
+            (parameters, lr) that returns an optimizer of your own, which chooses its own storage; it works only with
+            recipes that prescribe none: those with fp32 weights and states, or with update=per_op.
         lr: Learning rate at loss_weight 1.
         loss_weight: A constant factor of the loss, as of an auxiliary loss or a mean over very many terms. With SGD the
-            learning rate is divided by it, so that in exact arithmetic nothing changes; Adam does that by itself.
+            learning rate is divided by it, so that in exact arithmetic nothing changes. Adam needs no correction.
 
     Raises:
-        ValueError: An unknown optimizer, or a learning rate or loss weight that is not positive and finite.
+        ValueError: If the optimizer is unknown, or a learning rate or loss weight is not positive and finite.
     """
 
     name: str
@@ -63,20 +56,21 @@ class Task:
     loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not callable(self.optimizer) and self.optimizer not in _KNOBS:
-            allowed = f"one of {', '.join(_KNOBS)}, or a function of (parameters, lr)"
+        if not callable(self.optimizer) and self.optimizer not in get_args(OptimizerName):
+            allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"
             raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
 
     def seeded_model(self, seed: int) -> nn.Module:
-        """Returns the model that follows `torch.manual_seed(seed)`; torch's own generator does not move.
+        """Returns a new model, as it is made after `torch.manual_seed(seed)`; torch's own generator does not move.
 
-        Random numbers of NumPy and of Python's `random` are not seeded.
+        Args:
+            seed: Of torch's random numbers. NumPy's and Python's are not seeded.
 
         Raises:
-            TypeError: `make_model` returned something else than a module on the CPU whose parameters are float32.
+            TypeError: If `make_model` returns anything but a module on the CPU with float32 parameters.
         """
         with RandomStream(seed):
             model = self.make_model()
@@ -89,23 +83,46 @@ class Task:
         return model
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Returns the batch of one step: a function of (seed, step) alone, so that a resumed run sees the same."""
+        """Returns the training batch of one step.
+
+        It depends on (seed, step) alone, so a resumed run sees the same batches.
+
+        Args:
+            seed: Of the training.
+            step: Counted from 0.
+        """
         return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
 
     def make_optimizer(
-        self, model: nn.Module, recipe: Recipe, *, generator: torch.Generator | None = None
+        self, model: nn.Module, recipe: Recipe | str, *, generator: torch.Generator | None = None
     ) -> Optimizer:
-        """Returns this task's optimizer over the model's parameters; as `make_optimizer`, which see.
+        """Returns this task's optimizer over the model's parameters; see `mixlab.training.make_optimizer`.
 
         Args:
-            generator: Of stochastic rounding.
+            model: Its parameters are already stored as the recipe says.
+            recipe: How to store states and round updates, as a recipe or its text.
+            generator: For stochastic rounding.
+
+        Raises:
+            TypeError, ValueError: As `make_optimizer` does.
         """
         lr = self.lr / self.loss_weight if self.optimizer == "sgd" else self.lr
         owner = f"Task {self.name}"
         return make_optimizer(model.parameters(), recipe, self.optimizer, lr, generator=generator, owner=owner)
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns (mean cross-entropy without the loss weight, accuracy without gradient), both 0-dim."""
+        """Returns the loss and the accuracy of one batch.
+
+        Args:
+            model: Returns logits, (B, C) or (B, T, C).
+            batch: (inputs, targets).
+
+        Returns:
+            (mean cross-entropy, without the loss weight; accuracy, without a gradient), both 0-dim.
+
+        Raises:
+            TypeError: If the model returns something else.
+        """
         inputs, targets = batch
         logits = model(inputs)  # (B, C) or (B, T, C)
         self._require_logits(model, logits, targets)
@@ -125,8 +142,8 @@ class Task:
     def _require_float32(self, name: str, parameter: Tensor) -> None:
         if parameter.dtype is not torch.float32:
             raise TypeError(
-                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores as it "
-                f"says; got {parameter.dtype} in {name}"
+                f"Task {self.name}: make_model must return a module in float32, which the recipe then stores in its "
+                f"own format; got {parameter.dtype} in {name}"
             )
 
     def _require_logits(self, model: object, logits: object, targets: Tensor) -> None:
@@ -138,90 +155,32 @@ class Task:
             raise TypeError(f"{must}; got {came}")
 
 
-def make_optimizer(
-    parameters: Iterable[nn.Parameter],
-    recipe: Recipe,
-    optimizer: OptimizerName | MakeOptimizer = "adam",
-    lr: float = 1e-3,
-    *,
-    generator: torch.Generator | None = None,
-    owner: str = "make_optimizer",
-) -> Optimizer:
-    """Returns an optimizer with the storage that the recipe asks for.
-
-    It is that of torch.optim where nothing but float32 is stored, and where every operation shall be rounded.
-
-    Args:
-        parameters: Stored as the recipe says.
-        recipe: The training's.
-        optimizer, lr: As of a `Task`.
-        generator: Of stochastic rounding.
-        owner: Who asks, for the words of an error.
-
-    Raises:
-        ValueError: The recipe says how states are stored, and an optimizer of your own does too.
-        TypeError: Your own function returned no optimizer, or one that cannot step without a closure, as LBFGS.
-    """
-    if not callable(optimizer):
-        knobs = {"lr": lr, **_KNOBS[optimizer]}
-        if recipe.uses_torch_optim:
-            return _TORCHS[optimizer](parameters, **knobs)
-        return _OURS[optimizer](parameters, **knobs, storage=storage(recipe), generator=generator)
-    if not recipe.uses_torch_optim:
-        raise ValueError(
-            f"{owner}: its optimizer decides itself what it stores, and recipe {recipe} says it too; "
-            "use a recipe with fp32 weights and states or with update=per_op, or optimizer=sgd, adam or adamw"
-        )
-    own = optimizer(parameters, lr)
-    if not isinstance(own, Optimizer):
-        raise TypeError(f"{owner}: optimizer must return a torch.optim.Optimizer, got {type(own).__name__}")
-    closure = inspect.signature(own.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise TypeError(
-            f"{owner}: optimizer must step on gradients that are there; {type(own).__name__}.step needs a closure, "
-            "which evaluates the model again within the step"
-        )
-    return own
-
-
-def storage(recipe: Recipe) -> optimizers.Storage:
-    """Returns how an optimizer stores what this recipe says.
-
-    Raises:
-        ValueError: The recipe's update is "per_op", which is that of torch.optim.
-    """
-    if recipe.update == "per_op":
-        raise ValueError(f"storage: update=per_op of {recipe} is that of torch.optim, whose states are the parameters'")
-    return optimizers.Storage(
-        exp_avg_dtype=_state_dtype(recipe.exp_avg),
-        exp_avg_sq_dtype=_state_dtype(recipe.exp_avg_sq),
-        master_weights=recipe.master_weights,
-        update=recipe.update,
-        state_rounding=recipe.state_rounding,
-        block_size=recipe.block_size,
-    )
-
-
-def _state_dtype(state: StateName) -> StateDtype:
-    if isinstance(state, str):
-        return state
-    assert state.dtype is not None  # a recipe takes no others
-    return state.dtype
-
-
 def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
     """Returns one of the shipped tasks.
 
+    >>> task = load_task("digits-mlp")
+    >>> task.optimizer, task.lr, tuple(task.held_out[0].shape)
+    ('sgd', 0.1, (297, 64))
+
+    Args:
+        name: One of `TASKS`.
+        loss_weight: A constant factor of the loss; see `Task`.
+
     Raises:
-        ValueError: An unknown name, or a loss weight that is not positive and finite.
+        ValueError: If the name is unknown, or the loss weight is not positive and finite.
     """
     if name not in _LOADERS:
-        raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}")
+        raise ValueError(f"unknown task {name!r}: {did_you_mean(name, TASKS)}use one of {', '.join(TASKS)}")
     return _LOADERS[name](loss_weight)
 
 
 def step_seed(seed: int, step: int, purpose: str = "") -> int:
-    """Returns a seed of its own for each (seed, step, purpose), the numbers non-negative."""
+    """Returns a seed of its own for each (seed, step, purpose).
+
+    Args:
+        seed, step: Whole numbers from 0 up.
+        purpose: What the random numbers are for; "" for the batch.
+    """
     entropy = [seed, step, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -263,11 +222,11 @@ def _chars_gpt(loss_weight: float) -> Task:
 
 
 def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator], Batch], Batch]:
-    """Returns what draws training batches of Python's manual, character by character, and a held-out batch.
+    """Returns a function that draws training batches from Python's manual, by character, and a held-out batch.
 
     Args:
-        batch: Rows.
-        context: Characters a row; inputs and targets are (batch, context), ASCII codes below 128.
+        batch: How many rows.
+        context: Characters in a row. Inputs and targets are (batch, context), ASCII codes below 128.
     """
     text = _manual()
     split = len(text) * 9 // 10

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mixlab import emulation
+from mixlab.arguments import require_whole
 from mixlab.formats import FP32, Format
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
@@ -52,7 +53,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        recipe: Recipe,
+        recipe: Recipe | str,
         *,
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -61,11 +62,9 @@ class Trainer:
     ) -> None:
         if not isinstance(task, Task):
             raise TypeError(f"Trainer: task must be a Task, got {task!r}; load_task(name) makes one")
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"Trainer: recipe must be a Recipe, got {recipe!r}; Recipe.parse(text) makes one")
-        for name, value in (("seed", seed), ("probe_every", probe_every)):
-            if type(value) is not int or value < 0:
-                raise ValueError(f"Trainer: {name} must be a whole number from 0 up, got {value!r}")
+        recipe = Recipe.of(recipe)
+        require_whole("Trainer: seed", seed, 0)
+        require_whole("Trainer: probe_every", probe_every, 0)
         self.task = task
         self.recipe = recipe
         self.seed = seed
@@ -89,8 +88,7 @@ class Trainer:
 
         Divergence is no error: the records then say NaN.
         """
-        if type(count) is not int or count < 0:
-            raise ValueError(f"Trainer.steps: count must be a whole number from 0 up, got {count!r}")
+        require_whole("Trainer.steps: count", count, 0)
         for _ in range(count):
             yield self._train_step()
 

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixlab import PRESETS, Recipe, Task, load_task
 from mixlab.experiments import Ledger, dtype_ledger
-from mixlab.training.tasks import storage
+from mixlab.training.optimizers import storage_of
 
 GPT = 834_304
 
@@ -58,7 +58,7 @@ def test_states_in_8_bits_cost_what_their_formats_say(states, formats):
     sizes = [p.numel() for p in load_task("digits-cnn").make_model().parameters()]
     for name in ("exp_avg", "exp_avg_sq"):
         kept = ledger.bytes_of(name) + ledger.bytes_of(f"scales of {name}")
-        assert kept == sum(getattr(storage(recipe), name).bytes(size) for size in sizes)
+        assert kept == sum(getattr(storage_of(recipe), name).bytes(size) for size in sizes)
 
 
 def test_every_kind_is_in_the_format_that_the_recipe_says(ledgers):

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from mixlab.experiments import mistakes
-from mixlab.experiments.mistakes import CASES, Case
+from mixlab.experiments.mistakes import MISTAKES, Mistake
 
 SEEDS = (0, 1, pytest.param(2, marks=pytest.mark.slow))
 
@@ -14,12 +14,12 @@ on_every_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
 @cache
-def case(name: str, seed: int) -> Case:
-    return CASES[name](seed=seed)
+def made(name: str, seed: int) -> Mistake:
+    return MISTAKES[name](seed=seed)
 
 
 def numbers(name: str, seed: int) -> tuple[float, float]:
-    return case(name, seed).mistaken, case(name, seed).remedied
+    return made(name, seed).mistaken, made(name, seed).remedied
 
 
 @on_every_seed
@@ -74,24 +74,24 @@ def test_unscaling_in_between_loses_the_micro_batches_before(seed):
     assert remedied < 0.01
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_case_is_a_function_of_its_seed(name):
-    assert repr(CASES[name](seed=1)) == repr(case(name, 1))
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_a_function_of_its_seed(name):
+    assert repr(MISTAKES[name](seed=1)) == repr(made(name, 1))
 
 
 def test_every_scenario_is_in_the_table():
     public = {
         name
         for name, value in vars(mistakes).items()
-        if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Case"
+        if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Mistake"
     }
-    assert set(CASES) == public
-    assert len(CASES) == 7
+    assert set(MISTAKES) == public
+    assert len(MISTAKES) == 7
 
 
-def test_a_case_shows_itself():
-    case = Case("A < B?", "NaNs", "this & that", math.nan, "that", 0.25)
-    assert repr(case) == "A < B? (NaNs)\n  with the mistake, this & that  NaN\n  mended, that                   0.25"
-    html = case._repr_html_()
+def test_a_mistake_shows_itself():
+    mistake = Mistake("A < B?", "NaNs", "this & that", math.nan, "that", 0.25)
+    assert repr(mistake) == "A < B? (NaNs)\n  with the mistake, this & that  NaN\n  mended, that                   0.25"
+    html = mistake._repr_html_()
     assert "A &lt; B?" in html
     assert "this &amp; that</td><td>NaN</td>" in html

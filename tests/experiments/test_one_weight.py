@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mixlab import PRESETS, Recipe, Trainer, load_task
-from mixlab.experiments import Recording, record_gradients, replay
+from mixlab.experiments import Recording, follow_weight, record_gradients
 from mixlab.optimizers import smallest_effective_lr
 
 NEAREST = Recipe.parse("bf16-sr,update=nearest,exp_avg=fp32,exp_avg_sq=fp32")
@@ -24,7 +24,7 @@ def test_a_float32_replay_is_the_training_itself(optimizer):
     trainer = Trainer(task, Recipe(), device="cpu")
     parameter = dict(trainer.model.named_parameters())["output.weight"]
     weights = [float(parameter.detach().flatten()[recording.element]) for _ in trainer.steps(20)]
-    seen = replay(recording, Recipe())
+    seen = follow_weight(recording, Recipe())
     assert seen.weight[1:] == tuple(weights)
     state = trainer.optimizer.state[parameter]
     assert seen.exp_avg_sq[-1] == float(state["exp_avg_sq"].flatten()[recording.element])
@@ -35,7 +35,7 @@ def test_a_float32_replay_is_the_training_itself(optimizer):
 
 
 def test_a_bf16_weight_stands_still_where_its_updates_are_below_half_a_gap(recording):
-    seen = replay(recording, NEAREST)
+    seen = follow_weight(recording, NEAREST)
     assert seen.moved == 0
     assert max(abs(update) / gap for update, gap in zip(seen.update, seen.gap, strict=True)) < 0.5
     assert TASK.lr < smallest_effective_lr("bf16", seen.weight[0])
@@ -44,7 +44,7 @@ def test_a_bf16_weight_stands_still_where_its_updates_are_below_half_a_gap(recor
 
 @pytest.mark.parametrize("name", ["bf16-master", "bf16-kahan", "bf16-sr"])
 def test_what_repairs_gets_there(recording, name):
-    exact, seen = replay(recording, Recipe()), replay(recording, PRESETS[name])
+    exact, seen = follow_weight(recording, Recipe()), follow_weight(recording, PRESETS[name])
     gap = max(seen.gap)
     deviation = sum(gap * abs(update) for update in seen.update) ** 0.5 if name == "bf16-sr" else 0.0
     assert seen.moved > 0
@@ -52,8 +52,8 @@ def test_what_repairs_gets_there(recording, name):
 
 
 def test_a_second_moment_in_bf16_never_comes_down_after_a_spike(recording):
-    exact = replay(recording, Recipe(), spike_at=20)
-    stuck = replay(recording, Recipe.parse("fp32,exp_avg_sq=bf16"), spike_at=20)
+    exact = follow_weight(recording, Recipe(), spike_at=20)
+    stuck = follow_weight(recording, Recipe.parse("fp32,exp_avg_sq=bf16"), spike_at=20)
     assert exact.exp_avg_sq[20] > 1000 * exact.exp_avg_sq[19]
     assert exact.exp_avg_sq[-1] < 0.95 * exact.exp_avg_sq[20]
     assert stuck.exp_avg_sq[-1] == stuck.exp_avg_sq[20]
@@ -61,10 +61,10 @@ def test_a_second_moment_in_bf16_never_comes_down_after_a_spike(recording):
 
 def test_replays_repeat_and_all_recipes_replay(recording):
     for name, recipe in PRESETS.items():
-        seen = replay(recording, recipe)
+        seen = follow_weight(recording, recipe)
         assert (len(seen.weight), len(seen.update), seen.recipe) == (301, 300, recipe), name
     for name in ("fp32", "bf16-sr"):
-        assert replay(recording, PRESETS[name]) == replay(recording, PRESETS[name])
+        assert follow_weight(recording, PRESETS[name]) == follow_weight(recording, PRESETS[name])
 
 
 def test_the_weight_is_a_typical_one_of_the_larger_half(recording):
@@ -83,9 +83,9 @@ def test_mistakes_are_named(recording):
         record_gradients(TASK, steps=0)
     with pytest.raises(ValueError, match=r"no parameter 'fc'; it has conv1.weight, conv1.bias"):
         record_gradients(TASK, parameter="fc")
-    with pytest.raises(TypeError, match=r"recipe must be a Recipe, got 'bf16'"):
-        replay(recording, "bf16")
+    with pytest.raises(TypeError, match="a recipe must be a Recipe or its text"):
+        follow_weight(recording, 16)
     with pytest.raises(ValueError, match="spike_at must be a whole number from 0 to 299, got 300"):
-        replay(recording, Recipe(), spike_at=300)
+        follow_weight(recording, Recipe(), spike_at=300)
     with pytest.raises(ValueError, match="spike must be a finite factor, got inf"):
-        replay(recording, Recipe(), spike_at=1, spike=float("inf"))
+        follow_weight(recording, Recipe(), spike_at=1, spike=float("inf"))

@@ -10,7 +10,7 @@ from mixlab.experiments import dtype_ledger
 from mixlab.memory import model_states
 from mixlab.optimizers import SGD, AdamW, state_tensors
 from mixlab.recipes import STATES
-from mixlab.training.tasks import storage
+from mixlab.training.optimizers import storage_of
 
 ALL = (
     *PRESETS,
@@ -43,7 +43,7 @@ def test_every_pair_of_state_formats_to_the_byte(exp_avg, exp_avg_sq):
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 100), (1,), (256,), (2, 257))]
     for make, name in ((AdamW, "adam"), (SGD, "sgd")):
         knobs = {"momentum": 0.9} if name == "sgd" else {}
-        optimizer = make(parameters, lr=1e-3, storage=storage(recipe), **knobs)
+        optimizer = make(parameters, lr=1e-3, storage=storage_of(recipe), **knobs)
         for parameter in parameters:
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()

@@ -397,7 +397,7 @@ def test_a_loss_and_an_optimizer_of_your_own():
     batch = torch.zeros(32, 64), torch.zeros(32, 10)
     found = trace(mlp(), batch, loss=F.mse_loss, optimizer=lambda parameters, lr: torch.optim.Adagrad(parameters, lr))
     assert set(found.at_end["step"]) == {"parameters", "batch and buffers", "sum"}
-    with pytest.raises(ValueError, match="trace: its optimizer decides itself what it stores, and recipe bf16-kahan"):
+    with pytest.raises(ValueError, match="trace: your own optimizer chooses its storage, but recipe bf16-kahan"):
         trace(mlp(), batch, "bf16-kahan", optimizer=torch.optim.Adagrad)
     with pytest.raises(TypeError, match="trace: optimizer must return a torch.optim.Optimizer, got int"):
         trace(mlp(), batch, optimizer=lambda parameters, lr: 1)

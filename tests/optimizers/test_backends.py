@@ -13,7 +13,7 @@ from mixlab import Recipe, Trainer, load_task
 from mixlab.memory import model_states
 from mixlab.optimizers import BACKENDS, AdamW, backend, read_state, state_bytes
 from mixlab.probes import track_updates
-from mixlab.training.tasks import storage
+from mixlab.training.optimizers import storage_of
 
 # torchao compiles its step, and its states lack what torch's cache would like.
 pytestmark = pytest.mark.filterwarnings("ignore:OptimState.*_stable_hash_for_caching", "ignore::DeprecationWarning")
@@ -68,7 +68,7 @@ def test_states_are_counted(name, each):
 @pytest.mark.parametrize("text", ["fp32", "bf16-master", "bf16-kahan", "fp32,exp_avg=e5m2,exp_avg_sq=bf16"])
 def test_our_states_are_counted_as_the_calculator_does(text):
     recipe = Recipe.parse(text)
-    _, optimizer = fitted(lambda p, lr: AdamW(p, lr, storage=storage(recipe)), recipe.weights.dtype, steps=1)
+    _, optimizer = fitted(lambda p, lr: AdamW(p, lr, storage=storage_of(recipe)), recipe.weights.dtype, steps=1)
     parts = model_states(recipe, [SIZE]).parts
     assert state_bytes(optimizer) == sum(
         size for name, size in parts.items() if name not in ("parameters", "gradients")

@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Cockpit]]:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A training that takes a step when told to, and a painter in a hurry."""
     gate = Gate()
-    monkeypatch.setattr(Run, "train", lambda run, steps: gate.train(run, steps))
+    monkeypatch.setattr(Run, "train", lambda run, until: gate.train(run, until))
     monkeypatch.setattr(module, "PAINT_INTERVAL_S", 0.01)
     yield gate
     gate.let(10_000)
@@ -184,8 +184,8 @@ def test_painting_keeps_to_its_rate(make, monkeypatch: pytest.MonkeyPatch):
     interval_s = 0.05
     paints: list[float] = []
 
-    def train(run: Run, steps: int):
-        for step in range(steps):
+    def train(run: Run, until: int):
+        for step in range(until):
             time.sleep(0.001)
             yield record(step)
 
@@ -201,7 +201,7 @@ def test_painting_keeps_to_its_rate(make, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_training_that_raises_says_so_in_red_and_to_whoever_waits(make, monkeypatch: pytest.MonkeyPatch):
-    def train(run: Run, steps: int):
+    def train(run: Run, until: int):
         yield record(0)
         raise MemoryError("no room for <layer 2>")
 
@@ -291,7 +291,10 @@ def test_runs_on_disk_are_found_and_damaged_ones_left_alone(make, tmp_path: Path
     ("arguments", "says"),
     [
         ({"recipe": "amp-fp17"}, "unknown recipe 'amp-fp17'"),
-        ({"task": "cats"}, "unknown task 'cats': use one of digits-mlp, digits-cnn, chars-gpt"),
+        (
+            {"task": "cats"},
+            "unknown task 'cats': did you mean chars-gpt\\? use one of digits-mlp",
+        ),
         ({"steps": 0}, "steps must be a whole number from 1 to 100000, got 0"),
         ({"steps": 2.0}, "steps must be a whole number from 1 to 100000, got 2.0"),
         ({"steps": 100_001}, "got 100001"),

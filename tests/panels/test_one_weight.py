@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mixlab import Recipe, load_task
-from mixlab.experiments import Recording, record_gradients, replay
+from mixlab.experiments import Recording, follow_weight, record_gradients
 from mixlab.formats import BF16
 from mixlab.panels import Microscope, StateControls
 
@@ -24,7 +24,7 @@ def test_it_draws_exact_and_stored(recording):
     for chart in panel.charts.charts:
         assert len(stored[chart["column"]]) == len(stored["step"]) == 60
     assert json.dumps(panel.charts.get_state(["finished", "charts"]), allow_nan=False)
-    assert panel.exact == replay(recording, Recipe())
+    assert panel.exact == follow_weight(recording, Recipe())
     assert panel.charts.summary == panel.status
 
 

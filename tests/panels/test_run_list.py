@@ -64,7 +64,7 @@ def test_of_many_found_runs_the_newest_are_ticked(runs: RunList, tmp_path):
     for number in range(8):
         run = Run.create(tmp_path / f"{number:03d}", task="digits-mlp", recipe=Recipe(), seed=number)
         if number != 3:
-            list(run.train(1))
+            list(run.train(until=1))
     runs.find(tmp_path)
     assert [label[-1] for label in runs.runs] == ["0", "1", "2", "4", "5", "6", "7"]
     assert [label[-1] for label in runs.ticked] == ["1", "2", "4", "5", "6", "7"]

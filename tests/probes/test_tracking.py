@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -193,6 +195,39 @@ def test_track_sees_every_layer_and_kind():
     assert probe["2", "gradient"].numel == 15
     assert probe.total("gradient").numel == 15 + 40
     assert probe.total("gradient").amax == max(probe[layer, "gradient"].amax for layer in ("0", "2"))
+
+
+@pytest.fixture
+def probe() -> track:
+    model = small_model()
+    with track(model, sample=None) as probe:
+        model(torch.randn(5, 4)).square().sum().backward()
+    return probe
+
+
+def test_a_probe_is_a_sequence(probe):
+    assert isinstance(probe, Sequence)
+    assert [probe[i] for i in range(len(probe))] == list(probe)
+    assert probe[-1] is probe["2", "weight_gradient"]
+    assert probe[1:3] == list(probe)[1:3]
+    assert probe.index(probe["2", "activation"]) == 3
+    assert list(reversed(probe)) == list(probe)[::-1]
+    with pytest.raises(IndexError):
+        probe[6]
+
+
+def test_a_probe_becomes_a_frame(probe):
+    frame = probe.to_frame()
+    assert list(frame.columns) == ["layer", "kind", "numel", "zeros", "infs", "nans", "amax"]
+    assert list(frame.layer + "/" + frame.kind) == [f"{stats.layer}/{stats.kind}" for stats in probe]
+    assert list(frame.amax) == [stats.amax for stats in probe]
+    assert list(track(small_model()).to_frame().columns) == list(frame.columns)
+
+
+def test_a_frame_without_pandas_says_what_to_install(probe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="track.to_frame needs pandas; install it with pip install pandas"):
+        probe.to_frame()
 
 
 def hooks_of(model: nn.Module) -> dict[str, int]:

@@ -79,7 +79,7 @@ def test_an_error_is_kept_and_raised_by_result():
 
 def test_stopping_a_run_saves_its_checkpoint(tmp_path):
     run = Run.create(tmp_path / "run", task="digits-mlp", recipe=PRESETS["fp32"])
-    training = Training(run.train(10_000, device="cpu"))
+    training = Training(run.train(until=10_000, device="cpu"))
     while len(training.history) < 5:
         assert not training.wait(0.01)
     training.stop()

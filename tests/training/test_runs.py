@@ -42,7 +42,7 @@ def assert_equal_states(left: Run, right: Run) -> None:
 
 def test_what_is_yielded_is_what_is_recorded(tmp_path):
     run = new_run(tmp_path, probe_every=4)
-    records = list(run.train(9, device="cpu"))
+    records = list(run.train(until=9, device="cpu"))
     assert Run(run.path).records() == records
     assert [bool(record.underflow) for record in records] == [step % 4 == 0 for step in range(9)]
     assert run.info.recipe == "amp-fp16,growth_interval=7"
@@ -52,20 +52,20 @@ def test_what_is_yielded_is_what_is_recorded(tmp_path):
 
 def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     whole = Run.create(tmp_path / "whole", task="digits-cnn", recipe=RECIPE, seed=3)
-    list(whole.train(12, device="cpu"))
+    list(whole.train(until=12, device="cpu"))
     run = new_run(tmp_path)
-    for record in run.train(12, device="cpu"):
+    for record in run.train(until=12, device="cpu"):
         if record.step == 4:
             break
     assert run.trainer(device="cpu").step == 5
-    assert [record.step for record in Run(run.path).train(12, device="cpu")] == list(range(5, 12))
+    assert [record.step for record in Run(run.path).train(until=12, device="cpu")] == list(range(5, 12))
     assert without_time(run.records()) == without_time(whole.records())
     assert_equal_states(run, whole)
-    assert list(run.train(12, device="cpu")) == []
+    assert list(run.train(until=12, device="cpu")) == []
 
 
 def train_and_tell(path: Path, steps: int, told: Connection) -> None:
-    for record in Run(path).train(steps, checkpoint_every=4, device="cpu"):
+    for record in Run(path).train(until=steps, checkpoint_every=4, device="cpu"):
         told.send(record.step)
 
 
@@ -74,7 +74,7 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(times, tmp_path):
     """Several times over, a process is killed with SIGKILL after a random number of steps, and resumed."""
     steps = 30
     whole = Run.create(tmp_path / "whole", task="digits-cnn", recipe=RECIPE, seed=3)
-    list(whole.train(steps, device="cpu"))
+    list(whole.train(until=steps, device="cpu"))
     run = new_run(tmp_path)
     server = multiprocessing.get_context("forkserver")  # its processes share one import of torch
     server.set_forkserver_preload([__name__, "sklearn.datasets"])
@@ -94,36 +94,36 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(times, tmp_path):
         assert [record.step for record in records] == list(range(len(records)))
         assert len(records) > kill
         assert run.trainer(device="cpu").step >= kill - 4
-    list(run.train(steps, device="cpu"))
+    list(run.train(until=steps, device="cpu"))
     assert without_time(run.records()) == without_time(whole.records())
     assert_equal_states(run, whole)
 
 
 def test_a_torn_last_line_is_left_out_and_written_again(tmp_path):
     run = new_run(tmp_path)
-    list(run.train(4, device="cpu"))
+    list(run.train(until=4, device="cpu"))
     kept = run.records()
     with (run.path / "steps.jsonl").open("ab") as file:
         file.write(b'{"step": 4, "lo')
     assert run.records() == kept
-    list(run.train(6, device="cpu"))
+    list(run.train(until=6, device="cpu"))
     assert [record.step for record in run.records()] == list(range(6))
 
 
 def test_an_error_in_training_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = new_run(tmp_path)
-    list(run.train(4, device="cpu"))
+    list(run.train(until=4, device="cpu"))
     monkeypatch.setattr("mixlab.training.trainer.Trainer._train_step", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        list(run.train(8, device="cpu"))
+        list(run.train(until=8, device="cpu"))
     monkeypatch.undo()
     assert run.trainer(device="cpu").step == 4
-    assert len(list(run.train(8, device="cpu"))) == 4
+    assert len(list(run.train(until=8, device="cpu"))) == 4
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     run = new_run(tmp_path)
-    list(run.train(2, device="cpu"))
+    list(run.train(until=2, device="cpu"))
     before = (run.path / "checkpoint.pt").read_bytes()
 
     def half_written(state, file):
@@ -132,14 +132,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torch.save", half_written)
     with pytest.raises(OSError, match="No space left"):
-        list(run.train(4, device="cpu"))
+        list(run.train(until=4, device="cpu"))
     assert (run.path / "checkpoint.pt").read_bytes() == before
     assert not list(run.path.glob("*.part"))
 
 
 def test_nan_and_inf_survive_the_disk(tmp_path):
     run = Run.create(tmp_path / "nan", task="digits-cnn", recipe=PRESETS["fp16"])
-    list(run.train(3, device="cpu"))
+    list(run.train(until=3, device="cpu"))
     assert math.isnan(run.records()[-1].loss)
     assert "NaN" not in (run.path / "steps.jsonl").read_text()  # strict JSON
     assert outcome(run.records()).startswith("diverged: the loss is nan from step 1 on")
@@ -166,18 +166,18 @@ def test_folders_that_hold_no_run_or_a_damaged_one_are_named(tmp_path):
     (run.path / "run.json").write_text('{"tusk": 1}')
     with pytest.raises(ValueError, match="does not describe a run"):
         Run(run.path)
-    list((new := Run.create(tmp_path / "new", task="digits-cnn", recipe=RECIPE)).train(3, device="cpu"))
+    list((new := Run.create(tmp_path / "new", task="digits-cnn", recipe=RECIPE)).train(until=3, device="cpu"))
     (new.path / "steps.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match="the checkpoint is at step 3, but only 0 steps are recorded"):
-        list(new.train(5, device="cpu"))
+        list(new.train(until=5, device="cpu"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"steps": -1}, "steps must be a whole number from 0 up, got -1"),
-        ({"steps": 1.5}, "steps must be a whole number from 0 up, got 1.5"),
-        ({"steps": 3, "checkpoint_every": 0}, "checkpoint_every must be a whole number from 1 up, got 0"),
+        ({"until": -1}, "until must be a whole number from 0 up, got -1"),
+        ({"until": 1.5}, "until must be a whole number from 0 up, got 1.5"),
+        ({"until": 3, "checkpoint_every": 0}, "checkpoint_every must be a whole number from 1 up, got 0"),
     ],
 )
 def test_bad_numbers_are_named_at_once(tmp_path, arguments, message):
@@ -203,7 +203,7 @@ def test_a_bad_description_creates_nothing(tmp_path, change, message):
 
 def test_resume_or_create_goes_on_only_with_the_same_run(tmp_path):
     what = {"task": "digits-cnn", "recipe": RECIPE, "seed": 3}
-    list(Run.resume_or_create(tmp_path / "run", **what).train(2, device="cpu"))
+    list(Run.resume_or_create(tmp_path / "run", **what).train(until=2, device="cpu"))
     assert len(Run.resume_or_create(tmp_path / "run", **what).records()) == 2
     with pytest.raises(
         ValueError, match=r"holds a run with seed=3, not 4; choose another folder, or go on with seed=3"
@@ -218,7 +218,7 @@ def test_the_time_of_the_start_is_utc(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run = Run.create(tmp_path / "run", task="digits-mlp", recipe=Recipe())
-    list(run.train(2))
+    list(run.train(until=2))
     (run.path / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(ValueError, match=r"checkpoint.pt is damaged; delete it to train again from the first step"):
         run.trainer()

@@ -104,7 +104,7 @@ def test_an_optimizer_of_your_own_decides_what_it_stores():
     for allowed in ("fp32", "amp-fp16", "bf16"):
         Trainer(task, Recipe.parse(allowed), device="cpu")
     with pytest.raises(
-        ValueError, match="decides itself what it stores, and recipe lean-bf16 says it too; use a recipe"
+        ValueError, match="your own optimizer chooses its storage, but recipe lean-bf16 prescribes one; use a recipe"
     ):
         Trainer(task, Recipe.parse("lean-bf16"), device="cpu")
     with pytest.raises(TypeError, match=r"optimizer must return a torch.optim.Optimizer, got list"):

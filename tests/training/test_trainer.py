@@ -535,7 +535,7 @@ def test_a_pure_fp16_scaler_is_allowed_so_that_one_can_watch_it():
     ("arguments", "message"),
     [
         ({"task": "digits-mlp"}, r"task must be a Task, got 'digits-mlp'; load_task\(name\)"),
-        ({"recipe": "amp-fp16"}, r"recipe must be a Recipe, got 'amp-fp16'; Recipe.parse\(text\)"),
+        ({"recipe": None}, "a recipe must be a Recipe or its text, such as 'amp-fp16', got None"),
         ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
         ({"seed": 0.5}, "seed must be a whole number from 0 up, got 0.5"),
         ({"probe_every": -1}, "probe_every must be a whole number from 0 up, got -1"),
