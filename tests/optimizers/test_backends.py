@@ -48,7 +48,7 @@ def test_every_backend_fits_a_linear_map(name):
 
 
 def test_ours_and_the_others_8_bit_states_end_near_each_other():
-    kept = storage(Recipe.parse("fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8"))
+    kept = storage_of(Recipe.parse("fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8"))
     ours, optimizer = fitted(lambda p, lr: AdamW(p, lr, storage=kept))
     for name in ("bitsandbytes 8-bit", "torchao 8-bit"):
         theirs, peer = fitted(backend(name))
