@@ -1,4 +1,4 @@
-"""What autocast does to each op of a forward pass: what came in, how it was computed, what came out, and why."""
+"""What autocast does to each op of a forward pass: the formats of inputs, computation and output, and why."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class TracedOp:
     """One call of an op on floating tensors.
 
     Attributes:
-        op: The name under which Python calls it, e.g. "linear" or "softmax".
-        module: The innermost module that was running, "" outside of all.
-        inputs: The formats of the floating tensors that it was given.
-        computed: The wider of the formats of operands and result below autocast; several, if it is made of several ops.
-        output: The format of its first floating result, "" if there is none.
+        op: The name by which Python calls it, e.g. "linear" or "softmax".
+        module: The innermost module that was running; "" outside of all modules.
+        inputs: The formats of its floating input tensors.
+        computed: The wider of the formats of operands and result below autocast; several if it consists of several ops.
+        output: The format of its first floating result; "" if there is none.
         casts: How many tensors autocast converted for it.
         why: The rule, in words.
     """
@@ -63,10 +63,10 @@ class WeightCast:
     """A parameter that autocast converted.
 
     Attributes:
-        name: Qualified.
-        numel: Elements.
-        times: How often it was converted in this forward pass; its cache makes that once.
-        bytes: Of the 16-bit copy.
+        name: Its qualified name.
+        numel: How many elements it has.
+        times: How often it was converted in this forward pass: once, if autocast's cache is on.
+        bytes: Size of the 16-bit copy.
     """
 
     name: str
@@ -80,7 +80,7 @@ class CastTrace(Sequence[TracedOp]):
     """The ops of a forward pass in order. Its repr and its HTML are a table.
 
     Attributes:
-        ops: The calls.
+        ops: The ops, in the order in which they were called.
         weight_casts: The parameters that were converted, in the order of their first use.
     """
 
@@ -89,7 +89,7 @@ class CastTrace(Sequence[TracedOp]):
 
     @property
     def cache_bytes(self) -> int:
-        """Of all 16-bit copies of weights: what the cache holds when forward ends."""
+        """Size of all 16-bit copies of weights, which the cache holds when forward ends."""
         return sum(cast.bytes for cast in self.weight_casts)
 
     def __len__(self) -> int:
@@ -120,27 +120,25 @@ def cast_trace(
     *,
     compute: Format | str = "fp16",
     loss: Callable[[Any], Any] | None = None,
-    device: torch.device | str | None = None,
 ) -> CastTrace:
-    """Runs a forward pass under autocast, and tells what happened to each op.
+    """Runs a forward pass under autocast, and returns what happened to each op.
 
-    On a CPU these are CUDA's rules, emulated; on CUDA torch's own autocast is watched. The model's buffers and torch's
-    random numbers are left as they were. Views, copies and ops without floating operands are left out.
+    On a CPU it emulates CUDA's rules; on CUDA it watches torch's own autocast. The model's buffers and torch's random
+    numbers are left as they were. Views, copies and ops without floating operands are left out.
 
     >>> trace = cast_trace(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), torch.ones(2, 4))
     >>> [(op.op, op.computed, op.why) for op in trace]
     [('linear', 'fp16', 'fp16 by list'), ('softmax', 'fp32', 'fp32 by list')]
 
     Args:
-        model: In float32.
-        batch: What the model is called with; a tuple is taken apart into arguments.
+        model: The model, in float32. It runs where it is; without parameters, where its input is.
+        batch: The model's input; a tuple holds several arguments.
         compute: fp16 or bf16, or its name.
-        loss: Called with the model's output, and traced too.
-        device: Whose rules; None takes that of the model's first parameter.
+        loss: Called with the model's output, and traced too; None traces the model alone.
 
     Raises:
-        TypeError: `model` is no module, or one of TorchScript.
-        ValueError: Another format, or a parameter that has no values.
+        TypeError: If `model` is no module, or a TorchScript one, or `compute` no format.
+        ValueError: If `compute` is another format, or a parameter has no values.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
@@ -152,9 +150,9 @@ def cast_trace(
     compute = Format.of(compute)
     if compute not in (FP16, BF16):
         raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     arguments = batch if isinstance(batch, tuple) else (batch,)
+    tensors = (tensor for tensor in (*model.parameters(), *tree_leaves(arguments)) if isinstance(tensor, Tensor))
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     calls = _Calls(compute)
     ran = _Ran(calls, model)
     with (
@@ -173,7 +171,7 @@ def cast_trace(
 
 
 class _Call:
-    """What is seen of one call while it runs."""
+    """What is known of one call while it runs."""
 
     def __init__(self) -> None:
         self.casts = 0
@@ -181,7 +179,7 @@ class _Call:
 
 
 class _Calls(TorchFunctionMode):
-    """Sees ops as Python calls them, before autocast."""
+    """Watches ops as Python calls them, before autocast."""
 
     def __init__(self, compute: Format) -> None:
         super().__init__()
@@ -215,7 +213,7 @@ class _Calls(TorchFunctionMode):
 
 
 class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees ops as they run, after autocast."""
+    """Watches ops as they run, after autocast."""
 
     def __init__(self, calls: _Calls, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -239,7 +237,9 @@ class _Ran(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note_weight(operands[0])
         elif operands:
             dtypes = [operand.dtype for operand in operands if operand.dim() > 0] or [operands[0].dtype]
-            dtypes += [result.dtype for result in results[:1]]  # a sum of 16 bits that is asked for in fp32 is one
+            dtypes += [
+                result.dtype for result in results[:1]
+            ]  # a sum of 16-bit values with dtype=float32 is computed in fp32
             call.computed.add(dtype_name(max(dtypes, key=lambda dtype: dtype.itemsize)))
         return result
 
@@ -268,7 +268,7 @@ def _why(op: str, arguments: dict[str, Any], inputs: tuple[str, ...], call: _Cal
 
 
 def _rule(op: str) -> str | None:
-    """Returns the list of CUDA's that has this op, by its name in Python and whatever its overload."""
+    """Returns the rule of the first of CUDA's lists with an overload of this op, or None."""
     name = _SPELLING.get(op, op)
     return next((rule for rule, ops in RULES.items() if any(name == one.partition(".")[0] for one in ops)), None)
 
@@ -289,7 +289,7 @@ def _module_names(model: nn.Module, stack: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts the model's buffers and torch's random numbers back."""
+    """Restores the model's buffers and torch's random numbers at the end."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
     with RandomStream(None, devices=devices):

@@ -1,6 +1,6 @@
 """A GPU's mixed precision on a CPU: CUDA's autocast lists, and 16-bit matrix products accumulated in float32.
 
-Two contexts, because they end at different places of a training step:
+There are two contexts, because they end at different places of a training step:
 
     with arithmetic(device, FP16):              # forward and backward
         with autocast(device, FP16):            # forward
@@ -9,12 +9,12 @@ Two contexts, because they end at different places of a training step:
 
 On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
 in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
-of a GPU. What a CPU does otherwise is mended: CUDA's lists replace the CPU's (`mixlab.emulation.kernels`), so softmax,
-normalisation, exp, sum and the other ops that CUDA keeps in float32 run in float32, and products and convolutions are
-computed from 16-bit operands in float32 and rounded once, as a tensor core does it (and some ten times faster than a
-CPU's own float16). A convolution's bias is added to the rounded result, and the backward of tanh rounds after each
-operation, as CUDA's kernels do. tf32 is float32 storage whose operands are rounded to tf32, to nearest even, on their
-way into products and convolutions.
+of a GPU. Where a CPU differs, it is corrected. CUDA's lists replace the CPU's (`mixlab.emulation.kernels`), so softmax,
+normalisation, exp, sum and the other ops that CUDA keeps in float32 run in float32. Products and convolutions take
+16-bit operands, compute in float32 and round once, as a tensor core does (some ten times faster than a CPU's own
+float16). A convolution's bias is added to the rounded result, and the backward of tanh rounds after each operation, as
+CUDA's kernels do. tf32 is float32 storage: the operands of products and convolutions are rounded to tf32, to nearest
+even.
 """
 
 from __future__ import annotations
@@ -35,18 +35,33 @@ _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
 def autocast(device: torch.device | str, compute: Format | str) -> AbstractContextManager[object]:
-    """The context of a forward pass with float32 weights and 16-bit compute: CUDA's rules, whatever the device.
+    """Returns the context of a forward pass with float32 weights and 16-bit compute, by CUDA's rules on any device.
 
     Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
     on CUDA. On a CPU, a softmax inside `nn.MultiheadAttention(need_weights=True)` escapes the lists and stays in 16
     bits.
 
+    >>> model, inputs = torch.nn.Linear(4, 1), torch.ones(2, 4)
+    >>> with autocast("cpu", "bf16"):
+    ...     print(model(inputs).dtype, model(inputs).exp().dtype)  # by CUDA's lists; a CPU's own keep exp in bf16
+    torch.bfloat16 torch.float32
+
+    A training step also needs `arithmetic`, in backward too:
+
+    >>> with arithmetic("cpu"):
+    ...     with autocast("cpu", "bf16"):
+    ...         loss = model(inputs).exp().mean()
+    ...     loss.backward()
+    >>> model.weight.grad.dtype
+    torch.float32
+
     Args:
-        device: "cpu" or "cuda"; any other device gets its own `torch.autocast`.
-        compute: fp16 or bf16, or its name; fp32 and tf32 switch autocast off.
+        device: Where the model is: "cpu" or "cuda". Another device gets its own `torch.autocast`.
+        compute: fp16 or bf16, or its name. fp32 and tf32 switch autocast off.
 
     Raises:
-        ValueError: Another format.
+        TypeError: If `compute` is no format.
+        ValueError: If it is another format.
     """
     compute = Format.of(compute)
     if compute in (FP32, TF32):
@@ -61,10 +76,17 @@ def autocast(device: torch.device | str, compute: Format | str) -> AbstractConte
 
 
 def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
-    """The context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
+    """Returns the context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
 
-    With compute="tf32", float32 matrices are multiplied in tf32; with any other, in float32. On CUDA that is all this
-    does, by torch's own switches for products and for convolutions; other devices it leaves alone.
+    On CUDA it only switches tf32 on or off, for products and convolutions. On other devices it has no effect.
+
+    Args:
+        device: Where the model is.
+        compute: tf32, or its name, multiplies float32 matrices in tf32; any other format, in float32.
+
+    Raises:
+        TypeError: If `compute` is no format.
+        ValueError: If no format has this name.
     """
     compute = Format.of(compute)
     device_type = torch.device(device).type
@@ -78,8 +100,8 @@ def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> Abst
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes products, convolutions, attention and softmax of 16-bit CPU tensors in float32, and rounds the results.
 
-    With `tf32`, those of float32 tensors get their operands rounded to tf32, as far as a GPU computes them on tensor
-    cores: products of a matrix and a vector it does not.
+    With `tf32`, it rounds the operands of those on float32 tensors to tf32, if a GPU computes them on tensor cores;
+    products of a matrix and a vector are not.
     """
 
     def __init__(self, *, tf32: bool) -> None:
@@ -136,7 +158,7 @@ _ACCUMULATING_OPS = frozenset(
         _ATTENTION_BACKWARD,
     }
 )
-# The places of the operands that are multiplied; a bias or a matrix to add on is not among them.
+# The places of the operands that are multiplied, without a bias or a matrix to add.
 _TENSOR_CORE_OPERANDS = {
     _aten.mm.default: (0, 1),
     _aten.addmm.default: (1, 2),
@@ -156,7 +178,7 @@ def _tf32(operand: Any) -> Any:
 
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:
-    """Casts the 16- and 32-bit floating tensors among arguments; float64 and integers stay."""
+    """Casts the 16- and 32-bit floating tensors in arguments. Others, such as float64 and integers, stay."""
 
     def cast(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.dtype in (torch.float32, *_SIXTEEN_BIT) else tensor

@@ -1,12 +1,12 @@
-"""CUDA's autocast rules as kernels of torch's dispatcher, for the CPU tensors of the threads that ask for it.
+"""CUDA's autocast rules as kernels of torch's dispatcher, for CPU tensors in the threads that switch them on.
 
-Each device has an autocast key of its own in the dispatcher, above autograd's, and the kernels under it cast and call
-on. CUDA's are compiled for CUDA tensors, so Python kernels with the same rules are registered here under a key whose
-devices torch no longer builds for. They see ops wherever these are called, inside C++ functions and in backward too. A
-thread that has not switched them on never reaches them, and no kernel of torch's is replaced.
+Each device has its own autocast key in the dispatcher, above autograd's; the kernels under it cast and call on. CUDA's
+are compiled for CUDA tensors, so Python kernels with the same rules are registered here, under a key of devices that
+torch is no longer built for. They apply wherever an op is called, inside C++ functions and in backward too. A thread
+that has not switched them on never reaches them, and none of torch's own kernels is replaced.
 
-Beside them the CPU's own autocast is on, so that `torch.is_autocast_enabled("cpu")` and
-`torch.get_autocast_dtype("cpu")` say what holds; its lists are passed over.
+The CPU's own autocast is on as well, so that `torch.is_autocast_enabled("cpu")` and `torch.get_autocast_dtype("cpu")`
+give the right answers; its lists are skipped.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _BELOW = torch._C._dispatch_keyset_full_after(_OURS) - torch._C.DispatchKeySet(_
 
 
 def is_on() -> bool:
-    """Whether CPU tensors of this thread follow CUDA's rules while autocast is enabled for them."""
+    """Returns whether CPU tensors of this thread follow CUDA's rules while autocast is enabled for them."""
     return torch._C._dispatch_tls_is_dispatch_key_included(_OURS)
 
 
 def is_casting() -> bool:
-    """Whether CPU tensors of this thread are cast by CUDA's rules now."""
+    """Returns whether CPU tensors of this thread are cast by CUDA's rules now."""
     return is_on() and torch.is_autocast_enabled("cpu")
 
 
 @contextmanager
 def switched_on() -> Iterator[None]:
-    """Lets CPU tensors of this thread follow CUDA's rules while autocast is enabled for them.
+    """A context in which CPU tensors of this thread follow CUDA's rules while autocast is enabled for them.
 
     Casts of weights are kept until the outermost of these contexts ends.
     """
@@ -66,11 +66,11 @@ def clear_cache() -> None:
 
 
 def as_listed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that takes the place of an op of the lists and is called as autocast would call the op.
+    """Returns a function that replaces an op of the lists, and casts its arguments as autocast would for the op.
 
     Args:
-        name: Of the op, such as "layer_norm" or "softmax.int".
-        function: With the op's arguments.
+        name: The op, such as "layer_norm" or "softmax.int".
+        function: Takes the op's arguments.
     """
     rule = next(rule for rule, ops in RULES.items() if name in ops)
     ruled = _RULES[rule](_overload(name))
@@ -87,7 +87,7 @@ def as_listed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Thread(threading.local):
-    """The casts of weights, by the id of the weight, which is kept alive beside its cast."""
+    """The casts of weights by the weight's id. The weight is kept alive beside its cast, so that no id is reused."""
 
     def __init__(self) -> None:
         self.casts: dict[int, tuple[Tensor, Tensor]] = {}
@@ -108,7 +108,7 @@ _libraries: list[Library] = []  # kernels live as long as these
 def _register() -> None:
     """Registers the kernels, once.
 
-    Ops that the installed torch casts on CUDA get CUDA's rule; all others that it casts on a CPU get none.
+    Ops that the installed torch casts on CUDA get CUDA's rule. Ops that it casts only on a CPU are not cast.
     """
     with _registering:
         if not _libraries:
@@ -158,7 +158,7 @@ def _rounded_once(op: Any) -> Callable[..., Any]:
 
 
 def _kernel(op: Any, rule: Callable[[Any], Rule]) -> Callable[..., Any]:
-    """Returns the kernel of `op`, which calls on with the arguments of the rule, and without autocast, as CUDA's do."""
+    """Returns the kernel of `op`: it applies the rule to the arguments, and calls on without autocast, as CUDA's do."""
     name = f"{op._overloadpacket.__name__}.{op._overloadname}"
     below, ruled = _overload(FLOAT32_RESULT_OVERLOADS.get(name, name)), rule(op)
 
@@ -232,7 +232,7 @@ def _is_eligible(tensor: Tensor) -> bool:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Casts the eligible tensors in arguments, which come in tuples, lists and dicts."""
+    """Casts the eligible tensors in arguments, inside tuples, lists and dicts too."""
     if isinstance(value, Tensor):
         return value if value.dtype is dtype or not _is_eligible(value) else _cached_cast(value, dtype)
     if isinstance(value, list | tuple):
@@ -243,7 +243,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _cached_cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Casts a weight once, as torch's `cached_cast` does; again if a gradient is needed that the cast does not have."""
+    """Casts a weight once, as torch's `cached_cast` does; and once more if the first cast was made without a graph."""
     is_weight = tensor.requires_grad and tensor.dtype is torch.float32 and tensor.is_leaf and not tensor._is_view()
     if not (is_weight and dtype is torch.get_autocast_dtype("cpu") and torch.is_autocast_cache_enabled()):
         return tensor.to(dtype)
@@ -254,7 +254,7 @@ def _cached_cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _widest(value: Any) -> torch.dtype:
-    """Returns float32 if a tensor has it, else the format of autocast, which all others then must have."""
+    """Returns float32 if any tensor has it; else the format of autocast, which all must have then."""
     widest = compute = torch.get_autocast_dtype("cpu")
     for tensor in filter(_is_eligible, _tensors(value)):
         if torch.float32 in (widest, tensor.dtype):

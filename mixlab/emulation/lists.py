@@ -1,14 +1,14 @@
 """CUDA's autocast lists: which ops of aten it computes in which format.
 
-The names and rules are those of PyTorch's ATen/autocast_mode.h (AT_FORALL_*) and of what autocast_mode.cpp and
-cudnn/AutocastRNN.cpp register for CUDA beside them. A name is that of an op, with that of its overload after a dot.
+Names and rules are from PyTorch's ATen/autocast_mode.h (AT_FORALL_*), and from the further registrations for CUDA in
+autocast_mode.cpp and cudnn/AutocastRNN.cpp. A name is an op's, followed by a dot and its overload, if it has one.
 """
 
 from __future__ import annotations
 
 
 def names(text: str) -> frozenset[str]:
-    """Returns the words of a text: lists of ops are long, and read better without quotes."""
+    """Returns the words of a text; long lists of ops read better without quotes."""
     return frozenset(text.split())
 
 
@@ -21,7 +21,7 @@ COMPUTE_OPS = names("""
     _scaled_dot_product_flash_attention scaled_dot_product_attention
 """)
 
-# What cuDNN's recurrent layers, _cudnn_rnn, do on CUDA: a CPU has other kernels below these.
+# Recurrent layers. CUDA casts in cuDNN's op, _cudnn_rnn; a CPU has other kernels, so these ops above them are cast.
 RECURRENT_OPS = names("""
     lstm.input lstm.data gru.input gru.data rnn_tanh.input rnn_tanh.data rnn_relu.input rnn_relu.data
 """)
@@ -39,7 +39,7 @@ FLOAT32_OPS = names("""
     upsample_bicubic2d _upsample_bicubic2d_aa
 """)
 
-# fp32_set_opt_dtype: operands stay as they are, and the result is asked for in float32 unless the caller names a dtype.
+# fp32_set_opt_dtype: operands stay as they are, and the result is requested in float32 if the caller names no dtype.
 FLOAT32_RESULT_OPS = names("""
     prod prod.dim_int softmax.int log_softmax.int cumprod cumsum
     linalg_vector_norm linalg_matrix_norm linalg_matrix_norm.str_ord sum sum.dim_IntList
@@ -54,7 +54,7 @@ WIDEST_OPS = names("addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler i
 # The op raises.
 BANNED_OPS = names("binary_cross_entropy")
 
-# On no list. CUDA computes them in 16 bits and rounds once; a CPU cannot, or rounds each addition.
+# On no list. CUDA takes 16 bits and rounds once; a CPU has no such kernel, or rounds after each addition.
 ROUNDED_ONCE_OPS = names("avg_pool3d adaptive_avg_pool3d rrelu")
 
 RULES = {

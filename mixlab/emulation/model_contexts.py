@@ -1,10 +1,10 @@
-"""torch.autocast as model code meets it under emulation: written for CUDA or for the tensors' device, it acts as there.
+"""torch.autocast in model code under emulation: it acts as on CUDA, whether written for CUDA or the tensors' device.
 
-On a CPU, `torch.autocast("cuda", ...)` warns and does nothing, and `torch.autocast("cpu", ...)` brings the CPU's own
-rules. Inside `emulated`, both are the context of the device that is emulated: they switch CUDA's rules off and on or
-change their format, and `torch.is_autocast_enabled("cuda")` says what holds. So do the contexts that torch enters by
-itself in a backward pass, to compute checkpoints again (torch.utils.checkpoint) or to run a `custom_bwd`, if it was
-inside `emulated` that the forward pass ran. What code outside does with `torch.autocast` stays as it was.
+On a CPU, `torch.autocast("cuda", ...)` warns and does nothing, and `torch.autocast("cpu", ...)` applies the CPU's own
+rules. Inside `emulated`, both act on the emulated device: they switch CUDA's rules off and on or change their format,
+and `torch.is_autocast_enabled("cuda")` answers accordingly. So do the contexts that torch itself enters in a backward
+pass, to recompute checkpoints (torch.utils.checkpoint) or to run a `custom_bwd`, if the forward pass ran inside
+`emulated`. Outside, `torch.autocast` is unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from mixlab.emulation import kernels
 
 @contextmanager
 def emulated(dtype: torch.dtype) -> Iterator[None]:
-    """The context in which CPU tensors follow CUDA's autocast to `dtype`, float16 or bfloat16."""
+    """A context in which CPU tensors follow CUDA's autocast.
+
+    Args:
+        dtype: float16 or bfloat16.
+    """
     _extend_torch()
     with _following(), torch.autocast("cpu", dtype=dtype):
         yield
@@ -32,7 +36,7 @@ def emulated(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _following() -> Iterator[None]:
-    """Switches CUDA's rules on, and notes which of autograd's nodes are made meanwhile."""
+    """Switches CUDA's rules on, and notes which of autograd's nodes are created meanwhile."""
     first = torch._C._autograd._get_sequence_nr()
     with kernels.switched_on():
         try:
@@ -42,10 +46,10 @@ def _following() -> Iterator[None]:
 
 
 class _Nodes(threading.local):
-    """The numbers of this thread's nodes of autograd's graph that were made under CUDA's rules.
+    """The numbers of the nodes of autograd's graph that this thread created under CUDA's rules.
 
-    Nodes are numbered as they are made. Spans are (first, one past the last), those that touch are one, and the oldest
-    are forgotten: a graph lives for a step.
+    Nodes are numbered in order of creation. Spans are (first, one past the last). Touching spans are merged, and the
+    oldest are forgotten, because a graph lives for a step.
     """
 
     LIMIT = 10_000
@@ -70,7 +74,7 @@ _thread = _Nodes()
 
 
 def _is_emulated() -> bool:
-    """Whether a context that begins here is one of the emulated device."""
+    """Returns whether a context that begins here acts on the emulated device."""
     if kernels.is_on():
         return True
     node = torch._C._current_autograd_node()
@@ -78,7 +82,7 @@ def _is_emulated() -> bool:
 
 
 class _OfEmulatedDevice(torch.autocast):
-    """What `torch.autocast(...)` returns under emulation."""
+    """The context that `torch.autocast(...)` returns under emulation."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class _OfEmulatedDevice(torch.autocast):
             return
         dtype = torch.get_autocast_dtype(device_type) if dtype is None else dtype
         super().__init__("cpu", dtype, False, cache_enabled)
-        self._enabled = enabled  # of float32 too, which a CPU refuses and CUDA does not
+        self._enabled = enabled  # for float32 too, which torch refuses on a CPU but not on CUDA
 
 
 _EMULATED = ("cpu", "cuda")
@@ -100,7 +104,7 @@ _extending = threading.Lock()
 
 
 def _extend_torch() -> None:
-    """Wraps, once, what model code calls; outside of emulation the wrappers only call what they wrap."""
+    """Wraps, once, the functions that model code calls. Outside of emulation, the wrappers only call them."""
     with _extending:
         if not hasattr(torch.autocast.__enter__, "__wrapped__"):
             _wrap_autocast(torch.autocast)
@@ -121,7 +125,7 @@ def _wrap_autocast(autocast: Any) -> None:
         with ExitStack() as stack:
             stack.enter_context(_following())
             stack.enter_context(_cuda_state(self._enabled, self.fast_dtype))
-            stack.callback(setattr, self, "device", self.device)  # "cuda", if it was made outside
+            stack.callback(setattr, self, "device", self.device)  # "cuda", if it was created outside
             self.device = "cpu"
             result = enter(self)
             vars(self).setdefault("_emulated", []).append(stack.pop_all())
@@ -138,7 +142,7 @@ def _wrap_autocast(autocast: Any) -> None:
 
 @functools.cache
 def _emulated_kind(kind: type) -> type:
-    """Returns the subclass of `torch.autocast` or of one of its subclasses whose device is the emulated one."""
+    """Returns the subclass of `torch.autocast`, or of one of its subclasses, for the emulated device."""
     if issubclass(_OfEmulatedDevice, kind):
         return _OfEmulatedDevice
     return type(kind.__name__, (kind, _OfEmulatedDevice), {})
@@ -162,7 +166,7 @@ def _wrap_functions() -> None:
 
 @contextmanager
 def _cuda_state(enabled: bool, dtype: torch.dtype) -> Iterator[None]:
-    """Lets questions for CUDA's autocast be answered with what the emulated device does."""
+    """A context in which questions about CUDA's autocast are answered for the emulated device."""
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", enabled)
     torch.set_autocast_dtype("cuda", dtype)

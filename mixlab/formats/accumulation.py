@@ -1,4 +1,4 @@
-"""A long sum, one addition after the other, in a number format."""
+"""A long sum in a number format, one addition after the other."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ def accumulate(
     rounding: Rounding = "nearest_even",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Adds `value` to a sum `count` times; after each addition the sum is rounded to `fmt`.
+    """Adds `value` to a sum `count` times, and rounds the sum to `fmt` after each addition.
 
-    The value itself is rounded to nearest first, as it is stored. Additions are made in float64: to nearest, the result
-    is that of one correct rounding for formats of up to 25 mantissa bits (Figueroa, When is double rounding
-    innocuous?, 1995).
+    The value itself is first rounded to nearest, as if stored in `fmt`. Additions are computed in float64; rounded to
+    nearest, that gives the correctly rounded sum in formats of up to 25 mantissa bits (Figueroa, When is double
+    rounding innocuous?, 1995).
 
     Args:
         value: A finite number.
         count: How many additions, at least 1.
         fmt: The format, or its name.
         overflow: As in `round_to`, for a value or a sum out of range.
-        rounding, generator: As in `round_to`.
+        rounding: As in `round_to`, of the sums.
+        generator: As in `round_to`, for rounding="stochastic".
 
     Returns:
         The sums after each addition, (count,) float64.
 
     Raises:
-        TypeError, ValueError: As `round_to`; the value is not finite, or `count` not a positive whole number.
+        TypeError: If `fmt` is no format.
+        ValueError: If the value is not finite, `count` is not a positive whole number, or `round_to` would refuse the
+            rules.
 
     >>> accumulate(0.001, 10_000, "fp16", overflow="inf")[-1]  # the sum stops at 4: there, neighbours are 0.004 apart
     tensor(4., dtype=torch.float64)

@@ -1,4 +1,8 @@
-"""Block formats: small groups of low-precision elements that share a scale (MX and NVFP4)."""
+"""Block formats: small groups of low-precision elements that share a scale (MX and NVFP4).
+
+How a scale is chosen has names of its own, "floor", "even", "ceil" and "rceil". They are the words of the MX literature
+for rules about a block, and no roundings of values: elements are always rounded to nearest even.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixlab.arguments import require_whole
 from mixlab.formats.format import E2M1FN, E2M3FN, E3M2FN, E4M3FN, E5M2, E8M0FNU, Format
 from mixlab.formats.rounding import round_to
 
@@ -26,9 +31,12 @@ class BlockFormat:
     Attributes:
         name: What it is called, e.g. "mxfp8_e4m3".
         element: The format of the elements.
-        scale: The format of the scales, one for each block: e8m0fnu, a power of two, or e4m3fn, which brings another
-            float32 scale for the whole tensor along.
+        scale: The format of the scales, one for each block: e8m0fnu for powers of two; or e4m3fn, which needs another
+            float32 scale for the whole tensor.
         block_size: How many neighbours share a scale.
+
+    Raises:
+        ValueError: If a value is not allowed.
     """
 
     name: str
@@ -37,22 +45,20 @@ class BlockFormat:
     block_size: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a value is not allowed."""
         if not isinstance(self.element, Format) or not self.element.signed or self.element.mantissa_bits > 23:
             raise ValueError(
                 f"BlockFormat: element must be a Format with a sign whose values float32 holds, got {self.element!r}"
             )
         if self.scale not in (E8M0FNU, E4M3FN):
             raise ValueError(f"BlockFormat: scale must be the Format e8m0fnu or e4m3fn, got {self.scale!r}")
-        if type(self.block_size) is not int or self.block_size < 1:
-            raise ValueError(f"BlockFormat: block_size must be a whole number from 1 up, got {self.block_size!r}")
+        require_whole("BlockFormat: block_size", self.block_size, 1)
 
     def __str__(self) -> str:
         return self.name
 
     @property
     def bits_per_element(self) -> float:
-        """Bits of an element and its part of the block's scale."""
+        """Bits of an element, with its share of the block's scale."""
         return self.element.bits + self.scale.bits / self.block_size
 
 
@@ -73,14 +79,14 @@ BLOCK_FORMATS: dict[str, BlockFormat] = {
 
 @dataclass(frozen=True, eq=False)
 class BlockTensor:
-    """A tensor in a block format, all of it inspectable.
+    """A tensor in a block format, with all its parts open to inspection.
 
     Attributes:
         format: The block format.
-        elements: Values of the element format, float32, of the shape that came.
-        scale: Values of the scale format, float32, of that shape with the number of blocks along `dim`.
+        elements: Values of the element format, float32, of the original shape.
+        scale: Values of the scale format, float32, of the same shape but for the number of blocks along `dim`.
         tensor_scale: The factor of the whole tensor, float32 of shape (); 1 in MX formats.
-        dim: The dimension along which blocks lie, counted from the front.
+        dim: The dimension along which blocks lie, from 0 up.
     """
 
     format: BlockFormat
@@ -90,9 +96,9 @@ class BlockTensor:
     dim: int
 
     def dequantize(self) -> Tensor:
-        """Returns elements * scale * tensor_scale, float32 of the shape that came.
+        """Returns elements * scale * tensor_scale, float32 of the original shape.
 
-        A product beyond float32 becomes its largest value: rules that round up may put the largest element at 2^128.
+        A product beyond float32 becomes float32's largest value: rules that round up may put an element at 2^128.
         """
         scale = self.scale.repeat_interleave(self.format.block_size, self.dim)
         scale = scale.narrow(self.dim, 0, self.elements.shape[self.dim])
@@ -108,31 +114,31 @@ class BlockTensor:
 def quantize_blocks(
     x: Tensor, fmt: BlockFormat | str, *, dim: int = -1, scale_rule: ScaleRule | None = None
 ) -> BlockTensor:
-    """Returns `x` in a block format: a scale for each block, and elements rounded to nearest even, saturating.
+    """Returns `x` in a block format: a scale for each block, and elements rounded to nearest even.
 
-    A last block may be shorter than the others. A block of zeros has the smallest scale. A block that holds an inf or
-    NaN becomes NaN as a whole, by a NaN scale.
+    There is no `overflow=` to choose: the scale follows the block's largest element, and an element still out of range
+    saturates, as the specifications say. The last block may be shorter than the others. A block of zeros has the
+    smallest scale. A block that holds inf or NaN becomes NaN as a whole: its scale is NaN.
 
     Args:
         x: float32, float16 or bfloat16, with at least one dimension.
         fmt: The format, or a name of `BLOCK_FORMATS`.
         dim: The dimension whose neighbours share scales; usually the one that a matrix product sums over.
-        scale_rule: For power-of-two scales 2^e. With amax the block's largest magnitude and emax the exponent of the
-            element format's largest value:
-            "floor": e = floor(log2 amax) - emax, the default (OCP MX v1.0, section 6.3); large elements may saturate;
-            "even": as floor, of amax rounded to the element format's mantissa first;
+        scale_rule: How to choose power-of-two scales 2^e; None means "floor". With amax the block's largest magnitude
+            and emax the exponent of the element format's largest value:
+            "floor": e = floor(log2 amax) - emax (OCP MX v1.0, section 6.3); large elements may saturate;
+            "even": as floor, but amax is first rounded to the element format's mantissa;
             "ceil": e = ceil(log2 amax) - emax; nothing saturates;
             "rceil": e = ceil(log2(amax / max)), the smallest scale under which nothing saturates.
-            NVFP4 has one rule of its own: tensor_scale = amax of the tensor / (448 * 6), rounded up where that is
-            below 2^-128, and the block's scale is its amax / 6 / tensor_scale in e4m3fn, at least that format's
-            smallest normal value.
+            NVFP4 has its own rule: tensor_scale = amax of the tensor / (448 * 6), rounded up if it is below 2^-128; and
+            the block's scale is its amax / 6 / tensor_scale in e4m3fn, at least that format's smallest normal value.
 
     Raises:
-        TypeError: `x` is not such a tensor.
-        ValueError: Unknown format or rule, a dimension that `x` does not have, or `x` needs a gradient.
+        TypeError: If `x` is not such a tensor.
+        ValueError: If the format or rule is unknown, `x` lacks the dimension, or `x` needs a gradient.
 
     >>> blocks = quantize_blocks(torch.tensor([957.0, 100.0, 1.0]), "mxfp8_e4m3")
-    >>> blocks.scale, blocks.elements  # 957 / 2 = 478.5 lies beyond 448
+    >>> blocks.scale, blocks.elements  # 957 / 2 = 478.5 is beyond 448
     (tensor([2.]), tensor([448.0000,  48.0000,   0.5000]))
     >>> blocks.dequantize()
     tensor([896.,  96.,   1.])
@@ -163,7 +169,7 @@ def quantize_blocks(
 
 
 def _scale_exponent(amax: Tensor, element: Format, rule: ScaleRule) -> Tensor:
-    """Returns the exponent of a power-of-two scale by the rule, from the bits of amax, within e8m0's -127 to 127."""
+    """Returns the exponent of a power-of-two scale, from the bits of amax, within e8m0's -127 to 127."""
     bits = amax.view(torch.int32)
     if rule == "even":
         bits = bits + ((1 << 22) >> element.mantissa_bits)
@@ -178,7 +184,7 @@ def _scale_exponent(amax: Tensor, element: Format, rule: ScaleRule) -> Tensor:
 
 
 def _times_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
-    """Returns x * 2^exponent, from -127 to 127; 2^-127 is subnormal, and zero where subnormals are flushed."""
+    """Returns x * 2^exponent, for -127 to 127, in two factors: 2^-127 is subnormal, and a CPU may flush it to zero."""
     most = exponent.clamp(-126, 126)
     return x * _power_of_two(most) * _power_of_two(exponent - most)
 
@@ -188,7 +194,7 @@ def _power_of_two(exponent: Tensor) -> Tensor:
 
 
 def _tensor_scale(amax: Tensor, fmt: BlockFormat) -> Tensor:
-    """Returns the factor of the whole tensor; 1 where all is zero."""
+    """Returns the factor of the whole tensor; 1 for a tensor of zeros."""
     if not amax.numel():
         return torch.ones((), device=amax.device)
     largest = amax.amax()
@@ -200,7 +206,7 @@ def _tensor_scale(amax: Tensor, fmt: BlockFormat) -> Tensor:
 
 
 def _lift(tensor_scale: Tensor) -> Tensor:
-    """Returns a power of two by which products with a tiny factor are computed in float32's full precision."""
+    """Returns a power of two that keeps products with a tiny factor in float32's full precision."""
     return torch.where(tensor_scale < 2.0**-100, 2.0**64, 1.0)
 
 

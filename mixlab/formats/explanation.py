@@ -19,18 +19,19 @@ Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """One rounding to nearest, ties to even, taken apart; `str()` tells it in words.
+    """One rounding to nearest, ties to even, taken apart. `str()` tells it in words.
 
     Attributes:
-        value: What came, as a float64.
-        format: Where it went.
-        result: The code that it became; None where the format has no code for it (NaN in a format without).
-        outcome: "exact" (it is a value of the format), "rounded", "underflow" (became zero), "overflow" (beyond the
-            format's largest value), or "nan".
-        exponent: The value lies in [2^exponent, 2^(exponent + 1)); None for zero, inf and NaN.
+        value: The number before rounding, as a float64.
+        format: The format it was rounded to.
+        result: The code that it became; None for NaN in a format without NaN.
+        outcome: "exact" (a value of the format), "rounded", "underflow" (became zero), "overflow" (beyond the format's
+            largest value), or "nan".
+        exponent: The value's magnitude lies in [2^exponent, 2^(exponent + 1)); None for zero, inf and NaN.
         gap: The distance between the format's values there; NaN for inf and NaN.
-        below, above: The format's values next to it, on either side; both itself if exact.
-        tie: Whether it lies in the middle of them, so that the even one was taken.
+        below: The format's next value below; the value itself if exact.
+        above: The format's next value above; the value itself if exact.
+        tie: Whether the value lies halfway between them, so that the even one was taken.
         relative_error: |result - value| / |value|; 0 for zero, NaN for inf and NaN.
     """
 
@@ -50,15 +51,16 @@ class Explanation:
 
 
 def explain(value: float, fmt: Format | str, *, overflow: Overflow) -> Explanation:
-    """Returns why `value` becomes what it becomes in `fmt`, rounded to nearest, ties to even.
+    """Explains, step by step, how `value` is rounded to `fmt`, to nearest, ties to even.
 
     Args:
-        value: A number; also inf or NaN.
+        value: Any number, inf and NaN included.
         fmt: The format, or its name.
         overflow: As in `round_to`; `fmt.usual_overflow` is what hardware most often does.
 
     Raises:
-        TypeError, ValueError: As `round_to`; `value` is no number.
+        TypeError: If `value` is no number, or `fmt` no format.
+        ValueError: If `fmt` is a scale, or lacks what `overflow` asks for.
 
     >>> print(explain(957, "e4m3b4", overflow="saturate"))
     957 in e4m3b4 (1 sign, 4 exponent, 3 mantissa bits, bias 4):

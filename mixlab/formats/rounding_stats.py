@@ -1,4 +1,4 @@
-"""What rounding a tensor to a format costs, counted in the same pass."""
+"""What rounding a tensor to a format loses, counted in the same pass."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mixlab.formats.rounding import checked
 from mixlab.formats.rounding_kernels import rounded_values
 from mixlab.formats.rounding_rules import Limits, Overflow, Plan, as_tensors, limits_for, plan_for
 
-_ROW = 1 << 12  # elements added up in the tensor's own dtype, before float64 takes over
-_NOTHING = torch.tensor([[0.0] * 8 + [1.0, 0.0, 1.0]])  # what the rows of an empty tensor add up to
-_ROWS_AT_A_TIME = 64  # on a CPU, so that what is computed of them stays in the cache
+_ROW = 1 << 12  # elements summed in the tensor's own dtype, before float64 takes over
+_NOTHING = torch.tensor([[0.0] * 8 + [1.0, 0.0, 1.0]])  # the sums of an empty tensor
+_ROWS_AT_A_TIME = 64  # on a CPU, so that intermediate results stay in the cache
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class RoundingStats:
     """What happened to a tensor's values when they were rounded to nearest, ties to even.
 
     Attributes:
-        numel: How many elements there were.
-        non_zero: How many of them were finite and not zero: the denominator of the four fractions.
+        numel: Number of elements.
+        non_zero: Number of elements that were finite and not zero: the denominator of the four fractions.
         underflow: Fraction that became zero.
         subnormal: Fraction that became a subnormal value.
         overflow: Fraction that became inf or NaN.
         clipped: Fraction that was out of range and became the largest value.
-        amax: The largest finite magnitude that came in.
-        mean_square_error: Mean of (rounded - x)^2 over the elements that were, and stayed, finite; 0 without any.
+        amax: The largest finite magnitude before rounding.
+        mean_square_error: Mean of (rounded - x)^2 over the elements finite before and after; 0 without any.
         signal_to_noise_db: 10 log10 of the sum of x^2 over the sum of (rounded - x)^2, over the same elements, in
-            decibel; inf if nothing was lost.
+            decibels; inf if nothing was lost.
     """
 
     numel: int
@@ -53,13 +53,24 @@ class RoundingStats:
 def round_with_stats(
     x: Tensor, fmt: Format | str, *, overflow: Overflow, out: Tensor | None = None, compiled: bool = False
 ) -> tuple[Tensor, RoundingStats]:
-    """Returns `round_to(x, fmt, overflow=..., out=..., compiled=...)`, and its statistics.
+    """Returns `x` rounded to nearest even, as `round_to` does, and what that lost.
 
-    Compiled, both come from one pass over memory. Counts are exact; sums are float32 within rows of 4096 elements and
-    float64 between them, so that about six digits are right.
+    Compiled, both come from one pass over memory. Counts are exact. Sums over float32 input are float32 within rows of
+    4096 elements and float64 between them, so that about six digits are right.
+
+    Args:
+        x: As in `round_to`.
+        fmt: The format, or its name.
+        overflow: As in `round_to`.
+        out: As in `round_to`.
+        compiled: As in `round_to`.
+
+    Returns:
+        The rounded tensor, or `out`; and the statistics.
 
     Raises:
-        TypeError, ValueError: As `round_to`; also for a meta tensor, which has nothing to count.
+        TypeError: As `round_to`.
+        ValueError: As `round_to`; also for a meta tensor, which has no values to count.
 
     >>> _, stats = round_with_stats(torch.tensor([1.0, 1e-8, 1e-7, 7e4]), "fp16", overflow="inf")
     >>> stats.underflow, stats.subnormal, stats.overflow, stats.amax
@@ -80,7 +91,7 @@ def round_with_stats(
 
 
 def _rows(x: Tensor) -> list[Tensor]:
-    """Returns the elements as tensors of (rows, 4096), and a last one of (1, rest)."""
+    """Returns the elements as tensors of (rows, 4096), and the rest as a last one of (1, rest)."""
     flat = x.reshape(-1)
     whole = x.numel() // _ROW * _ROW
     rows = flat[:whole].view(-1, _ROW)
@@ -89,7 +100,7 @@ def _rows(x: Tensor) -> list[Tensor]:
 
 
 def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: Tensor) -> Tensor:
-    """Rounds x (R, C) into `out`; returns what `_stats` adds up, (R, 11)."""
+    """Rounds x (R, C) into `out`, and returns each row's sums for `_stats`, (R, 11)."""
     y = rounded_values(x, plan, limits, None)
     x = x.to(y.dtype)
     a, b = x.abs(), y.abs()
@@ -112,9 +123,9 @@ def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: T
 
 
 def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sums of the squares of x (R, C), multiplied first by a power of two, (R,); and that power, (R,).
+    """Returns the sums of the squares of x (R, C) after multiplication by a power of two, (R,), and that power, (R,).
 
-    Neither the largest nor the smallest numbers have squares of their own dtype. The power is 1 for all between.
+    The squares of the largest and smallest numbers do not fit the dtype. For all between, the power is 1.
     """
     middle, up, down = (2.0**300, 2.0**700, 2.0**-650) if x.dtype is torch.float64 else (2.0**40, 2.0**90, 2.0**-80)
     amax = x.abs().amax(1, keepdim=True)
@@ -126,7 +137,7 @@ def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _threshold(fmt: Format, carrier: torch.dtype, device: torch.device) -> Tensor:
-    """Returns from where on values are out of range, as a tensor, so that a compiled kernel takes any format's."""
+    """Returns the magnitude from which values are out of range, as a tensor, so that one compiled kernel serves all."""
     return torch.tensor(min(fmt.overflow_threshold, torch.finfo(carrier).max), dtype=carrier, device=device)
 
 
@@ -136,9 +147,9 @@ def _compiled(plan: Plan) -> Callable[..., Any]:
 
 
 def _stats(numel: int, sums: Tensor) -> RoundingStats:
-    """Returns the statistics from what `_round_rows` returned, (R, 11), which is added up where it lies.
+    """Returns the statistics from the rows' sums, (R, 11), which are added up on their own device.
 
-    Of a GPU's rows only nine numbers come to the CPU, whose threads need longer to share the rest than the GPU for all.
+    From a GPU only nine numbers come to the CPU: adding up the rows there would take longer than all the GPU's work.
     """
     counts, amax, *squares = torch.split(sums.double(), [6, 1, 1, 1, 1, 1], 1)
     (noise, noise_log), (_, signal_log) = _totals(*squares[:2]), _totals(*squares[2:])
@@ -159,6 +170,6 @@ def _stats(numel: int, sums: Tensor) -> RoundingStats:
 
 
 def _totals(squares: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sum of what `_squares` returned for each row, and its natural logarithm, which has no limits."""
+    """Returns the sum of the squares of all rows, (), and its natural logarithm, which neither over- nor underflows."""
     total = (squares / power / power).sum(0)
     return total, torch.logsumexp(squares.log() - 2 * power.log(), 0)
