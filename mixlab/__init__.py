@@ -7,6 +7,44 @@
 tensor(0.)
 >>> round_to(gradient * 1024, "fp16", overflow="inf")[1] / 1024
 tensor(1.0012e-08)
+
+## The map
+
+A room is a folder of this package, or a file of one idea. It imports only from the rooms above it:
+
+    arguments  files  tables  machine  process  layers   -- small tools, this machine, this process
+      ↓
+    formats  loss_scaling  emulation  optimizers         -- what a recipe chooses from
+      ↓
+    recipes                                              -- the choice, which one line of text can say
+      ↓
+    probes  training  experiments                        -- a task and a recipe become a run
+    memory                                               -- the bytes of a recipe, predicted
+      ↓
+    measure                                              -- time, memory and loss, measured and recorded
+      ↓
+    reports  figures  panels  cli                        -- what people see, move and type
+
+A recipe flows through them:
+
+    recipe → training.Trainer(task, recipe) → StepRecord, ... → Run → figures.training_curves → panels.Cockpit
+           → memory.estimate, memory.trace → reports, figures.phase_bars → panels.MemoryPanel
+           → measure.measure_train → Record, measure/records/*.json → reports.TrainingTable
+
+Where to add:
+
+- **a number format**: eXmY needs nothing; a name for one is a line in `FORMATS`, `formats/format.py`;
+- **a scaler policy**: a class in `loss_scaling/policies.py`, its name in `recipes.py`, its place on the board in
+  `all_policies`;
+- **a GPU**: a row of `memory/gpus.py`, and the name that its driver gives it;
+- **a task**: a function in `training/tasks.py`, and its name in the table beside it;
+- **a lab**: a notebook in `labs/` and a row of README's table;
+- **a panel**: a file in `panels/` that binds widgets to data and figures;
+- **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`.
+
+What others import from a room stands in its `__init__`, and every file has a place in `tests/house.py`. Tests name the
+places that were forgotten. `python -m tests.house` draws the imports as they are, and `python -m tests.docs` lists the
+parameters that no docstring describes.
 """
 
 from mixlab.emulation import arithmetic, autocast, cast_trace

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mixlab import PRESETS, Recipe, dtype_ledger, load_task
+from mixlab.cli import measure
 from mixlab.cli.commands import app
 from mixlab.cli.notebooks import find_lab, parameter_names
 
@@ -105,6 +106,8 @@ def test_the_commands_exist():
     commands = set(re.findall(r"^    mixlab (\w+)", README, re.MULTILINE))
     single = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert commands == single | {group.name for group in app.registered_groups}
+    measured = set(re.findall(r"^    mixlab measure (\w+)", README, re.MULTILINE))
+    assert measured == {command.name or command.callback.__name__ for command in measure.app.registered_commands}
     for lab, parameter in re.findall(r"mixlab run (\S+) -p (\w+)", README):
         assert parameter in parameter_names(find_lab(lab))
     assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test", "docs"}

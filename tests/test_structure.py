@@ -89,6 +89,17 @@ def test_the_drawing_has_every_room_and_no_circle():
     assert drawn == set(ROOMS)
 
 
+def rooms_on_the_map(text: str) -> list[str]:
+    """Returns the rooms that the map in a docstring draws, from the top down."""
+    lines = text.partition("## The map")[2].partition("A recipe flows")[0].splitlines()
+    drawn = [line.partition("--")[0] for line in lines if line.startswith("    ")]
+    return re.findall(r"\w+", " ".join(drawn))
+
+
+def test_the_map_for_engineers_has_every_room_in_its_order():
+    assert rooms_on_the_map(import_module("mixlab").__doc__) == [room for room in ROOMS if room != "__main__"]
+
+
 def test_files_are_short():
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

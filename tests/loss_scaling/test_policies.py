@@ -2,23 +2,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+import mixlab
+from mixlab import Recipe, loss_scaling
 from mixlab.loss_scaling import (
     ApexPolicy,
     DeepSpeedPolicy,
     MegatronPolicy,
     MinimumScaleError,
+    ScalePolicy,
     ScaleState,
     TorchPolicy,
+    all_policies,
     hunt,
     simulate,
 )
+from mixlab.recipes import ScalerName
 from tests.reference import scalers as reference
 
+POLICIES = get_args(ScalePolicy)
 SEQUENCES = [2000, pytest.param(10_000, marks=pytest.mark.slow)]
 A, B = "1100000101", "000100011000000"
 CONSECUTIVE = {"hysteresis": 2, "consecutive_hysteresis": True}
@@ -102,7 +109,7 @@ def of_reference(kind, knobs: dict, overflows: list[bool]) -> list[float]:
 
 
 @pytest.mark.parametrize("count", SEQUENCES)
-@pytest.mark.parametrize("policy", [TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_random_sequences_are_those_of_the_system(policy, count):
     rng = np.random.default_rng(0)
     grown = lowered = gave_up = 0
@@ -123,7 +130,7 @@ def test_random_sequences_are_those_of_the_system(policy, count):
     assert (gave_up > count // 20) == (policy is DeepSpeedPolicy)
 
 
-@pytest.mark.parametrize("policy", [TorchPolicy(), ApexPolicy(), MegatronPolicy(), DeepSpeedPolicy()])
+@pytest.mark.parametrize("policy", [policy() for policy in POLICIES])
 def test_a_hunt_stays_at_the_limit(policy):
     policy = replace(policy, init_scale=2.0**10, growth_interval=4)
     history = hunt(policy, [3000.0] * 100)
@@ -182,7 +189,7 @@ def test_a_bad_knob_is_named(make, words):
 
 
 def test_knobs_have_the_same_names_everywhere():
-    names = {name for policy in (TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy) for name in asdict(policy())}
+    names = {name for policy in POLICIES for name in asdict(policy())}
     assert names == {
         "init_scale",
         "growth_factor",
@@ -193,3 +200,10 @@ def test_knobs_have_the_same_names_everywhere():
         "hysteresis",
         "consecutive_hysteresis",
     }
+
+
+def test_every_policy_is_public_and_on_the_board_and_has_a_name_in_recipes():
+    assert set(POLICIES) == {type(policy) for policy in all_policies(8.0, growth_interval=3).values()}
+    names = set(get_args(ScalerName)) - {"none", "static"}
+    assert set(POLICIES) == {type(Recipe.parse(f"amp-fp16,scaler={name}").scale_policy()) for name in names}
+    assert {policy.__name__ for policy in POLICIES} <= set(mixlab.__all__) & set(loss_scaling.__all__)

@@ -6,6 +6,7 @@ import math
 import re
 from collections import namedtuple
 from dataclasses import fields
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch.optim import SGD
 
 from mixlab import ApexPolicy, DeepSpeedPolicy, DynamicScaler, MegatronPolicy, NoScaler, StaticScaler, TorchPolicy
-from mixlab.loss_scaling import MinimumScaleError, simulate
+from mixlab.loss_scaling import MinimumScaleError, ScalePolicy, simulate
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 
 SCALERS = {"none": NoScaler, "static": StaticScaler, "dynamic": lambda scale=2.0**16: DynamicScaler(TorchPolicy(scale))}
@@ -246,7 +247,7 @@ def test_the_state_round_trip_keeps_every_field(scaler):
         assert drive(other, [False] * 9 + [True] * 3) == drive(scaler, [False] * 9 + [True] * 3)
 
 
-@pytest.mark.parametrize("kind", [TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy])
+@pytest.mark.parametrize("kind", get_args(ScalePolicy))
 def test_the_scaler_moves_as_its_policy_says(kind):
     policy = kind(2.0**20, growth_interval=3)
     overflows = vector("1100000101" * 3)
@@ -501,7 +502,7 @@ def test_a_state_that_is_no_dict_is_named():
             scaler.load_state_dict([])
 
 
-@pytest.mark.parametrize("kind", [TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy])
+@pytest.mark.parametrize("kind", get_args(ScalePolicy))
 @pytest.mark.parametrize("of", [np.float64, np.float32, np.float16, np.int64, int])
 def test_numbers_of_numpy_are_taken_and_become_pythons(kind, of):
     given = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mixlab import FP16, TASKS, Recipe, TorchPolicy, Trainer, load_task, tensor_stats, track, usable_window
 from mixlab.experiments import predict_settled, predict_windows, static_window
 from mixlab.formats import Format
-from mixlab.loss_scaling import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, ScaleWindow
+from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScalePolicy, ScaleWindow
 from mixlab.probes import scale_window
 from tests.small import SMALL_GPT
 
@@ -128,7 +129,7 @@ def test_a_policy_that_settles_nowhere_is_named_never_nan():
 
 @given(
     high=st.integers(-160, 1100),
-    kind=st.sampled_from([TorchPolicy, ApexPolicy, MegatronPolicy, DeepSpeedPolicy]),
+    kind=st.sampled_from(get_args(ScalePolicy)),
     start=st.integers(0, 24),
     steps=st.integers(1, 30),
 )
