@@ -1,8 +1,8 @@
-"""SGD, Adam and AdamW that compute in float32 and store weights and states as they are told.
+"""SGD, Adam and AdamW that compute in float32 and choose how to store weights and states.
 
-`torch.optim` keeps its states in the parameters' dtype and rounds every operation to it. Here each step is computed in
-float32, with the operations of `torch.optim` in their order, and rounded once to where it is stored: so with float32
-storage the two are equal bit for bit, and with any other storage only the storage makes a difference.
+`torch.optim` keeps states in the parameters' dtype and rounds every operation to it. Here a step computes in float32,
+with the operations of `torch.optim` in their order, and rounds once, where it stores. So with float32 storage the two
+are equal bit for bit, and with any other storage only the storage makes a difference.
 """
 
 from __future__ import annotations
@@ -23,16 +23,26 @@ _ALL_IN_FLOAT32 = Storage()
 
 
 class SGD(StoredOptimizer):
-    """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+    """Stochastic gradient descent with momentum, like `torch.optim.SGD`, with a choice of storage.
+
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> weight.grad = torch.tensor([1.0, 2.0])
+    >>> SGD([weight], lr=0.25).step()
+    >>> weight.data
+    tensor([0.7500, 0.5000])
 
     Args:
-        params: Parameters or groups of them.
+        params: Parameters, named parameters or groups of them.
         lr: Learning rate.
-        momentum: 0 keeps no state.
-        weight_decay: Times the weight, added to the gradient.
-        storage: How weights and momentum are stored; the momentum as `exp_avg_dtype` says.
-        generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
-        compiled: Compute each parameter's step in one pass over memory with `torch.compile`; as for `AdamW`.
+        momentum: Factor of the momentum at each step. With 0, no state is kept.
+        weight_decay: Factor of the weight that is added to its gradient.
+        storage: How weights and momentum are stored, the momentum in `exp_avg_dtype`; by default in float32.
+        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        compiled: Whether to compile the step; see `AdamW`.
+
+    Raises:
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        ValueError: If a setting is negative or not finite.
     """
 
     _settings: ClassVar = Settings("SGD", ("lr", "momentum", "weight_decay"), has_betas=False, fixed=SGD_FIXED)
@@ -66,17 +76,22 @@ class SGD(StoredOptimizer):
 
 
 class Adam(StoredOptimizer):
-    """Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), as `torch.optim.Adam`.
+    """Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), like `torch.optim.Adam`, with a choice of
+    storage.
 
     Args:
-        params: Parameters or groups of them.
-        lr, betas, eps: As in the paper; eps is added to the square root.
-        weight_decay: Times the weight, added to the gradient.
-        storage: How weights and moments are stored.
-        generator: Of stochastic rounding, on the parameters' device; None takes torch's global one.
-        compiled: Compute each parameter's step in one pass over memory with `torch.compile` (on a CPU it needs a C++
-            compiler; the first step of each kind of parameter takes some seconds). It computes the same up to last
-            bits, and hashes the bits of stochastic rounding instead of drawing them.
+        params: Parameters, named parameters or groups of them.
+        lr: Learning rate.
+        betas: Decay rates of the first and the second moment, from 0 to below 1.
+        eps: Added to the square root of the second moment.
+        weight_decay: Factor of the weight that is added to its gradient.
+        storage: How weights and moments are stored; by default in float32.
+        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        compiled: Whether to compile the step; see `AdamW`.
+
+    Raises:
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        ValueError: If a setting is out of range.
     """
 
     _decoupled = False
@@ -123,14 +138,64 @@ class Adam(StoredOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), as
-    `torch.optim.AdamW`.
+    """Adam with decoupled weight decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), like
+    `torch.optim.AdamW`, with a choice of storage.
+
+    With the default storage, its steps equal torch's bit for bit:
+
+    >>> def train(optimizer, weight):
+    ...     for step in range(10):
+    ...         weight.grad = torch.linspace(0.1, 1, 1000).to(weight.dtype)
+    ...         optimizer.step()
+    >>> weight, same = (torch.nn.Parameter(torch.ones(1000)) for _ in range(2))
+    >>> train(AdamW([weight], lr=1e-3), weight)
+    >>> train(torch.optim.AdamW([same], lr=1e-3), same)
+    >>> torch.equal(weight, same)
+    True
+
+    The moments may be stored in 16 bits, or in 8 bits with a scale per block:
+
+    >>> from mixlab.optimizers import read_state, state_bytes
+    >>> for storage in (Storage(), Storage(torch.bfloat16, torch.bfloat16), Storage("dynamic8", "dynamic8")):
+    ...     weight = torch.nn.Parameter(torch.ones(1000))
+    ...     optimizer = AdamW([weight], lr=1e-3, storage=storage)
+    ...     train(optimizer, weight)
+    ...     print(state_bytes(optimizer), f"{read_state(optimizer, weight, 'exp_avg')[-1]:.3f}")
+    8000 0.651
+    4000 0.652
+    2032 0.651
+
+    Ten steps of 0.001 should move a weight from 1 to 0.99. Stored in bf16 and rounded to nearest, it stands still;
+    rounded at random, it gets there on average:
+
+    >>> for storage in (Storage(), Storage(update="stochastic")):
+    ...     weight = torch.nn.Parameter(torch.ones(1000).bfloat16())
+    ...     train(AdamW([weight], lr=1e-3, weight_decay=0, storage=storage, generator=torch.manual_seed(0)), weight)
+    ...     print(f"{weight.float().mean():.3f}")
+    1.000
+    0.990
+
+    Compiled, each step is one pass over memory:
+
+    >>> weight = torch.nn.Parameter(torch.ones(1000))
+    >>> train(AdamW([weight], lr=1e-3, compiled=True), weight)
+    >>> torch.testing.assert_close(weight, same, rtol=1e-6, atol=0)
 
     Args:
-        params: Parameters or groups of them.
-        lr, betas, eps: As for `Adam`.
-        weight_decay: Each step takes lr * weight_decay times the weight off the weight.
-        storage, generator, compiled: As for `Adam`.
+        params: Parameters, named parameters or groups of them.
+        lr: Learning rate.
+        betas: Decay rates of the first and the second moment, from 0 to below 1.
+        eps: Added to the square root of the second moment.
+        weight_decay: Each step first takes lr * weight_decay times the weight off the weight.
+        storage: How weights and moments are stored; by default in float32.
+        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        compiled: Whether to compile each parameter's step with `torch.compile` into one pass over memory. On a CPU it
+            needs a C++ compiler; the first step of each kind of parameter takes some seconds. Results are the same up
+            to last bits, and the bits of stochastic rounding are hashed instead of drawn.
+
+    Raises:
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        ValueError: If a setting is out of range.
     """
 
     _decoupled = True

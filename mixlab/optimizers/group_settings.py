@@ -1,4 +1,4 @@
-"""The settings of a parameter group: what they may be, and which of torch.optim's are refused."""
+"""The settings of a parameter group: allowed values, and torch.optim's settings that are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 _TORCHS_OWN = "use torch.optim's optimizer for it"
-# Settings of torch.optim that change what is computed: the only value that they may have here, and what to do.
+# Settings of torch.optim that change the result: the only value allowed here, and what to do instead.
 _FIXED: dict[str, tuple[Any, str]] = {
     "maximize": (False, f"negate the loss, or {_TORCHS_OWN}"),
     "differentiable": (False, _TORCHS_OWN),
@@ -23,16 +23,16 @@ ADAMW_FIXED = {**ADAM_FIXED, "decoupled_weight_decay": (True, "use Adam, whose d
 
 @dataclass(frozen=True)
 class Settings:
-    """Which settings an optimizer's groups have.
+    """The settings of an optimizer's groups.
 
-    `foreach`, `fused` and `capturable` of torch.optim's groups only say how a step is computed: they are taken, and
-    have no effect. Any other name is left to whoever set it, such as a scheduler.
+    torch.optim's `foreach`, `fused` and `capturable` do not change the result: they are accepted and have no effect.
+    Any other name is ignored; it belongs to its owner, such as a scheduler.
 
     Attributes:
         owner: The optimizer's name.
-        numbers: Finite numbers from 0 up.
-        has_betas: Whether `betas` is one, two numbers from 0 to below 1.
-        fixed: Settings of torch.optim that change what is computed: the only value allowed, and what to do instead.
+        numbers: Names of settings that are finite numbers from 0 up.
+        has_betas: Whether there is a setting `betas`, two numbers from 0 to below 1.
+        fixed: Settings of torch.optim that change the result: the only value allowed, and what to do instead.
     """
 
     owner: str
@@ -41,11 +41,11 @@ class Settings:
     fixed: Mapping[str, tuple[Any, str]]
 
     def defaults(self) -> dict[str, Any]:
-        """Returns the fixed settings, which torch.optim's namesake needs to load a state from here."""
+        """Returns the fixed settings; torch.optim's namesake needs them to load a state saved here."""
         return {name: value for name, (value, _) in self.fixed.items()}
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raises ValueError unless a step can be computed as the group says."""
+        """Raises ValueError if a setting of the group is not allowed."""
         for name in self.numbers:
             if not (_is_number(group[name]) and 0 <= group[name] < math.inf):
                 raise ValueError(f"{self.owner}: {name} must be a finite number from 0 up, got {group[name]!r}")
@@ -56,7 +56,7 @@ class Settings:
                 raise ValueError(f"{self.owner}: {name} must be {value!r}, got {group[name]!r}; {advice}")
 
     def check_loaded(self, group: Mapping[str, Any]) -> None:
-        """Raises ValueError for the saved group of another kind of optimizer, by what it lacks."""
+        """Raises ValueError if a saved group lacks a setting, so that it belongs to another kind of optimizer."""
         needed = [*self.numbers, *(["betas"] if self.has_betas else [])]
         if not group.keys().isdisjoint(("maximize", "foreach", "nesterov", "amsgrad")):  # torch.optim's
             needed += [name for name in ("dampening", "nesterov", "amsgrad") if name in self.fixed]
@@ -64,12 +64,12 @@ class Settings:
         if missing:
             raise ValueError(
                 f"{self.owner}: load_state_dict needs groups with {', '.join(needed)}; one lacks {missing[0]}, so the "
-                "state is that of another optimizer"
+                "state belongs to another optimizer"
             )
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting for arithmetic as in torch.optim, where tensors of one element stay tensors."""
+    """Returns a setting ready for torch.optim's arithmetic, in which a tensor of one element stays a tensor."""
     return value.detach().squeeze() if isinstance(value, Tensor) else value
 
 

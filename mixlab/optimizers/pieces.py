@@ -1,4 +1,4 @@
-"""A step on a whole parameter, in pieces of a size that suits the machine."""
+"""A step on a whole parameter, in pieces that fit the CPU's cache."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor
 
 from mixlab.optimizers.step import StepPlan, Tables, compiled_step, eager_step_
 
-_PIECE = 1 << 17  # elements of an eager step, or one in blocks, on a CPU thread: what it computes stays in the cache
-_WIDE_PIECE = 1 << 19  # of a compiled step that works on copies: fewer calls, and its copies still fit
-_VECTORS = torch.backends.cpu.get_cpu_capability()  # of this CPU, as torch names them
+_PIECE = 1 << 17  # elements per CPU thread of an eager step or one in blocks: its temporaries stay in the cache
+_WIDE_PIECE = 1 << 19  # elements per CPU thread of a compiled step on copies: fewer calls, and the copies still fit
+_VECTORS = torch.backends.cpu.get_cpu_capability()  # torch's name for the width of this CPU's vectors
 
 
 def step_eagerly_(
     plan: StepPlan, parts: dict[str, Tensor], numbers: Sequence[float], generator: torch.Generator | None
 ) -> None:
-    """Takes an eager step on flat tensors, piece by piece; the arguments are those of `eager_step_`."""
-    # Two streams of random bits take turns with the pieces, which then are those of one thread.
+    """Takes an eager step on flat tensors, piece by piece; see `eager_step_` for the arguments."""
+    # Two streams of random bits alternate from piece to piece: so pieces must not depend on the number of threads.
     threads = 1 if plan.random_streams > 1 else torch.get_num_threads()
     for piece in _pieces(parts, plan.block_size, size=_PIECE * threads):
         eager_step_(plan, piece, numbers, generator)
 
 
 def step_compiled_(plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor, seed: Tensor) -> None:
-    """Takes a compiled step on flat tensors; the arguments are those of `compiled_step`."""
+    """Takes a compiled step on flat tensors; see `compiled_step` for the arguments."""
     on_cpu = parts["weight"].is_cpu
     if plan.in_blocks:
         step_in_blocks_(plan, parts, numbers, seed, at_once=_PIECE * torch.get_num_threads() if on_cpu else None)
@@ -44,7 +44,7 @@ def step_compiled_(plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor, se
 
 
 def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int) -> Iterator[dict[str, Tensor]]:
-    """Yields parts that belong together and begin at a block's first element; on a CPU they are small."""
+    """Yields corresponding pieces of all parts, each from the start of a block; on a GPU, one piece is the whole."""
     numel = parts["weight"].numel()
     size = size if parts["weight"].is_cpu else numel
     blocks = -(-size // block_size)
@@ -56,14 +56,18 @@ def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int) -> Iterator
 def step_in_blocks_(
     plan: StepPlan, whole: dict[str, Tensor], numbers: Tensor, seed: Tensor, *, at_once: int | None = None
 ) -> None:
-    """Takes a compiled step on flat tensors where states have scales: first on full blocks, then on what is left.
+    """Takes a compiled step of a plan whose states have scales: first on full blocks, then on the rest.
 
-    All but the scales is given as (blocks, block_size), the latter of a size that the compiler knows: so values, amax
-    and codes share one loop, and one kernel reads and writes each tensor once. A view made inside, of flat tensors of
-    unknown size, would keep pointwise loops and reductions apart.
+    All tensors but the scales are passed as (blocks, block_size), where the compiler knows block_size: so values, amax
+    and codes share one loop, and one kernel reads and writes each tensor once. If the view were made inside, from flat
+    tensors of unknown size, pointwise loops and reductions would stay separate.
 
     Args:
-        at_once: About how many elements a call works on; None for all full blocks.
+        plan: The parameter's plan.
+        whole: The parameter's flat tensors; see `eager_step_`.
+        numbers: The rule's numbers.
+        seed: Two int32 seeds for the random bits.
+        at_once: About how many elements to pass in one call; None means all full blocks.
     """
     block_size = plan.block_size
     numel = whole["weight"].numel()
@@ -87,10 +91,10 @@ def step_in_blocks_(
 
 
 def seed_from(seed: Tensor, start: int) -> Tensor:
-    """Returns the seed whose first hashed bits are those of element `start`, so that pieces do as the whole would."""
+    """Returns the seed for a piece that begins at element `start`, so that it hashes the bits it has in the whole."""
     if start:
         seed = seed.clone()
-        seed[0] += (start + 2**31) % 2**32 - 2**31  # int32 wraps around, and so do the indices that are hashed
+        seed[0] += (start + 2**31) % 2**32 - 2**31  # int32 wraps around, like the hashed indices
     return seed
 
 
@@ -106,14 +110,18 @@ def _tables(plan: StepPlan, device: torch.device) -> Tables:
 def widened_step_(
     plan: StepPlan, piece: dict[str, Tensor], numbers: Tensor, seed: Tensor, scratch: dict[str, Tensor]
 ) -> None:
-    """Takes a compiled step on float32 copies of a piece's 16-bit tensors, and rounds them back.
+    """Takes a compiled step on float32 copies of a piece's 16-bit tensors, then rounds the copies back.
 
-    With 512-bit vectors, the compiler loads 16-bit states beside float32 weights by way of the stack, which takes
-    longer than all the rest; torch's own casts do not, and a piece stays in the cache. (Beside 16-bit weights, or with
-    256-bit vectors, copies cost more: there twice the time of the step.)
+    With 512-bit vectors, compiled code loads 16-bit states beside float32 weights through the stack, which takes longer
+    than the rest of the step. torch's own casts avoid that, and a piece stays in the cache. (Beside 16-bit weights, or
+    with 256-bit vectors, the copies cost more than they save: they double the time of the step.)
 
     Args:
-        scratch: Where the copies lie, to be kept from piece to piece: fresh memory would cost as much again.
+        plan: The parameter's plan.
+        piece: Flat tensors; see `eager_step_`.
+        numbers: The rule's numbers.
+        seed: Two int32 seeds for the random bits.
+        scratch: Memory for the copies, kept from piece to piece: fresh memory would double their cost.
     """
     narrow = [name for name, tensor in piece.items() if tensor.dtype is not torch.float32]
     wide = dict(piece)

@@ -13,26 +13,40 @@ from mixlab.optimizers.stored import StoredOptimizer
 
 
 def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """Returns the optimizer inside of wrappers such as accelerate's, which keep it as their `optimizer`; or itself."""
+    """Returns the optimizer inside a wrapper that keeps it as its `optimizer`, such as accelerate's; or itself.
+
+    Args:
+        optimizer: An optimizer, wrapped any number of times or not at all.
+    """
     inner = getattr(optimizer, "optimizer", None)
     return unwrapped(inner) if isinstance(inner, Optimizer) and inner is not optimizer else optimizer
 
 
 def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Yields (name, tensor) for each state of one parameter or of all, without the counters of steps."""
+    """Yields (name, tensor) for each state of one parameter or of all; step counters are left out.
+
+    Args:
+        optimizer: Any optimizer of torch's interface.
+        parameter: One of its parameters; None means all. A parameter without state yields nothing.
+    """
     states = optimizer.state.values() if parameter is None else [optimizer.state.get(parameter, {})]
     for state in states:
         yield from ((name, value) for name, value in state.items() if isinstance(value, Tensor) and name != "step")
 
 
 def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
-    """Returns a state of any optimizer in float32: one of these, or one that keeps plain tensors, as torch.optim does.
+    """Returns one state of a parameter in float32, from mixlab's optimizers or others that keep plain tensors.
 
-    Wrappers such as accelerate's are looked into. Tensors of torchao are dequantized. Complex values are complex64.
+    Wrappers such as accelerate's are opened. torchao's tensors are dequantized. Complex states become complex64.
+
+    Args:
+        optimizer: Any optimizer of torch's interface.
+        parameter: One of its parameters that has taken a step.
+        name: Name of the state, such as "exp_avg", "exp_avg_sq" or "momentum_buffer".
 
     Raises:
-        KeyError: The parameter has no such state, or has not taken a step.
-        TypeError: It is kept as codes whose meaning only the optimizer knows.
+        KeyError: If the parameter has no such state, or has not taken a step.
+        TypeError: If the state is kept as codes that only the optimizer can read.
     """
     optimizer = unwrapped(optimizer)
     kept = optimizer.state.get(parameter, {}).get(name)
@@ -50,10 +64,13 @@ def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Returns the bytes of all that an optimizer keeps for its parameters, whatever it keeps it in.
+    """Returns the bytes of the states of all parameters, in any optimizer and any tensor type.
 
-    Codes, scales, master weights and compensation count. Counters of steps do not, nor does a map of quantization,
-    which is one for all parameters.
+    Codes, scales, master weights and compensation count. Step counters do not, nor does a quantization map, which all
+    parameters share.
+
+    Args:
+        optimizer: Any optimizer of torch's interface.
     """
     kept = {}
     for state in optimizer.state.values():

@@ -1,4 +1,10 @@
-"""The mathematics of one step of SGD, Adam and AdamW, eager and compiled."""
+"""The mathematics of one step of SGD, Adam and AdamW, the same for an eager step and a compiled one.
+
+The operations are those of torch.optim, in its order, so that in float32 an eager step equals it bit for bit. A
+compiled step takes its numbers as 0-dimensional tensors, because it would be compiled again for each new Python number.
+Some operations of torch.optim accept only Python numbers; the functions at the end write these out for tensors, which
+may differ in last bits.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ Moments = dict[str, Tensor]
 
 
 class SGDNumbers(NamedTuple):
-    """What `SGDRule` computes with; 0-dimensional tensors in a compiled step."""
+    """The numbers of `SGDRule`: Python's in an eager step, 0-dimensional tensors in a compiled one."""
 
     lr: Any
     momentum: Any
@@ -30,29 +36,22 @@ class SGDRule:
     decays: bool
     numbers = SGDNumbers
 
-    def eager_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: SGDNumbers) -> tuple[Tensor, Moments]:
+    def step_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: SGDNumbers) -> None:
+        """Updates the weight and the moments in place; all are float32."""
         if self.decays:
-            gradient = gradient.add(weight, alpha=n.weight_decay)
+            gradient = _sum(gradient, weight, n.weight_decay)
         if self.has_momentum:
             gradient = moments["momentum_buffer"].mul_(n.momentum).add_(gradient)
-        return weight.add_(gradient, alpha=-n.lr), moments
-
-    def compiled(self, weight: Tensor, gradient: Tensor, moments: Moments, n: SGDNumbers) -> tuple[Tensor, Moments]:
-        if self.decays:
-            gradient = gradient + n.weight_decay * weight
-        if self.has_momentum:
-            gradient = moments["momentum_buffer"] * n.momentum + gradient
-            moments = {"momentum_buffer": gradient}
-        return weight - n.lr * gradient, moments
+        _add_(weight, gradient, -n.lr)
 
 
 class AdamNumbers(NamedTuple):
-    """What `AdamRule` computes with; 0-dimensional tensors in a compiled step.
+    """The numbers of `AdamRule`: Python's in an eager step, 0-dimensional tensors in a compiled one.
 
     Attributes:
         step_size: The learning rate / (1 - beta1^step).
-        shrink: What decoupled weight decay multiplies the weight by.
-        weight_decay: Times the weight, added to the gradient where the decay is not decoupled.
+        shrink: Factor of the weight under decoupled weight decay.
+        weight_decay: Factor of the weight that is added to the gradient if the decay is not decoupled.
         new1, beta2, new2: 1 - beta1, beta2, 1 - beta2.
         root, inverse_root: The square root of 1 - beta2^step, and 1 over it.
         eps: Added to the square root of the second moment.
@@ -71,35 +70,49 @@ class AdamNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class AdamRule:
-    """Adam.
+    """Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1) and AdamW.
 
     Attributes:
         decays: Whether there is weight decay.
-        decoupled: Whether the decay is AdamW's.
+        decoupled: Whether the decay is AdamW's (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019,
+            algorithm 2).
     """
 
     decays: bool
     decoupled: bool
     numbers = AdamNumbers
 
-    def eager_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: AdamNumbers) -> tuple[Tensor, Moments]:
-        if self.decays:
-            if self.decoupled:
-                weight.mul_(n.shrink)
-            else:
-                gradient = gradient.add(weight, alpha=n.weight_decay)
-        exp_avg = moments["exp_avg"].lerp_(gradient, n.new1)
-        exp_avg_sq = moments["exp_avg_sq"].mul_(n.beta2).addcmul_(gradient, gradient, value=n.new2)
-        denominator = exp_avg_sq.sqrt().div_(n.root).add_(n.eps)
-        return weight.addcdiv_(exp_avg, denominator, value=-n.step_size), moments
+    def step_(self, weight: Tensor, gradient: Tensor, moments: Moments, n: AdamNumbers) -> None:
+        """Updates the weight and the moments in place; all are float32."""
+        if self.decays and self.decoupled:
+            weight.mul_(n.shrink)
+        elif self.decays:
+            gradient = _sum(gradient, weight, n.weight_decay)
+        exp_avg = _lerp_(moments["exp_avg"], gradient, n.new1)
+        exp_avg_sq = _addcmul_(moments["exp_avg_sq"].mul_(n.beta2), gradient, gradient, n.new2)
+        denominator = _divide_(exp_avg_sq.sqrt(), n.root, n.inverse_root).add_(n.eps)
+        _addcdiv_(weight, exp_avg, denominator, -n.step_size)
 
-    def compiled(self, weight: Tensor, gradient: Tensor, moments: Moments, n: AdamNumbers) -> tuple[Tensor, Moments]:
-        if self.decays:
-            if self.decoupled:
-                weight = weight * n.shrink
-            else:
-                gradient = gradient + n.weight_decay * weight
-        exp_avg = moments["exp_avg"] + n.new1 * (gradient - moments["exp_avg"])
-        exp_avg_sq = moments["exp_avg_sq"] * n.beta2 + n.new2 * gradient * gradient
-        weight = weight - n.step_size * exp_avg / (exp_avg_sq.sqrt() * n.inverse_root + n.eps)
-        return weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+def _sum(x: Tensor, y: Tensor, factor: Any) -> Tensor:
+    return x + factor * y if isinstance(factor, Tensor) else x.add(y, alpha=factor)
+
+
+def _add_(x: Tensor, y: Tensor, factor: Any) -> Tensor:
+    return x.add_(factor * y) if isinstance(factor, Tensor) else x.add_(y, alpha=factor)
+
+
+def _lerp_(x: Tensor, end: Tensor, part: Any) -> Tensor:
+    return x.add_(part * (end - x)) if isinstance(part, Tensor) else x.lerp_(end, part)
+
+
+def _addcmul_(x: Tensor, one: Tensor, other: Tensor, factor: Any) -> Tensor:
+    return x.add_(factor * one * other) if isinstance(factor, Tensor) else x.addcmul_(one, other, value=factor)
+
+
+def _addcdiv_(x: Tensor, above: Tensor, below: Tensor, factor: Any) -> Tensor:
+    return x.add_(factor * above / below) if isinstance(factor, Tensor) else x.addcdiv_(above, below, value=factor)
+
+
+def _divide_(x: Tensor, divisor: Any, inverse: Any) -> Tensor:
+    return x.mul_(inverse) if isinstance(inverse, Tensor) else x.div_(divisor)

@@ -1,10 +1,9 @@
-"""How an optimizer keeps one of its states from step to step: cast to a dtype, or as 8-bit codes with a scale a block.
+"""Formats of an optimizer's states: a plain dtype, or 8-bit codes with a scale per block.
 
-A state is a tensor of codes in the parameter's shape, and for blocks a float32 tensor of scales beside it. It is read
-into float32 and written from float32, so that the same few lines run eagerly, piece by piece, and inside a compiled
-step: on flat pieces that begin at a block's first element, or on pieces of (blocks, block_size), which a compiler
-reads, reduces and writes in one loop. Where a state is rounded at random, `bits` are int32 of the piece's shape, each
-of the 2^32 equally likely.
+A state is a tensor of codes in the parameter's shape and, for blocks, a float32 tensor of scales. It is read into
+float32 and written from float32. The same few lines run eagerly and inside a compiled step, on flat pieces that begin
+at the start of a block, or on pieces of shape (blocks, block_size), which a compiler reads, reduces and writes in one
+loop. For stochastic rounding, `bits` are uniformly random int32 numbers in the piece's shape.
 """
 
 from __future__ import annotations
@@ -37,7 +36,14 @@ _SMALLEST_SCALE = torch.finfo(torch.float32).smallest_normal
 
 @dataclass(frozen=True)
 class CastState:
-    """A state cast to a dtype: float32, bfloat16 or float16, where what is out of range becomes infinite."""
+    """A state in float32, bfloat16 or float16. Values out of the dtype's range become infinite, as in a cast.
+
+    Attributes:
+        dtype: Dtype of the stored tensor.
+        rounding: How float32 values are rounded to it.
+        block_size: Always 1: the state has no blocks.
+        scaled: Whether the state has scales.
+    """
 
     dtype: torch.dtype
     rounding: StateRounding = "nearest_even"
@@ -48,38 +54,43 @@ class CastState:
         return dtype_name(self.dtype)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """Returns under which names the tensors of a state are kept."""
+        """Returns the keys of a state's tensors in the optimizer's state dict."""
         return (name,)
 
     def bytes(self, numel: int) -> int:
-        """Returns the bytes of a state of so many elements."""
+        """Returns the bytes of a state with `numel` elements."""
         return numel * self.dtype.itemsize
 
     def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
-        """Returns what else `read` and `write_` take in a compiled step."""
+        """Returns further tensors that `read` and `write_` take in a compiled step: none."""
         return ()
 
     def read(self, codes: Tensor) -> Tensor:
-        """Returns the values in float32; float32 itself is returned as it is, to be worked on in place."""
+        """Returns the values in float32. A float32 state is returned itself, to be updated in place."""
         return codes.float()
 
     def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor) -> None:
         """Stores float32 values."""
-        if value is codes:
-            return
         if bits is not None:
             value = at_random(value, self.dtype, bits)
-        codes.copy_(value)
+        if value is not codes:
+            codes.copy_(value)
 
 
 @dataclass(frozen=True)
 class ScaledState:
-    """A state in an 8-bit float format, each block divided by a float32 scale that puts its amax at the format's max.
+    """A state in an 8-bit float format. A float32 scale per block maps the block's amax to the format's max.
 
-    No scale is below 2^-126, float32's smallest normal value: the quotient of a smaller amax would lose its bits, or be
-    zero. Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes
-    NaN as a whole, by its scale. (The scaling is that of torchao's `AdamWFp8`, which takes 1e-12 for any smaller amax;
-    Peng et al., FP8-LM: Training FP8 Large Language Models, 2023, section 2.2, scale whole tensors.)
+    No scale is below 2^-126, float32's smallest normal value, because a smaller quotient would lose bits or be zero.
+    Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes NaN as
+    a whole, through its scale. torchao's `AdamWFp8` scales in the same way, but raises any smaller amax to 1e-12;
+    Peng et al. (FP8-LM: Training FP8 Large Language Models, 2023, section 2.2) scale whole tensors.
+
+    Attributes:
+        dtype: float8_e4m3fn or float8_e5m2.
+        rounding: How the quotients are rounded to it.
+        block_size: Neighbours in memory that share a scale.
+        scaled: Whether the state has scales.
     """
 
     dtype: torch.dtype
@@ -91,15 +102,15 @@ class ScaledState:
         return f"{dtype_name(self.dtype)}/{self.block_size}"
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """Returns under which names the tensors of a state are kept."""
+        """Returns the keys of a state's tensors in the optimizer's state dict."""
         return name, f"{name}_scale"
 
     def bytes(self, numel: int) -> int:
-        """Returns the bytes of a state of so many elements, scales included."""
+        """Returns the bytes of a state with `numel` elements, scales included."""
         return numel + 4 * -(-numel // self.block_size)
 
     def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
-        """Returns what else `read` and `write_` take in a compiled step."""
+        """Returns further tensors that `read` and `write_` take in a compiled step: none."""
         return ()
 
     def read(self, codes: Tensor, scale: Tensor) -> Tensor:
@@ -119,14 +130,18 @@ class ScaledState:
 
 @dataclass(frozen=True)
 class DynamicState:
-    """A state as codes of the 8-bit dynamic map, each block divided by its amax.
+    """A state as codes of the 8-bit dynamic map. Each block is divided by its amax.
 
-    The map's values lie in seven decades, 2^i of them in the i-th, so that small values keep their order of magnitude
-    and large ones are resolved finely (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022, sections
-    2.1 and 2.2). A block that holds an inf or NaN becomes NaN as a whole, by its scale.
+    The map has seven decades, with 2^i values in the i-th, so that small values keep their order of magnitude and large
+    values are resolved finely (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022, sections 2.1 and
+    2.2). A block that holds an inf or NaN becomes NaN as a whole, through its scale.
 
     Attributes:
-        signed: Whether there are codes of negative values; without them there are twice as many of positive ones.
+        signed: Whether the map has negative values. Without them it has twice as many positive ones.
+        rounding: How the quotients are rounded to the map's values.
+        block_size: Neighbours in memory that share a scale.
+        dtype: Dtype of the codes.
+        scaled: Whether the state has scales.
     """
 
     signed: bool
@@ -139,15 +154,15 @@ class DynamicState:
         return f"dynamic8/{self.block_size}"
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """Returns under which names the tensors of a state are kept."""
+        """Returns the keys of a state's tensors in the optimizer's state dict."""
         return name, f"{name}_scale"
 
     def bytes(self, numel: int) -> int:
-        """Returns the bytes of a state of so many elements, scales included; the map is one for all."""
+        """Returns the bytes of a state with `numel` elements, scales included; all states share the map."""
         return numel + 4 * -(-numel // self.block_size)
 
     def tables(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Returns what else `read` and `write_` take in a compiled step, which cannot make it: the map and cells."""
+        """Returns further tensors that `read` and `write_` take in a compiled step: the map, its middles, the cells."""
         return dynamic_map(signed=self.signed, device=device), *_cells(self.signed, device)
 
     def read(self, codes: Tensor, scale: Tensor, *tables: Tensor) -> Tensor:
@@ -156,7 +171,7 @@ class DynamicState:
         return _unblocked(_blocked(_at(values, codes.int()), self.block_size) * scale.unsqueeze(1), codes)
 
     def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor, scale: Tensor, *tables: Tensor) -> None:
-        """Stores float32 values; without sign, negative ones as zero."""
+        """Stores float32 values; without sign, negative values become zero."""
         values, middles, cells = tables or self.tables(codes.device)
         blocks = _blocked(value, self.block_size)
         scale.copy_(_block_scale(blocks, 1.0))
@@ -171,7 +186,7 @@ class DynamicState:
 
 
 def at_random(value: Tensor, dtype: torch.dtype, bits: Tensor) -> Tensor:
-    """Returns float32 values rounded stochastically to bfloat16's or float16's; what is out of range becomes inf."""
+    """Returns float32 values rounded stochastically to bfloat16 or float16. Values out of range become infinite."""
     if dtype is torch.bfloat16:
         return bf16_at_random(value, bits)
     return round_to(value, FP16, overflow="inf", rounding="stochastic", random_bits=bits)
@@ -183,10 +198,10 @@ StateFormat = CastState | ScaledState | DynamicState
 def state_format(
     dtype: StateDtype, *, signed: bool, rounding: StateRounding = "nearest_even", block_size: int = 256
 ) -> StateFormat:
-    """Returns how to keep a state.
+    """Returns the format of a state.
 
     Args:
-        dtype: One of `STATE_DTYPES`; those of 8 bits are scaled block by block.
+        dtype: One of `STATE_DTYPES`. The 8-bit ones are scaled block by block.
         signed: Whether the state has negative values.
         rounding: "nearest_even", ties to even; or "stochastic", right on average. float32 is never rounded.
         block_size: Neighbours in memory that share a scale.
@@ -202,8 +217,12 @@ def state_format(
 def dynamic_map(*, signed: bool, device: torch.device | str = "cpu") -> Tensor:
     """Returns the 256 values of the 8-bit dynamic map in rising order, float32.
 
-    Each decade [10^(i-7), 10^(i-6)], i = 0 to 6, is cut into 2^i equal parts (2^(i+1) without sign), whose middles are
-    the values; 0 and 1 are added, and with sign the negative middles.
+    Each decade [10^(i-7), 10^(i-6)], i = 0 to 6, is cut into 2^i equal parts (2^(i+1) without sign). The values are
+    the middles of the parts, 0 and 1, and with sign the negative middles.
+
+    Args:
+        signed: Whether the map has negative values.
+        device: Where the tensor is placed.
     """
     values = [0.0, 1.0]
     for i in range(7):
@@ -216,15 +235,15 @@ def dynamic_map(*, signed: bool, device: torch.device | str = "cpu") -> Tensor:
 def _nearest_code(scaled: Tensor, middles: Tensor, cells: Tensor) -> Tensor:
     """Returns the code of the nearest value of the dynamic map, int32.
 
-    float32 is cut into cells by sign, exponent and 8 mantissa bits, none of which holds two middles between values: a
-    table says how many middles lie below the cell, and one comparison whether the one within it does.
+    Sign, exponent and 8 mantissa bits cut float32 into cells. No cell holds two middles between values: so a table
+    gives the number of middles below the cell, and one comparison decides about a middle within it.
     """
     code = _at(cells, (scaled.view(torch.int32) >> 15) & 0x1FFFF)
     return code + (scaled > _at(middles, code))
 
 
 def _at(table: Tensor, index: Tensor) -> Tensor:
-    """Returns table[index], eagerly in a faster way; compiled, flat indices would keep loops over blocks apart."""
+    """Returns table[index]; `index_select` is faster, but compiled it would split the loop over blocks."""
     if torch.compiler.is_compiling():
         return table[index]
     return table.index_select(0, index.view(-1)).view(index.shape)
@@ -232,7 +251,7 @@ def _at(table: Tensor, index: Tensor) -> Tensor:
 
 @cache
 def _cells(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the 255 middles between the map's values and infinity, and for each cell the middles below it."""
+    """Returns the 255 middles between the map's values, followed by infinity; and how many lie below each cell."""
     values = dynamic_map(signed=signed)
     middles = (values[:-1] + values[1:]) / 2
     first = torch.arange(1 << 17, dtype=torch.int64) << 15
@@ -245,7 +264,7 @@ def _cells(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _looked_up(codes: Tensor) -> Tensor:
-    """Returns 8-bit floats as float32, on a CPU several times as fast as its cast."""
+    """Returns 8-bit floats as float32; on a CPU this is several times as fast as a cast."""
     return _all_values(codes.dtype).index_select(0, codes.view(torch.uint8).int())
 
 
@@ -255,7 +274,7 @@ def _all_values(dtype: torch.dtype) -> Tensor:
 
 
 def _blocked(flat: Tensor, block_size: int) -> Tensor:
-    """Returns flat values as (blocks, block_size), the last one filled up with zeros; those in blocks as they are."""
+    """Returns flat values as (blocks, block_size), padded with zeros; values already in blocks are returned as is."""
     if flat.dim() == 2:
         return flat
     missing = -flat.numel() % block_size
@@ -267,7 +286,7 @@ def _unblocked(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _block_scale(blocks: Tensor, largest: float) -> Tensor:
-    """Returns amax / largest of each block, 1 where all is zero, NaN where something is not finite."""
+    """Returns amax / largest of each block: 1 for a block of zeros, NaN for one that holds an inf or NaN."""
     amax = blocks.abs().amax(1)
     scale = torch.where(amax > 0, amax / largest, 1.0)
     return torch.where(amax < torch.inf, scale, torch.nan)

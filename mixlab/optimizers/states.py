@@ -1,4 +1,4 @@
-"""What an optimizer keeps for one parameter: started, fitted to a parameter that has changed, and loaded.
+"""The state of one parameter: created, fitted to a parameter that has changed, and loaded.
 
 A state is a dict: "step", counted from 1; each moment by name, with its "_scale" if it is stored in blocks; and
 "master" or "compensation" for 16-bit weights.
@@ -20,7 +20,7 @@ State = dict[str, Any]
 
 _DEFAULT_BLOCK = 256
 
-# What is kept in a state, in the words that ledgers, traces and estimates have for it; moments keep their names.
+# The words of ledgers, traces and estimates for a state's tensors; Adam's moments keep their names.
 STATE_NAMES = {
     "master": "master weights",
     "compensation": "Kahan compensation",
@@ -31,12 +31,12 @@ STATE_NAMES = {
 
 
 def dense(parameter: Tensor) -> Tensor:
-    """Returns a parameter detached, in its own memory if that has no gaps."""
+    """Returns a parameter detached; a copy only if its memory has gaps."""
     return parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
 
 
 def new_state(name: str, fmt: StateFormat, like: Tensor, start: float) -> State:
-    """Returns the tensors of a state that is `start` everywhere, laid out as `like`, a dense parameter."""
+    """Returns the tensors of a state filled with `start`, laid out in memory like the dense parameter `like`."""
     codes = torch.zeros_like(like, dtype=fmt.dtype)
     kept = [codes, torch.ones(-(-like.numel() // fmt.block_size), device=like.device)] if fmt.scaled else [codes]
     if like.numel():
@@ -45,17 +45,17 @@ def new_state(name: str, fmt: StateFormat, like: Tensor, start: float) -> State:
 
 
 def fit_(state: State, like: Tensor, formats: Formats) -> None:
-    """Lays the moments out anew if they lie in memory in another way than `like`, the dense parameter.
+    """Gives the moments the memory layout of `like`, the dense parameter, if they have another one.
 
     Raises:
-        ValueError: The parameter has moved to another device, or has another shape.
+        ValueError: If the parameter has moved to another device or changed its shape.
     """
     for name, fmt in formats.items():
         codes = state[name]
         if codes.device != like.device or codes.shape != like.shape:
             came, kept = (f"{tuple(t.shape)} on {t.device}" for t in (like, codes))
             raise ValueError(
-                f"a parameter is {came}, but its {name} {kept}: make a new optimizer once the model has been changed; "
+                f"a parameter is {came}, but its {name} {kept}: make a new optimizer after changing the model; "
                 "its load_state_dict moves states to the parameters' device"
             )
         if codes.stride() != like.stride():
@@ -65,12 +65,14 @@ def fit_(state: State, like: Tensor, formats: Formats) -> None:
 
 
 def keep_weight_(state: State, parameter: Tensor, kept: str | None) -> None:
-    """Keeps a float32 copy or a compensation beside a 16-bit parameter, as its present dtype and layout need.
+    """Keeps a float32 copy or a compensation beside a 16-bit parameter, in its current dtype and layout.
 
-    If the model was cast to float32 after some steps, the parameter takes over what lay beside it.
+    If neither is needed any more, because the model was cast to float32, the parameter takes over its value.
 
     Args:
-        kept: "master", "compensation", or None.
+        state: The parameter's state.
+        parameter: The parameter.
+        kept: "master", "compensation" or None.
     """
     if "master" in state and kept != "master":
         parameter.copy_(state.pop("master"))
@@ -86,15 +88,15 @@ def keep_weight_(state: State, parameter: Tensor, kept: str | None) -> None:
 
 
 def restored(state: State, formats: Formats, saved: Mapping[str, Any]) -> State:
-    """Returns a state with the values of a saved one, converted where they were stored in another way.
+    """Returns a state with the values of a saved one, converted if they were stored in other formats.
 
     Args:
-        state: As it would start.
-        formats: Of its moments.
-        saved: Of an optimizer of this kind, or of its namesake in torch.optim.
+        state: A new state.
+        formats: The formats of its moments.
+        saved: A state of the same kind of optimizer, or of its namesake in torch.optim.
 
     Raises:
-        ValueError: Scales of another block size, other shapes, or the state of another kind of optimizer.
+        ValueError: If the saved state has another block size or other shapes, or is another kind of optimizer's.
     """
     known = {"step", "master", "compensation", *(key for name in formats for key in (name, f"{name}_scale"))}
     foreign = [name for name, value in saved.items() if name not in known and value is not None]
@@ -102,7 +104,7 @@ def restored(state: State, formats: Formats, saved: Mapping[str, Any]) -> State:
     if foreign or lacking:
         wrong = f"has {foreign[0]}" if foreign else f"lacks {lacking[0]}"
         raise ValueError(
-            f"load_state_dict: the state of a parameter {wrong}, so it is that of another optimizer; this one keeps "
+            f"load_state_dict: the state of a parameter {wrong}, so it belongs to another optimizer; this one keeps "
             f"{', '.join(formats) or 'none'}"
         )
     for name, fmt in formats.items():
@@ -121,12 +123,12 @@ def _require_shape(name: str, saved: Tensor, state: Tensor) -> None:
     if saved.shape != state.shape:
         raise ValueError(
             f"load_state_dict: {name} was saved with shape {tuple(saved.shape)}, and this optimizer needs "
-            f"{tuple(state.shape)}; take the parameters and the block_size that it was saved with"
+            f"{tuple(state.shape)}; use the parameters and the block_size that it was saved with"
         )
 
 
 def _restore_(state: State, name: str, fmt: StateFormat, saved: Mapping[str, Any]) -> None:
-    """Writes a saved state over a new one, converting it if it was stored in another way."""
+    """Writes a saved state over a new one, and converts it if it was stored in another format."""
     codes, scale = saved[name], saved.get(f"{name}_scale")
     alike = (codes.dtype, scale is not None) == (fmt.dtype, fmt.scaled)
     if alike and (not fmt.scaled or codes.stride() == state[name].stride()):
@@ -142,7 +144,7 @@ def _restore_(state: State, name: str, fmt: StateFormat, saved: Mapping[str, Any
 
 
 def _saved_format(name: str, fmt: StateFormat, codes: Tensor, scale: Tensor | None) -> StateFormat:
-    """Returns how a state was stored; of its block size the number of scales must tell."""
+    """Returns the format of a saved state; its number of scales must fit the block size."""
     if scale is None:
         return state_format(codes.dtype, signed=True)
     block_size = fmt.block_size if fmt.scaled else _DEFAULT_BLOCK

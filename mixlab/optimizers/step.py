@@ -1,9 +1,7 @@
 """One optimizer step on a flat piece of a parameter: read, compute in float32, round, store; eager or compiled.
 
-The eager operations are those of torch.optim, in its order, so that with float32 storage the two are equal bit for bit.
-A compiled step fuses everything into one pass over memory, blocks and their scales included; the compiler takes numbers
-that change from step to step only as tensors, which torch.optim's operations do not, so its mathematics is written out,
-and may differ in last bits.
+An eager step with float32 storage equals torch.optim bit for bit. A compiled step makes one pass over memory, blocks
+and their scales included, and may differ in last bits.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +17,7 @@ from torch import Tensor
 from mixlab.formats import BF16, FP16, round_to
 from mixlab.formats._compile import compiled_variant
 from mixlab.formats.random_bits import draw_bits, hashed_bits
-from mixlab.optimizers.rules import AdamNumbers, AdamRule, Moments, SGDNumbers, SGDRule
+from mixlab.optimizers.rules import AdamRule, SGDRule
 from mixlab.optimizers.state_formats import StateFormat, at_random
 
 WeightUpdate = Literal["nearest_even", "stochastic", "kahan"]
@@ -30,13 +28,13 @@ _FORMATS = {torch.float16: FP16, torch.bfloat16: BF16}
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What decides how a step is computed and stored; a compiled step is made for each.
+    """How a step is computed and stored; each plan has a compiled step of its own.
 
     Attributes:
         rule: The mathematics.
-        states: Name and format of each moment that the rule works on.
-        dtype: Of the parameter.
-        update: How a new weight is rounded to it.
+        states: Name and format of each moment that the rule uses.
+        dtype: The parameter's dtype.
+        update: How a new weight is rounded to the dtype.
     """
 
     rule: SGDRule | AdamRule
@@ -51,7 +49,7 @@ class StepPlan:
 
     @property
     def random_streams(self) -> int:
-        """How many of the weight and its states are rounded at random, each with bits of its own."""
+        """How many of the weight and its states are rounded at random; each has its own bits."""
         return (self.update == "stochastic") + sum(fmt.rounding == "stochastic" for _, fmt in self.states)
 
     @property
@@ -66,37 +64,38 @@ class StepPlan:
 
     @property
     def block_size(self) -> int:
-        """Elements of a piece come in multiples of it: those that share a scale, or 1."""
+        """The elements that share a scale; 1 if no state has scales. A piece has a multiple of it."""
         return max((fmt.block_size for _, fmt in self.states), default=1)
 
 
 def eager_step_(
     plan: StepPlan, piece: dict[str, Tensor], numbers: Sequence[float], generator: torch.Generator | None
 ) -> None:
-    """Takes one step on a piece.
+    """Takes one eager step on a piece.
 
     Args:
-        plan: As for all pieces of the parameter.
-        piece: Flat tensors: "weight", "gradient", each state by name with its "_scale" if it has one, and "master" or
+        plan: The parameter's plan.
+        piece: Flat tensors: "weight", "gradient", each state by name, with its "_scale" if it has one, and "master" or
             "compensation" if the parameter has one.
-        numbers: Of the rule.
-        generator: What draws the bits of stochastic rounding.
+        numbers: The rule's numbers.
+        generator: Draws the bits of stochastic rounding; None means torch's global one.
     """
 
     def bits(_stream: int) -> Tensor:
         return draw_bits(piece["weight"], generator)
 
-    _step_(plan, piece, plan.rule.eager_, plan.rule.numbers(*numbers), bits)
+    _step_(plan, piece, numbers, bits)
 
 
 @cache
 def compiled_step(plan: StepPlan) -> Callable[..., None]:
-    """Returns the step as one compiled function of a piece, the numbers as a tensor, two int32 seeds, and tables.
+    """Returns the step of a plan as one compiled function.
 
-    The tables are those of each state's format, if a state has scales.
+    Its arguments are a piece, the rule's numbers as one tensor, two int32 seeds for the random bits, and the tables of
+    each state's format if a state has scales.
 
-    The tensors of a piece may also be float32 copies of what is stored; values that are rounded to nearest are then not
-    rounded yet when it returns, and all others lie in their formats.
+    A piece may also hold float32 copies of the stored tensors. Then stochastic results are already rounded on return;
+    round-to-nearest ones are rounded by the caller.
     """
 
     def step(piece: dict[str, Tensor], numbers: Tensor, seed: Tensor, tables: Tables = ()) -> None:
@@ -104,23 +103,22 @@ def compiled_step(plan: StepPlan) -> Callable[..., None]:
 
         def bits(stream: int) -> Tensor:
             index = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device).view(weight.shape)
-            number, upper = (stream + 1) // 2, stream % 2 == 0  # two moments share a hash where 16 bits are enough
+            number, upper = (stream + 1) // 2, stream % 2 == 0  # two bf16 moments share a hash, 16 bits each
             shared = number > 0 and all(fmt.dtype is torch.bfloat16 for _, fmt in plan.states)
             first, second = seed.unbind()
             hashed = hashed_bits(index, (first, second + (number if shared else stream)))
             return hashed << 16 if shared and upper else hashed
 
-        _step_(plan, piece, plan.rule.compiled, plan.rule.numbers(*numbers.unbind()), bits, tables)
+        _step_(plan, piece, numbers.unbind(), bits, tables)
 
-    # 8-bit codes and the cells of the dynamic map fit their tables, and on a CPU the checks take a third of the time
+    # 8-bit codes and the dynamic map's cells are always within their tables; on a CPU, checks take a third of the time
     return compiled_variant(step, checks_indices=False)
 
 
 def _step_(
     plan: StepPlan,
     piece: dict[str, Tensor],
-    compute: Callable[..., tuple[Tensor, Moments]],
-    numbers: SGDNumbers | AdamNumbers,
+    numbers: Sequence[Any],
     bits: Callable[[int], Tensor],
     tables: Tables = (),
 ) -> None:
@@ -128,14 +126,15 @@ def _step_(
     for (name, _), table in zip(plan.states, tables, strict=False):
         kept[name] += table
     moments = {name: fmt.read(*kept[name]) for name, fmt in plan.states}
-    weight, moments = compute(_weight(piece), piece["gradient"].float(), moments, numbers)
+    weight = _weight(piece)
+    plan.rule.step_(weight, piece["gradient"].float(), moments, plan.rule.numbers(*numbers))  # type: ignore[arg-type]
     for stream, (name, fmt) in enumerate(plan.states, start=1):
         fmt.write_(moments[name], bits(stream) if fmt.rounding == "stochastic" else None, *kept[name])
     _store_weight_(plan, piece, weight, bits)
 
 
 def _weight(piece: dict[str, Tensor]) -> Tensor:
-    """Returns the weight in float32, a tensor to be changed."""
+    """Returns the weight in float32, to be updated in place."""
     if "master" in piece:
         return piece["master"]
     weight = piece["weight"].float()
@@ -156,7 +155,7 @@ def _store_weight_(plan: StepPlan, piece: dict[str, Tensor], weight: Tensor, bit
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if torch.compiler.is_compiling():
-        return round_to(weight, _FORMATS[dtype], overflow="inf")  # a cast and back would be compiled to nothing
+        return round_to(weight, _FORMATS[dtype], overflow="inf")  # a compiler removes a cast and back
     return weight.to(dtype).float()
 
 

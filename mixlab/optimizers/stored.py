@@ -1,4 +1,4 @@
-"""The optimizer behind SGD, Adam and AdamW: it keeps their states, and takes a step for each parameter."""
+"""The base of SGD, Adam and AdamW: it keeps their states, and takes each step parameter by parameter."""
 
 from __future__ import annotations
 
@@ -24,10 +24,22 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class StoredOptimizer(Optimizer):
-    """The loop over parameters and their pieces, and what is kept; the rule is the mathematics of one step."""
+    """An optimizer that stores weights and states as a `Storage` says; `SGD`, `Adam` and `AdamW` give it their rules.
+
+    Args:
+        params: Parameters, named parameters or groups of them.
+        defaults: Settings of every group that has none of its own.
+        storage: How weights and states are stored.
+        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        compiled: Whether a step is compiled.
+
+    Raises:
+        TypeError: If `storage` is no Storage, or a parameter is not a plain tensor in float32, float16 or bfloat16.
+        ValueError: If a setting is not allowed.
+    """
 
     _settings: ClassVar[Settings]
-    _moments: ClassVar[dict[str, float]]  # and what they start from
+    _moments: ClassVar[dict[str, float]]  # the value that each starts from
 
     def __init__(
         self,
@@ -45,7 +57,7 @@ class StoredOptimizer(Optimizer):
         super().__init__(params, defaults | self._settings.defaults())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what a copy or a pickle takes along; as in torch.optim, hooks stay behind."""
+        """Returns the state of a copy or a pickle. As in torch.optim, hooks are left out."""
         states = defaultdict(dict, {key: _as_bytes(state) for key, state in self.state.items()})
         own = {"storage": self.storage, "generator": self.generator, "compiled": self.compiled}
         return super().__getstate__() | {"state": states} | own
@@ -58,10 +70,14 @@ class StoredOptimizer(Optimizer):
                     kept[name] = kept[name].view(fmt.dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters, once they and their settings are checked.
+        """Adds a group of parameters, as in torch.optim.
 
         Args:
-            param_group: `params`, and the settings that differ from the optimizer's.
+            param_group: "params", and settings that differ from the defaults.
+
+        Raises:
+            TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16.
+            ValueError: If a setting is not allowed. No group is added then.
         """
         super().add_param_group(param_group)
         group = self.param_groups.pop()
@@ -74,9 +90,17 @@ class StoredOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Takes one step for every parameter that has a gradient.
 
+        Args:
+            closure: Evaluates the model again and returns the loss; called once, before the step.
+
+        Returns:
+            The closure's loss, or None.
+
         Raises:
-            ValueError, TypeError: A setting or a parameter has become one that is not allowed; nothing has moved then.
-            RuntimeError: A gradient is not dense; nothing has moved then.
+            ValueError: If a setting is no longer allowed; no parameter has moved then. Or if a parameter has changed
+                its shape or device since its last step.
+            TypeError: If a parameter is no longer a plain tensor in float32, float16 or bfloat16; none has moved then.
+            RuntimeError: If a gradient is not dense; no parameter has moved then.
         """
         loss = None
         if closure is not None:
@@ -99,7 +123,7 @@ class StoredOptimizer(Optimizer):
         if hasattr(parameter, "__tensor_flatten__"):
             raise TypeError(
                 f"{owner}: {_named(group, index)} is a {type(parameter).__name__}, and plain tensors are needed; for "
-                "sharded or quantized parameters take an optimizer of torch.optim or torchao"
+                "sharded or quantized parameters use an optimizer of torch.optim or torchao"
             )
         if parameter.dtype not in _DTYPES:
             allowed = ", ".join(map(str, _DTYPES))
@@ -129,7 +153,7 @@ class StoredOptimizer(Optimizer):
             parameter.copy_(weight)
 
     def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
-        """Returns two numbers for the hash of a compiled step; drawn only where something is rounded at random."""
+        """Returns the two seeds of a compiled step's hash; they are drawn only if something is rounded at random."""
         if not plan.random:
             return torch.zeros(2, dtype=torch.int32, device=device)
         return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
@@ -139,7 +163,7 @@ class StoredOptimizer(Optimizer):
         return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
 
     def _prepare(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """Starts the states that a step needs, fits all to a parameter that has changed, and returns it dense."""
+        """Creates missing states, fits the others to a parameter that has changed, and returns the parameter dense."""
         state.setdefault("step", 0)
         for name, fmt in self._states(group).items():
             if name not in state:
@@ -157,14 +181,17 @@ class StoredOptimizer(Optimizer):
         return "compensation" if self.storage.update == "kahan" else None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads states and keeps them as this optimizer stores them, also those of `torch.optim`'s namesake.
+        """Loads a state, converts it to this optimizer's storage, and accepts one saved by `torch.optim`'s namesake.
 
-        States that were stored in the same way come back bit for bit; others are rounded to nearest, and what a
-        checkpoint lacks (master weights, compensation) starts from the parameters. Hooks run as in torch.optim.
+        States that were stored in the same way come back bit for bit; others are rounded to nearest. Missing master
+        weights and compensation start from the parameters. Hooks run as in torch.optim.
+
+        Args:
+            state_dict: The result of `state_dict()`.
 
         Raises:
-            ValueError: Scales of another block size, other shapes, settings of torch.optim that this optimizer does not
-                have, or the state of another kind of optimizer; this one is then as it was.
+            ValueError: If the state has another block size or other shapes, settings of torch.optim that this optimizer
+                does not have, or belongs to another kind of optimizer. Nothing is loaded then.
         """
         before = self.state, self.param_groups
         saved: dict[str, Any] = {}
@@ -190,7 +217,7 @@ class StoredOptimizer(Optimizer):
                 handle.remove()
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        """Takes over the states of a checkpoint whose groups are loaded already."""
+        """Takes over a checkpoint's states, once its groups are loaded."""
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
         owners = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
         for group in self.param_groups:
@@ -211,37 +238,37 @@ class StoredOptimizer(Optimizer):
         return restored(state, formats, saved)
 
     def read_state(self, parameter: Tensor, name: str) -> Tensor:
-        """Returns one state of a parameter in float32, in its shape, whatever it is stored as.
+        """Returns one state of a parameter in float32 and in its shape, however it is stored.
 
         Args:
-            parameter: One of this optimizer's, which has taken a step.
+            parameter: One of this optimizer's parameters that has taken a step.
             name: "exp_avg", "exp_avg_sq" or "momentum_buffer".
 
         Raises:
-            KeyError: There is no such state.
+            KeyError: If there is no such state.
         """
         fmt, state = self._formats()[name], self.state.get(parameter, {})
         value = fmt.read(*(flat(state[key]) for key in fmt.keys(name)))
         return unflat(value, state[name]).clone()
 
     def _formats(self) -> dict[str, StateFormat]:
-        """Returns the names of all moments that the rule may work on, and how they are stored."""
+        """Returns the format of each moment that the rule may use, by name."""
         raise NotImplementedError
 
     def _states(self, _group: dict[str, Any]) -> dict[str, StateFormat]:
-        """Returns the moments that the rule works on as a group is set."""
+        """Returns the formats of the moments that the rule uses under a group's settings."""
         return self._formats()
 
     def _rule(self, group: dict[str, Any]) -> SGDRule | AdamRule:
         raise NotImplementedError
 
     def _numbers(self, group: dict[str, Any], step: int) -> SGDNumbers | AdamNumbers:
-        """Returns what the rule computes with in a step, which is counted from 1."""
+        """Returns the rule's numbers in a step; steps count from 1."""
         raise NotImplementedError
 
 
 class _Numbers:
-    """The numbers of a group's steps, and as one tensor; most parameters share their step."""
+    """The rule's numbers by step, also as one tensor; computed once for all parameters of a group at the same step."""
 
     def __init__(self, of_step: Callable[[int], SGDNumbers | AdamNumbers]) -> None:
         self._of_step = of_step
@@ -261,7 +288,7 @@ class _Numbers:
 
 
 def _as_bytes(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a state without tensors in 8-bit floats, which torch's tensors cannot be pickled in."""
+    """Returns a state with 8-bit floats viewed as bytes, because torch cannot pickle tensors of 8-bit floats."""
     return {
         name: value.view(torch.uint8) if isinstance(value, Tensor) and value.dtype.itemsize == 1 else value
         for name, value in state.items()
@@ -269,7 +296,7 @@ def _as_bytes(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(group: dict[str, Any], index: int) -> str:
-    """Returns a name for a parameter of a group: that of `named_parameters`, if the optimizer was given those."""
+    """Returns a parameter's name if the optimizer was given `named_parameters`, else its place and shape."""
     names = group.get("param_names")
     shape = tuple(group["params"][index].shape)
     return repr(names[index]) if names else f"parameter {index} of its group, of shape {shape}"

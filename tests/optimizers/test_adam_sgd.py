@@ -450,7 +450,7 @@ def test_compiled_blocks_are_rounded_with_the_bits_of_the_whole_parameter(dtype,
     seed = ours._seed(plan, p.device)
     index = torch.arange(777, dtype=torch.int32)
     bits = lambda stream: hashed_bits(index, (seed[0], seed[1] + stream))  # noqa: E731
-    _step_(plan, piece, plan.rule.compiled, ours._numbers(group, 1), bits)
+    _step_(plan, piece, torch.tensor(ours._numbers(group, 1)).unbind(), bits)
     torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
     for name in ("exp_avg", "exp_avg_scale", "exp_avg_sq", "exp_avg_sq_scale"):
         assert_stored_alike(ours.state[p][name], theirs[name])

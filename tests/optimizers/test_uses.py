@@ -375,7 +375,7 @@ REFUSED = [
     (AdamW, torch.optim.AdamW, {"amsgrad": True}, "amsgrad must be False"),
     (AdamW, torch.optim.AdamW, {"maximize": True}, "maximize must be False"),
     *[
-        (kind, other, {}, f"{kind.__name__}: .* that of another optimizer|another optimizer; this one keeps|must be")
+        (kind, other, {}, f"{kind.__name__}: .* belongs to another optimizer|another optimizer; this one keeps|must be")
         for kind in (SGD, Adam, AdamW)
         for other in (
             torch.optim.Adadelta,
