@@ -1,38 +1,39 @@
-"""AdamWs of torch, bitsandbytes, torchao and optimi under one signature, for training and to be compared with."""
+"""AdamW of torch, bitsandbytes, torchao and optimi under one signature, to train with and to compare."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mixlab.arguments import did_you_mean
+
 MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
-_KNOBS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Another library's AdamW.
+    """Another library's AdamW, a function of parameters and learning rate.
 
     Attributes:
-        name: What it is called here.
-        library: The module to be imported, and after a colon what pip calls it if that is another name.
+        name: Its name in `BACKENDS`.
+        library: The module to import; followed by a colon and pip's name for it if the two differ.
         weights: The parameters' dtype that it is made for.
-        stores: What it keeps, in words.
-        make: Returns one for parameters and keyword arguments.
+        stores: How it stores its states, in words.
+        make: Returns the optimizer for parameters and a learning rate.
     """
 
     name: str
     library: str
     weights: torch.dtype
     stores: str
-    make: Callable[..., Optimizer]
+    make: MakeOptimizer
 
     @property
     def installed(self) -> bool:
@@ -40,100 +41,77 @@ class Backend:
         return importlib.util.find_spec(self.library.partition(":")[0]) is not None
 
     def __call__(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        """Returns the optimizer; betas 0.9 and 0.999, eps 1e-8, decoupled weight decay 0.01.
+        """Returns the optimizer, with betas 0.9 and 0.999, eps 1e-8 and decoupled weight decay 0.01.
+
+        Args:
+            parameters: Parameters of dtype `weights`.
+            lr: Learning rate.
 
         Raises:
-            ModuleNotFoundError: Its library is not installed.
+            ModuleNotFoundError: If its library is not installed.
         """
         if not self.installed:
             module, _, package = self.library.partition(":")
             raise ModuleNotFoundError(f"{self.name} needs {module}; pip install {package or module}")
-        return self.make(parameters, lr=lr, **_KNOBS)
+        return self.make(parameters, lr)
 
 
 def backend(name: str) -> Backend:
-    """Returns a backend, to be called with parameters and a learning rate, also as the optimizer of a `mixlab.Task`.
+    """Returns a backend: a function of parameters and learning rate, which a `mixlab.Task` takes as its optimizer too.
 
     >>> from dataclasses import replace
     >>> from mixlab.training import load_task
     >>> task = replace(load_task("digits-cnn"), optimizer=backend("torch foreach"))
 
+    Args:
+        name: One of `BACKENDS`.
+
     Raises:
-        ValueError: An unknown name.
+        ValueError: If the name is unknown.
     """
     if name not in BACKENDS:
-        raise ValueError(f"unknown optimizer backend {name!r}: use one of {', '.join(BACKENDS)}")
+        hint = did_you_mean(name, BACKENDS)
+        raise ValueError(f"unknown optimizer backend {name!r}: {hint}use one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
 
 
-def _torch(parameters: Iterable[nn.Parameter], **knobs: Any) -> Optimizer:
-    return torch.optim.AdamW(parameters, **knobs)
+def _adamw(
+    module: str, name: str, options: Mapping[str, bool], parameters: Iterable[nn.Parameter], lr: float
+) -> Optimizer:
+    """Returns the optimizer `name` of a module, with the settings that all backends have in common."""
+    adamw: Callable[..., Optimizer] = getattr(importlib.import_module(module), name)
+    return adamw(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, **options)
 
 
-def _bitsandbytes(name: str, parameters: Iterable[nn.Parameter], **knobs: Any) -> Optimizer:
-    import bitsandbytes
-
-    make: Callable[..., Optimizer] = getattr(bitsandbytes.optim, name)
-    return make(parameters, **knobs)
+def _torch(name: str, options: Mapping[str, bool]) -> Backend:
+    return Backend(name, "torch", torch.float32, "fp32", partial(_adamw, "torch.optim", "AdamW", options))
 
 
-def _torchao(name: str, parameters: Iterable[nn.Parameter], **knobs: Any) -> Optimizer:
-    import torchao.optim
-
-    make: Callable[..., Optimizer] = getattr(torchao.optim, name)
-    return make(parameters, **knobs)
+def _bitsandbytes(name: str, stores: str, optimizer: str) -> Backend:
+    return Backend(name, "bitsandbytes", torch.float32, stores, partial(_adamw, "bitsandbytes.optim", optimizer, {}))
 
 
-def _optimi(parameters: Iterable[nn.Parameter], **knobs: Any) -> Optimizer:
-    import optimi
+def _torchao(name: str, stores: str, optimizer: str) -> Backend:
+    return Backend(name, "torchao", torch.float32, stores, partial(_adamw, "torchao.optim", optimizer, {}))
 
-    make: Callable[..., Optimizer] = optimi.AdamW
-    return make(parameters, **knobs)
+
+def _optimi(name: str, weights: torch.dtype, stores: str, options: Mapping[str, bool]) -> Backend:
+    return Backend(name, "optimi:torch-optimi", weights, stores, partial(_adamw, "optimi", "AdamW", options))
 
 
 _SMALL = "parameters under 4096 elements in fp32"
 BACKENDS: dict[str, Backend] = {
     one.name: one
     for one in (
-        Backend("torch fused", "torch", torch.float32, "fp32", partial(_torch, fused=True)),
-        Backend("torch foreach", "torch", torch.float32, "fp32", partial(_torch, foreach=True)),
-        Backend("torch loop", "torch", torch.float32, "fp32", partial(_torch, foreach=False)),
-        Backend("bitsandbytes 32-bit", "bitsandbytes", torch.float32, "fp32", partial(_bitsandbytes, "AdamW32bit")),
-        Backend(
-            "bitsandbytes 8-bit",
-            "bitsandbytes",
-            torch.float32,
-            f"8-bit dynamic, blocks of 256; {_SMALL}",
-            partial(_bitsandbytes, "AdamW8bit"),
-        ),
-        Backend(
-            "torchao 8-bit",
-            "torchao",
-            torch.float32,
-            f"8-bit dynamic, blocks of 256; {_SMALL}",
-            partial(_torchao, "AdamW8bit"),
-        ),
-        Backend(
-            "torchao 4-bit",
-            "torchao",
-            torch.float32,
-            f"4-bit, blocks of 128; {_SMALL}",
-            partial(_torchao, "AdamW4bit"),
-        ),
-        Backend(
-            "torchao fp8",
-            "torchao",
-            torch.float32,
-            f"e4m3fn, blocks of 256; {_SMALL}",
-            partial(_torchao, "AdamWFp8"),
-        ),
-        Backend("optimi", "optimi:torch-optimi", torch.float32, "fp32", _optimi),
-        Backend(
-            "optimi bf16 kahan",
-            "optimi:torch-optimi",
-            torch.bfloat16,
-            "bf16, with a Kahan sum",
-            partial(_optimi, kahan_sum=True),
-        ),
+        _torch("torch fused", {"fused": True}),
+        _torch("torch foreach", {"foreach": True}),
+        _torch("torch loop", {"foreach": False}),
+        _bitsandbytes("bitsandbytes 32-bit", "fp32", "AdamW32bit"),
+        _bitsandbytes("bitsandbytes 8-bit", f"8-bit dynamic, blocks of 256; {_SMALL}", "AdamW8bit"),
+        _torchao("torchao 8-bit", f"8-bit dynamic, blocks of 256; {_SMALL}", "AdamW8bit"),
+        _torchao("torchao 4-bit", f"4-bit, blocks of 128; {_SMALL}", "AdamW4bit"),
+        _torchao("torchao fp8", f"e4m3fn, blocks of 256; {_SMALL}", "AdamWFp8"),
+        _optimi("optimi", torch.float32, "fp32", {}),
+        _optimi("optimi bf16 kahan", torch.bfloat16, "bf16, with a Kahan sum", {"kahan_sum": True}),
     )
 }

@@ -1,12 +1,9 @@
 """Where Adam stands still in low precision: moments that do not decay or rise, weights that do not move.
 
-Everything follows from the gap between neighbours, eps times the power of two at or below a value (Higham, Accuracy and
-Stability of Numerical Algorithms, 2002, section 2.1). A result is computed exactly or in a wider format, then rounded
-once to nearest, ties to even. A number such as 0.95 counts as the decimal that is written, so that a tie is a tie: so
-it is in float32 and float64, where v * beta2 is rounded to it.
-
-All functions raise TypeError if `fmt` is no format, ValueError if it is a scale, without sign and zero, or a number is
-out of range. `beta2` is from 0 to below 1. Ratios have no unit; bounds have that of what they bound.
+All of it follows from the gap between neighbours, eps times the power of two at or below a value (Higham, Accuracy and
+Stability of Numerical Algorithms, 2002, section 2.1). Each result is computed exactly or in a wider format, then
+rounded once to nearest, ties to even. A number such as 0.95 means the decimal as written, so that a tie is a tie; in
+float32 and float64 it is one too, since v * beta2 is rounded to it there.
 """
 
 from __future__ import annotations
@@ -20,18 +17,27 @@ from mixlab.formats import Format, round_to
 
 
 def largest_stalled_significand(fmt: Format | str, beta2: float) -> float:
-    """Returns the significand up to which a normal second moment stalls: keeps its value although its gradient is zero.
+    """Returns the significand up to which a normal second moment stalls: it keeps its value while gradients are zero.
 
     v = s * 2^e, 1 < s < 2, loses s * (1 - beta2) * 2^e (Kingma and Ba, Adam, 2015, algorithm 1, with g = 0). Neighbours
-    are eps * 2^e apart, so it stalls if s < eps / 2 / (1 - beta2), the bound; an s equal to the bound stalls if it is
-    even, a multiple of 2 * eps. The gap below a power of two is half: it stalls up to 1 - beta2 = eps / 4, where the
-    bound reaches 2. (The smallest normal value, with subnormals below, stalls up to eps / 2.)
-
-    Returns:
-        The bound, at most 2. 2: every normal value stalls. 1 or less: none does, but that smallest one at 1.
+    are eps * 2^e apart, so v stalls if s < eps / 2 / (1 - beta2), the bound. An s equal to the bound stalls if it is
+    even, a multiple of 2 * eps. The gap below a power of two is half as wide: a power of two stalls up to
+    1 - beta2 = eps / 4, where the bound reaches 2. (The smallest normal value, if subnormals lie below it, stalls up to
+    eps / 2.)
 
     >>> [largest_stalled_significand("bf16", beta2) for beta2 in (0.99, 0.997, 0.999)]
     [0.390625, 1.3020833333333333, 2.0]
+
+    Args:
+        fmt: A format with a sign, or its name.
+        beta2: Adam's decay rate of the second moment, from 0 to below 1.
+
+    Returns:
+        The bound, at most 2. At 2, every normal value stalls. At 1 or less, none does, except that the smallest normal
+        value above subnormals still stalls at 1.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt, lost = _format("largest_stalled_significand", fmt), 1 - _beta("largest_stalled_significand", beta2)
     return float(min(Fraction(2), Fraction(fmt.eps) / 2 / lost))
@@ -40,14 +46,19 @@ def largest_stalled_significand(fmt: Format | str, beta2: float) -> float:
 def decay_stalls(v: float, fmt: Format | str, beta2: float) -> bool:
     """Returns whether v * beta2 rounds back to v, so that a second moment v stalls without a gradient.
 
-    It does if v * (1 - beta2) is less than half the gap below v, or equal to it and v even, a multiple of two gaps
+    It does if v * (1 - beta2) is less than half the gap below v, or equal to it while v is even, a multiple of two gaps
     (Higham, 2002, section 2.1). Subnormals share one gap, so they stall up to half of it / (1 - beta2).
-
-    Args:
-        v: A positive finite value of `fmt`, normal or subnormal.
 
     >>> decay_stalls(1.25, "e4m3fn", 0.95), decay_stalls(1.375, "e4m3fn", 0.95), decay_stalls(1.0, "e4m3fn", 0.95)
     (True, False, False)
+
+    Args:
+        v: The second moment, a positive finite value of `fmt`, normal or subnormal.
+        fmt: A format with a sign, or its name.
+        beta2: Adam's decay rate of the second moment, from 0 to below 1.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt, lost = _format("decay_stalls", fmt), 1 - _beta("decay_stalls", beta2)
     _require_value("decay_stalls", v, fmt)
@@ -57,17 +68,22 @@ def decay_stalls(v: float, fmt: Format | str, beta2: float) -> bool:
 
 
 def rise_ratio(fmt: Format | str, beta2: float, v: float = 1.0) -> float:
-    """Returns g^2 / v above which a gradient g raises a second moment v, and up to which it does not.
+    """Returns the ratio g^2 / v above which a gradient g raises a second moment v.
 
     v + (1 - beta2) * (g^2 - v) (Kingma and Ba, Adam, 2015, algorithm 1) rounds up if the second term is more than half
-    the gap above v: g^2 / v > 1 + gap / 2 / (v * (1 - beta2)). At equality it rises if v is odd, not a multiple of two
-    gaps. For normal v the ratio is largest at powers of two, and near the next one about half as far above 1.
-
-    Args:
-        v: A positive value of `fmt`, normal or subnormal, below the largest.
+    the gap above v: g^2 / v > 1 + gap / 2 / (v * (1 - beta2)). At equality v rises if it is odd, not a multiple of two
+    gaps. For normal v the ratio is largest at powers of two; just below the next one it is about half as far above 1.
 
     >>> rise_ratio("bf16", 0.999), rise_ratio("bf16", 0.999, v=1.9921875)
     (4.90625, 2.9607843137254903)
+
+    Args:
+        fmt: A format with a sign, or its name.
+        beta2: Adam's decay rate of the second moment, from 0 to below 1.
+        v: The second moment, a positive value of `fmt` below its largest, normal or subnormal.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt, gained = _format("rise_ratio", fmt), 1 - _beta("rise_ratio", beta2)
     _require_value("rise_ratio", v, fmt)
@@ -77,33 +93,43 @@ def rise_ratio(fmt: Format | str, beta2: float, v: float = 1.0) -> float:
 
 
 def swallow_bounds(fmt: Format | str) -> tuple[float, float]:
-    """Returns |update / weight| up to which an update is always swallowed, and above which never: (eps / 4, eps / 2).
+    """Returns the |update / weight| up to which updates are always swallowed, and above which they never are.
 
-    Half the gap at s * 2^e is eps / 2 / s of it, between eps / 4 (s near 2) and eps / 2 (s = 1); below a power of two
-    it is eps / 4 (Micikevicius et al., Mixed Precision Training, 2018, section 3.1, has 2^-11 in fp16). Powers of two
-    are even and win ties: at eps / 4 every update is swallowed; at eps / 2 only one that leads a power of two away from
-    zero (or, with subnormals, the smallest normal value either way). The weight and its sum with the update are to be
-    in the normal range.
+    These are eps / 4 and eps / 2. Half the gap at s * 2^e is eps / 2 / s of the weight, between eps / 4 (s near 2) and
+    eps / 2 (s = 1); below a power of two it is eps / 4 (Micikevicius et al., Mixed Precision Training, 2018, section
+    3.1, give 2^-11 for fp16). Powers of two are even and win ties: at eps / 4 every update is swallowed; at eps / 2
+    only one that leads a power of two away from zero (or, with subnormals, the smallest normal value either way). This
+    holds if the weight and its sum with the update are in the normal range.
 
     >>> swallow_bounds("bf16")
     (0.001953125, 0.00390625)
+
+    Args:
+        fmt: A format with a sign, or its name.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero.
     """
     fmt = _format("swallow_bounds", fmt)
     return fmt.eps / 4, fmt.eps / 2
 
 
 def smallest_effective_lr(fmt: Format | str, weight: float) -> float:
-    """Returns the learning rate below which Adam does not move a weight of this size, towards either side.
+    """Returns the learning rate below which Adam does not move a weight of this size in either direction.
 
-    Adam's update is about lr in size (Kingma and Ba, Adam, 2015, section 2.1), and less than half the gap to a
-    neighbour is swallowed; so half the smaller of the two gaps, at a power of two the lower one. At equality an odd
-    weight moves, an even one does not.
-
-    Args:
-        weight: From -fmt.max to fmt.max; it is rounded to `fmt` first, as it is stored.
+    Adam's update is about lr in size (Kingma and Ba, Adam, 2015, section 2.1), and an update below half the gap to a
+    neighbour is swallowed. The result is half the smaller of the two gaps; at a power of two that is the lower one. At
+    equality an odd weight moves and an even one does not.
 
     >>> smallest_effective_lr("bf16", 1.0), smallest_effective_lr("bf16", 0.02)
     (0.001953125, 6.103515625e-05)
+
+    Args:
+        fmt: A format with a sign, or its name.
+        weight: A weight from -fmt.max to fmt.max; it is first rounded to `fmt`, in which it is stored.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt = _format("smallest_effective_lr", fmt)
     if not _is_number(weight) or not abs(weight) <= fmt.max:
@@ -114,18 +140,22 @@ def smallest_effective_lr(fmt: Format | str, weight: float) -> float:
 
 
 def weight_decay_lost(fmt: Format | str, lr: float, weight_decay: float) -> bool:
-    """Returns whether decoupled decay by itself, w * (1 - lr * weight_decay), changes no normal weight at all.
+    """Returns whether decoupled weight decay alone, w * (1 - lr * weight_decay), changes no normal weight at all.
 
-    Relative to w, half the gap towards zero is smallest at powers of two, eps / 4, and they win the tie: the decay is
-    lost exactly if lr * weight_decay <= eps / 4 (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019,
-    algorithm 2; Higham, 2002, section 2.1).
-
-    Args:
-        lr: Positive and finite.
-        weight_decay: Finite, from 0 up; per step and unit of lr.
+    Relative to w, half the gap towards zero is smallest at powers of two: eps / 4, and they win the tie. So the decay
+    is lost if and only if lr * weight_decay <= eps / 4 (Loshchilov and Hutter, Decoupled Weight Decay Regularization,
+    2019, algorithm 2; Higham, 2002, section 2.1).
 
     >>> weight_decay_lost("bf16", 1e-3, 0.1), weight_decay_lost("bf16", 0.1, 0.1)
     (True, False)
+
+    Args:
+        fmt: A format with a sign, or its name.
+        lr: Learning rate, positive and finite.
+        weight_decay: As for `AdamW`, finite, from 0 up.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt = _format("weight_decay_lost", fmt)
     if not _is_number(lr) or not 0 < lr < math.inf:
@@ -136,34 +166,46 @@ def weight_decay_lost(fmt: Format | str, lr: float, weight_decay: float) -> bool
 
 
 def smallest_gradient_kept(fmt: Format | str, beta2: float) -> float:
-    """Returns |g| up to which a gradient leaves a second moment of zero at zero, and above which it is kept.
+    """Returns the |g| up to which a gradient leaves a second moment of zero at zero.
 
-    (1 - beta2) * g^2 (Kingma and Ba, Adam, 2015, algorithm 1) rounds to zero up to half the smallest value, the tie
-    included, for zero is even: g^2 = smallest_subnormal / 2 / (1 - beta2). Subnormal v decay to that value, no further.
+    (1 - beta2) * g^2 (Kingma and Ba, Adam, 2015, algorithm 1) rounds to zero up to half the smallest value, including
+    the tie, because zero is even: g^2 = smallest_subnormal / 2 / (1 - beta2). Without gradients, subnormal v decay to
+    this g^2 and no further.
 
     >>> f"{smallest_gradient_kept('fp16', 0.999):.3g}, {smallest_gradient_kept('bf16', 0.999):.3g}"
     '0.00546, 2.14e-19'
+
+    Args:
+        fmt: A format with a sign, or its name.
+        beta2: Adam's decay rate of the second moment, from 0 to below 1.
+
+    Raises:
+        ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
     """
     fmt, gained = _format("smallest_gradient_kept", fmt), 1 - _beta("smallest_gradient_kept", beta2)
     return math.sqrt(Fraction(fmt.smallest_subnormal) / 2 / gained)
 
 
 def steps_to_halve(beta: float) -> float:
-    """Returns the steps in which an exact moment halves without a gradient, ln(1/2) / ln(beta); 0 for a beta of 0.
+    """Returns the number of steps in which an exact moment halves without a gradient, ln(1/2) / ln(beta).
 
-    After t steps beta^t is left of it (Kingma and Ba, Adam, 2015, section 3).
+    After t steps, beta^t of it is left (Kingma and Ba, Adam, 2015, section 3).
 
     >>> round(steps_to_halve(0.999)), round(steps_to_halve(0.9), 2)
     (693, 6.58)
+
+    Args:
+        beta: The moment's decay rate, from 0 to below 1; 0 gives 0 steps.
+
+    Raises:
+        ValueError: If `beta` is out of range.
     """
     _beta("steps_to_halve", beta, "beta")
     return math.log(0.5) / math.log(beta) if beta else 0.0
 
 
 def _format(owner: str, fmt: Format | str) -> Format:
-    fmt = Format.parse(fmt) if isinstance(fmt, str) else fmt
-    if not isinstance(fmt, Format):
-        raise TypeError(f"{owner}: fmt must be a Format or its name, got {fmt!r}")
+    fmt = Format.of(fmt)
     if not fmt.signed:
         raise ValueError(f"{owner}: {fmt} is a scale, without sign and zero; use one of the other formats")
     return fmt
@@ -180,7 +222,7 @@ def _is_number(x: object) -> bool:
 
 
 def _as_written(x: float) -> Fraction:
-    """The decimal that Python prints for a float: 19/20 for 0.95."""
+    """Returns the decimal that Python prints for a float: 19/20 for 0.95."""
     return Fraction(repr(float(x)))
 
 

@@ -187,7 +187,7 @@ class StoredOptimizer(Optimizer):
         weights and compensation start from the parameters. Hooks run as in torch.optim.
 
         Args:
-            state_dict: The result of `state_dict()`.
+            state_dict: A state dict of this class, or of its namesake in torch.optim.
 
         Raises:
             ValueError: If the state has another block size or other shapes, settings of torch.optim that this optimizer

@@ -332,5 +332,5 @@ def test_bad_input_is_refused_in_words(call, message: str):
 
 
 def test_what_is_no_format_is_refused():
-    with pytest.raises(TypeError, match=r"swallow_bounds: fmt must be a Format or its name, got torch\.float16"):
+    with pytest.raises(TypeError, match=r"a format must be a Format or its name, such as 'fp16', got torch\.float16"):
         swallow_bounds(torch.float16)
