@@ -11,11 +11,11 @@ from mixlab.reports import GREY, look, stacked
 
 
 def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
-    """Draws the bytes that are alive over one step, by category, event by event; phases and the peak are marked.
+    """Draws the live bytes over one step by category, allocation by allocation; phases and the peak are marked.
 
     Args:
-        trace: Of `mixlab.memory.tracing.trace`.
-        points: Along the step; each shows the highest moment of a stretch of allocations.
+        trace: From `mixlab.memory.trace`.
+        points: How many are drawn along the step; each is the highest of a stretch of allocations.
     """
     columns = trace.timeline(points)
     place = columns.pop("place")
@@ -53,7 +53,7 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
 
 
 def _point_at_peak(figure: go.Figure, trace: Trace, x: float, y: float) -> None:
-    """Says at the peak what stands in it, the three largest."""
+    """Names the three largest categories at the peak."""
     scale, unit = _unit(trace.peak_bytes)
     largest = sorted(trace.at_peak.items(), key=lambda item: -item[1])[:3]
     words = ", ".join(f"{name} {size / scale:,.2f}" for name, size in largest)
@@ -70,5 +70,5 @@ def _point_at_peak(figure: go.Figure, trace: Trace, x: float, y: float) -> None:
 
 
 def _unit(size: int) -> tuple[int, str]:
-    """Returns a unit in which a size is a number of some digits."""
+    """Returns the largest unit in which a size is at least 1."""
     return next(((n, name) for n, name in ((2**30, "GiB"), (2**20, "MiB")) if size >= n), (2**10, "KiB"))

@@ -1,4 +1,4 @@
-"""What autocast does to the ops of a forward pass, as a picture: formats in, within and out, op by op."""
+"""What autocast does to the ops of a forward pass: formats in, within and out, op by op."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ _WIDEST = 1  # the value of a cell in 32 bits or more; 0 for 16 bits
 
 
 def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", most: int = 30) -> go.Figure:
-    """Draws the ops in order as rows, with the formats that they were given, computed in and handed on.
+    """Draws the ops in order as rows: the formats of their inputs, of their computation, and of their output.
 
-    Blue cells hold 32 bits, orange ones 16; the text in a cell names the format, that at its right the rule.
+    Blue cells have 32 bits, orange ones 16. The text in a cell names the format; the text to its right names the rule.
 
     Args:
-        trace: As `cast_trace` returns it.
+        trace: From `cast_trace`.
         title: Above the figure.
-        most: Rows at most; of a model with more ops the first are drawn, and the last row says how many follow.
+        most: The most rows. Of a model with more ops the first are drawn, and the title says how many there are.
+
+    Raises:
+        ValueError: If the trace is empty.
     """
     if not len(trace):
         raise ValueError("cast_map: the trace is empty; run a model with floating tensors through cast_trace")
@@ -47,15 +50,9 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
         )
     )
     for row, op in zip(rows, shown, strict=True):
-        figure.add_annotation(
-            x=1.01,
-            xref="paper",
-            y=row,
-            text=op.why.removeprefix("on no list: "),
-            showarrow=False,
-            xanchor="left",
-            font={"size": 11},
-        )
+        rule = op.why.removeprefix("on no list: ")
+        at = {"x": 1.01, "xref": "paper", "y": row, "xanchor": "left"}
+        figure.add_annotation(text=rule, showarrow=False, font={"size": 11}, **at)
     left = len(trace) - len(shown)
     note = f"<br><sub>the first {len(shown)} of {len(trace)} ops</sub>" if left else ""
     figure = styled(figure, title=title + note, height=130 + 24 * len(shown))

@@ -1,9 +1,9 @@
-"""Number formats as figures: where their values lie, how far they reach, how fine they are, and what sums become."""
+"""Number formats: where their values lie, how far they reach, how fine they are, and what becomes of sums."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,16 +22,16 @@ def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
     """Draws every finite value of a small format as a mark; subnormals stand out.
 
     Args:
-        fmt: A format of up to 10 bits.
-        log: True draws the positive values over their base-2 logarithm; False draws all of them over themselves.
+        fmt: A format of at most 10 bits.
+        log: Whether to draw the positive values only, on a logarithmic axis.
 
     Raises:
-        ValueError: The format has more bits.
+        ValueError: If the format has more bits.
     """
     fmt = Format.of(fmt)
     if fmt.bits > _MOST_BITS:
         raise ValueError(
-            f"number_line: {fmt} has {fmt.bits} bits, too many values to draw; use one of up to {_MOST_BITS} bits, "
+            f"number_line: {fmt} has {fmt.bits} bits, too many values to draw; use one of at most {_MOST_BITS} bits, "
             "such as e4m3fn or e3m2fn"
         )
     values = np.unique(fmt.values())
@@ -68,61 +68,74 @@ def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
 
 
 def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
-    """Draws, side by side, how far formats reach and how many decimal digits they keep.
+    """Draws side by side how far formats reach and how many decimal digits they keep.
 
     Digits are (mantissa_bits + 1) log10(2): a relative error of eps / 2 is half a unit in the last of them.
+
+    Args:
+        formats: One row each, from above.
     """
     shown = [Format.of(fmt) for fmt in formats]
-    names = [fmt.name for fmt in shown]
     figure = make_subplots(
         cols=2, shared_yaxes=True, horizontal_spacing=0.04, column_titles=["range", "decimal digits, and eps"]
     )
-    ends = np.log2([_limits(fmt) for fmt in shown])  # (F, 3)
+    _draw_ranges(figure, shown)
+    _draw_digits(figure, shown)
+    bars = 26 * len(shown)
+    figure = styled(figure, title="How far, and how fine", height=bars + 155)
+    figure.update_layout(barmode="overlay", hovermode="closest", margin={"t": 100, "l": 95, "b": 55})
+    figure.update_layout(legend={"y": 1 + 28 / bars})
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def _draw_ranges(figure: go.Figure, formats: Sequence[Format]) -> None:
+    ends = np.log2([_limits(fmt) for fmt in formats])  # (F, 3)
     for part, colour, pattern, low in (("subnormal", ORANGE, "/", 0), ("normal", BLUE, "", 1)):
         figure.add_bar(
             name=part,
-            y=names,
+            y=[fmt.name for fmt in formats],
             x=ends[:, low + 1] - ends[:, low],
             base=ends[:, low],
             orientation="h",
             marker={"color": colour, "pattern_shape": pattern},
-            customdata=[[f"{_limits(fmt)[low]:.3g}", f"{_limits(fmt)[low + 1]:.6g}"] for fmt in shown],
+            customdata=[[f"{_limits(fmt)[low]:.3g}", f"{_limits(fmt)[low + 1]:.6g}"] for fmt in formats],
             hovertemplate=f"%{{y}} {part}: %{{customdata[0]}} to %{{customdata[1]}}<extra></extra>",
             row=1,
             col=1,
         )
+    lowest = 40 * math.floor(ends.min() / 40)
+    highest = 40 * math.ceil(ends.max() / 40)
+    step = 40 if highest - lowest <= 400 else 400
+    figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
+
+
+def _draw_digits(figure: go.Figure, formats: Sequence[Format]) -> None:
+    digits = [(fmt.mantissa_bits + 1) * math.log10(2) for fmt in formats]
     figure.add_bar(
         name="digits",
-        y=names,
-        x=[(fmt.mantissa_bits + 1) * math.log10(2) for fmt in shown],
+        y=[fmt.name for fmt in formats],
+        x=digits,
         orientation="h",
         marker={"color": GREEN, "pattern_shape": "."},
-        text=[f"{(fmt.mantissa_bits + 1) * math.log10(2):.1f}, eps {fmt.eps:.3g}" for fmt in shown],
+        text=[f"{kept:.1f}, eps {fmt.eps:.3g}" for kept, fmt in zip(digits, formats, strict=True)],
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}: %{text}<extra></extra>",
         row=1,
         col=2,
     )
-    bars = 26 * len(shown)
-    figure = styled(figure, title="How far, and how fine", height=bars + 155)
-    figure.update_layout(barmode="overlay", hovermode="closest", margin={"t": 100, "l": 95, "b": 55})
-    figure.update_layout(legend={"y": 1 + 28 / bars})
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    lowest = 40 * math.floor(ends.min() / 40)
-    highest = 40 * math.ceil(ends.max() / 40)
-    step = 40 if highest - lowest <= 400 else 400
-    figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
-    digits = max(fmt.mantissa_bits + 1 for fmt in shown) * math.log10(2)
-    return figure.update_xaxes(title="digits", range=[0, 1.7 * digits], col=2)
+    figure.update_xaxes(title="digits", range=[0, 1.7 * max(digits)], col=2)
 
 
 def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure:
-    """Draws sums of one value, taken in several ways, beside the exact one; below, their relative errors.
+    """Draws sums of one value, accumulated in several ways, beside the exact sum; below, their relative errors.
 
     Args:
-        sums: By name, the sums after 1, 2, ... additions; all of one length.
-        value: What is added.
+        sums: The sums after 1, 2, ... additions, by name, as `accumulate` returns them; all of one length.
+        value: The number that is added each time.
+
+    Raises:
+        ValueError: If there are no sums.
     """
     if not sums:
         raise ValueError("accumulation_error: sums is empty; give it what accumulate returned, by name")
@@ -151,7 +164,7 @@ def _limits(fmt: Format) -> tuple[float, float, float]:
 
 
 def _positive(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A logarithmic axis has no zero; there the curve has a gap."""
+    """Returns NaN for zeros: a logarithmic axis has no place for them, and the curve gets a gap."""
     return np.where(errors > 0, errors, np.nan)
 
 

@@ -12,11 +12,14 @@ from mixlab.reports import look, stacked
 
 
 def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Figure:
-    """Draws one bar a ledger: bytes per parameter of what lives from step to step, by kind, labelled with the format.
+    """Draws one bar per ledger: bytes per parameter by kind, labelled with the format.
 
     Args:
-        ledgers: By label, of one model.
-        whole: Add what lives until backward has used it: casts and activations.
+        ledgers: Of one model, by label.
+        whole: Whether to add the tensors that live only until backward has used them: casts and activations.
+
+    Raises:
+        ValueError: If there are no ledgers.
     """
     if not ledgers:
         raise ValueError("ledger_bars: no ledgers; dtype_ledger(task, recipe) makes one")

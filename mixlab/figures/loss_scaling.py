@@ -28,15 +28,15 @@ _LIMIT = {"color": PURPLE, "dash": "dot", "width": 2, "shape": "hv"}
 
 
 def scale_histories(histories: Histories, *, title: str, limits: Sequence[float] | None = None) -> go.Figure:
-    """Draws log2 of the scale of each policy over the steps, a lane each, with what it did at the overflows.
+    """Draws log2 of the scale of each policy over the steps, one lane each, with what it did at the overflows.
 
     Args:
-        histories: By name, of `simulate` or `hunt`.
-        title: Of the figure.
-        limits: The largest scale that each step bears, as given to `hunt`; drawn in every lane.
+        histories: From `simulate` or `hunt`, by name.
+        title: Above the figure.
+        limits: The largest scale that each step can bear, as given to `hunt`, drawn in every lane; None draws none.
 
     Raises:
-        ValueError: There is no history.
+        ValueError: If there are no histories.
     """
     if not histories:
         raise ValueError("scale_histories: no histories to show; make some with simulate or hunt")
@@ -48,7 +48,6 @@ def scale_histories(histories: Histories, *, title: str, limits: Sequence[float]
         vertical_spacing=0.28 / len(titles),
         subplot_titles=titles,
     )
-    longest = max(len(history.overflows) for history in histories.values())
     for row, history in enumerate(histories.values(), start=1):
         for trace in _lane_traces(history, SERIES[(row - 1) % len(SERIES)], limits):
             figure.add_trace(trace, row=row, col=1)
@@ -63,21 +62,22 @@ def scale_histories(histories: Histories, *, title: str, limits: Sequence[float]
         legend={"y": 1 - 40 / height, "yref": "container", "yanchor": "top", "x": 0, "xanchor": "left"}
     )
     figure.update_annotations(x=0, xanchor="left", font_size=13)
+    _set_axes(figure, histories, limits)
+    return figure
+
+
+def _set_axes(figure: go.Figure, histories: Histories, limits: Sequence[float] | None) -> None:
+    """Gives all lanes the same axes, with room for every scale and limit."""
     bounds = [finite_log2(limit) for limit in (() if limits is None else limits)]
     low, high = domain_of([*bounds, *(level for history in histories.values() for level in levels_of(history))])
-    ticks = power_ticks(low, high)
-    figure.update_yaxes(
-        range=[low - 0.5, high + 0.5],
-        tickvals=[at for at, _ in ticks],
-        ticktext=[label for _, label in ticks],
-        zeroline=False,
-    )
-    figure.update_xaxes(range=[0, longest + 0.6], zeroline=False)
-    return figure.update_xaxes(title="step", row=len(titles), col=1)
+    places, labels = zip(*power_ticks(low, high), strict=True)
+    figure.update_yaxes(range=[low - 0.5, high + 0.5], tickvals=places, ticktext=labels, zeroline=False)
+    longest = max(len(history.overflows) for history in histories.values())
+    figure.update_xaxes(range=[0, longest + 0.6], zeroline=False).update_xaxes(title="step", row=len(histories), col=1)
 
 
 def _lane_traces(history: ScaleHistory, color: str, limits: Sequence[float] | None) -> list[go.Scatter]:
-    """Returns the limits, the scale, and one trace for each thing that the policy did."""
+    """Returns traces of the limits, of the scale, and of each kind of thing that the policy did."""
     levels = levels_of(history)
     end = len(history.overflows) + (0.0 if history.error else 0.5)
     traces = [_step_line(levels, end, {"color": color, "width": 2.5, "shape": "hv"})]
@@ -103,7 +103,7 @@ def _lane_traces(history: ScaleHistory, color: str, limits: Sequence[float] | No
 
 
 def _legend_traces(histories: Histories, limits: Sequence[float] | None) -> list[go.Scatter]:
-    """Returns empty traces that explain in the legend what the lanes hold."""
+    """Returns empty traces that explain the lanes in the legend."""
     seen = {change for history in histories.values() for _, change in changes(history)}
     nowhere = {"x": [None], "y": [None]}
     traces = [

@@ -1,4 +1,4 @@
-"""What a machine and its formats can do, as figures."""
+"""What a machine and its formats can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from mixlab.reports import BLUE, GREEN, ORANGE
 
 
 def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
-    """Draws the speed of matrix products by format on a logarithmic axis: medians, with quartiles as whiskers."""
+    """Draws the speed of matrix products by format on a logarithmic axis: medians, with quartiles as whiskers.
+
+    Args:
+        speeds: From `matmul_speeds`.
+        machine: The machine on which they were measured, in one line.
+    """
     figure = go.Figure(
         go.Bar(
             x=[speed.gflops for speed in speeds],
@@ -37,7 +42,11 @@ def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
 
 
 def format_limits(formats: Iterable[Format | str]) -> go.Figure:
-    """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at their ends."""
+    """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at both ends.
+
+    Args:
+        formats: One row each, from above.
+    """
     figure = go.Figure()
     shown = [Format.of(fmt) for fmt in formats]
     ends = [(fmt.smallest_subnormal, fmt.smallest_normal, fmt.max) for fmt in shown]

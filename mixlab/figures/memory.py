@@ -1,4 +1,4 @@
-"""What fills a GPU: bytes by kind, of designs and of estimates, and against the batch."""
+"""What fills a GPU: bytes by kind, for designs and for estimates, and against the batch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 
 
 def state_bars(variants: Iterable[Variant]) -> go.Figure:
-    """Draws one bar a design: bytes per parameter by kind, with Adam; what lives only within a step is paler.
+    """Draws one bar per design: bytes per parameter by kind, with Adam; bytes that live only within a step are paler.
 
     Args:
-        variants: From `mixlab.memory.variants`.
+        variants: From `mixlab.memory.VARIANTS`.
 
     Raises:
-        ValueError: There are none.
+        ValueError: If there are no variants.
     """
     shown = list(variants)
     if not shown:
-        raise ValueError("state_bars: no variants; mixlab.memory.variants.VARIANTS has some")
+        raise ValueError("state_bars: no variants; mixlab.memory.VARIANTS has some")
     figure = go.Figure()
     names = [variant.name for variant in shown]
     for kept, parts in ((True, [v.parts for v in shown]), (False, [v.passing for v in shown])):
@@ -61,21 +61,21 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
 
 
 def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None = None) -> go.Figure:
-    """Draws what fills memory at the peak of each phase, and all that the GPU needs, in GiB.
+    """Draws what fills memory at the peak of each phase, and all memory needed, in GiB.
 
-    The last bar of each estimate is its peak and, hollow, what lies outside of tensors.
+    The last bar of each estimate is its peak and, hollow, the memory outside tensors.
 
     Args:
         estimates: One, or several by label.
-        gpu: Its memory becomes a line.
+        gpu: A GPU whose memory is drawn as a line; None draws no line.
 
     Raises:
-        ValueError: There are none.
+        ValueError: If there are no estimates.
     """
     by_label = {"": estimates} if isinstance(estimates, Estimate) else dict(estimates)
     peaks = {plain(label): one.peak_phase for label, one in by_label.items()}
     if not by_label:
-        raise ValueError("phase_bars: no estimates; mixlab.memory.estimates.estimate makes one")
+        raise ValueError("phase_bars: no estimates; mixlab.memory.estimate makes one")
     rows: list[tuple[str, str, Mapping[str, int]]] = []
     for label, one in by_label.items():
         rows += [(plain(label), phase, one.at_phase_peaks[phase]) for phase in PHASES]
@@ -109,17 +109,17 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
 
 
 def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gpu: GpuSpec | None = None) -> go.Figure:
-    """Draws the peak of several recipes against the batch; below, how much more or less than the first each needs.
+    """Draws the peak memory of several recipes against the batch; below, the difference of each from the first.
 
-    Where one begins to need less, it says from which batch on.
+    An arrow marks the batch from which on a recipe needs less than the first. Memory outside tensors is not included.
 
     Args:
-        estimates: By label, of one model; their own batch does not matter.
-        batches: Rows, ascending.
-        gpu: Its memory becomes a line. What lies outside of tensors is not in the peaks.
+        estimates: Of one model, by label; their own batch is ignored.
+        batches: Rows of a batch, ascending.
+        gpu: A GPU whose memory is drawn as a line; None draws no line.
 
     Raises:
-        ValueError: Fewer than two estimates, or no batches.
+        ValueError: If there are fewer than two estimates, or no batches.
     """
     if len(estimates) < 2 or not len(batches):
         raise ValueError("batch_lines: give at least two estimates, by label, and one batch")
@@ -176,7 +176,7 @@ def _stacked_bars(figure: go.Figure, title: str, *, rows: int) -> go.Figure:
 
 
 def _line_of(figure: go.Figure, gpu: GpuSpec, *, upright: bool) -> None:
-    """Marks a GPU's memory by a line across the bars, or along the batches."""
+    """Draws a GPU's memory as a line, across the bars or along the batches."""
     line = {"color": GREY, "width": 2, "dash": "dash"}
     words = f"<b>{gpu}</b>: {_gib(gpu.usable_bytes):.1f} GiB"
     if upright:
@@ -187,7 +187,7 @@ def _line_of(figure: go.Figure, gpu: GpuSpec, *, upright: bool) -> None:
 
 
 def _first_below_zero(more: Sequence[float]) -> int | None:
-    """Returns the first place from which on all is below zero; None if nothing is at the end, or all is."""
+    """Returns the place from which on all numbers are below zero; None if the last is not, or if all are."""
     below = [value < 0 for value in more]
     return None if not below[-1] or all(below) else len(below) - below[::-1].index(False)
 

@@ -1,4 +1,4 @@
-"""What a training loses with moments or weights in fewer bits, as maps of a record of `mixlab measure states`."""
+"""What a training loses with moments or weights in fewer bits, from a record of `mixlab measure states`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mixlab.optimizers import StateRounding
 from mixlab.recipes import STATES, Recipe, StateName
 from mixlab.reports import GREY
 
-# From pale blue over orange to dark red, ever darker, so that it reads in grey too; steep at first, for 1.2 times the
-# loss is a difference to be seen. What is not worse than fp32 is as good as pale.
+# From pale blue over orange to dark red, ever darker, so that it also reads in grey; steep at first, because 1.2 times
+# the loss should show. A loss that is no worse than in fp32 is palest.
 _SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
 _WORST = 10.0  # the ratio at the dark end
 _ROUNDINGS: tuple[StateRounding, ...] = ("nearest_even", "stochastic")
@@ -28,7 +28,7 @@ _WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan s
 
 @dataclass(frozen=True)
 class _Cell:
-    """A setting's final loss over that of fp32 with the same seed: the median, the lowest, the highest."""
+    """The final loss of a setting divided by fp32's with the same seed: the median, the lowest, the highest."""
 
     ratio: float
     text: str
@@ -36,18 +36,18 @@ class _Cell:
 
 
 def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
-    """Draws the final loss of every pair of moment formats, as a multiple of that with both in fp32, seed by seed.
+    """Draws the final loss of every pair of moment formats, as a multiple of the loss with both in fp32, seed by seed.
 
-    Above: rounded to nearest, below: stochastically. Rows are formats of m, columns of v. A cell says the median over
-    the seeds, and below it the lowest and highest; a darker cell is worse; runs that diverged are counted. Formats of
-    which nothing is recorded have no row and no column.
+    The upper map rounds to nearest, the lower one stochastically. Rows are formats of m, columns formats of v. A cell
+    holds the median over the seeds and, below it, the lowest and the highest; darker is worse; diverged runs are
+    counted. Formats without a record have no row and no column.
 
     Args:
-        record: Of `mixlab measure states`.
-        spike: Whether a gradient was multiplied by 1000.
+        record: From `mixlab measure states`.
+        spike: Whether to show the runs in which one gradient was multiplied by 1000.
 
     Raises:
-        ValueError: The record lacks a run with both moments in fp32, or one of them diverged.
+        ValueError: If the record lacks a run with both moments in fp32, or such a run diverged.
     """
     settings = {
         (m, v, rounding): _moments(m, v, rounding, spike) for m in STATES for v in STATES for rounding in _ROUNDINGS
@@ -70,10 +70,13 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
 
 
 def weight_map(record: Record) -> go.Figure:
-    """Draws the final loss of five ways to store weights at two learning rates, as a multiple of that in fp32.
+    """Draws the final loss of five ways to store weights at two learning rates, as a multiple of the loss in fp32.
+
+    Args:
+        record: From `mixlab measure states`.
 
     Raises:
-        ValueError: The record lacks a run in fp32 without a spike, or one of them diverged.
+        ValueError: If the record lacks a run in fp32 without a spike, or such a run diverged.
     """
     settings = weight_settings()
     rates = sorted({setting.lr for setting in settings})
@@ -102,7 +105,7 @@ def _losses(record: Record, setting: Setting) -> tuple[float, ...]:
 
 
 def _diverged(record: Record, setting: Setting) -> str:
-    """Returns "2 of 5 runs", or nothing."""
+    """Returns words such as "2 of 5 runs", or "" if all runs stayed finite."""
     return str(record.parameters.get(str(setting), "")).removeprefix("diverged: ")
 
 
@@ -134,7 +137,7 @@ def _cell(record: Record, setting: Setting, base: Sequence[float]) -> _Cell:
 
 
 def _short(ratio: float) -> str:
-    """Writes a ratio in five characters at most."""
+    """Returns a ratio in at most five characters."""
     if ratio < 9999.5:
         return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
     digit, _, exponent = f"{ratio:.0e}".partition("e")
@@ -168,7 +171,7 @@ def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Seque
 
 
 def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
-    """Styles the figure, and says below it where the numbers come from, in lines that fit into 600 pixels."""
+    """Styles the figure, and writes below it where the numbers come from, in lines that fit into 600 pixels."""
     runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
     words = "in a cell: the median over the seeds, below it the lowest–highest"
     figure = styled(figure, title=title, height=230 + 44 * rows)

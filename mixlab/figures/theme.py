@@ -1,4 +1,4 @@
-"""One look for every figure: colours that colour-blind people can tell apart, for light and dark pages."""
+"""One look for every figure, on light and dark pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARROW = {"showarrow": True, "arrowcolor": GREY, "arrowwidth": 1.5, "arrowhead": 
 
 
 def plain(text: object) -> str:
-    """Returns a name as plotly shall show it, in which `<b>` is no tag and `%{x}` no value.
+    """Returns a name escaped for plotly, so that `<b>` is no tag and `%{x}` no value.
 
     >>> plain("head.<lambda> %{y}")
     'head.&lt;lambda&gt; %&#123;y}'
@@ -23,7 +23,7 @@ def plain(text: object) -> str:
 
 
 def styled(figure: go.Figure, *, title: str, height: int = 360) -> go.Figure:
-    """Sets what all figures share, and returns the same figure."""
+    """Sets what all figures share; returns the same figure."""
     return (
         figure.update_layout(
             title={"text": title, "x": 0, "xanchor": "left"},

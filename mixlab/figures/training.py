@@ -1,4 +1,4 @@
-"""Trainings side by side: their curves, what each lost layer by layer, and a table."""
+"""Trainings side by side: their curves, and the underflow of each layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from mixlab.training import StepRecord, first_non_finite
 
 
 def training_curves(runs: Runs) -> go.Figure:
-    """Draws loss, loss scale and, where it was probed, the largest underflow of a layer over the steps of each run.
+    """Draws loss, loss scale and, if it was probed, the underflow of the worst layer over the steps of each run.
 
-    The loss is a running mean over a twentieth of the run; where it stops being finite, its curve ends in a cross.
+    The loss is a running mean over a twentieth of the run. Where it stops being finite, its curve ends in a cross.
     Strokes on the curve of the scale mark skipped steps.
+
+    Args:
+        runs: The records of each run, by label.
+
+    Raises:
+        ValueError: If there is no run, or one without a step.
     """
     require_runs(runs)
     probed = [worst for records in runs.values() if (worst := largest_underflow(records)) is not None]
@@ -76,7 +82,15 @@ def _traces(records: Sequence[StepRecord], line: Mapping[str, object]) -> Iterat
 
 
 def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
-    """Draws underflow by layer (rows) over the probed steps (columns), from 0 to 100 %."""
+    """Draws underflow by layer (rows) over the probed steps (columns), from 0 to 100 %.
+
+    Args:
+        records: Of the run, step by step.
+        title: Above the figure.
+
+    Raises:
+        ValueError: If no step was probed.
+    """
     probed = [record for record in records if record.underflow]
     if not probed:
         raise ValueError("underflow_map: no step of this run was probed; train with Trainer(..., probe_every=10)")

@@ -1,4 +1,4 @@
-"""Which updates of a training step survive the rounding of the weights, as figures."""
+"""Which updates of a training step survive the rounding of the weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlab.figures.theme import plain, styled
@@ -17,14 +18,18 @@ from mixlab.reports import BLUE, DASHES, GREY, SERIES
 def update_sizes(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format | str]
 ) -> go.Figure:
-    """Draws how large the updates of one step are, relative to their weights, and where each format loses them.
+    """Draws the sizes of one step's updates relative to their weights, and the line below which each format loses them.
 
-    An update below half of a format's unit roundoff times the weight is lost for certain, one above the unit roundoff
-    survives; the line stands at the unit roundoff, and all to the left of it is lost for most weights.
+    An update below half of a format's unit roundoff times the weight is certainly lost; one above the unit roundoff
+    survives. The line stands at the unit roundoff: to its left, most weights lose the update.
 
     Args:
-        before, after: All weights in float32 around one step, by name.
-        formats: Of which to draw the line.
+        before: All weights before the step, by name, in float32.
+        after: The same weights after the step.
+        formats: The formats whose line is drawn.
+
+    Raises:
+        ValueError: If no weight was updated.
     """
     weights = torch.cat([weight.float().flatten() for weight in before.values()])
     updates = torch.cat([weight.float().flatten() for weight in after.values()]) - weights
@@ -44,32 +49,40 @@ def update_sizes(
         )
     )
     for index, fmt in enumerate(map(Format.of, formats)):
-        place = float(np.log2(fmt.unit_roundoff))
-        lost = float((ratios < place).mean())
-        figure.add_vline(
-            x=place,
-            line={"color": SERIES[(index + 1) % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
-            annotation={
-                "text": f"{fmt}: {lost:.0%} lie left",
-                "yref": "paper",
-                "y": 1.02 + 0.08 * index,
-                "yanchor": "bottom",
-                "xanchor": "center",
-                "font": {"color": GREY},
-            },
-        )
+        _draw_border(figure, fmt, ratios, index)
     figure = styled(figure, title="One step's updates, relative to their weights", height=400)
     figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 140})
     figure.update_yaxes(tickformat=".0%", title="share of the updates")
     return figure.update_xaxes(title="update / weight", tickprefix="2^")
 
 
+def _draw_border(figure: go.Figure, fmt: Format, ratios: NDArray[np.float32], index: int) -> None:
+    """Draws the line at a format's unit roundoff, and writes above it the share of the updates to its left."""
+    place = float(np.log2(fmt.unit_roundoff))
+    lost = float((ratios < place).mean())
+    figure.add_vline(
+        x=place,
+        line={"color": SERIES[(index + 1) % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
+        annotation={
+            "text": f"{fmt}: {lost:.0%} lie left",
+            "yref": "paper",
+            "y": 1.02 + 0.08 * index,
+            "yanchor": "bottom",
+            "xanchor": "center",
+            "font": {"color": GREY},
+        },
+    )
+
+
 def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> go.Figure:
-    """Draws the share of lost updates by parameter, one colour a way to store the weights.
+    """Draws the share of lost updates by parameter, one colour for each way to store the weights.
 
     Args:
-        shares: By label, e.g. "fp16 weights", and in it by parameter.
+        shares: The shares of each parameter, by label, such as "fp16 weights".
         title: Above the figure.
+
+    Raises:
+        ValueError: If there are no shares.
     """
     if not shares:
         raise ValueError("swallowed_bars: nothing to draw; swallowed_by_layer(before, after, fmt) counts")

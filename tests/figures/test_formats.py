@@ -34,7 +34,7 @@ def test_the_classes_differ_in_colour_and_shape():
 
 
 def test_a_format_of_many_values_is_refused():
-    with pytest.raises(ValueError, match="fp16 has 16 bits, too many values to draw; use one of up to 10 bits"):
+    with pytest.raises(ValueError, match="fp16 has 16 bits, too many values to draw; use one of at most 10 bits"):
         number_line(FP16)
 
 
