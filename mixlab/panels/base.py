@@ -1,4 +1,4 @@
-"""What panels share: controls of one look, words and errors, refused values, and scripts of which each is one file."""
+"""What panels share: controls of one look, words and errors, refused values, and scripts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODES = {
 
 
 def mode_of(recipe: Recipe) -> str:
-    """Returns the preset that a recipe is, whatever its scaler; "" for none."""
+    """Returns the preset that stores and computes as a recipe does, whatever its scaler; "" if there is none."""
     stored = recipe.with_scaler("none")
     return next((name for name, preset in PRESETS.items() if preset.with_scaler("none") == stored), "")
 
@@ -45,14 +45,14 @@ def mode_of(recipe: Recipe) -> str:
 
 
 def labelled(kind: Any, label: str, *, labels: str = "8em", width: str = "23em", **options: Any) -> Any:
-    """Returns a control behind its label; two columns of these fit a page of 800 pixels.
+    """Returns a control with its label before it; two columns of these fit a page of 800 pixels.
 
     Args:
-        kind: The widget's class.
-        label: Stands before it.
-        labels: The width of all labels of the panel.
+        kind: The class of the widget.
+        label: Its text.
+        labels: The width of the label, equal for all controls of a panel.
         width: Of label and control together.
-        options: Of the widget.
+        options: Other arguments of the widget.
     """
     return kind(description=label, style={"description_width": labels}, layout={"width": width}, **options)
 
@@ -62,12 +62,12 @@ def button(label: str, tooltip: str, *, icon: str = "", **layout: str) -> Any:
 
 
 def in_a_row(*children: widgets.Widget) -> widgets.HBox:
-    """Returns widgets side by side, on several lines where the page is narrow."""
+    """Returns widgets side by side, on several lines if the page is narrow."""
     return widgets.HBox(children, layout={"flex_flow": "row wrap"})
 
 
 def status_html(html: str, style: str = "line-height: 1.6") -> str:
-    """Returns words that a screen reader reads out when they change."""
+    """Returns words that a screen reader reads out whenever they change."""
     return f'<div role="status" aria-live="polite" style="{style}">{html}</div>'
 
 
@@ -107,11 +107,11 @@ class ErrorBox(widgets.HTML):  # type: ignore[misc]
 
 
 class Binding:
-    """Controls that show a value and change it: silent while the panel sets them, and set back when one is refused.
+    """Connects controls with the value that they show: silent while the panel sets them, reset after a refusal.
 
     Args:
-        errors: Where a refused change is shown.
-        restore: Sets the controls to the value that still holds.
+        errors: Shows a refused change.
+        restore: Sets the controls back to the current value.
     """
 
     def __init__(self, errors: ErrorBox, restore: Callable[[], object]) -> None:
@@ -120,7 +120,7 @@ class Binding:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """While the block runs, controls may be set without an answer."""
+        """Lets the panel set controls inside the block without any reaction."""
         self._silent = True
         try:
             yield
@@ -128,7 +128,7 @@ class Binding:
             self._silent = False
 
     def on_change(self, control: Any, take: Callable[[Any], object]) -> None:
-        """Calls `take` with each new value that the reader gives a control."""
+        """Calls `take` with each new value that the reader gives the control."""
 
         def apply(change: Any) -> None:
             if not self._silent:
@@ -142,7 +142,7 @@ class Binding:
 
 
 class Panel(widgets.VBox):  # type: ignore[misc]
-    """A panel of ipywidgets that shows in red what its callbacks raise; a subclass says its status in words."""
+    """A panel of ipywidgets. A subclass gives its status in words; its guarded callbacks show errors in red."""
 
     def __init__(self) -> None:
         self.errors = ErrorBox()
@@ -166,11 +166,11 @@ class Panel(widgets.VBox):  # type: ignore[misc]
 
 
 class NotAllowedError(traitlets.TraitError, ValueError):
-    """A value that a panel does not take; traitlets goes back to the one before."""
+    """A value that a panel refuses; traitlets keeps the previous one."""
 
 
 def require_allowed_whole(what: str, value: object, low: int, high: int | None = None) -> None:
-    """Refuses what `require_whole` refuses, as a value that the panel does not take."""
+    """Checks a whole number as `require_whole` does, but raises `NotAllowedError`."""
     try:
         require_whole(what, value, low, high)
     except ValueError as error:
@@ -178,15 +178,15 @@ def require_allowed_whole(what: str, value: object, low: int, high: int | None =
 
 
 class Anything(traitlets.TraitType[Any, Any]):
-    """Takes anything, even None, for the panel's own check, which says what is allowed."""
+    """A trait that takes anything, even None; the panel's own check then says what is allowed."""
 
 
 class DrawnPanel(anywidget.AnyWidget):
-    """A panel that its script draws; a subclass says its status in words.
+    """A panel drawn by its script in the browser. A subclass gives its status in words.
 
     Attributes:
-        last_error: What the latest change raised, or None if it went well; a refused value from the browser too. It
-            shows in red.
+        last_error: The error of the latest change, or None if it went well. A value from the browser that was refused
+            counts too. It is shown in red.
     """
 
     last_error: Exception | None = None
@@ -201,7 +201,7 @@ class DrawnPanel(anywidget.AnyWidget):
         return self.status
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Takes changes from the browser; a wrong one is shown there in red, and taken back."""
+        """Takes changes from the browser; a wrong one is undone there, and its error shown in red."""
         try:
             super().set_state(sync_data)
         except Exception as error:
@@ -209,7 +209,7 @@ class DrawnPanel(anywidget.AnyWidget):
             self.send_state(list(sync_data))
 
     def _guard(self, callback: Callable[P, object]) -> Callable[P, None]:
-        """Returns `callback` with its exceptions caught and shown: Jupyter would swallow them."""
+        """Returns `callback` with its exceptions caught and shown; Jupyter would swallow them."""
 
         @wraps(callback)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -223,7 +223,7 @@ class DrawnPanel(anywidget.AnyWidget):
         return guarded
 
     def _show_error(self, error: Exception | None) -> None:
-        """Shows an error in red; None takes it away."""
+        """Shows an error in red; None clears it."""
         self.last_error = error
         self._error = "" if error is None else f"{type(error).__name__}: {error}"
 
@@ -232,10 +232,10 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./shared\.js";\n', re.MULTILINE)
 
 
 def script(name: str) -> str:
-    """Returns a script with the text of shared.js in place of its import: a widget has one script, without files.
+    """Returns a script with the text of shared.js in place of its import: a widget takes one script, as text.
 
     Args:
-        name: Of a file in this folder.
+        name: Of a file in this folder, such as "curves.js".
     """
     folder = Path(__file__).parent
     shared = re.sub(r"^export ", "", (folder / "shared.js").read_text(encoding="utf-8"), flags=re.MULTILINE)

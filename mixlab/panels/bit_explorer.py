@@ -1,6 +1,6 @@
 """The bit explorer: one number of a format as bits to click, and the same number in every other format.
 
-The browser decodes what is clicked, from the format's widths; sentences and roundings come from here.
+The browser decodes clicked bits from the format's widths; sentences and roundings are computed here.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script
 
 
 class BitExplorer(DrawnPanel):
-    """Shows what each bit of a number means; bits are toggled by click or by keyboard, numbers are typed.
+    """Shows what each bit of a number means: click a bit to flip it, or type a number.
 
         BitExplorer("fp16", 0.1)
 
-    What the reader changes can be read and set from Python too; its `repr` is its status line.
+    Everything the reader can change can also be read and set in Python; its `repr` is its status line.
 
     Args:
-        fmt: A format, a name of `FORMATS`, or an "eXmY" such as "e5m3".
+        fmt: A format or its name, "eXmY" such as "e5m3" included.
         value: Any number; it is rounded to nearest, ties to even.
 
     Attributes:
-        format: The format's name.
-        bits: The code, as a text of 0 and 1, the sign first.
-        value: The number that was asked for; after a change of bits, the one they stand for.
-        last_error: What the latest change raised, or None if it went well. It shows in red too.
+        format: The name of the format.
+        bits: The code as a text of 0 and 1, the sign first.
+        value: The number that was asked for; after a change of bits, the number that they stand for.
+        last_error: The error of the latest change, or None if it went well. It is shown in red too.
 
     Raises:
-        ValueError: No such format, bits that are not its code, or a number that it has no code for; also when an
-            attribute is set.
+        ValueError: If there is no such format, if the bits are not one of its codes, or if it has no code for the
+            number; also when an attribute is set.
 
     >>> panel = BitExplorer("fp16", 0.1)
     >>> panel.bits
@@ -71,7 +71,7 @@ class BitExplorer(DrawnPanel):
         return self._fmt.name
 
     def _choose(self, name: str | Format) -> None:
-        """Keeps the number as well as the new format can; where that has no code for it, 1 is shown."""
+        """Keeps the number as well as the new format can, or shows 1 if the format has no code for it."""
         fmt = self._formats[name] if isinstance(name, str) and name in self._formats else _parsed(name)
         try:
             code = _nearest_code(self._asked, fmt)
@@ -114,7 +114,7 @@ class BitExplorer(DrawnPanel):
         self._show_error(None)
 
     def _place(self, fmt: Format, bits: str) -> None:
-        """Shows other bits, of another format perhaps, in one message: the browser never sees half of it."""
+        """Shows other bits, perhaps of another format, in one message: the browser never sees half of a change."""
         self._placing = True
         try:
             with self.hold_sync():
@@ -126,7 +126,7 @@ class BitExplorer(DrawnPanel):
         self._show_error(None)
 
     def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        """Takes a format or a typed number from the browser."""
+        """Takes a format or a number from the browser."""
         if "format" in content:
             self.format = content["format"]
         else:
@@ -142,7 +142,7 @@ class BitExplorer(DrawnPanel):
 
 
 def parameters(fmt: Format) -> dict[str, Any]:
-    """Returns all that is needed to decode a format's bits, ready for JSON."""
+    """Returns all that is needed to decode the bits of a format, ready for JSON."""
     largest = fmt.decode(fmt.encode(fmt.max))
     return {
         "name": fmt.name,
@@ -165,7 +165,7 @@ def read_number(text: str) -> float:
     """Returns the number that a reader typed: 0.1, 1e-8, 2^-24, -inf, nan.
 
     Raises:
-        ValueError: It is none.
+        ValueError: If the text is not a number.
 
     >>> read_number("-2^-3")
     -0.125

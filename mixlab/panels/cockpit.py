@@ -25,19 +25,20 @@ _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
 class Cockpit(LiveTraining[StepRecord]):
     """Trains in the background under the recipe of its controls, draws while it trains, and keeps the runs to compare.
 
-    Every run is a folder on disk (`mixlab.training.runs.Run`).
+    Every run is a folder on disk (`mixlab.Run`).
 
     Args:
-        recipe: Where the controls start, as text.
+        recipe: The first recipe of the controls.
         task: One of `mixlab.TASKS`.
-        loss_weight: Of the task; see `mixlab.Task`.
+        loss_weight: The factor of the task's loss; see `mixlab.Task`.
         steps: Steps of a training.
         seed: Of weights and batches.
-        runs_dir: Where runs are kept, and looked for at the start; None takes a folder that vanishes with the kernel.
-        probe_every: Steps between two measurements of underflow; 0 never.
+        runs_dir: The folder where runs are kept, and looked for at the start; None takes one that is deleted when the
+            kernel ends.
+        probe_every: Steps between two measurements of underflow; 0 means never.
 
     Raises:
-        ValueError: A recipe, task or number that is not allowed.
+        ValueError: If the recipe, the task or a number is not allowed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Curves of trainings, drawn on the client so that they can follow a running one."""
+"""Curves of trainings, drawn in the browser so that they can follow a running one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixlab.panels.base import script
 from mixlab.reports import curves, diverged, series_style
 from mixlab.training import StepRecord, outcome
 
-# What plotly calls these dashes, as lengths in pixels.
+# Plotly's names of dashes, and their lengths in pixels.
 _LENGTHS = {
     "solid": "",
     "dash": "8 5",
@@ -24,13 +24,13 @@ _LENGTHS = {
 
 
 class Charts(anywidget.AnyWidget):
-    """Small charts of some finished runs and one that is running, drawn as columns of numbers say.
+    """Small charts of finished runs and of one that is running, from columns of numbers.
 
-    Traits:
-        charts: Which there are; see curves.js for what one says.
-        finished: Runs that stand still; sent when they change. A run has a label, a color, a dash and the columns.
+    Attributes:
+        charts: A description of each chart; curves.js lists its fields.
+        finished: Runs that no longer change; each has a label, a colour, a dash and its columns.
         live: The running one, or empty; sent again at every change, some 10 KB.
-        heading: What they are about; read out before the summary.
+        heading: What the charts are about; read out before the summary.
         summary: The charts in words.
     """
 
@@ -53,14 +53,14 @@ class Curves(Charts):
         super().__init__(charts=_CHARTS)
 
     def show(self, runs: Mapping[str, Sequence[StepRecord]]) -> None:
-        """Draws these finished runs, and no running one."""
+        """Draws finished runs, and no running one."""
         with self.hold_sync():
             self.finished = [_series(label, records, index) for index, (label, records) in enumerate(runs.items())]
             self.live = {}
             self.summary = self._words(runs)
 
     def paint(self, label: str, records: Sequence[StepRecord], *, steps: int) -> None:
-        """Draws the running one as far as it has come on its way to `steps`, beside the finished ones."""
+        """Draws the records of the running training, of `steps` in all, beside the finished ones."""
         with self.hold_sync():
             self.live = {**_series(label, records, len(self.finished)), "steps": steps}
             self.summary = self._words({label: records})
@@ -91,7 +91,7 @@ _CHARTS: list[dict[str, object]] = [
 
 
 def line_style(index: int) -> dict[str, str]:
-    """Returns color and dash of the n-th run, as `Charts` takes them."""
+    """Returns the colour and dash of the n-th run as `Charts` takes them."""
     color, dash = series_style(index)
     return {"color": color, "dash": _LENGTHS[dash]}
 

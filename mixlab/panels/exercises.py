@@ -1,4 +1,4 @@
-"""Predictions that are made before the reveal, and exercises that check themselves."""
+"""Predictions to make before the answer is revealed, and exercises that check themselves."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MARKS = {True: "✓", False: "✗", None: "…"}
 
 
 class Prediction(widgets.VBox):  # type: ignore[misc]
-    """A question with options; its answer shows when the reader asks for it, and not before.
+    """A question with options; the answer shows only when the reader asks for it.
 
     Args:
         question: What to predict.
-        options: What to choose from.
-        answer: The option that is right.
+        options: The answers to choose from.
+        answer: The right option.
         explanation: Shown with the answer.
 
     Raises:
-        ValueError: The answer is none of the options.
+        ValueError: If the answer is none of the options.
     """
 
     def __init__(self, question: str, options: Sequence[str], answer: str, explanation: str = "") -> None:
@@ -65,10 +65,12 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Check:
-    """What an exercise says of an answer.
+    """The verdict on an answer.
 
     Attributes:
-        passed: None while there is no answer.
+        name: Of the exercise.
+        passed: Whether the answer is right; None while there is no answer.
+        message: The verdict in words.
     """
 
     name: str
@@ -93,15 +95,19 @@ def check(
     tolerance: float = 0.0,
     read: Callable[[Any], Any] | None = None,
 ) -> Check:
-    """Compares a reader's answer with the expected one; no answer, None, is neither right nor wrong.
+    """Compares a reader's answer with the expected one; None is no answer yet, neither right nor wrong.
 
     Args:
-        name: The exercise's number.
-        answer: What the reader wrote.
-        expected: A number, a text, or what `read` makes of the right answer.
+        name: The number of the exercise.
+        answer: The reader's answer.
+        expected: The right answer: a number, a text, or the result of `read`.
         hint: Shown with a wrong answer.
-        tolerance: Relative, for numbers.
-        read: Turns the answer into what is compared; the message of a ValueError or TypeError from it is shown.
+        tolerance: The relative difference that is allowed between numbers.
+        read: Converts the answer before it is compared; if it raises ValueError or TypeError, the message is shown.
+            None compares the answer itself.
+
+    Returns:
+        A verdict that shows itself in a notebook.
     """
     if answer is None:
         return Check(name, None, "not answered yet; put your answer in place of None and run the cell again")

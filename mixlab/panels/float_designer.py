@@ -24,32 +24,32 @@ _labelled = partial(labelled, labels="9em", width="25em")
 
 
 class FloatDesigner(Panel):
-    """Rounds a tensor to the format that its controls describe, and says what is lost.
+    """Rounds a tensor to the format that its controls describe, and shows what is lost.
 
-    Out of range, values become inf where the format has it, and else its largest value.
+    Values out of range become inf if the format has it, else its largest value.
 
     Args:
-        weights: What is rounded: a float32, float16 or bfloat16 tensor of any shape.
-        exponent_bits: 2 to 8.
-        mantissa_bits: 1 to 23.
-        specials: "ieee", "fn" or "finite", as of `Format`.
+        weights: The tensor to round: float32, float16 or bfloat16, of any shape.
+        exponent_bits: From 2 to 8.
+        mantissa_bits: From 1 to 23.
+        specials: "ieee", "fn" or "finite", as in `Format`.
 
     Attributes:
-        exponent_bits, mantissa_bits, specials: The controls' values; may be set.
-        format: What they describe.
+        exponent_bits, mantissa_bits, specials: The values of the controls; may be set.
+        format: The format that they describe.
         stats: What the format does to the tensor.
-        last_error: What the latest change raised, or None if it went well. It shows in red too.
+        last_error: The error of the latest change, or None if it went well. It is shown in red too.
 
     Raises:
-        TypeError: `weights` is no such tensor.
-        ValueError: A width or rule that is not allowed; also when an attribute is set.
+        TypeError: If `weights` is no such tensor.
+        ValueError: If a width or the rule is not allowed; also when an attribute is set.
     """
 
     def __init__(
         self, weights: Tensor, *, exponent_bits: int = 4, mantissa_bits: int = 3, specials: Specials = "ieee"
     ) -> None:
         self._format = Format(f"e{exponent_bits}m{mantissa_bits}", exponent_bits, mantissa_bits, specials)
-        counts = Histogram.of(weights)  # refuses what is no tensor
+        counts = Histogram.of(weights)  # refuses anything but a tensor
         self._weights = weights.detach().float().clone()
         self._exponent_counts = counts.exponent_counts()
         self._rounded = torch.empty_like(self._weights)

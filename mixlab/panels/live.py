@@ -18,19 +18,19 @@ from mixlab.training import Training
 
 PAINT_INTERVAL_S = 0.2
 _PAINT_SHARE = 0.1  # of the painter's time, at most: a long history is painted less often
-_EXIT_S = 5.0  # what a kernel that ends allows the step at hand
+_EXIT_S = 5.0  # that a kernel waits for the current step when it ends
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Job(Generic[R]):
-    """The training that is running, or was the last to run.
+    """A training that was started.
 
     Attributes:
-        label: What it is called.
+        label: Its name.
         training: Its handle.
-        steps: How many it shall take.
+        steps: How many it will take, unless it is stopped.
     """
 
     label: str
@@ -38,17 +38,18 @@ class Job(Generic[R]):
     steps: int
 
     def end(self) -> None:
-        """Stops the training when Python exits: a thread inside torch would take the whole process down with it."""
+        """Stops the training when Python exits; a thread still inside torch would crash the process."""
         self.training.stop()
         self.training.wait(_EXIT_S)
 
 
 class LiveTraining(Panel, Generic[R]):
-    """Buttons, a line of status and red words around a training in the background; what it trains, a subclass says.
+    """Buttons, a status line and errors around a training in the background; a subclass decides what is trained.
 
-    A subclass gives `new_job`, which makes and starts one; `progress`, where it stands in words; `paint`, which draws a
-    running one; and `finish`, which keeps an ended one and returns its outcome in words. `paint` and `finish` run in
-    the one painting thread, five times a second at most, and `self.lock` is held. Callbacks never wait for a training.
+    A subclass gives `new_job`, which starts a training; `progress`, its progress in words; `paint`, which draws a
+    running training; and `finish`, which keeps an ended one and returns its outcome in words. `paint` and `finish` run
+    in the single painting thread, at most five times a second, while `self.lock` is held. Callbacks never wait for a
+    training.
     """
 
     def __init__(self) -> None:
@@ -58,8 +59,8 @@ class LiveTraining(Panel, Generic[R]):
         super().__init__()
         self._start = button("Train", "Starts a training", icon="play")
         self._start.button_style = "primary"
-        self._pause = button("Pause", "Holds the training, or lets it go on", icon="pause")
-        self._stop = button("Stop", "Ends the training after the step at hand", icon="stop")
+        self._pause = button("Pause", "Pauses the training, or resumes it", icon="pause")
+        self._stop = button("Stop", "Ends the training after the current step", icon="stop")
         self.buttons = in_a_row(self._start, self._pause, self._stop)
         self.status_line = widgets.HTML()
         for pressed, callback in (
@@ -72,20 +73,36 @@ class LiveTraining(Panel, Generic[R]):
         self._enable()
 
     def new_job(self) -> Job[R]:
+        """Starts a training with the settings of the controls, and returns it."""
         raise NotImplementedError
 
     def progress(self, job: Job[R]) -> str:
+        """Returns the progress of a training in words.
+
+        Args:
+            job: The training.
+        """
         raise NotImplementedError
 
     def paint(self, job: Job[R]) -> None:
+        """Draws a running training.
+
+        Args:
+            job: The training.
+        """
         raise NotImplementedError
 
     def finish(self, job: Job[R]) -> str:
+        """Keeps an ended training, and returns its outcome in words.
+
+        Args:
+            job: The training.
+        """
         raise NotImplementedError
 
     @property
     def status(self) -> str:
-        """Where the training stands, in words."""
+        """The progress or the outcome of the training, in words."""
         return self._words
 
     @property
@@ -93,15 +110,15 @@ class LiveTraining(Panel, Generic[R]):
         return self.job is not None and self.job.training.running
 
     def start(self) -> None:
-        """Starts a training as the controls say, and returns at once.
+        """Starts a training with the settings of the controls, and returns at once.
 
         Raises:
-            RuntimeError: One is running.
+            RuntimeError: If a training is running.
         """
         with self.lock:
             if self._painter is not None:
                 owner = type(self).__name__
-                raise RuntimeError(f"{owner}: a training is running; stop it, or wait for its end, before the next")
+                raise RuntimeError(f"{owner}: a training is running; stop it or wait for its end first")
             self._start.disabled = True
             self._say("starting")
             try:
@@ -121,7 +138,7 @@ class LiveTraining(Panel, Generic[R]):
             self.start()
 
     def pause_or_resume(self) -> None:
-        """Holds the training after the step at hand, or lets it go on."""
+        """Pauses the training after the current step, or resumes it."""
         with self.lock:
             if self.job is not None and self.running:
                 training = self.job.training
@@ -133,12 +150,19 @@ class LiveTraining(Panel, Generic[R]):
             self._enable()
 
     def stop(self) -> None:
-        """Ends the training after the step at hand; what it did is kept, like any other."""
+        """Ends the training after the current step; its records are kept."""
         if self.job is not None:
             self.job.training.stop()
 
     def wait(self) -> list[R]:
-        """Waits for the end of the training, and returns its records or raises what it raised."""
+        """Waits for the end of the training.
+
+        Returns:
+            Its records.
+
+        Raises:
+            RuntimeError: If none was started. An error inside the training is raised here too.
+        """
         job, painter = self.job, self._painter
         if job is None:
             raise RuntimeError(f"{type(self).__name__}: nothing was started; call start() first")
@@ -147,13 +171,13 @@ class LiveTraining(Panel, Generic[R]):
         return job.training.result()
 
     def run_when_headless(self) -> None:
-        """Starts a training and waits for it, if nobody is there to press a button (`MIXLAB_HEADLESS=1`)."""
+        """Starts a training and waits for it if no reader is there to press a button (`MIXLAB_HEADLESS=1`)."""
         if is_headless():
             self.start()
             self.wait()
 
     def _paint_until_the_end(self, job: Job[R]) -> None:
-        """The body of the one painting thread: as long as there are new records, draws them."""
+        """Draws new records until the training ends; the body of the painting thread."""
         painted, rest_s = 0, PAINT_INTERVAL_S
         while not job.training.wait(rest_s):
             if len(job.training.history) != painted:
@@ -174,7 +198,11 @@ class LiveTraining(Panel, Generic[R]):
             self.errors.show(error)
 
     def repaint(self, job: Job[R]) -> None:
-        """Draws a running training as far as it has come."""
+        """Draws the records so far of a running training.
+
+        Args:
+            job: The training.
+        """
         with self.lock:
             self.paint(job)
             self._say(self._progress(job))

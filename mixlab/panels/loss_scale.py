@@ -1,6 +1,6 @@
-"""The loss-scale panel: a tensor's magnitudes among a format's zones, under a loss scale that a slider turns.
+"""The loss-scale panel: a tensor's magnitudes among a format's zones, under a loss scale set by a slider.
 
-The browser moves the bars and looks up the words; all of both was computed here before.
+The browser only moves the bars and looks up the words; both are computed here in advance.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ SCALE_EXPONENTS = range(-24, 41)
 
 
 class LossScalePanel(DrawnPanel):
-    """Shows which values vanish and which overflow, in a format, under a loss scale of 2^k.
+    """Shows which values of a tensor vanish and which overflow in a format, under a loss scale of 2^k.
 
         with track(model) as probe:
             loss(model(inputs), targets).backward()
         LossScalePanel(probe, scale_exponent=10)
 
-    What the reader turns can be read and set from Python too; its `repr` is its status line.
+    Everything the reader can change can also be read and set in Python; its `repr` is its status line.
 
     Args:
-        stats: What `track` saw, or some of it, without a loss scale in it. Entries of the same layer and kind add up.
-        fmt: One of `FORMAT_NAMES`.
-        scale_exponent: k of the loss scale, in `SCALE_EXPONENTS`.
+        stats: From `track`, all of it or a part, without a loss scale in it. Entries of the same layer and kind add up.
+        fmt: One of "fp16", "bf16", "e5m2", "e4m3fn" and "fp32".
+        scale_exponent: k of the loss scale, from -24 to 40.
 
     Attributes:
-        scale_exponent, format, layer, kind: What is shown; `layer` is a layer's name or "all".
-        last_error: What the latest change of format, layer or kind raised, or None if it went well; also a value from
-            the browser that was refused. It shows in red too.
+        scale_exponent, format, layer, kind: The current choices; `layer` is the name of a layer or "all".
+        last_error: The error of the latest change of format, layer or kind, or None if it went well. A value from the
+            browser that was refused counts too. It is shown in red.
 
     Raises:
-        TypeError: `stats` holds something else than `TensorStats`.
-        ValueError: `stats` is empty, or a choice is not allowed; also when an attribute is set.
+        TypeError: If `stats` holds anything but `TensorStats`.
+        ValueError: If `stats` is empty, or a choice is not allowed; also when an attribute is set.
     """
 
     _esm = script("loss_scale.js")
@@ -110,7 +110,7 @@ class LossScalePanel(DrawnPanel):
         return ", ".join(kind for kind in self._kinds if (layer, kind) in self._stats)
 
     def _make_choices(self) -> dict[str, Any]:
-        """Returns what the controls offer: pairs of value and label, and the pairs of layer and kind that exist."""
+        """Returns the options of the controls as (value, label), and the pairs of layer and kind that exist."""
         return {
             "scales": [SCALE_EXPONENTS[0], SCALE_EXPONENTS[-1]],
             "scaleValues": [str(2**k) if k >= 0 else f"1/{2**-k}" for k in SCALE_EXPONENTS],
@@ -131,7 +131,7 @@ class LossScalePanel(DrawnPanel):
 
 
 def _with_totals(stats: Iterable[TensorStats]) -> dict[tuple[str, TensorKind], TensorStats]:
-    """Returns statistics by layer and kind, the sums over all layers first."""
+    """Returns statistics by layer and kind; the sums over all layers come first."""
     if not isinstance(stats, Iterable):
         raise TypeError(
             f"LossScalePanel: stats must be what track saw, or a list of TensorStats, got {type(stats).__name__}"

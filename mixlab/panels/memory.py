@@ -31,28 +31,28 @@ from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
-_WORTH = 0.01  # of all that is needed: what a suggestion must save to be shown
+_WORTH = 0.01  # of the memory needed: a suggestion that saves less is not shown
 _labelled = partial(labelled, labels="9em")
 
 
 class MemoryPanel(Panel):
-    """Estimates a training step's memory as its controls say, at once, and says what to change where it does not fit.
+    """Estimates the memory of a training step from its controls, at once, and suggests changes if it does not fit.
 
     Args:
-        model: A shape, or a name of `SHAPES`.
+        model: A shape, or a name of `mixlab.memory.SHAPES`.
         recipe: A recipe, or its text.
-        batch: Rows of one forward pass, on one GPU.
-        seq: Tokens a row; None is the model's context, at most 2048.
-        gpu: A name of `GPUS`, or a GPU.
+        batch: Rows of one forward pass on one GPU.
+        seq: Tokens per row; None means the model's context, at most 2048.
+        gpu: A GPU, or a name of `mixlab.memory.GPUS`.
 
     Attributes:
-        estimate: What is shown; may be set.
-        gpu: Which is marked.
-        changes: What the list suggests, ranked.
-        last_error: What the latest change raised, or None if it went well. It shows in red too.
+        estimate: The estimate that is shown; may be set.
+        gpu: The GPU to compare with.
+        changes: The suggestions in the list, best first.
+        last_error: The error of the latest change, or None if it went well. It is shown in red too.
 
     Raises:
-        ValueError: A model, recipe, number or GPU that is not allowed.
+        ValueError: If the model, the recipe, a number or the GPU is not allowed.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MemoryPanel(Panel):
         self._make_controls()
         self._apply = [_small_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
         self._lines = [widgets.HTML() for _ in range(_CHANGES)]
-        self._undo = _small_button("Undo", "Takes the last applied change back")
+        self._undo = _small_button("Undo", "Takes back the last change")
         for n, apply in enumerate(self._apply):
             apply.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
         self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
@@ -107,10 +107,13 @@ class MemoryPanel(Panel):
         return f"{memory_line(self._estimate, self._gpu)} {fits_line(self._estimate)}"
 
     def apply(self, number: int) -> None:
-        """Makes a change of the list, from 0.
+        """Makes one of the suggested changes.
+
+        Args:
+            number: Of the change in the list, from 0.
 
         Raises:
-            IndexError: The list has no such change.
+            IndexError: If the list has no such change.
         """
         if not 0 <= number < len(self._changes):
             raise IndexError(f"MemoryPanel: there are {len(self._changes)} changes to apply, got number {number}")
@@ -118,7 +121,7 @@ class MemoryPanel(Panel):
         self.estimate = self._changes[number].estimate
 
     def undo(self) -> None:
-        """Goes back to what was before the last change that was applied, if one was."""
+        """Takes back the last change that was applied, if there is one."""
         if self._before:
             self.estimate = self._before.pop()
 
@@ -151,7 +154,7 @@ class MemoryPanel(Panel):
         self._binding.on_change(self._gpu_choice, self._choose_gpu)
 
     def _plain(self) -> dict[str, Any]:
-        """Returns the controls of what is a field of an estimate."""
+        """Returns the controls of an estimate's own fields, by field."""
         return {
             "batch": self._batch.box,
             "seq": self._seq.box,
@@ -183,7 +186,7 @@ class MemoryPanel(Panel):
         return self._with(name, min(2**power, shape.context) if bounded else 2**power)
 
     def _with_model(self, shape: ModelShape) -> Estimate:
-        """Returns the same training of another model, with no longer rows and no more parts than that takes."""
+        """Returns the same training of another model, with rows and parts cut to the most that it allows."""
         now = self._estimate
         seq = min(now.seq, shape.context) if shape.style == "gpt2" else now.seq
         tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
@@ -231,7 +234,7 @@ class MemoryPanel(Panel):
 
 
 class _Powers(widgets.HBox):  # type: ignore[misc]
-    """A box for any whole number, and a slider over the powers of two."""
+    """A box for any whole number, with a slider over the powers of two."""
 
     def __init__(self, label: str, most: int, most_power: int) -> None:
         self.slider = _labelled(widgets.IntSlider, label, width="17.6em", min=0, max=most_power, readout=False)
@@ -254,12 +257,12 @@ _ZERO = {
 
 def _heading(fits: bool, any_change: bool) -> str:
     if not any_change:
-        return "Nothing known here would make it need less"
-    return "It fits. What would make it need less" if fits else "What to change first"
+        return "No known change would reduce it"
+    return "It fits. To reduce memory further" if fits else "What to change first"
 
 
 def _tensors(shape: ModelShape) -> Iterator[int]:
-    """Yields by how many GPUs the shape's matrices can be divided."""
+    """Yields the numbers of GPUs among which the matrices of a shape can be divided."""
     return (n for n in range(1, shape.heads + 1) if not (shape.heads % n or shape.kv_heads % n or shape.ffn % n))
 
 

@@ -13,7 +13,7 @@ from mixlab.panels.state_controls import StateControls
 from mixlab.recipes import Recipe
 from mixlab.reports import trajectory_columns
 
-_BETA2 = 0.999  # Adam's default, which the tasks take
+_BETA2 = 0.999  # Adam's default, which the tasks use
 _POWER: dict[str, object] = {"format": "power", "whole": True}
 _CHARTS: list[dict[str, object]] = [
     {"column": "change", "title": "how far the weight has gone", "format": "short", "stairs": True},
@@ -26,14 +26,15 @@ _CHARTS: list[dict[str, object]] = [
 class Microscope(widgets.VBox):  # type: ignore[misc]
     """Replays a recorded training under the recipe of the controls, beside float32, and redraws when they change.
 
-    The learning rate is the controls', for both.
+    Both use the learning rate of the controls.
 
     Args:
-        recording: What to replay.
-        controls: Shown above; they may stand elsewhere on the page too.
+        recording: From `record_gradients`.
+        controls: Shown above; they may be shown elsewhere on the page too.
 
     Attributes:
-        exact, stored: Both trajectories.
+        exact: The trajectory in float32.
+        stored: The trajectory under the recipe of the controls.
     """
 
     def __init__(self, recording: Recording, controls: StateControls) -> None:
@@ -77,7 +78,7 @@ def _words(lr: float, exact: Trajectory, stored: Trajectory) -> str:
 
 
 def _theory(stored: Trajectory) -> list[str]:
-    """Says what follows from the formats alone."""
+    """Returns what follows from the formats alone, in sentences."""
     recipe, said = stored.recipe, []
     if recipe.weights != FP32 and recipe.update in ("nearest_even", "per_op") and not recipe.master_weights:
         least = smallest_effective_lr(recipe.weights, stored.weight[0])

@@ -13,18 +13,18 @@ from mixlab.loss_scaling import OnOverflow
 from mixlab.panels.base import MODES, Binding, ErrorBox, labelled, mode_of
 from mixlab.recipes import PRESETS, Recipe, ScalerName
 
-_SCALE_RANGE = (-24, 40)  # exponents that the controls offer; the share box takes any
+_SCALE_RANGE = (-24, 40)  # exponents of the controls; the share box takes any
 
 
 class RecipeControls(widgets.VBox):  # type: ignore[misc]
-    """Shows one recipe and changes it. The controls never hold a recipe that is not allowed.
+    """Shows one recipe and changes it; the controls never hold a recipe that is not allowed.
 
     Args:
-        recipe: The first one.
-        errors: Where a text in the share box that is no recipe is answered.
+        recipe: The first recipe.
+        errors: Shows a refused change, such as a text in the share box that is no recipe.
 
     Attributes:
-        note: Says what the scale means, or why it cannot be turned; a widget for the page to place.
+        note: A widget for the page to place: what the scale means, or why it cannot be changed.
     """
 
     def __init__(self, recipe: Recipe, errors: ErrorBox) -> None:
@@ -82,7 +82,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
 
 
 def _note(recipe: Recipe) -> str:
-    """Says what the scale means here, or why it cannot be turned."""
+    """Returns what the scale means here, or why it cannot be changed."""
     if recipe.scaler == "none":
         return "No scaler: the loss is not scaled, and a step with inf or NaN is taken. Choose one to set a scale."
     meaning = "held fixed" if recipe.scaler == "static" else "where the scaler starts"

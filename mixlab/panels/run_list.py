@@ -1,4 +1,4 @@
-"""The runs that have ended: one line each in words, a tick to draw it, a button to forget those without."""
+"""The runs that have ended: one line each, a tick to draw it, and a button that removes unticked runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mixlab.training import Run, StepRecord, outcome
 
 
 class RunList(widgets.VBox):  # type: ignore[misc]
-    """Empty until there is a run.
+    """A list of runs, empty at first.
 
     Args:
-        changed: Called without arguments when runs come, go, or get or lose their tick.
-        errors: Where an error of that call is shown.
-        lock: Held while the list changes; the one of whoever calls from several threads.
+        changed: Called without arguments when a run comes, goes, or gains or loses its tick.
+        errors: Shows an error of that call.
+        lock: Held while the list changes; the lock of the caller's threads.
     """
 
     def __init__(self, changed: Callable[[], None], errors: ErrorBox, lock: threading.RLock) -> None:
@@ -29,7 +29,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._records: dict[str, list[StepRecord]] = {}
         self._ticks: dict[str, Any] = {}
         self._forget = button(
-            "Forget unticked", "Takes runs without a tick off the list", icon="trash", width="max-content"
+            "Forget unticked", "Removes runs without a tick from the list", icon="trash", width="max-content"
         )
         self._forget.on_click(errors.guard(lambda _button: self.forget_unticked()))
         super().__init__()
@@ -47,13 +47,13 @@ class RunList(widgets.VBox):  # type: ignore[misc]
             return {label: records for label, records in self._records.items() if self._ticks[label].value}
 
     def add(self, label: str, records: list[StepRecord]) -> None:
-        """Adds a run, ticked; a label that is taken gets a number."""
+        """Adds a run, ticked; if its label is taken, it gets a number."""
         with self._lock:
             self._append(label, records, ticked=True)
             self._show()
 
     def find(self, folder: Path) -> None:
-        """Adds the runs in the folders of `folder`, the newest ticked; what is no whole run is left alone."""
+        """Adds the runs in the subfolders of `folder`, the newest ticked; damaged runs are left alone."""
         found = [run for path in sorted(folder.glob("*/run.json")) if (run := _read(path.parent))]
         with self._lock:
             for index, (label, records) in enumerate(found):
@@ -61,7 +61,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
             self._show()
 
     def forget_unticked(self) -> None:
-        """Takes the runs without a tick off the list; their folders stay."""
+        """Removes the runs without a tick from the list; their folders stay."""
         with self._lock:
             for label in self._records.keys() - self.ticked.keys():
                 del self._records[label], self._ticks[label]
@@ -86,13 +86,13 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._redraw()
 
     def _redraw(self) -> None:
-        """Leaves the rows in place, and with them the keyboard's focus."""
+        """Redraws without new rows, so that the keyboard's focus stays."""
         self._forget.disabled = all(tick.value for tick in self._ticks.values())
         self._changed()
 
 
 def _read(path: Path) -> tuple[str, list[StepRecord]] | None:
-    """Returns (label, records) of the run in a folder; None if it is damaged or has no step."""
+    """Returns (label, records) of the run in a folder, or None if it is damaged or has no step."""
     try:
         run = Run(path)
         records = run.records()

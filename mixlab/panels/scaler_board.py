@@ -1,6 +1,6 @@
-"""The scaler board: four loss scalers side by side on the overflows that the reader clicks together.
+"""The scaler board: four loss scalers side by side, on overflows that the reader chooses by click.
 
-The browser draws lanes and words; all of both was computed here before.
+The browser only draws lanes and words; both are computed here.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ STEPS = range(5, 61)
 
 
 class ScalerBoard(DrawnPanel):
-    """Shows what torch, apex, Megatron and DeepSpeed make of the same overflows.
+    """Shows how torch, apex, Megatron and DeepSpeed react to the same overflows.
 
         ScalerBoard([10, 11, 12], growth_interval=4)
 
-    What the reader changes can be read and set from Python too; its `repr` is its status line.
+    Everything the reader can change can also be read and set in Python; its `repr` is its status line.
 
     Args:
         overflows: The steps that overflow, counted from 0.
-        steps: How many there are, in `STEPS`.
-        init_exponent: k of the scale 2^k before the first step, in `INIT_EXPONENTS`.
+        steps: How many steps there are, from 5 to 60.
+        init_exponent: k of the scale 2^k before the first step, from 0 to 24.
         growth_interval: Clean steps before the scale grows, at least 1.
-        hysteresis: The overflow that lowers the scale of Megatron and DeepSpeed first, at least 1.
+        hysteresis: The number of overflows, at least 1, at which Megatron and DeepSpeed first lower their scale.
 
     Attributes:
         overflows, init_exponent, growth_interval, hysteresis: As above.
         consecutive_hysteresis: Whether every clean step restores DeepSpeed's hysteresis.
-        histories: What each scaler did, by its name.
-        last_error: What the latest change raised, or None if it went well; also a value from the browser that was
-            refused. It shows in red too.
+        histories: The history of each scaler, by name.
+        last_error: The error of the latest change, or None if it went well. A value from the browser that was refused
+            counts too. It is shown in red.
 
     Raises:
-        ValueError: A value that is not allowed; also when an attribute is set.
+        ValueError: If a value is not allowed; also when an attribute is set.
 
     >>> panel = ScalerBoard([0, 1], steps=10, init_exponent=10)
     >>> panel.histories["Megatron"].scales[:3]

@@ -1,6 +1,6 @@
 """The scaling game: the reader is the loss scaler, on the usable scales of a real training.
 
-The browser draws what was played; the steps to come are never sent there.
+The browser draws the steps so far; the steps to come are never sent there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mixlab.reports.loss_scaling import news, playfield
 
 
 class ScalingGame(DrawnPanel):
-    """Keep the run alive with the fewest lost steps: halve, keep or double the scale before each step.
+    """Lets the reader halve, keep or double the scale before each step, to lose as few steps as possible.
 
         ScalingGame([usable_window(stats, "fp16") for stats in probes], init_exponent=16)
 
-    After the last step, four loss scalers have played the same steps. What the reader does by buttons and keys can be
-    done from Python too; its `repr` is its status line.
+    After the last step, the results of four loss scalers on the same steps are shown. Every move can also be made in
+    Python; its `repr` is its status line.
 
     Args:
         windows: The usable scales of each step, as a `ScaleWindow` or as a pair of exponents (low, high): above 2^high
@@ -31,11 +31,11 @@ class ScalingGame(DrawnPanel):
         init_exponent: k of the scale 2^k before the first move, from 0 to 24.
 
     Attributes:
-        game: The rules' own record of what was played.
-        last_error: What the latest move from the browser raised, or None if it went well. It shows in red too.
+        game: The moves so far, and the rules.
+        last_error: The error of the latest move from the browser, or None if it went well. It is shown in red too.
 
     Raises:
-        ValueError: Windows that hold no scale, or an exponent that is not allowed.
+        ValueError: If a window holds no scale, or the exponent is not allowed.
 
     >>> game = ScalingGame([(8, 15), (8, 15)], init_exponent=16)
     >>> game.play("halve")
@@ -64,10 +64,10 @@ class ScalingGame(DrawnPanel):
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """What the reader and the four scalers made of the windows; of a game that is over.
+        """The results of the reader and of the four scalers, once the game is over.
 
         Raises:
-            ValueError: It is not over.
+            ValueError: If the game is not over.
         """
         if not self.over:
             raise ValueError(f"ScalingGame: the results come after the last step; this is {self.game}")
@@ -79,18 +79,18 @@ class ScalingGame(DrawnPanel):
         return f"{self.game}. {news(self.game)}"
 
     def play(self, move: str) -> None:
-        """Plays one step after a move.
+        """Changes the scale by a move, and plays one step.
 
         Args:
             move: "halve", "keep" or "double".
 
         Raises:
-            ValueError: There is no such move, or the game is over.
+            ValueError: If there is no such move, or the game is over.
         """
         self._go_on_with(self.game.play(move))
 
     def restart(self) -> None:
-        """Starts the same game anew."""
+        """Starts the same game again."""
         self._go_on_with(Game(self.game.windows, self.game.init_exponent))
 
     def _go_on_with(self, game: Game) -> None:

@@ -1,4 +1,4 @@
-"""Toggles for what an optimizer stores in which format, and the bytes that it costs."""
+"""Controls for the formats in which an optimizer stores weights and states, and the bytes that they cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 _ROUNDINGS = (("nearest", "nearest_even"), ("stochastic", "stochastic"))
 _labelled = partial(labelled, labels="10em", width="24em")
 
-# How weights are kept: what the recipe then says, gradients in the weights' format.
+# Ways to keep weights, and the fields of a recipe that each sets; gradients have the format of the weights.
 _WEIGHTS: dict[str, dict[str, Any]] = {
     "fp32": {"weights": FP32, "gradients": FP32, "master_weights": False, "update": "nearest_even"},
     **{
@@ -31,24 +31,24 @@ _WEIGHTS: dict[str, dict[str, Any]] = {
         }.items()
     },
 }
-_FREE = ("compute", "gradients")  # may be otherwise, and it is the same way all the same
+_FREE = ("compute", "gradients")  # may differ without making it another way
 _OTHER = "as Share says"
 
 
 class StateControls(Panel):
-    """Shows how a recipe stores weights and states, with the bytes of it, and changes it. What it holds is allowed.
+    """Shows how a recipe stores weights and states and what that costs, and changes it; it never holds a bad recipe.
 
     Args:
-        recipe: The first one, as text.
-        lr: The learning rate, at first.
-        spike: Whether one step's gradient is multiplied, at first.
+        recipe: The first recipe.
+        lr: The first learning rate.
+        spike: Whether one step's gradient is multiplied by 1000 at first.
 
     Attributes:
         changed: Functions without arguments to call after every change; may be appended to.
-        errors: Where a change that is not allowed is answered.
+        errors: Shows a refused change.
 
     Raises:
-        ValueError: No recipe, or a learning rate that is not positive.
+        ValueError: If the recipe is not allowed, or the learning rate is not positive.
     """
 
     def __init__(self, recipe: Recipe | str = "fp32", *, lr: float = 1e-4, spike: bool = False) -> None:
@@ -100,17 +100,17 @@ class StateControls(Panel):
 
     @property
     def label(self) -> str:
-        """All that the controls say, in short."""
+        """The settings of the controls, in short."""
         return f"{self._recipe}, lr {self.lr:g}{', spike' if self.spike else ''}"
 
     @property
     def bytes(self) -> ModelStates:
-        """What a parameter costs."""
+        """The bytes that a parameter costs."""
         return model_states(self._recipe)
 
     @property
     def status(self) -> str:
-        """What the controls say, and its cost, in words."""
+        """The settings of the controls and their cost, in words."""
         return f"{self.label}: {self.bytes.bytes_per_parameter:.4g} bytes per parameter"
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class StateControls(Panel):
         changes: dict[str, Any] = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
         if {exp_avg, exp_avg_sq} == {FP32}:
             changes["state_rounding"] = "nearest_even"
-        if recipe.update == "per_op":  # of which the states are part
+        if recipe.update == "per_op":  # it prescribes the states
             changes["update"] = "nearest_even"
         if not any(state in STATES[3:] for state in (exp_avg, exp_avg_sq)):
             changes["block_size"] = 256

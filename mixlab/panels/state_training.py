@@ -43,16 +43,16 @@ _CHARTS: list[dict[str, object]] = [
 
 
 class StateTraining(LiveTraining[WatchedStep]):
-    """Trains a task as the controls say, and draws what its optimizer loses. The latest runs stay, to compare.
+    """Trains a task with the settings of the controls, and draws what its optimizer loses; the latest runs stay.
 
     Args:
-        task: What is trained, with Adam or AdamW; its learning rate is the controls'.
-        controls: Shown above; they may stand elsewhere on the page too.
-        steps: Of a training; a spike comes after a third of them.
+        task: The task, with Adam or AdamW; its learning rate is replaced by that of the controls.
+        controls: Shown above; they may be shown elsewhere on the page too.
+        steps: Steps of a training; a spike comes after a third of them.
         seed: Of weights and batches.
 
     Raises:
-        ValueError: Steps that are not a whole number from 1 up.
+        ValueError: If `steps` is not a whole number from 1 up.
     """
 
     def __init__(self, task: Task, controls: StateControls, *, steps: int = 600, seed: int = 0) -> None:

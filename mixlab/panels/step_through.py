@@ -1,4 +1,4 @@
-"""The step-through panel: one training step, stage by stage, under a recipe that the reader chooses."""
+"""The step-through panel: one training step, stage by stage, under a recipe of the reader's choice."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class StepThrough(Panel):
     """Takes one step of a training apart; buttons go from stage to stage, and on to the next step.
 
     Args:
-        task: What is trained.
-        recipe: How, at first; as text.
-        steps: Steps taken before the first one that is shown.
+        task: The task to train.
+        recipe: The first recipe.
+        steps: Steps taken before the first step that is shown.
         seed: Of weights and batches.
-        parameter: Whose weight is followed; None takes the first.
-        element: Its index in the flattened parameter; None takes one with a gradient of median size.
+        parameter: The parameter of the weight to follow; None means the first.
+        element: The index of that weight in the flattened parameter; None means one with a gradient of median size.
 
     Attributes:
         stages: Of the step that is shown.
-        index: The stage that is shown, from 0.
-        last_error: What the latest press or choice raised, or None if it went well. It shows in red too.
+        index: Of the stage that is shown, from 0.
+        last_error: The error of the latest press or choice, or None if it went well. It is shown in red too.
 
     Raises:
-        ValueError: A recipe, parameter or element that is not allowed.
+        ValueError: If the recipe, the parameter or the element is not allowed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class StepThrough(Panel):
         element: int | None = None,
     ) -> None:
         self._task, self._steps, self._seed = task, steps, seed
-        if element is None:  # one that all recipes share
+        if element is None:  # the same for all recipes
             element = median_element(Trainer(task, Recipe(), seed=seed, device="cpu"), parameter)
         self._follow = {"parameter": parameter, "element": element}
         super().__init__()
@@ -53,7 +53,7 @@ class StepThrough(Panel):
         presets = list(PRESETS) if text in PRESETS else [*PRESETS, text]
         self._recipe = labelled(widgets.Dropdown, "Recipe", options=presets, value=text)
         self._exponent = labelled(widgets.BoundedIntText, "Loss scale 2^", min=-24, max=60, value=16)
-        self._back = button("Back", "The stage before", icon="arrow-left")
+        self._back = button("Back", "The previous stage", icon="arrow-left")
         self._next = button("Next", "The next stage", icon="arrow-right")
         self._next.button_style = "primary"
         self._again = button("Next step", "Takes one more training step", icon="forward")
@@ -76,7 +76,7 @@ class StepThrough(Panel):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe in use, with the scale of its control."""
+        """The current recipe, with the scale of its control."""
         return self._trainer.recipe
 
     @property
@@ -89,7 +89,7 @@ class StepThrough(Panel):
         self._show(min(self._index + 1, len(self._stages) - 1))
 
     def back(self) -> None:
-        """Goes back to the stage before, if there is one."""
+        """Goes back to the previous stage, if there is one."""
         self._show(max(self._index - 1, 0))
 
     def step(self) -> None:
@@ -98,7 +98,7 @@ class StepThrough(Panel):
         self._show(0)
 
     def _start(self, *, own_scale: bool) -> None:
-        """Trains anew up to the step, under the recipe of the controls, and takes that one apart."""
+        """Trains again up to the step, under the recipe of the controls, and takes that step apart."""
         recipe = Recipe.parse(self._recipe.value)
         if not own_scale and recipe.scaler != "none":
             recipe = recipe.with_loss_scale(2.0**self._exponent.value)

@@ -91,7 +91,7 @@ def test_start_returns_at_once_and_a_second_one_is_refused(make, gate: Gate):
     cockpit._start.click()
     assert cockpit.running
     assert enabled(cockpit) == (False, True, True)
-    with pytest.raises(RuntimeError, match="a training is running; stop it, or wait for its end"):
+    with pytest.raises(RuntimeError, match="a training is running; stop it or wait for its end first"):
         cockpit.start()
     cockpit._start.click()  # a double click
     assert cockpit.last_error is None

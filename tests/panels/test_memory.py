@@ -107,7 +107,7 @@ def test_the_gpu_is_marked(panel):
     panel._gpu_choice.value = gpu_spec("h200")
     assert panel.gpu == gpu_spec("h200")
     assert "<b>▶ h200</b>" in panel._row.value
-    assert "It fits. What would make it need less" in panel._head.value
+    assert "It fits. To reduce memory further" in panel._head.value
 
 
 def test_the_list_is_the_advice_and_can_be_applied(panel):
