@@ -29,8 +29,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("storage", "stored", "adam_sgd", "reading", "backends", "stalls"),
     ),
     "recipes": (),
-    "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "update_tracking"),
-    "training": ("models", "optimizers", "tasks", "evaluation", "step_records", "trainer", "runs", "background"),
+    "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "lost", "step_losses", "update_tracking"),
+    "training": (
+        *("models", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
+        *("trainer", "runs", "background"),
+    ),
     "experiments": (
         *("ledger", "one_step", "training_modes", "one_weight"),
         *("storage_grid", "watching", "predicted_windows", "mistakes"),

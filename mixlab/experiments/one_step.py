@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixlab.arguments import require_whole
 from mixlab.formats import FP32, Format, dtype_name, round_to
 from mixlab.layers import floating_outputs, layer_of, require_hooks
 from mixlab.optimizers import state_tensors
@@ -23,10 +24,10 @@ class Card:
 
     Attributes:
         name: E.g. "gradient of hidden1.weight".
-        format: In which it is stored.
+        format: The format in which it is stored.
         value: The element that is followed, or the only one; NaN and inf are values too.
         amax: The largest finite magnitude.
-        numel, zeros, non_finite: Counts of elements.
+        numel, zeros, non_finite: How many elements there are, are zero, and are inf or NaN.
     """
 
     name: str
@@ -40,7 +41,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the eight parts of a step: the line of code that does it, what it did in words, and the tensors."""
+    """One of the eight parts of a step.
+
+    Attributes:
+        name: "cast", "forward", "scaled loss", "backward", "unscale", "check", "step" or "update".
+        code: The line of code that does it.
+        words: What it did, in words.
+        cards: The tensors that it read or made.
+    """
 
     name: str
     code: str
@@ -53,119 +61,163 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 
     Args:
         trainer: At any step.
-        parameter: Whose weight is followed; None takes the first of the model that is trained.
-        element: Its index in the flattened parameter; None takes one whose gradient has the median magnitude.
+        parameter: The name of the parameter that holds the weight to follow; None takes the first trained one.
+        element: The weight's index in the flattened parameter; None takes one whose gradient has the median magnitude.
 
     Raises:
-        ValueError: No such parameter or element, or one that no gradient reaches.
-        TypeError: The model, or a part of it, runs as compiled code.
+        ValueError: If there is no such parameter or element, or no gradient reaches the parameter.
+        TypeError: If the model, or a part of it, runs as compiled code.
     """
-    if not isinstance(trainer, Trainer):
-        raise TypeError(f"dissect: trainer must be a Trainer, got {type(trainer).__name__}")
     require_hooks(trainer.model, "dissect")
     batch = trainer.next_batch()
-    name, exact = _followed(trainer, parameter, batch)  # the gradient as float32 would have it
+    name, exact = _followed(trainer, parameter, batch)
     weight = dict(trainer.model.named_parameters(remove_duplicate=False))[name]
     if element is None:
         element = _median(exact)
-    if type(element) is not int or not 0 <= element < weight.numel():
-        raise ValueError(f"dissect: element must be from 0 to {weight.numel() - 1}, got {element!r}")
-    return tuple(_stages(trainer, batch, name, weight, element, float(exact.flatten()[element])))
-
-
-def _stages(
-    trainer: Trainer, batch: Any, name: str, weight: nn.Parameter, element: int, exact: float
-) -> Iterator[Stage]:
-    recipe, scaler = trainer.recipe, trainer.scaler
-    checked = recipe.scaler != "none"
-    scale = scaler.get_scale()
-    before = weight.detach().clone()
-    computed = _computed(before, recipe.compute)
-    yield Stage(
-        "cast",
-        "with autocast(...):" if recipe.autocast else "model(inputs)",
-        _cast_words(recipe.weights, recipe.compute),
-        (_card(f"stored {name}", before, element), _card("as the product sees it", computed, element, recipe.compute)),
+    require_whole("dissect: element", element, 0, weight.numel() - 1)
+    step = _Step(trainer, name, weight, element, float(exact.flatten()[element]))
+    return (
+        step.cast(),
+        step.forward(batch),
+        step.scaled_loss(),
+        step.backward(),
+        step.unscale(),
+        step.check(),
+        step.update_weights(),
+        step.update_scale(),
     )
 
-    with _watching(trainer.model, layer_of(name)) as modules:
-        loss, _ = trainer.backward(batch)
-    seen = next(module for module in modules if module.output is not None)
-    layer, output, output_gradient = seen.name or "the model", seen.output, seen.gradient
-    assert output is not None
-    yield Stage(
-        "forward",
-        "loss = criterion(model(inputs), targets)",
-        f"{f'Layer {layer}' if seen.name else 'The model'} multiplies in {recipe.compute} and hands on "
-        f"{dtype_name(output.dtype)}; the loss is {float(loss):.4g}.",
-        (_card(f"output of {layer}", output), _card("loss", loss)),
-    )
-    scaled = loss.float() * trainer.task.loss_weight * scale
-    yield Stage(
-        "scaled loss",
-        "scaler.scale(loss).backward()",
-        f"The loss is multiplied by {scale:g}, and with it every gradient to come."
-        if recipe.scaler != "none"
-        else "There is no scaler: gradients keep their size, however small.",
-        (_card("loss", loss), _card("scaled loss", scaled)),
-    )
-    assert weight.grad is not None
-    scaled_gradient = dense(weight.grad.detach()).clone()
-    lost = int((scaled_gradient == 0).sum())
-    yield Stage(
-        "backward",
-        "scaler.scale(loss).backward()",
-        f"The gradient of {name} arrives in {dtype_name(scaled_gradient.dtype)}"
-        f"{', the scale still in it' if checked else ''}: {lost:,} of {scaled_gradient.numel():,} elements are zero.",
-        (
-            *([_card(f"gradient of the output of {layer}", output_gradient)] if output_gradient is not None else []),
-            _card(f"gradient of {name}", scaled_gradient, element),
-        ),
-    )
-    gradients = trainer.unscale()
-    unscaled = dense(weight.grad.detach()).clone()
-    yield Stage(
-        "unscale",
-        "scaler.unscale_(optimizer)",
-        f"Divided by {scale:g}, the gradient has its own size again; in float32 it would be {exact:.4g}."
-        if recipe.scaler != "none"
-        else f"Nothing to divide by. In float32 the gradient would be {exact:.4g}.",
-        (_card("gradient, unscaled", unscaled, element), _card("as float32 computes it", torch.tensor(exact))),
-    )
-    found_inf = any(not bool(stored_values(gradient).isfinite().all()) for gradient in gradients.values())
-    yield Stage(
-        "check",
-        "found_inf",
-        _check_words(checked, found_inf, recipe.on_overflow),
-        (_card("gradient, unscaled", unscaled, element),),
-    )
-    taken = not (found_inf and checked and scaler.skips)
-    trainer.update()
-    after = weight.detach().clone()
-    kept = [_card(state, value, element) for state, value in _states_of(trainer, weight)]
-    change = float(after.flatten()[element].double() - before.flatten()[element].double())
-    yield Stage(
-        "step",
-        "scaler.step(optimizer)",
-        (
-            f"The weight moves by {change:.4g}."
-            if change
-            else "The update is smaller than the weight can show: the stored weight does not move."
+
+class _Step:
+    """A step that is under way: each method takes the next stage, or tells of it, once, in this order."""
+
+    def __init__(self, trainer: Trainer, name: str, weight: nn.Parameter, element: int, exact: float) -> None:
+        self.trainer = trainer
+        self.name = name
+        self.weight = weight
+        self.element = element
+        self.exact = exact  # the element's gradient in float32
+        self.scaled = trainer.recipe.scaler != "none"
+        self.scale = trainer.scaler.get_scale()
+        self.before = weight.detach().clone()
+        self.found_inf = False
+        self.loss: Tensor
+        self.seen: _Watched
+        self.unscaled: Tensor
+
+    def cast(self) -> Stage:
+        recipe = self.trainer.recipe
+        computed = _computed(self.before, recipe.compute)
+        return Stage(
+            "cast",
+            "with autocast(...):" if recipe.autocast else "model(inputs)",
+            _cast_words(recipe.weights, recipe.compute),
+            (
+                _card(f"stored {self.name}", self.before, self.element),
+                _card("as the product sees it", computed, self.element, recipe.compute),
+            ),
         )
-        if taken
-        else "The step is skipped: weights and optimizer states stay as they are.",
-        (_card("weight before", before, element), _card("weight after", after, element), *kept),
-    )
-    yield Stage(
-        "update",
-        "scaler.update()",
-        _update_words(scale, scaler.get_scale()) if checked else "No scaler, nothing to adapt.",
-        (_card("scale before", torch.tensor(scale)), _card("scale after", torch.tensor(scaler.get_scale()))),
-    )
+
+    def forward(self, batch: Batch) -> Stage:
+        """Runs backward too, which needs the graph; `backward` tells of it."""
+        with _watching(self.trainer.model, layer_of(self.name)) as modules:
+            self.loss, _ = self.trainer.backward(batch)
+        self.seen = next(module for module in modules if module.output is not None)
+        output = self.seen.output
+        assert output is not None
+        return Stage(
+            "forward",
+            "loss = criterion(model(inputs), targets)",
+            f"{f'Layer {self.seen.name}' if self.seen.name else 'The model'} multiplies in "
+            f"{self.trainer.recipe.compute} and hands on {dtype_name(output.dtype)}; "
+            f"the loss is {float(self.loss):.4g}.",
+            (_card(f"output of {self.seen}", output), _card("loss", self.loss)),
+        )
+
+    def scaled_loss(self) -> Stage:
+        scaled = self.loss.float() * self.trainer.task.loss_weight * self.scale
+        return Stage(
+            "scaled loss",
+            "scaler.scale(loss).backward()",
+            f"The loss is multiplied by {self.scale:g}, and with it every gradient to come."
+            if self.scaled
+            else "There is no scaler: gradients keep their size, however small.",
+            (_card("loss", self.loss), _card("scaled loss", scaled)),
+        )
+
+    def backward(self) -> Stage:
+        gradient = self._gradient()
+        zeros = int((gradient == 0).sum())
+        of_output = self.seen.gradient
+        return Stage(
+            "backward",
+            "scaler.scale(loss).backward()",
+            f"The gradient of {self.name} arrives in {dtype_name(gradient.dtype)}"
+            f"{', the scale still in it' if self.scaled else ''}: {zeros:,} of {gradient.numel():,} elements are zero.",
+            (
+                *([_card(f"gradient of the output of {self.seen}", of_output)] if of_output is not None else []),
+                _card(f"gradient of {self.name}", gradient, self.element),
+            ),
+        )
+
+    def unscale(self) -> Stage:
+        gradients = self.trainer.unscale()
+        self.unscaled = self._gradient()
+        self.found_inf = any(not bool(stored_values(gradient).isfinite().all()) for gradient in gradients.values())
+        return Stage(
+            "unscale",
+            "scaler.unscale_(optimizer)",
+            f"Divided by {self.scale:g}, the gradient has its own size again; in float32 it would be {self.exact:.4g}."
+            if self.scaled
+            else f"Nothing to divide by. In float32 the gradient would be {self.exact:.4g}.",
+            (
+                _card("gradient, unscaled", self.unscaled, self.element),
+                _card("as float32 computes it", torch.tensor(self.exact)),
+            ),
+        )
+
+    def check(self) -> Stage:
+        return Stage(
+            "check",
+            "found_inf",
+            _check_words(self.scaled, self.found_inf, self.trainer.recipe.on_overflow),
+            (_card("gradient, unscaled", self.unscaled, self.element),),
+        )
+
+    def update_weights(self) -> Stage:
+        """Updates the scale too; `update_scale` tells of it."""
+        skipped = self.found_inf and self.scaled and self.trainer.scaler.skips
+        self.trainer.update()
+        after = self.weight.detach().clone()
+        change = float(after.flatten()[self.element].double() - self.before.flatten()[self.element].double())
+        states = [_card(name, state, self.element) for name, state in _states_of(self.trainer, self.weight)]
+        return Stage(
+            "step",
+            "scaler.step(optimizer)",
+            _step_words(change, skipped),
+            (
+                _card("weight before", self.before, self.element),
+                _card("weight after", after, self.element),
+                *states,
+            ),
+        )
+
+    def update_scale(self) -> Stage:
+        after = self.trainer.scaler.get_scale()
+        return Stage(
+            "update",
+            "scaler.update()",
+            _update_words(self.scale, after) if self.scaled else "No scaler, nothing to adapt.",
+            (_card("scale before", torch.tensor(self.scale)), _card("scale after", torch.tensor(after))),
+        )
+
+    def _gradient(self) -> Tensor:
+        assert self.weight.grad is not None
+        return dense(self.weight.grad.detach()).clone()
 
 
 class _Watched:
-    """A module's first output in a forward pass, and that output's gradient."""
+    """A module's first output in a forward pass, and the gradient of this output."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -173,11 +225,14 @@ class _Watched:
         self.gradient: Tensor | None = None
         self._waiting = False
 
+    def __str__(self) -> str:
+        return self.name or "the model"
+
     def see(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         for tensor in floating_outputs(module, output)[:1]:
             if self.output is None:
                 self.output = tensor.detach().clone()
-            if tensor.requires_grad and not self._waiting:  # in a checkpoint only when it is computed again
+            if tensor.requires_grad and not self._waiting:  # within a checkpoint, only when it recomputes
                 self._waiting = True
                 tensor.register_hook(self._keep)  # type: ignore[no-untyped-call]
 
@@ -187,12 +242,10 @@ class _Watched:
 
 @contextmanager
 def _watching(model: nn.Module, layer: str) -> Iterator[list[_Watched]]:
-    """Watches a layer and the modules around it: some layers are never called, and their parameters are used outside.
+    """Watches a layer and the modules that contain it; yields them from the innermost out.
 
-    (Such as `out_proj` of an `nn.MultiheadAttention`, or an `nn.ParameterList`.)
-
-    Yields:
-        The layer and those around it, from the innermost out.
+    The containing modules matter because some layers are never called, while their parameters are used outside of them:
+    `out_proj` of an `nn.MultiheadAttention`, or an `nn.ParameterList`.
     """
     parts = layer.split(".") if layer else []
     modules = [_Watched(".".join(parts[:depth])) for depth in range(len(parts), -1, -1)]
@@ -228,9 +281,19 @@ def _states_of(trainer: Trainer, weight: nn.Parameter) -> Iterable[tuple[str, Te
 
 
 def median_element(trainer: Trainer, parameter: str | None = None) -> int:
-    """Returns the index, in the flattened parameter, of the non-zero gradient of median magnitude in the next step.
+    """Returns the index of the gradient element that has the median magnitude, of the non-zero ones, in the next step.
 
-    0 if there is no such gradient.
+    The step is not taken. The index is 0 if every element is zero.
+
+    Args:
+        trainer: At any step.
+        parameter: The parameter's name; None takes the first trained one.
+
+    Returns:
+        The index in the flattened parameter.
+
+    Raises:
+        ValueError: If there is no such parameter, or no gradient reaches it.
     """
     return _median(_followed(trainer, parameter, trainer.next_batch())[1])
 
@@ -244,7 +307,7 @@ def _median(gradient: Tensor) -> int:
 
 
 def _followed(trainer: Trainer, parameter: str | None, batch: Batch) -> tuple[str, Tensor]:
-    """Returns the name of the parameter that is followed, and its gradient in float32."""
+    """Returns the name of the parameter to follow, and its gradient in float32."""
     references = trainer.reference_gradients(batch)
     allowed = f"use one of {', '.join(references)}"
     if parameter is None:
@@ -267,13 +330,21 @@ def _cast_words(weights: Format, compute: Format) -> str:
     return f"Weights are stored in {weights} and cast to {compute} for each product; {kept}."
 
 
-def _check_words(checked: bool, found_inf: bool, on_overflow: str) -> str:
-    if not checked:
+def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
+    if not scaled:
         return "Without a scaler nobody looks: a step with inf or NaN would be taken."
     if not found_inf:
         return "Every element of every gradient is finite: the step may be taken."
     becomes = "skipped" if on_overflow == "skip" else "taken with all gradients set to zero"
     return f"A gradient holds inf or NaN: the step will be {becomes}."
+
+
+def _step_words(change: float, skipped: bool) -> str:
+    if skipped:
+        return "The step is skipped: weights and optimizer states stay as they are."
+    if change:
+        return f"The weight moves by {change:.4g}."
+    return "The update is smaller than the weight can show: the stored weight does not move."
 
 
 def _update_words(before: float, after: float) -> str:

@@ -1,12 +1,15 @@
-"""The usable window of the loss scale over a training, predicted from probes of float32 steps."""
+"""The loss scales that a training can bear, predicted from probes of float32 steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import and_
 
 import numpy as np
 
+from mixlab.arguments import require_whole
 from mixlab.formats import Format
 from mixlab.loss_scaling import ScalePolicy, ScaleWindow, hunt
 from mixlab.probes import scale_window, track
@@ -18,17 +21,21 @@ from mixlab.training import Task, Trainer
 def predict_windows(
     task: Task, *, steps: int, fmt: Format | str = "fp16", seed: int = 0, every: int = 1, tolerance: float = 0.01
 ) -> list[ScaleWindow]:
-    """Trains in float32 on a CPU, where nothing is lost, and returns the window of every `every`-th step.
+    """Trains in float32 on a CPU, where nothing is lost, and returns the scale window of every n-th step.
 
     Args:
-        task, seed: As for `Trainer`.
-        steps: How many steps to train.
-        fmt, tolerance: As for `scale_window`.
-        every: Steps between two probes.
+        task: What to train.
+        steps: How many steps to train, at least 1.
+        fmt: The format that gradients would have, or its name.
+        seed: As for `Trainer`.
+        every: n, at least 1.
+        tolerance: The fraction of non-zero gradients that may become zero, from 0 to 1.
+
+    Raises:
+        ValueError: If a number is out of range, or all gradients of a step are zero.
     """
-    for name, value in (("steps", steps), ("every", every)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"predict_windows: {name} must be a whole number from 1 up, got {value!r}")
+    require_whole("predict_windows: steps", steps, 1)
+    require_whole("predict_windows: every", every, 1)
     trainer = Trainer(task, Recipe(), seed=seed, device="cpu")
     windows = []
     for step in range(steps):
@@ -42,25 +49,31 @@ def predict_windows(
 
 
 def static_window(windows: Sequence[ScaleWindow]) -> ScaleWindow:
-    """Returns the scales that serve all of these steps: the widest that a static scale can hope for.
+    """Returns the scales that suit every one of these steps: the candidates for a static scale.
+
+    Args:
+        windows: The window of each step.
 
     Raises:
-        ValueError: There is no step.
+        ValueError: If there is no window.
     """
     if not windows:
         raise ValueError("static_window: no windows; predict_windows(task, steps=...) makes some")
-    return ScaleWindow(max(window.low for window in windows), min(window.high for window in windows))
+    return reduce(and_, windows)
 
 
 def predict_settled(windows: Sequence[ScaleWindow], policy: ScalePolicy) -> float:
-    """Returns log2 of the scale, the median over the second half of the steps, at which `policy` will hunt.
+    """Predicts where a dynamic scale will settle.
 
     Args:
-        windows: One for each step, as `predict_windows` returns them with every=1.
-        policy: Of the scaler; its scale should find its way within the first half.
+        windows: The window of each step, as `predict_windows` returns them with every=1.
+        policy: The scaler's policy. Its scale should settle within the first half of the steps.
+
+    Returns:
+        log2 of the scale, as the median over the second half of the steps.
 
     Raises:
-        ValueError: There is no step, the policy gives up, or its scale becomes zero or infinite.
+        ValueError: If there is no window, the policy gives up, or its scale becomes zero or infinite.
     """
     if not windows:
         raise ValueError("predict_settled: no windows; predict_windows(task, steps=...) makes some")

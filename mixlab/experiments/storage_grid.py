@@ -1,4 +1,4 @@
-"""A training to be repeated over seeds and ways to store Adam's moments and the weights, with a spike on request."""
+"""A small training, to be repeated over seeds and formats of weights and moments, with a spike on request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from mixlab.formats import BF16, FP16, FP32
 from mixlab.recipes import STATES, Recipe
 from mixlab.training import StepRecord, Task, Trainer, load_task
 
-_LAST = 100  # steps whose mean loss is the final one
+_LAST = 100  # steps; the final loss is their mean
 
 
 def digits_adam(lr: float = 1e-3) -> Task:
-    """Returns digits with a perceptron of 64-128-128-10 units, batches of 32 rows, and Adam."""
+    """Returns a task: digits with a perceptron of 64-128-128-10 units, batches of 32 rows, and Adam.
+
+    Args:
+        lr: Learning rate.
+    """
     digits = load_task("digits-mlp")
 
     def model() -> nn.Module:
@@ -42,16 +46,16 @@ def digits_adam(lr: float = 1e-3) -> Task:
 
 
 def spiked_steps(trainer: Trainer, count: int, *, at: int | None, factor: float = 1000.0) -> Iterator[StepRecord]:
-    """Yields `trainer.steps(count)`, with the gradients of one step multiplied: what a broken batch does.
+    """Yields `trainer.steps(count)`, with the gradients of one step multiplied, as a broken batch would do.
 
     Args:
-        trainer: Which trains.
-        count: Steps.
-        at: The number of the step, counted from 0; None leaves all as they are.
-        factor: Of the gradients, as backward delivers them.
+        trainer: The trainer.
+        count: How many steps to train.
+        at: The step whose gradients are multiplied, counted from 0; None for no such step.
+        factor: The factor, applied to gradients as backward delivers them.
 
     Raises:
-        ValueError: A factor that is not finite, or a step that is not a whole number from 0 up.
+        ValueError: If a number is out of range, or the factor is not finite.
     """
     if at is not None:
         require_whole("spiked_steps: at", at, 0)
@@ -72,7 +76,7 @@ def spiked_steps(trainer: Trainer, count: int, *, at: int | None, factor: float 
 class Setting:
     """One way to train: everything but the seed.
 
-    Attributes:
+    Args:
         recipe: How weights and moments are stored.
         lr: Learning rate.
         spike: Whether the gradients of one step are multiplied by 1000.
@@ -87,9 +91,10 @@ class Setting:
 
 
 def moment_settings() -> list[Setting]:
-    """Returns every pair of moment formats, rounded to nearest and stochastically, with float32 weights and a spike.
+    """Returns the settings that compare moment formats, with float32 weights.
 
-    Then without one: the pairs of fp32 and bf16, and fp16, whose range v leaves at its lower end.
+    With a spike: every pair of formats, rounded to nearest and stochastically. Without a spike: the pairs of fp32 and
+    bf16, and fp16, because second moments underflow in it.
     """
     pairs = [Recipe(exp_avg=m, exp_avg_sq=v) for m, v in product(STATES, STATES)]
     chances = [replace(recipe, state_rounding="stochastic") for recipe in pairs if recipe != Recipe()]
@@ -99,7 +104,10 @@ def moment_settings() -> list[Setting]:
 
 
 def weight_settings() -> list[Setting]:
-    """Returns fp32 weights and four ways to store bf16 ones, with float32 moments, at a small and a usual rate."""
+    """Returns the settings that compare weight formats: fp32, and bf16 stored in four ways.
+
+    Moments are in float32, and there is no spike. The learning rate is 1e-4 or 1e-3.
+    """
     stored = Recipe(BF16, BF16, gradients=BF16)
     ways = [
         Recipe(),
@@ -112,21 +120,21 @@ def weight_settings() -> list[Setting]:
 
 
 def final_loss(setting: Setting, *, steps: int = 1500, spike_at: int = 50, seed: int = 0) -> tuple[float, float]:
-    """Trains digits under a setting, on a CPU, with its own arithmetic.
+    """Trains digits under a setting, in a CPU's native arithmetic.
 
-    The spike comes early, so that many steps follow in which exact second moments decay from it, by 1 / e in 1000.
+    The spike comes early, so that exact second moments have many steps to decay from it, by 1 / e in 1000.
 
     Args:
-        setting: How.
-        steps: Of the training.
-        spike_at: The step whose gradients are multiplied, if the setting has a spike; one of `steps`, from 0.
+        setting: How to train.
+        steps: How many steps to train, at least 1.
+        spike_at: The step of the spike, counted from 0, if the setting has one.
         seed: Of weights, batches and rounding.
 
     Returns:
-        (mean loss of the last 100 steps, NaN or inf if one is; held-out accuracy).
+        (mean loss of the last 100 steps, NaN or inf if one of them is; held-out accuracy).
 
     Raises:
-        ValueError: No steps, or a spike outside of them.
+        ValueError: If there are no steps, or `spike_at` is none of them.
     """
     require_whole("final_loss: steps", steps, 1)
     require_whole("final_loss: spike_at", spike_at, 0, steps - 1)

@@ -1,4 +1,4 @@
-"""A training watched while it runs: what its optimizer loses, and where its second moments lie."""
+"""A training that is watched while it runs: what its optimizer loses, and how large its second moments are."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from functools import reduce
 
 from mixlab.probes import Histogram, Lost, track_updates
-from mixlab.probes.update_tracking import state_of
+from mixlab.probes.step_losses import state_of
 from mixlab.training import StepRecord, Trainer
 
 
 @dataclass(frozen=True)
 class WatchedStep:
-    """One step of a training, with what its optimizer lost.
+    """One step of a training, and what its optimizer lost.
 
     Attributes:
-        record: Of the step.
-        lost: Over all parameters; None of a step that was not watched, or skipped.
-        second_moments: The magnitudes of all second moments after the step; None as well of an optimizer without.
+        record: The step's record.
+        lost: The losses of all parameters together; None if the step was skipped or not watched.
+        second_moments: The magnitudes of all second moments after the step; None in the same cases, or if the optimizer
+            has none.
     """
 
     record: StepRecord
@@ -27,12 +28,15 @@ class WatchedStep:
 
 
 def watched_steps(trainer: Trainer, steps: Iterable[StepRecord], *, every: int = 10) -> Iterator[WatchedStep]:
-    """Yields each of a trainer's steps, and watches each n-th of them.
+    """Yields a trainer's steps, and watches every n-th of them.
 
     Args:
-        trainer: Whose steps they are.
-        steps: E.g. `trainer.steps(300)`.
-        every: From 1 up.
+        trainer: The trainer.
+        steps: Its steps, e.g. `trainer.steps(300)`.
+        every: n, from 1 up.
+
+    Raises:
+        ValueError: If `every` is not a whole number from 1 up.
     """
     with track_updates(trainer.model, trainer.optimizer, every=every) as seen:
         known = 0

@@ -1,4 +1,4 @@
-"""Histograms of magnitudes: from one of them follows what any format does to a tensor under any power-of-two scale.
+"""Histograms of magnitudes. One of them tells what any format does to a tensor under any power-of-two scale.
 
 Such a scale only shifts the bins, so the tensor itself is not needed again.
 """
@@ -20,13 +20,13 @@ from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to
 
 # A magnitude's bin is the upper part of its float32 bits: 8 exponent bits, 4 mantissa bits, and a sticky bit that tells
-# whether anything follows. Even bins hold one value, odd bins the open interval up to the next one. So every threshold
-# that has at most 4 mantissa bits falls between two bins, from either side.
+# whether any lower bit is set. Even bins hold one value, odd bins the open interval up to the next one. So every
+# threshold that has at most 4 mantissa bits falls between two bins, from either side.
 _CUT = 18
 _BINS = 1 << (31 - _CUT)
 _BINS_PER_EXPONENT = _BINS // 256
 _INF = 255 * _BINS_PER_EXPONENT  # NaNs follow
-_PIECE = 1 << 18  # elements counted at a time, so that what is computed of them stays in the cache
+_PIECE = 1 << 18  # elements counted at a time, so that intermediate results stay in the cache
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Fractions:
     """What a format does to a tensor, as fractions of its non-zero finite values.
 
     Attributes:
-        underflow: Rounded to zero.
-        subnormal: Smaller than the format's smallest normal value, and not rounded to zero.
-        overflow: Rounded beyond the format's largest value.
-        underflow_error, subnormal_error, overflow_error: One sigma of each that comes from sampling; 0 if exact.
+        underflow: The fraction that is rounded to zero.
+        subnormal: The fraction below the format's smallest normal value that is not rounded to zero.
+        overflow: The fraction that is rounded beyond the format's largest value.
+        underflow_error, subnormal_error, overflow_error: The standard error of each, from sampling; 0 if exact.
     """
 
     underflow: float
@@ -50,9 +50,13 @@ class Fractions:
 
 @dataclass(frozen=True, eq=False)
 class Stratum:
-    """Counts of one tensor of `numel` elements, or of a sample of it, in 8192 bins; see `Histogram`.
+    """The counts of one tensor, or of a sample of it, in 8192 bins; see `Histogram`.
 
-    Every element looked at is in them: zeros in the first bin, infs and NaNs in the last ones.
+    Every element that was looked at is counted: zeros in the first bin, infs and NaNs in the last ones.
+
+    Attributes:
+        counts: (8192,) counts.
+        numel: How many elements the tensor has.
     """
 
     counts: NDArray[np.int64]
@@ -68,7 +72,7 @@ class Stratum:
 
     @property
     def weight(self) -> float:
-        """How many elements of the tensor each sampled one stands for."""
+        """How many elements of the tensor each sampled element stands for."""
         return self.numel / self.sampled if self.sampled else 1.0
 
 
@@ -76,27 +80,31 @@ class Stratum:
 class Histogram:
     """The magnitudes of non-zero finite values in 8192 bins, 32 for each exponent of float32.
 
-    Histograms add up. A sum of samples is a stratified sample: each tensor keeps its weight, however large its sample
-    was, and its own part in the error (Cochran, Sampling Techniques, 1977, section 5.4).
+    Histograms add up. A sum of samples is a stratified sample: each tensor keeps its weight, whatever the size of its
+    sample, and its own part in the error (Cochran, Sampling Techniques, 1977, section 5.4).
 
     Attributes:
-        strata: One for each tensor that was sampled, and one for all that were counted whole.
+        strata: One for each sampled tensor, and one for all tensors that were counted whole.
     """
 
     strata: tuple[Stratum, ...]
 
     @classmethod
     def of(cls, x: Tensor, *, sample: int | None = None, random: Random | None = None) -> Histogram:
-        """Counts a floating tensor of at most 32 bits, or a sample of `sample` elements of it.
+        """Counts a tensor, or a sample of it.
 
-        Of a sparse tensor the sample is one of the elements that it stores; those that it leaves out are zeros.
+        A sample is systematic: every k-th element from a random start, with k coprime to the number of elements, so
+        that no row or column is favoured. Its error is estimated as if the draws were independent. A sparse tensor is
+        sampled among the elements that it stores; the others count as zeros.
 
-        The sample is systematic: every k-th element from a random start, with k coprime to the number of elements, so
-        that no row or column is favoured. Its error is taken as that of independent draws.
+        Args:
+            x: A floating tensor of at most 32 bits.
+            sample: How many elements to look at; None for all.
+            random: Draws the start of the sample; None for a random one.
 
         Raises:
-            TypeError: `x` is float64 or not floating.
-            ValueError: `sample` is not a positive whole number.
+            TypeError: If `x` is float64 or not floating, or has no values.
+            ValueError: If `sample` is not a positive whole number.
         """
         stored = stored_values(as_float32(x))
         drawn = draw_sample(stored, sample, random)
@@ -104,7 +112,11 @@ class Histogram:
 
     @classmethod
     def of_zeros(cls, numel: int) -> Histogram:
-        """Counts that many zeros."""
+        """Returns the histogram of zeros.
+
+        Args:
+            numel: How many.
+        """
         if not numel:
             return cls(())
         counts = np.zeros(_BINS, dtype=np.int64)
@@ -113,9 +125,11 @@ class Histogram:
 
     @classmethod
     def of_samples(cls, samples: Sequence[Tensor], numels: Sequence[int]) -> list[Histogram]:
-        """Counts flat float32 samples of tensors with `numels` elements, in less time than one after the other.
+        """Counts samples of several tensors together, which takes less time than one after the other.
 
-        They may lie on several devices.
+        Args:
+            samples: Flat float32 tensors, on one or several devices.
+            numels: How many elements each sampled tensor has.
         """
         places: dict[torch.device, list[int]] = {}
         for place, sample in enumerate(samples):
@@ -130,7 +144,7 @@ class Histogram:
 
     @property
     def sampled(self) -> int:
-        """How many elements were looked at, zeros and non-finite ones included."""
+        """How many elements were looked at, including zeros and non-finite ones."""
         return sum(stratum.sampled for stratum in self.strata)
 
     @property
@@ -140,11 +154,12 @@ class Histogram:
 
     @property
     def exact(self) -> bool:
+        """Whether every element was looked at."""
         return all(stratum.exact for stratum in self.strata)
 
     @cached_property
     def counts(self) -> NDArray[np.float64]:
-        """(8192,) counts of non-zero finite values, estimated from the sample if not exact."""
+        """The counts of non-zero finite values, (8192,); estimated from the sample if not exact."""
         counts = np.zeros(_BINS)
         for stratum in self.strata:
             counts += stratum.weight * stratum.counts
@@ -154,17 +169,17 @@ class Histogram:
 
     @property
     def special_counts(self) -> tuple[int, int, int]:
-        """How many of the elements looked at are zero, infinite and NaN."""
+        """How many of the elements that were looked at are zero, infinite and NaN."""
         counts = np.sum([stratum.counts for stratum in self.strata], axis=0)
         return int(counts[0]), int(counts[_INF]), int(counts[_INF + 1 :].sum())
 
     @property
     def non_zero(self) -> float:
-        """The denominator of every fraction: the count of non-zero finite values."""
+        """The number of non-zero finite values: the denominator of every fraction."""
         return float(self.counts.sum())
 
     def exponent_counts(self) -> NDArray[np.float64]:
-        """Returns (256,) counts by float32 exponent: entry e counts [2^(e-127), 2^(e-126)), 0 subnormals."""
+        """Returns the counts by float32 exponent, (256,): entry e counts [2^(e-127), 2^(e-126)), entry 0 subnormals."""
         counts: NDArray[np.float64] = self.counts.reshape(256, _BINS_PER_EXPONENT).sum(axis=1)
         return counts
 
@@ -202,8 +217,10 @@ class Histogram:
         return Histogram(strata)
 
     def _standard_error(self, bins: slice) -> float:
-        """One sigma of the share of `bins`. Each stratum's own share is taken as (hits + 1) / (draws + 2): a sample
-        that saw nothing does not prove that there is nothing.
+        """Returns the standard error of the share of `bins`.
+
+        Each stratum's own share is taken as (hits + 1) / (draws + 2), because a sample that saw nothing does not prove
+        that there is nothing.
         """
         variance = 0.0
         for stratum in self.strata:
@@ -217,18 +234,18 @@ class Histogram:
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """Returns a floating tensor of at most 32 bits as float32, detached; in the same memory if it is float32."""
+    """Returns a floating tensor of at most 32 bits as float32, detached; a float32 one in the same memory."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype is torch.float64:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"probes look at floating tensors of at most 32 bits, got {came}; convert with .float() first")
     if x.is_meta:
-        raise TypeError("probes look at the values of tensors, and on meta there are none; run on another device")
+        raise TypeError("probes look at values, but tensors on meta have none; run on another device")
     x = x.detach()
     return x if x.dtype is torch.float32 else x.float()
 
 
 def stored_values(x: Tensor) -> Tensor:
-    """Returns the elements that a tensor stores: all of a dense one; of a sparse one none twice, the rest is zero."""
+    """Returns the elements that a tensor stores: all if it is dense; each stored one once if it is sparse."""
     if x.layout is torch.sparse_coo:
         return x.coalesce().values()
     if x.layout is torch.strided and not x.is_nested:
@@ -237,12 +254,12 @@ def stored_values(x: Tensor) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Returns a tensor with all its elements, in the same memory if it stores them all."""
+    """Returns a tensor in dense form, in the same memory if it already is."""
     return x if x.layout is torch.strided else x.to_dense()
 
 
 def draw_sample(x: Tensor, size: int | None, random: Random | None) -> Tensor:
-    """Returns all elements flat, or `size` of them at an even distance from a random start."""
+    """Returns all elements flat, or `size` of them, evenly spaced from a random start."""
     require_sample(size)
     if size is None or size >= x.numel():
         return x.reshape(-1)
@@ -254,7 +271,7 @@ def draw_sample(x: Tensor, size: int | None, random: Random | None) -> Tensor:
 
 
 def require_sample(size: int | None) -> None:
-    """Raises ValueError unless `size` can be that of a sample."""
+    """Raises ValueError unless `size` is a possible size of a sample."""
     if size is not None and (type(size) is not int or size < 1):
         raise ValueError(f"sample must be a positive whole number, or None for all elements, got {size!r}")
 
@@ -270,12 +287,12 @@ def _bins(x: Tensor) -> Tensor:
     """Returns the bin of each element of a float32 tensor, as int32."""
     bits = x.view(torch.int32).bitwise_and(0x7FFFFFFF)
     minus_ceil = bits.neg().bitwise_right_shift_(_CUT + 1)
-    return bits.bitwise_right_shift_(_CUT + 1).sub_(minus_ceil)  # floor + ceil: even if they are equal, else odd
+    return bits.bitwise_right_shift_(_CUT + 1).sub_(minus_ceil)  # floor + ceil: even if both are equal, else odd
 
 
 @lru_cache
 def _stride(numel: int, size: int) -> int:
-    """Returns the largest step that takes `size` elements out of `numel`, and is coprime to `numel`."""
+    """Returns the largest step coprime to `numel` that takes `size` elements out of `numel`."""
     stride = numel // size
     while math.gcd(stride, numel) > 1:
         stride -= 1
@@ -284,7 +301,7 @@ def _stride(numel: int, size: int) -> int:
 
 @lru_cache(maxsize=1)
 def _representatives() -> NDArray[np.float64]:
-    """Returns each finite bin's one value, or the middle of its open interval, in order of magnitude."""
+    """Returns the value of each finite bin, or the middle of its open interval, in order of magnitude."""
     corners = (np.arange(0, _INF + 2, 2) << _CUT).astype(np.int32).view(np.float32).astype(np.float64)
     corners[-1] = 2.0**128  # float32 has inf there
     values = np.empty(_INF)
@@ -295,7 +312,7 @@ def _representatives() -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4096)
 def _classes(fmt: Format, scale_exponent: int) -> tuple[slice, slice, slice]:
-    """Returns the bins that become zero, subnormal, and too large, as slices: the bins are in order of magnitude."""
+    """Returns the bins that become zero, subnormal and too large, as slices, as bins are in order of magnitude."""
     scaled = _representatives() * 2.0**scale_exponent
     rounded = round_to(torch.from_numpy(scaled), fmt, overflow="saturate").numpy()
     zero = int((rounded == 0).sum())

@@ -16,15 +16,15 @@ TensorKind = Literal["activation", "gradient", "weight_gradient"]
 
 @dataclass(frozen=True, eq=False)
 class TensorStats:
-    """One kind of tensor of one layer, over all calls of the layer while tracked.
+    """The statistics of one kind of tensor of one layer, over all tracked calls of the layer. They add up.
 
     Attributes:
         layer: The module's qualified name.
         kind: "activation" (the layer's output), "gradient" (of the loss with respect to that output) or
-            "weight_gradient" (with respect to the layer's own parameters).
-        numel, zeros, infs, nans: Exact counts of elements.
-        amax: The exact largest finite magnitude.
-        histogram: Of the finite non-zero values, exact or sampled.
+            "weight_gradient" (of the loss with respect to the layer's own parameters).
+        numel, zeros, infs, nans: How many elements there are, and how many are zero, infinite and NaN; exact.
+        amax: The largest finite magnitude; exact.
+        histogram: The magnitudes of the finite non-zero values, exact or sampled.
     """
 
     layer: str
@@ -56,7 +56,23 @@ def tensor_stats(
     sample: int | None = None,
     random: Random | None = None,
 ) -> TensorStats:
-    """Returns the statistics of one tensor; see `Histogram.of` for `sample` and for what is refused."""
+    """Returns the statistics of one tensor.
+
+    >>> import torch
+    >>> stats = tensor_stats(torch.tensor([0.0, 3e-5, math.inf]))
+    >>> stats.numel, stats.zeros, stats.infs, round(stats.amax, 6)
+    (3, 1, 1, 3e-05)
+
+    Args:
+        x: A floating tensor of at most 32 bits.
+        layer, kind: Labels of the result.
+        sample: How many elements go into the histogram; None for all. Counts and amax are always exact.
+        random: Draws the sample; None for a random one.
+
+    Raises:
+        TypeError: If `x` is float64 or not floating, or has no values.
+        ValueError: If `sample` is not a positive whole number.
+    """
     x = as_float32(x)
     histogram = Histogram.of(x, sample=sample, random=random)
     amax, finite = amax_of(stored_values(x))

@@ -1,4 +1,4 @@
-"""Updates that rounding swallows: weights that do not move although the optimizer moves them."""
+"""Updates that rounding swallows: weights that stand still although the optimizer moves them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from mixlab.formats import Format, round_to
 
 
 def swallowed(weights: Tensor, updates: Tensor, fmt: Format | str) -> float:
-    """Returns the share of non-zero updates that are lost when weights stored in `fmt` are updated without master copy.
+    """Returns the share of non-zero updates that are lost when weights in `fmt` are updated without a master copy.
 
-    A weight w, rounded to `fmt`, loses its update u if w + u rounds back to w: if u is below about half the distance to
-    the next value, eps/4 to eps/2 times the weight (Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
-    0 without any non-zero update.
+    A weight w, rounded to `fmt`, loses its update u if w + u rounds to w again. That happens if u is below about half
+    the distance to the next value, eps/4 to eps/2 times the weight (Micikevicius et al., Mixed Precision Training,
+    2018, section 3.1). Values beyond the format's range become inf.
 
     >>> import torch
     >>> swallowed(torch.ones(2), torch.tensor([1e-2, 1e-3]), "bf16")
     0.5
 
     Args:
-        weights, updates: Of one shape, in float32.
-        fmt: What the weights are stored in.
+        weights: The weights before the update.
+        updates: What is added to them, in the same shape.
+        fmt: The format in which weights are stored, or its name.
+
+    Returns:
+        A fraction from 0 to 1; 0 if every update is zero.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     if weights.shape != updates.shape:
         raise ValueError(
@@ -37,5 +44,11 @@ def swallowed(weights: Tensor, updates: Tensor, fmt: Format | str) -> float:
 def swallowed_by_layer(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], fmt: Format | str
 ) -> dict[str, float]:
-    """Returns `swallowed` for each parameter of a step in float32, from the weights before and after it, by name."""
+    """Returns `swallowed` for each parameter of one float32 step.
+
+    Args:
+        before: The weights before the step, by parameter name.
+        after: The weights after it.
+        fmt: The format in which weights would be stored, or its name.
+    """
     return {name: swallowed(before[name], after[name].float() - before[name].float(), fmt) for name in before}

@@ -3,7 +3,8 @@
 from mixlab.training.background import Training
 from mixlab.training.models import TinyGPT
 from mixlab.training.optimizers import make_optimizer
-from mixlab.training.runs import Run, RunInfo, final, first_non_finite, outcome
+from mixlab.training.outcomes import final, first_non_finite, outcome
+from mixlab.training.runs import Run, RunInfo
 from mixlab.training.step_records import StepRecord
 from mixlab.training.tasks import TASKS, Batch, Task, load_task
 from mixlab.training.trainer import Trainer

@@ -8,9 +8,16 @@ from torch import Tensor, nn
 
 
 class TinyGPT(nn.Module):
-    """A decoder-only transformer of 0.83M parameters, after GPT-2.
+    """A decoder-only transformer, after GPT-2; by default of 0.83M parameters.
 
     Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
+
+    Args:
+        vocabulary: How many tokens there are.
+        context: The longest sequence.
+        width: Features of each token.
+        heads: Attention heads in each layer.
+        layers: Transformer blocks.
     """
 
     def __init__(
@@ -31,7 +38,7 @@ class TinyGPT(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer of `TinyGPT`: causal self-attention and a two-layer perceptron, each normalised first and added on."""
+    """One layer of `TinyGPT`: causal self-attention, then a two-layer perceptron, each normalised first and added."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

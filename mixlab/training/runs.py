@@ -1,16 +1,15 @@
-"""A run on disk: what was trained, a record of every step, a checkpoint to go on from. Nothing is half written.
+"""A run on disk: its description, a record of every step, a checkpoint to go on from. Nothing is half written.
 
 runs/digits/
   run.json         task, recipe, seed and machine; written once
-  steps.jsonl      one line a step, in order; appended to
-  checkpoint.pt    the trainer's state, and which run it is of; replaced as a whole
+  steps.jsonl      one line for each step, in order; appended to
+  checkpoint.pt    the trainer's state, and the run it belongs to; replaced as a whole
   lock             held by the one process or thread that trains the run
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,16 @@ from mixlab.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What decides a run (task to probe_every), and where and when it was started."""
+    """The description of a run: what decides its weights, and where and when it was started.
+
+    Attributes:
+        task: The task's name.
+        recipe: The recipe's text.
+        seed, probe_every: As for `Trainer`.
+        loss_weight: As for `load_task`.
+        machine: A line about the machine, as of `mixlab.machine.Machine.summary`.
+        started: Time of the start, UTC, in ISO 8601.
+    """
 
     task: str
     recipe: str
@@ -44,26 +52,45 @@ class RunInfo:
 
     @property
     def label(self) -> str:
-        """A line for a legend, e.g. "amp-fp16 on digits-mlp, seed 0"."""
+        """A line for a legend, such as "amp-fp16 on digits-mlp, seed 0"."""
         weight = "" if self.loss_weight == 1 else f", loss weight {self.loss_weight:g}"
         return f"{self.recipe} on {self.task}{weight}, seed {self.seed}"
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights."""
+        """The fields that decide the weights: task, recipe, seed, loss_weight and probe_every."""
         return {name: getattr(self, name) for name in ("task", "recipe", "seed", "loss_weight", "probe_every")}
 
 
 class Run:
-    """A folder that holds one training. It survives `kill -9` at any moment, and goes on bit for bit.
+    """A folder that holds one training. It survives `kill -9` at any moment, and continues bit for bit.
 
     One process or thread at a time trains it; any number may read it meanwhile.
 
+    >>> from tempfile import TemporaryDirectory
+    >>> folder = TemporaryDirectory()
+    >>> run = Run.create(f"{folder.name}/digits", task="digits-mlp", recipe="amp-fp16", seed=1)
+    >>> run.info.label
+    'amp-fp16 on digits-mlp, seed 1'
+    >>> for record in run.train(until=20, device="cpu"):  # stopped after its third step
+    ...     if record.step == 2:
+    ...         break
+    >>> [record.step for record in Run(run.path).train(until=5, device="cpu")]
+    [3, 4]
+    >>> len(run.records())
+    5
+    >>> folder.cleanup()
+
     Args:
-        path: An existing run's folder; `Run.create` makes a new one.
+        path: The folder of an existing run; `Run.create` makes a new one.
+
+    Attributes:
+        path: The folder.
+        info: The run's description.
 
     Raises:
-        FileNotFoundError, ValueError: No run there, or a damaged one.
+        FileNotFoundError: If there is no run in the folder.
+        ValueError: If its description is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -150,10 +177,10 @@ class Run:
         return run
 
     def records(self) -> list[StepRecord]:
-        """Returns every whole record, in order; a last line that was cut off by a kill is left out.
+        """Returns every record, in order; a last line that a kill cut off is left out.
 
         Raises:
-            ValueError: A line is no record, or not that of its step; file and line are named.
+            ValueError: If a line is no record, or the record of another step. The message names file and line.
         """
         try:
             content = (self.path / "steps.jsonl").read_bytes()
@@ -167,7 +194,7 @@ class Run:
             try:
                 record = decode(line)
                 if record.step != step:
-                    raise ValueError(f"it is of step {record.step}, where that of step {step} must stand")
+                    raise ValueError(f"it is the record of step {record.step}, but step {step} comes here")
             except ValueError as error:
                 raise ValueError(
                     f"{self.path / 'steps.jsonl'}, line {step + 1}, is damaged: {error}; "
@@ -177,10 +204,14 @@ class Run:
         return records
 
     def trainer(self, *, device: torch.device | str | None = None) -> Trainer:
-        """Returns a trainer at this run's last checkpoint, or at its beginning.
+        """Returns a trainer at this run's last checkpoint, or at the beginning if there is none.
+
+        Args:
+            device: As for `Trainer`.
 
         Raises:
-            ValueError: The checkpoint is damaged, or another run's; or run.json asks for what does not exist.
+            ValueError: If the checkpoint is damaged or belongs to another run, or if run.json names a task or recipe
+                that does not exist.
         """
         try:
             trainer = _new_trainer(self.info, device)
@@ -192,11 +223,11 @@ class Run:
         again = "delete it to train again from the first step"
         try:
             state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
-        except Exception as error:  # whatever torch makes of bytes that are no checkpoint
+        except Exception as error:  # torch raises many kinds for bytes that are no checkpoint
             raise ValueError(f"{checkpoint} is damaged; {again} ({type(error).__name__})") from error
         try:
             _load(trainer, state, self.info)
-        except Exception as error:  # whatever a model and an optimizer make of states that are not theirs
+        except Exception as error:  # models and optimizers raise many kinds for states of others
             reason = next(iter(str(error).splitlines()), "").strip()
             raise ValueError(
                 f"{checkpoint} is no checkpoint of this run; {again} ({type(error).__name__}: {reason})"
@@ -238,20 +269,20 @@ class Run:
                 if trainer.step % checkpoint_every == 0:
                     self._save(trainer, file)
                 yield record
-        except GeneratorExit:  # the caller stopped iterating, between two steps; an error may come amid one
+        except GeneratorExit:  # the caller stopped iterating, between two steps; an error may come within one
             self._save(trainer, file)
             raise
         self._save(trainer, file)
 
     def _save(self, trainer: Trainer, records: IO[bytes]) -> None:
-        """Saves a checkpoint, after making sure that the records up to it are on the disk."""
+        """Saves a checkpoint once all records up to it are on the disk."""
         os.fsync(records.fileno())
         with replacing(self.path / "checkpoint.pt") as file:
             torch.save({**trainer.state_dict(), "run": self.info.decisive}, file)
 
     @contextmanager
     def _appending(self, step: int) -> Iterator[IO[bytes]]:
-        """Opens the records for appending, unbuffered, without those made after the checkpoint at `step`."""
+        """Opens the records for appending, unbuffered, and drops those made after the checkpoint at `step`."""
         with (self.path / "steps.jsonl").open("a+b", buffering=0) as file:
             file.seek(0)
             whole = file.read().split(b"\n")[:-1]
@@ -267,7 +298,7 @@ class Run:
 
 @contextmanager
 def _one_writer(folder: Path) -> Iterator[None]:
-    """Keeps other processes and threads from writing into a run's folder."""
+    """Keeps other processes and threads from writing to a run's folder."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(folder / "lock"))
@@ -286,55 +317,9 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _append(file: IO[bytes], line: bytes) -> None:
-    """Writes the whole line; an unbuffered file on a disk that is nearly full may take a part only."""
+    """Writes the whole line; an unbuffered file may take only a part of it when the disk is nearly full."""
     while line:
         line = line[file.write(line) :]
-
-
-def outcome(records: Sequence[StepRecord]) -> str:
-    """Says in one line how a training went: `final` loss and accuracy, skipped steps, and whether it diverged."""
-    _require_records("outcome", records)
-    if not len(records):
-        return "no steps"
-    skipped = sum(record.skipped for record in records)
-    note = f", {skipped} of {len(records)} steps skipped" if skipped else ""
-    born = first_non_finite(records)
-    if born is not None:
-        return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
-    loss, accuracy = final(records)
-    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {len(records)} steps{note}"
-
-
-def final(records: Sequence[StepRecord]) -> tuple[float, float]:
-    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps.
-
-    Args:
-        records: Of at least one step, in their order.
-
-    Raises:
-        ValueError: If there is no step.
-    """
-    _require_records("final", records)
-    if not len(records):
-        raise ValueError("final: there are no steps to average over; train first")
-    last = records[-max(1, len(records) // 10) :]
-    return sum(record.loss for record in last) / len(last), sum(record.accuracy for record in last) / len(last)
-
-
-def first_non_finite(records: Sequence[StepRecord]) -> int | None:
-    """Returns the index of the first record from which on no loss is finite; None if the last one is."""
-    _require_records("first_non_finite", records)
-    born = None
-    for index in range(len(records) - 1, -1, -1):
-        if math.isfinite(records[index].loss):
-            break
-        born = index
-    return born
-
-
-def _require_records(what: str, records: object) -> None:
-    if not isinstance(records, Sequence):
-        raise TypeError(f"{what}: records must be a list of StepRecord, got {type(records).__name__}")
 
 
 def _new_trainer(info: RunInfo, device: torch.device | str | None) -> Trainer:
@@ -347,7 +332,7 @@ def _load(trainer: Trainer, state: Any, info: RunInfo) -> None:
     if not isinstance(state, dict) or not {"step", "model", "optimizer", "scaler"} <= state.keys():
         raise ValueError("it must hold step, model, optimizer and scaler")
     if (run := state.get("run", info.decisive)) != info.decisive:
-        raise ValueError(f"it is of {run}")
+        raise ValueError(f"it belongs to {run}")
     require_whole("step", state["step"], 0)
     trainer.load_state_dict(state)
 

@@ -1,4 +1,4 @@
-"""What is recorded of each step of a training, and the lines of strict JSON that it is kept as."""
+"""The record of a training step, and its form on disk: one line of strict JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NoReturn
 
-_NON_FINITE = ("nan", "inf", "-inf")  # which JSON does not have as numbers
+from mixlab.arguments import require_whole
+
+_NON_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,14 @@ class StepRecord:
     Attributes:
         step: Counted from 0.
         loss: The task's loss before the step, without loss weight and loss scale.
-        accuracy: On the training batch.
-        scale: The loss scale in force during the step.
-        found_inf: A gradient held inf or NaN.
-        skipped: The optimizer did not step, because of that.
-        grad_norm: Euclidean norm of all gradients as the optimizer sees them, unscaled.
-        underflow: By layer: the fraction of weight-gradient elements that are zero, of those that are non-zero in
-            float32 at the same weights and batch. Empty on steps that were not probed.
+        accuracy: The accuracy on the training batch.
+        scale: The loss scale during the step.
+        found_inf: Whether a gradient held inf or NaN.
+        skipped: Whether the optimizer skipped the step because of that.
+        grad_norm: The Euclidean norm of all gradients as the optimizer sees them, unscaled.
         seconds: Wall time of the step, without probing.
+        underflow: For each layer, the fraction of weight-gradient elements that are zero, of those that are non-zero in
+            float32 at the same weights and batch. Empty if the step was not probed.
     """
 
     step: int
@@ -40,7 +42,7 @@ class StepRecord:
 
 
 def encode(record: StepRecord) -> bytes:
-    """Returns one line; floats that are not finite become the strings "nan", "inf" and "-inf"."""
+    """Returns a record as one line. Floats that are not finite become the strings "nan", "inf" and "-inf"."""
     values = asdict(record)
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -49,10 +51,10 @@ def encode(record: StepRecord) -> bytes:
 
 
 def decode(line: bytes) -> StepRecord:
-    """Reads one line.
+    """Reads a record from one line.
 
     Raises:
-        ValueError: It is no record; what is wrong is said.
+        ValueError: If the line is no record. The message says what is wrong.
     """
     try:
         values = json.loads(line, parse_constant=_refuse_constant)
@@ -68,9 +70,8 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _step(name: str, value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} must be a whole number from 0 up, got {value!r:.60}")
-    return value
+    require_whole(name, value, 0)
+    return int(value)
 
 
 def _number(name: str, value: Any) -> float:

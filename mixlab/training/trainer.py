@@ -29,25 +29,45 @@ from mixlab.training.tasks import Batch, Task, step_seed
 class Trainer:
     """Trains a task under a recipe. The same task, recipe and seed give the same weights, bit for bit, on one machine.
 
-        for record in Trainer(load_task("digits-mlp"), Recipe.parse("amp-fp16")).steps(300):
-            print(record.loss)
+    >>> from mixlab.training import load_task
+    >>> trainer = Trainer(load_task("digits-mlp"), "amp-fp16", device="cpu")
+    >>> records = list(trainer.steps(2))
+    >>> [(record.step, record.scale) for record in records], trainer.step
+    ([(0, 65536.0), (1, 65536.0)], 2)
 
-    Batches and torch's random numbers are functions of (seed, step). So a trainer that loads another's state goes on
-    exactly as that one would have.
+    To stop, stop iterating:
+
+    >>> for record in trainer.steps(300):
+    ...     if record.step == 9:
+    ...         break
+    >>> trainer.step
+    10
+
+    Batches and random numbers are functions of (seed, step). So a trainer that loads another's state continues exactly
+    as the other would have:
+
+    >>> resumed = Trainer(load_task("digits-mlp"), "amp-fp16", device="cpu")
+    >>> resumed.load_state_dict(trainer.state_dict())
+    >>> next(resumed.steps(1)).loss == next(trainer.steps(1)).loss
+    True
 
     Args:
         task: What to train.
-        recipe: How.
+        recipe: How to train, as a recipe or its text.
         seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
-        device: Where; None takes CUDA if there is one.
-        probe_every: Measures underflow in every n-th step, for the price of one more float32 pass; 0 never. A model of
-            TorchScript, whose parameters cannot be replaced for a pass, cannot be probed.
-        native: On a CPU, compute as the CPU does: with its own autocast lists, and fp16 at its own, low speed. By
+        device: Where to train; None means CUDA if available, else the CPU.
+        probe_every: Measures underflow in every n-th step, which costs one more float32 pass; 0 for never. A model of
+            TorchScript cannot be probed, because its parameters cannot be replaced for a pass.
+        native: On a CPU, compute in the CPU's own arithmetic, with the CPU's autocast lists and its slow fp16. By
             default a CPU emulates a GPU (`mixlab.emulation`). On CUDA this changes nothing.
 
     Attributes:
         model, optimizer, scaler: In use; parameters, gradients and states are stored as the recipe says.
-        step: The number of the next step.
+        step: The number of the next step, counted from 0.
+
+    Raises:
+        TypeError: If `task` is no task, or `recipe` no recipe.
+        ValueError: If a number is out of range, the recipe or the device does not exist, or no parameter is trained.
     """
 
     def __init__(
@@ -84,9 +104,15 @@ class Trainer:
         self.step = 0
 
     def steps(self, count: int) -> Iterator[StepRecord]:
-        """Trains up to `count` steps and yields a record of each; to stop, stop iterating.
+        """Takes `count` more steps and yields a record of each; to stop, stop iterating.
 
-        Divergence is no error: the records then say NaN.
+        Divergence is no error: the records then hold NaN.
+
+        Args:
+            count: How many steps to take at most, on top of those already taken.
+
+        Raises:
+            ValueError: If `count` is not a whole number from 0 up.
         """
         require_whole("Trainer.steps: count", count, 0)
         for _ in range(count):
@@ -118,12 +144,18 @@ class Trainer:
 
     @contained
     def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
-        """Runs forward and backward on `batch` or the next one, as the recipe computes; `unscale` and `update` follow.
+        """Runs forward and backward in the recipe's arithmetic. Call `unscale` and `update` next.
 
         The gradients stay in the parameters, with the loss scale in them.
 
+        Args:
+            batch: (inputs, targets); None for the next step's.
+
         Returns:
-            (loss, accuracy), 0-dim; the loss without loss weight and loss scale.
+            (loss, accuracy), both 0-dim; the loss is without loss weight and loss scale.
+
+        Raises:
+            ValueError: If the loss depends on no trained parameter.
         """
         with undisturbed(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
             with self._autocast():
@@ -134,13 +166,13 @@ class Trainer:
         return loss.detach(), accuracy
 
     def unscale(self) -> dict[str, Tensor]:
-        """Divides the gradients that `backward` left by the loss scale, and returns them by parameter name."""
-        # torch's scaler refuses fp16 gradients; pure fp16 with a scaler is a mistake that a reader may want to watch.
+        """Divides the gradients from `backward` by the loss scale, and returns them by parameter name."""
+        # torch's scaler refuses fp16 gradients, but a reader may want to watch what pure fp16 does with a scaler.
         self.scaler.unscale_(self.optimizer, allow_fp16=True)
         return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
 
     def update(self) -> None:
-        """Takes or skips the optimizer's step on the unscaled gradients, moves the scale, and forgets the gradients."""
+        """Takes or skips the optimizer's step on the unscaled gradients, updates the loss scale, clears gradients."""
         self._generator.manual_seed(step_seed(self.seed, self.step, "update"))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -149,9 +181,9 @@ class Trainer:
 
     @contained
     def held_out(self) -> tuple[float, float]:
-        """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode, computed as the recipe computes.
+        """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode and the recipe's arithmetic.
 
-        The training goes on as if it had not been called: modes, buffers and random numbers are put back.
+        The training is not affected: modes, buffers and random numbers are put back.
         """
         with (
             torch.no_grad(),
@@ -167,12 +199,16 @@ class Trainer:
 
     @contained
     def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Returns the float32 gradients by parameter name, at the present weights, on `batch` or the next one.
+        """Returns the gradients that float32 arithmetic gives at the current weights, by parameter name.
 
         Frozen parameters, and those that no gradient reaches, are left out. Sparse gradients are returned dense.
 
+        Args:
+            batch: (inputs, targets); None for the next step's.
+
         Raises:
-            TypeError: The model is one of TorchScript.
+            TypeError: If a part of the model is TorchScript.
+            ValueError: If the loss depends on no trained parameter.
         """
         if scripted := scripted_part(self.model):
             raise TypeError(
@@ -198,7 +234,7 @@ class Trainer:
         return {name: dense(p.grad) for name, p in parameters.items() if p.grad is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that decides the steps to come; tensors are the live ones, not copies."""
+        """Returns everything that decides the coming steps. Its tensors are the live ones, not copies."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -207,13 +243,18 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a state of a trainer with the same task and recipe.
+
+        Args:
+            state: From `state_dict`.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
     def next_batch(self) -> Batch:
-        """Returns the batch of the next step, on the device and in the weights' format."""
+        """Returns the next step's batch, on the trainer's device and in the weights' format."""
         return self._placed(self.task.batch(self.seed, self.step))
 
     def _placed(self, batch: Batch) -> Batch:
@@ -239,15 +280,15 @@ class Trainer:
             )
 
     def _random_numbers(self, purpose: str) -> RandomStream:
-        """The context of this step's random numbers for a purpose, such as dropout's in "forward"."""
+        """Returns the context of this step's random numbers for one purpose, such as "forward" for dropout's."""
         devices = [self.device] if self.device.type == "cuda" else []
         return RandomStream(step_seed(self.seed, self.step, purpose), devices=devices)
 
 
 class _Applied(nn.Module):
-    """Calls a function of a model; as its forward, so that `functional_call` replaces parameters in all of it.
+    """Calls a function with the model as its own forward, so that `functional_call` replaces parameters all along.
 
-    In backward too, where checkpoints run forward again.
+    That includes the backward pass, in which checkpoints run forward again.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -259,7 +300,7 @@ class _Applied(nn.Module):
 
 
 def _norm(gradients: Iterable[Tensor]) -> Tensor:
-    """Returns the norm of all gradients together, in float32 whatever their dtype."""
+    """Returns the norm of all gradients together, computed in float32 whatever their dtype."""
     norms = torch._foreach_norm([stored_values(gradient) for gradient in gradients], 2, dtype=torch.float32)
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total

@@ -98,7 +98,7 @@ def test_another_parameter_and_element():
     assert "nothing is cast" in stages[0].words
     with pytest.raises(ValueError, match=r"unknown parameter 'head': use one of hidden1.weight"):
         dissect(at_step("fp32"), parameter="head")
-    with pytest.raises(ValueError, match="element must be from 0 to 9, got 10"):
+    with pytest.raises(ValueError, match="element must be a whole number from 0 to 9, got 10"):
         dissect(at_step("fp32"), parameter="output.bias", element=10)
 
 

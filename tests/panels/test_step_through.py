@@ -95,7 +95,7 @@ def test_an_error_of_a_training_is_shown_and_kept(task):
     [
         ({"recipe": "amp-fp17"}, "unknown recipe 'amp-fp17'"),
         ({"parameter": "head"}, "unknown parameter 'head'"),
-        ({"element": 10**6}, "element must be from 0 to 4095, got 1000000"),
+        ({"element": 10**6}, "element must be a whole number from 0 to 4095, got 1000000"),
         ({"steps": -1}, "must be a whole number from 0 up, got -1"),
     ],
 )

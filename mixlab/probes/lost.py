@@ -1,0 +1,75 @@
+"""What the steps of an optimizer lost, as records that add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many elements lost something, of those that could have. Shares add up.
+
+    >>> (Share(1, 2) + Share(0, 2)).value
+    0.25
+
+    Attributes:
+        lost: How many lost something.
+        of: How many could have.
+    """
+
+    lost: int = 0
+    of: int = 0
+
+    @property
+    def value(self) -> float:
+        """The fraction that lost something, from 0 to 1; 0 if none could have."""
+        return self.lost / self.of if self.of else 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.lost + other.lost, self.of + other.of)
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%}"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What one step lost on one parameter. Losses add up over steps and over parameters.
+
+    "Weight" here means the value that the optimizer holds: the master copy if there is one, and a Kahan sum with its
+    compensation. So `swallowed` counts what is gone for good. Stochastic rounding, of weights or moments, is an
+    exception: a value that stands still most of the time moves a whole gap now and then, and is right on average.
+
+    Attributes:
+        step: Counted from 0 over the steps that the optimizer took; -1 for a sum over several.
+        parameter: Its name in the model; "all" for a sum over several.
+        swallowed: Weights that did not change, of those with a non-zero gradient or moment.
+        stuck_falling: Second moments that did not fall, of those that should: those with g^2 < v.
+        stuck_rising: Second moments that did not rise, of those that should: those with g^2 > v.
+        vanished: Second moments stored as zero, of those whose gradient is not zero. Their update is divided by eps
+            alone, or by a root that eps was not made for.
+        eps_lost: Denominators that eps does not change in the dtype that the optimizer computes in, of those that it
+            changes in float32. (torch.optim computes in the parameters' dtype, in which 1e-8 may be zero.)
+        decay_lost: Weights that decoupled weight decay alone does not change, of those that are not zero. With
+            stochastic rounding this is 0, because the decay survives on average.
+    """
+
+    step: int
+    parameter: str
+    swallowed: Share = Share()
+    stuck_falling: Share = Share()
+    stuck_rising: Share = Share()
+    vanished: Share = Share()
+    eps_lost: Share = Share()
+    decay_lost: Share = Share()
+
+    def __add__(self, other: Lost) -> Lost:
+        sums = {name: getattr(self, name) + getattr(other, name) for name in SHARES}
+        step = self.step if self.step == other.step else -1
+        return Lost(step, self.parameter if self.parameter == other.parameter else "all", **sums)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {share}" for name in SHARES if (share := getattr(self, name)).of)
+
+
+SHARES: tuple[str, ...] = tuple(field.name for field in fields(Lost) if field.name not in ("step", "parameter"))

@@ -1,0 +1,155 @@
+"""What one step of an optimizer loses on one parameter: the parameter is read before and after it, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mixlab.optimizers import SGD, Adam, AdamW, read_state
+from mixlab.probes.lost import Share
+
+
+@dataclass
+class Before:
+    """One parameter as it is before a step, in real float64 tensors.
+
+    Attributes:
+        weight: The value that the optimizer holds.
+        gradient: The gradient as it enters the second moment: with weight decay, if the optimizer adds it there.
+        moving: Which weights have a non-zero gradient or first moment, and are stepped at all.
+        second: The second moment, if there is one.
+        stepped: Which elements the optimizer steps; None for all.
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    moving: Tensor
+    second: Tensor | None
+    stepped: Tensor | None
+
+
+def look_before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Before:
+    """Returns what `shares_lost` needs to know of a parameter from before the step."""
+    weight = _held(optimizer, parameter)
+    gradient = _real(parameter.grad.detach())  # type: ignore[union-attr]
+    moving = gradient != 0
+    for name in ("exp_avg", "momentum_buffer"):
+        if (first := state_of(optimizer, parameter, name)) is not None:
+            moving |= first != 0
+    stepped = _rows(parameter) if isinstance(optimizer, torch.optim.SparseAdam) else None
+    if stepped is not None:
+        moving &= stepped
+    second = state_of(optimizer, parameter, "exp_avg_sq")
+    if isinstance(optimizer, Adam | torch.optim.Adam) and not _is_decoupled(optimizer, group):
+        gradient = gradient + float(group["weight_decay"]) * weight
+    return Before(weight, gradient, moving, second, stepped)
+
+
+def shares_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: Before) -> dict[str, Share]:
+    """Returns what the step lost on a parameter, by the names of `Lost`; without those that do not apply."""
+    shares = {"swallowed": _share(_held(optimizer, parameter) == before.weight, before.moving)}
+    second = state_of(optimizer, parameter, "exp_avg_sq")
+    if second is not None:
+        v = torch.zeros_like(second) if before.second is None else before.second
+        meant = before.gradient.square()
+        falling, rising = meant < v, meant > v
+        if before.stepped is not None:
+            falling &= before.stepped
+        shares |= {
+            "stuck_falling": _share(second >= v, falling),
+            "stuck_rising": _share(second <= v, rising),
+            "vanished": _share(second == 0, before.gradient != 0),
+        }
+        if isinstance(optimizer, Adam | torch.optim.Adam) and "step" in optimizer.state[parameter]:
+            shares["eps_lost"] = _eps_lost(optimizer, group, parameter)
+    if group.get("weight_decay") and _is_decoupled(optimizer, group):
+        shares["decay_lost"] = _decay_lost(optimizer, group, parameter, before.weight)
+    return shares
+
+
+def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    """Whether weight decay acts on the weight, as in AdamW; torch.optim's Adam has a setting for it."""
+    if isinstance(optimizer, torch.optim.Adam):
+        return bool(group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW)))
+    return isinstance(optimizer, AdamW)
+
+
+def _rows(parameter: Tensor) -> Tensor:
+    """Returns which elements lie in rows that the sparse gradient has."""
+    rows = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+    rows[parameter.grad.coalesce().indices().unbind()] = True  # type: ignore[union-attr]
+    return rows
+
+
+def _computed_in(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
+    """Returns the dtype that the optimizer computes in; for a complex parameter, the dtype of its parts."""
+    return torch.float32 if isinstance(optimizer, SGD | Adam) else parameter.dtype.to_real()
+
+
+def _eps_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Share:
+    dtype = _computed_in(optimizer, parameter)
+    second = state_of(optimizer, parameter, "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq")
+    step, beta2 = int(optimizer.state[parameter]["step"]), float(group["betas"][1])
+    root = (second.to(dtype).sqrt() / (1 - beta2**step) ** 0.5).to(dtype)  # type: ignore[union-attr]
+    exact = root.float()
+    return _share(root + group["eps"] == root, exact + group["eps"] != exact)
+
+
+def _decay_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, weight: Tensor) -> Share:
+    decayed = weight * (1 - float(group["lr"]) * float(group["weight_decay"]))
+    return _share(_stored(optimizer, parameter, decayed) == weight, weight != 0)
+
+
+def _held(optimizer: Optimizer, parameter: Tensor) -> Tensor:
+    """Returns the weight that the optimizer holds, in float64, as a Kahan sum of two bfloat16 needs up to 30 bits."""
+    state = optimizer.state.get(parameter, {}) if isinstance(optimizer, SGD | Adam) else {}
+    weight = _real(state.get("master", parameter).detach())
+    return weight + state["compensation"].double() if "compensation" in state else weight
+
+
+def _stored(optimizer: Optimizer, parameter: Tensor, weight: Tensor) -> Tensor:
+    """Returns the value that the optimizer would hold if it stored `weight`, in float64; the mean if it is random."""
+    state, dtype = optimizer.state[parameter], parameter.dtype.to_real()
+    if dtype is torch.float64:
+        return weight
+    weight = weight.float().double()
+    if isinstance(optimizer, SGD | Adam) and ("master" in state or optimizer.storage.update == "stochastic"):
+        return weight
+    stored = weight.to(dtype).double()
+    if isinstance(optimizer, SGD | Adam) and "compensation" in state:
+        return stored + (weight - stored).to(dtype).double()
+    return stored
+
+
+def state_of(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | None:
+    """Returns a moment in float64, or None if the optimizer has none in the parameter's shape that can be read.
+
+    Args:
+        optimizer: Of mixlab, or another library's; not a wrapper.
+        parameter: One of its parameters.
+        name: E.g. "exp_avg_sq".
+    """
+    kept = optimizer.state.get(parameter, {}).get(name)
+    if not isinstance(kept, Tensor) or kept.shape != parameter.shape:
+        return None
+    if isinstance(optimizer, SGD | Adam) or type(kept).dequantize is not Tensor.dequantize:
+        return read_state(optimizer, parameter, name).double()
+    return _real(kept) if kept.is_floating_point() or kept.is_complex() else None
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Returns a dense float64 copy: complex numbers as pairs, and only this process's part of a sharded tensor."""
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return tensor.to(torch.float64, copy=True)
+
+
+def _share(lost: Tensor, of: Tensor) -> Share:
+    return Share(int((lost & of).sum()), int(of.sum()))
