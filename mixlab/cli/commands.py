@@ -51,7 +51,7 @@ def mixlab(version: Annotated[bool, typer.Option("--version", help="Show mixlab'
 
 
 class _PairsCommand(TyperCommand):
-    """Reads `-p NAME VALUE`, two words an option, which typer's lists do not offer; `-p NAME=VALUE` works too."""
+    """Reads `-p NAME VALUE`, two words per option, which typer's lists cannot; `-p NAME=VALUE` works too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_joined_pairs(args)))
@@ -60,8 +60,10 @@ class _PairsCommand(TyperCommand):
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     ctx: typer.Context,
-    port: Annotated[int | None, typer.Option(parser=port_number, help="Default: 8888, or the next free one.")] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+    port: Annotated[
+        int | None, typer.Option(parser=port_number, help="Port. Default: 8888, or the next free one.")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
     labs = _labs_folder()
@@ -70,20 +72,23 @@ def lab(
         fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if root:
-        typer.echo("you are root, for whom JupyterLab starts only with --allow-root: it is added", err=True)
+        typer.echo("you are root, so --allow-root is added: JupyterLab does not start for root without it", err=True)
     command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
     os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
 
 
 @app.command(cls=_PairsCommand)
 def run(
-    lab: Annotated[str, typer.Argument(help="A lab's name, the start of one such as 02, or a path to an .ipynb.")],
+    lab: Annotated[
+        str, typer.Argument(help="A lab's name, the start of one such as 02, or the path of an .ipynb file.")
+    ],
     parameters: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="May be given several times.")
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of the lab; may be repeated."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the executed notebook in this folder.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the executed notebook in this folder.")] = None,
 ) -> None:
-    """Run a lab headless; the exit code is 0 when every cell ran, 1 when one failed, 2 for a wrong argument."""
+    """Run a lab headless. Exits with 0 if every cell ran, 1 if one failed, 2 for a wrong argument."""
     try:
         notebook = notebooks.find_lab(lab)
         notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
@@ -104,14 +109,18 @@ def run(
 def train(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,scale=1024")] = "amp-fp16",
-    steps: Annotated[int, typer.Option(parser=whole_number, help="In all, a resumed run's included.")] = 300,
-    seed: Annotated[int, typer.Option(parser=whole_number, help="Of the weights and the batches.")] = 0,
-    loss_weight: Annotated[float, typer.Option(parser=number, help="A factor of the loss.")] = 1.0,
-    probe_every: Annotated[int, typer.Option(parser=whole_number, help="Steps between probes; 0 never.")] = 0,
+    steps: Annotated[
+        int, typer.Option(parser=whole_number, help="Steps in all, those of a resumed run included.")
+    ] = 300,
+    seed: Annotated[int, typer.Option(parser=whole_number, help="Seed of weights and batches.")] = 0,
+    loss_weight: Annotated[float, typer.Option(parser=number, help="Factor on the loss.")] = 1.0,
+    probe_every: Annotated[int, typer.Option(parser=whole_number, help="Steps between probes; 0 for none.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")] = None,
-    folder: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Keep the run here, or go on.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Save the run here, or resume it.")
+    ] = None,
 ) -> None:
-    """Train a task under a recipe; Ctrl-C stops it, and the same command with --run goes on."""
+    """Train a task under a recipe. Ctrl-C stops; the same command with --run resumes."""
     try:
         require_whole("--steps", steps, 0)
         with ExitStack() as stack:
@@ -131,7 +140,10 @@ def train(
         fail(words(error), 2)
     except KeyboardInterrupt:
         fail(
-            f"stopped; the same command goes on in {folder}" if folder else "stopped; with --run DIR it can go on", 130
+            f"stopped; the same command resumes the run in {folder}"
+            if folder
+            else "stopped; --run DIR makes a run resumable",
+            130,
         )
     Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
     Console().print(f"held out: loss {held_out_loss:.3g}, accuracy {held_out_accuracy:.1%}", highlight=False)
@@ -140,7 +152,7 @@ def train(
 
 @app.command()
 def doctor() -> None:
-    """Show versions, devices and the notebooks' packages; the exit code is 1 when something needed is missing."""
+    """Show versions, devices and the notebooks' packages. Exits with 1 if a needed package is missing."""
     here = machine.describe()
     packages = machine.widget_stack()
     facts = [
@@ -165,9 +177,9 @@ def doctor() -> None:
 @app.command()
 def formats(
     names: Annotated[list[str] | None, typer.Argument(help="Names, or eXmY such as e5m3. Default: all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a format.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per format.")] = False,
 ) -> None:
-    """Show number formats: their bits, range and precision."""
+    """Show number formats: bits, range and precision."""
     try:
         chosen = [Format.parse(name) for name in names or FORMATS]
     except ANSWERED as error:
@@ -194,9 +206,9 @@ def explain_number(
     overflow: Annotated[
         str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the words.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Tell step by step what a number becomes in a format, and why."""
+    """Explain step by step how a number is rounded to a format."""
     try:
         parsed = Format.parse(fmt)
         explanation = explain(value, parsed, overflow=cast("Overflow", overflow or parsed.usual_overflow))
@@ -215,7 +227,7 @@ def _print_training(run: Run, steps: int, device: str | None) -> None:
         bar = progress.add_task("", total=steps, state="")
         skipped = None
         for record in training:
-            if skipped is None:  # steps recorded after the last checkpoint are trained and counted again
+            if skipped is None:  # steps after the last checkpoint are trained and counted again
                 skipped = sum(earlier.skipped for earlier in run.records()[: record.step])
             skipped += record.skipped
             state = f"loss {record.loss:.3g}  accuracy {record.accuracy:.0%}  scale {record.scale:g}  skipped {skipped}"

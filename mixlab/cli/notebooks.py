@@ -1,4 +1,4 @@
-"""The labs as files: find them, start JupyterLab on them, run one headless."""
+"""The labs as files: finds them, starts JupyterLab on them, runs one headless."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from typing import Any
 from mixlab.files import replacing
 from mixlab.machine import HEADLESS_VARIABLE
 
-# Read by JupyterLab from the folder `labconfig` on its configuration path.
-# It disables the one plugin that asks about news, fetches them and looks for updates.
+# JupyterLab reads the folder `labconfig` on its configuration path. The file there disables the one plugin that asks
+# about news, fetches them and looks for updates.
 JUPYTER_CONFIG = Path(__file__).parent / "jupyter_config"
 
 
 class LabError(ValueError):
-    """What was asked for is not there: the folder of labs, a lab, or a parameter of a lab."""
+    """Raised if the folder of labs, a lab or a lab's parameter does not exist."""
 
 
 class CellError(RuntimeError):
-    """A cell of a lab raised.
+    """Raised if a cell of a lab raises.
 
     Attributes:
         name: The exception's type, such as "ValueError".
-        message: Its own message, which may be empty.
-        cell: The number in the cell's In[ ], or None when the kernel died.
+        message: The exception's message, which may be empty.
+        cell: The number in the cell's In[ ]; None if the kernel died.
         source: The cell's code.
     """
 
@@ -42,10 +42,13 @@ class CellError(RuntimeError):
 
 
 def find_labs_folder(start: Path | None = None) -> Path:
-    """Returns the folder of labs: `labs` in `start` (the current folder), else beside the package's source.
+    """Returns the folder of labs: `labs` in a folder, else beside the package's source.
+
+    Args:
+        start: Folder to look in; None takes the current one.
 
     Raises:
-        LabError: When there is neither.
+        LabError: If neither exists.
     """
     candidates = [(start or Path.cwd()) / "labs", Path(__file__).parents[2] / "labs"]
     for folder in candidates:
@@ -59,15 +62,15 @@ def find_labs_folder(start: Path | None = None) -> Path:
 
 
 def find_lab(lab: str, folder: Path | None = None) -> Path:
-    """Returns the notebook that `lab` names.
+    """Returns the path of a lab's notebook.
 
     Args:
-        lab: A lab's name ("02_underflow_and_loss_scaling"), a prefix that only one name has ("02"), or a path that
-            ends in .ipynb.
-        folder: Where to look for names; None finds the folder of labs, and a path does not need it.
+        lab: A lab's name ("02_underflow_and_loss_scaling"), the unique start of one ("02"), or a path that ends in
+            .ipynb.
+        folder: Folder of labs; None finds it. A path does not need it.
 
     Raises:
-        LabError: When nothing, or more than one lab, has this name.
+        LabError: If no lab, or more than one, has this name.
     """
     if lab.endswith(".ipynb") and (folder is None or Path(lab).exists()):
         return _existing_notebook(Path(lab))
@@ -82,7 +85,7 @@ def find_lab(lab: str, folder: Path | None = None) -> Path:
 
 
 def parse_value(text: str) -> bool | int | float | str | None:
-    """Reads a parameter's value: True, False, None, a whole number, a number, a power 2^k, else the text itself.
+    """Reads a parameter's value: True, False, None, a whole number, a number, a power such as 2^10, or else text.
 
     >>> [parse_value(text) for text in ("1024", "1e-6", "2^10", "True", "amp-fp16")]
     [1024, 1e-06, 1024.0, True, 'amp-fp16']
@@ -100,10 +103,10 @@ def parse_value(text: str) -> bool | int | float | str | None:
 
 
 def parameter_names(notebook: Path) -> tuple[str, ...]:
-    """Returns the names assigned in the notebook's cell tagged `parameters`, in order; none without such a cell.
+    """Returns the names that a notebook's cell tagged `parameters` assigns, in order; () without such a cell.
 
     Raises:
-        LabError: The file is no notebook, or that cell is no Python.
+        LabError: If the file is no notebook, or that cell is no Python.
     """
     tagged = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged or tagged[0].cell_type != "code":
@@ -111,7 +114,7 @@ def parameter_names(notebook: Path) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(_assigned_names(tagged[0].source)))
     except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as error:
-        raise LabError(f"{notebook}: the cell tagged parameters is no Python: {error}; mend it") from None
+        raise LabError(f"{notebook}: the cell tagged parameters is no Python: {error}; correct it") from None
 
 
 def run_notebook(
@@ -120,16 +123,16 @@ def run_notebook(
     """Executes a notebook headless, in its own folder, with `MIXLAB_HEADLESS=1` in the kernel's environment.
 
     Args:
-        notebook: The notebook, which stays as it is.
-        parameters: Values for names of its cell tagged `parameters`.
-        out: A folder for the executed notebook, made when missing. It gets the notebook's name and no widget state,
-            appears in one piece, and does so also when a cell fails. It replaces an executed notebook of that name,
-            never one that was not executed. None keeps nothing.
+        notebook: Path of the notebook, which is not changed.
+        parameters: Values by name, for names that its cell tagged `parameters` assigns.
+        out: Folder for the executed notebook, created if missing. The file has the notebook's name and no widget state,
+            and appears in one piece, even if a cell fails. It replaces an executed notebook of that name, never one
+            that was not executed. None saves nothing.
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        LabError: When the notebook has no such parameter, or `out` holds a notebook that would be lost.
-        CellError: When a cell raises that has no tag `raises-exception`, or the kernel dies.
+        LabError: If the notebook has no such parameter, or `out` holds a notebook that would be lost.
+        CellError: If a cell without the tag `raises-exception` raises, or the kernel dies.
     """
     _read(notebook)
     _refuse_unknown_parameters(notebook, parameters)
@@ -148,7 +151,15 @@ def run_notebook(
 def jupyterlab_command(
     labs: Path, *, port: int | None, browser: bool, root: bool = False, extra: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that serves `labs` in JupyterLab; `root` lets it start for root, as containers need."""
+    """Returns the command that serves the labs in JupyterLab.
+
+    Args:
+        labs: Folder of labs.
+        port: Port; None takes 8888 or the next free one.
+        browser: Whether to open a browser.
+        root: Whether root may start it, as in a container.
+        extra: Further arguments for JupyterLab.
+    """
     command = [sys.executable, "-m", "jupyterlab", str(labs)]
     if port is not None:
         command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
@@ -160,9 +171,9 @@ def jupyterlab_command(
 
 
 def jupyterlab_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns `environment` with JupyterLab's news prompt, news and update check switched off.
+    """Returns an environment in which JupyterLab shows no news and does not look for updates.
 
-    The folder goes last on Jupyter's configuration path, so that what a user has configured wins.
+    mixlab's folder goes last on Jupyter's configuration path, so a user's own configuration wins.
     """
     paths = [path for path in environment.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep) if path]
     return {**environment, "JUPYTER_CONFIG_PATH": os.pathsep.join([*paths, str(JUPYTER_CONFIG)])}
@@ -182,20 +193,20 @@ def _read(notebook: Path) -> Any:
         nbformat.validate(content)
     except OSError as error:
         raise LabError(f"cannot read {notebook}: {error.strerror}") from None
-    except Exception as error:  # nbformat lets through whatever a broken file makes it stumble over
+    except Exception as error:  # a broken file can raise anything in nbformat
         raise LabError(f"{notebook} is not a notebook that Jupyter can read ({error}); open it in Jupyter") from None
     return content
 
 
 def _assigned_names(source: str) -> Iterator[str]:
-    """Yields the names that a cell assigns, also one with magics, whose lines are no Python.
+    """Yields the names that a cell assigns; the cell may have magics, whose lines are no Python.
 
     Raises:
-        SyntaxError: It is neither.
+        SyntaxError: If the rest is no Python either.
     """
     from IPython.core.inputtransformer2 import TransformerManager
 
-    if source.startswith("%%"):  # such as %%time, in whose body the assignments stand
+    if source.startswith("%%"):  # such as %%time, which has the assignments below it
         source = source.partition("\n")[2]
     python = TransformerManager().transform_cell(source)  # type: ignore[no-untyped-call]
     for statement in ast.parse(python).body:
@@ -223,7 +234,7 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    # papermill formats its path arguments, so a brace in a folder's name must not reach it: it gets the content.
+    # papermill formats its path arguments, so a brace in a folder's name would fail: pass the content instead.
     content = _read(notebook)
     content.metadata.pop("widgets", None)
     try:
@@ -233,23 +244,23 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
                 str(executed),
                 parameters=dict(parameters),
                 kernel_name="python3",
-                language="python",  # which a notebook need not say
+                language="python",  # a notebook may lack it
                 cwd=str(notebook.parent),
                 progress_bar=progress,
-                extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would cut through the bar
+                extra_arguments=["--log-level=ERROR"],  # the kernel's log would cut through the progress bar
             )
     except papermill.PapermillExecutionError:
         _raise_error_of_cells(executed)
     except DeadKernelError:
         raise CellError("kernel died", "it may have run out of memory", None, "") from None
-    except Exception as error:  # whatever is raised when no kernel can be started
+    except Exception as error:  # starting a kernel can raise anything
         raise LabError(f"{notebook} cannot be executed: {type(error).__name__}: {error}") from error
 
 
 def _raise_error_of_cells(executed: Path) -> None:
-    """Raises what the first cell raised that is not tagged `raises-exception`; papermill knows no such tag.
+    """Raises the error of the first cell without the tag `raises-exception`, which papermill does not know.
 
-    Where there is none, the notebook has run, and loses the marks that papermill made in it.
+    If there is none, the notebook has run, and papermill's error marks are removed from it.
     """
     from papermill.execute import remove_error_markers
 
@@ -279,7 +290,7 @@ def _headless() -> Iterator[None]:
 
 
 def _refuse_to_lose(target: Path, notebook: Path) -> None:
-    """Lets a run replace what an earlier one kept, and no lab: neither its own, by whatever path, nor another."""
+    """Refuses to overwrite a lab, its own or another; the output of an earlier run may be replaced."""
     if target.exists() and (target.samefile(notebook) or _is_source(target)):
         raise LabError(
             f"{target} is a notebook that was not executed, and would be overwritten; give another folder with --out"
@@ -294,7 +305,7 @@ def _is_source(path: Path) -> bool:
 
 
 def _publish(executed: Path, target: Path, notebook: Path) -> None:
-    """Writes the executed notebook without widget state; whoever reads `target` sees all of it or what was there."""
+    """Writes the executed notebook without widget state; a reader of `target` sees all of it, or the previous file."""
     import nbformat
 
     content = _read(executed)

@@ -1,4 +1,4 @@
-"""What the commands have in common: numbers read, JSON written, and errors in red, in words."""
+"""Helpers of all commands: they read numbers, write JSON, and print errors in red."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-# What a command answers in words: wrong values, files and folders, too little memory, a package that is missing.
+# Errors that a command reports as a message: wrong values, files and folders, too little memory, a missing package.
 ANSWERED = (ValueError, TypeError, ArithmeticError, LookupError, OSError, RuntimeError, MemoryError, ImportError)
 
 
 def whole_number(text: str) -> int:
+    """Reads an option that is a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -23,6 +24,7 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
+    """Reads an option that is a number."""
     try:
         return float(text)
     except ValueError:
@@ -30,6 +32,7 @@ def number(text: str) -> float:
 
 
 def port_number(text: str) -> int:
+    """Reads an option that is a TCP port."""
     port = whole_number(text)
     if not 1 <= port <= 65535:
         raise typer.BadParameter(f"{port} is no port; give one from 1 to 65535")
@@ -37,11 +40,12 @@ def port_number(text: str) -> int:
 
 
 def print_json(content: Any) -> None:
+    """Prints JSON; infinities and NaN become text."""
     typer.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
 
 
 def _finite(content: Any) -> Any:
-    """Returns the content with inf and NaN, which JSON does not have, as text."""
+    """Returns the content with infinities and NaN, which JSON lacks, as text."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -50,15 +54,17 @@ def _finite(content: Any) -> Any:
 
 
 def print_error(message: str) -> None:
+    """Prints a message in red on stderr."""
     Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
 
 
 def words(error: BaseException) -> str:
-    """Returns an error's own words; its type where it has none, or where they are no sentence."""
+    """Returns an error's message, with its type in front if the message is empty or no sentence."""
     text = str(error)
     return text if text and not isinstance(error, KeyError | MemoryError) else f"{type(error).__name__}: {text}"
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """Prints a message in red and exits with a code."""
     print_error(message)
     sys.exit(code)

@@ -54,22 +54,21 @@ def measure_cast(
     generator = torch.Generator(device).manual_seed(seed)
     x = torch.randn(numel, device=device, generator=generator)
     paths = _cast_paths(x, [Format.of(fmt) for fmt in formats])
-    drawn_on = [device] if device.type == "cuda" else []
-    with RandomStream(seed, devices=drawn_on):
+    random_stream = partial(RandomStream, seed, devices=[device] if device.type == "cuda" else [])
+    with random_stream():
         skipped = [name for name, path in paths.items() if not _runs(path)]
     paths = {name: path for name, path in paths.items() if name not in skipped}
-    samples: dict[str, list[float]] = {name: [] for name in paths}
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
     with THREADS.held(threads):
         for round_ in range(rounds):
             for number, (name, path) in enumerate(paths.items()):
                 timer = Timer("path()", globals={"path": path}, num_threads=threads)
-                with RandomStream(seed, devices=drawn_on):  # of stochastic rounding
-                    seconds = timer.timeit(20 if device.type == "cuda" else 1).median
-                samples[name].append(8 * numel / seconds / 1e9)
+                with random_stream():  # for stochastic rounding
+                    seconds[name].append(timer.timeit(20 if device.type == "cuda" else 1).median)
                 progress((round_ + (number + 1) / len(paths)) / rounds)
     return record_here(
         "cast",
-        (Series(name, "GB/s", tuple(values)) for name, values in samples.items()),
+        (Series(name, "GB/s", tuple(8 * numel / one / 1e9 for one in taken)) for name, taken in seconds.items()),
         date=date,
         seed=seed,
         command=command,

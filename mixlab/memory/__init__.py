@@ -1,4 +1,4 @@
-"""How many bytes a training needs, as a function of its recipe.
+"""The memory that a training needs, as a function of its recipe: predicted, never measured.
 
 >>> from mixlab.memory import estimate, largest_batch
 >>> training = estimate("llama-3.2-1b", "amp-bf16", batch=4, seq=2048, checkpointing="full")

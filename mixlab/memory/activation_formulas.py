@@ -1,17 +1,17 @@
-"""What a transformer keeps from forward to backward, as formulas: by layer and kind, in bytes.
+"""The activations that a transformer keeps from forward to backward, as formulas: bytes by layer and kind.
 
-They describe `mixlab.memory.transformers` on CUDA, op by op, and are tested against `trace`. For each token, width and
-layer, without dropout, with h the width, f the feed-forward's, a the heads, s the sequence, r and c the bytes of a
-number between layers and of a product's operand:
+The formulas describe `mixlab.memory.transformer` on CUDA, op by op, and are tested against `trace`. Bytes per layer,
+token and unit of width, without dropout, with width h, feed-forward width f, heads a, sequence s, and r and c the bytes
+of a number between layers and of a product's operand:
 
     gpt2    2 r + c (n + 1) + 3 c + c + 2 c f / h                     n = 1, under autocast 3
     llama   2 r + c (n + m) + c (1 + 2) + c + 4 c f / h               m = 1, under autocast 2
 
-since autocast does not cache the casts of activations, and each product saves one of its own. On top come
-4 a / h for attention's log-sum-exp, and 8 / h for each LayerNorm's or 4 / h for each RMSNorm's statistics; or, where
-attention is materialised, its probabilities: 4, 6 or 2 a s / h with fp32, autocast or 16 bits. The bookkeeping is that
-of Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4, whose
-34 + 5 a s / h has dropout in it, 16 bits everywhere, and one product for queries, keys and values.
+Autocast does not cache casts of activations, so each product saves its own. Add 4 a / h for attention's log-sum-exp,
+8 / h for the statistics of each LayerNorm or 4 / h for those of each RMSNorm; materialised attention has its
+probabilities instead of the log-sum-exp: 4, 6 or 2 a s / h with fp32, autocast or 16 bits. The count follows
+Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4; their
+34 + 5 a s / h assumes dropout, 16 bits everywhere, and a single product for queries, keys and values.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from mixlab.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class Activations:
-    """What one microbatch keeps for backward on one GPU. Its repr and its HTML are a table.
+    """The activations that one microbatch keeps for backward on one GPU. Its repr and its HTML are a table.
 
     Args:
-        shape: Of the model.
-        recipe: Decides r and c above.
-        batch: Rows.
-        seq: Tokens a row.
-        attention: "fused" or "materialised", as `transformer` has it.
-        checkpointing: "none", "selective" or "full", as `transformer` has it.
-        parallel: Tensor parallelism divides what lies within attention and feed-forward; what lies between them only
-            with `sequence` (Korthikanti et al., 2022, equations 2 and 4).
+        shape: Shape of the model.
+        recipe: Recipe of the training; its formats decide r and c in the formulas.
+        batch: Rows of the microbatch.
+        seq: Tokens per row.
+        attention: "fused" or "materialised", as for `transformer`.
+        checkpointing: "none", "selective" or "full", as for `transformer`.
+        parallel: Division over GPUs. Tensor parallelism divides tensors within attention and feed-forward, and those
+            between them only with `sequence` (Korthikanti et al., 2022, equations 2 and 4).
 
     Raises:
-        TypeError, ValueError: Values that are not allowed; a sequence longer than a "gpt2" has positions.
+        TypeError: If `shape`, `recipe` or `parallel` is of another type.
+        ValueError: If a value is not allowed, or the sequence is longer than a "gpt2" has positions.
     """
 
     shape: ModelShape
@@ -75,21 +76,22 @@ class Activations:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the microbatch."""
         return self.batch * self.seq
 
     @property
     def residual_bytes(self) -> int:
-        """Of a number between layers: r."""
+        """Bytes of a number between layers: r."""
         return 2 if self.recipe.weights in (FP16, BF16) else 4
 
     @property
     def compute_bytes(self) -> int:
-        """Of a product's operand: c."""
+        """Bytes of a number in a product's operand: c."""
         return 2 if self.recipe.compute in (FP16, BF16) else 4
 
     @property
     def probability_bytes(self) -> int:
-        """Of the softmax of a score, which autocast computes from 16 bits in fp32."""
+        """Bytes of the softmax of a score, which autocast computes from 16 bits in fp32."""
         return 4 if self.recipe.autocast else self.compute_bytes
 
     @property
@@ -99,7 +101,7 @@ class Activations:
 
     @property
     def queries(self) -> int:
-        """Elements of all queries."""
+        """Elements of a layer's queries, of all heads."""
         return self.tokens * self.shape.width // self.parallel.tensor
 
     @property
@@ -114,23 +116,23 @@ class Activations:
 
     @property
     def logits(self) -> int:
-        """Elements."""
+        """Elements of the logits."""
         return self.tokens * -(-self.shape.vocabulary // self.parallel.tensor)
 
     @cached_property
     def whole_layer(self) -> dict[str, int]:
-        """Bytes by what is kept of a layer, whose recomputation needs it even where checkpointing drops it."""
+        """Bytes of a layer by kind without full checkpointing; recomputing a checkpointed layer needs them too."""
         r, c = self.residual_bytes, self.compute_bytes
         llama, autocast = self.shape.style == "llama", self.recipe.autocast
         statistics = (4 if llama else 8) * self.between // self.shape.width
-        # Rotary tables are fp32 where the residual is, so that turned queries and keys are too until attention casts.
-        turned = r if llama and self.checkpointing == "selective" else c
+        # Rotary tables are fp32 where the residual is, and so are rotated queries and keys until attention casts them.
+        rotated = r if llama and self.checkpointing == "selective" else c
         parts = {
             "input": r * self.between,
             "statistics of its norm": statistics,
             "operands of queries, keys, values": c * self.between * (3 if autocast else 1),
-            "queries": turned * self.queries,
-            "keys": turned * self.queries,
+            "queries": rotated * self.queries,
+            "keys": rotated * self.queries,
             "values": c * self.queries,
             "attended": c * self.queries,
             "middle": r * self.between,
@@ -148,14 +150,14 @@ class Activations:
 
     @cached_property
     def layer(self) -> dict[str, int]:
-        """Bytes by what is kept of each layer."""
+        """Bytes that each layer keeps, by kind."""
         if self.checkpointing == "full":
             return {"input": self.whole_layer["input"]}
         return self.whole_layer
 
     @cached_property
     def shared(self) -> dict[str, int]:
-        """Bytes by what all layers have in common."""
+        """Bytes that all layers share, by kind."""
         parts = {}
         if self.shape.style == "llama":
             parts["rotary tables"] = 2 * self.seq * self.shape.head_width * self.residual_bytes
@@ -167,7 +169,7 @@ class Activations:
 
     @cached_property
     def head(self) -> dict[str, int]:
-        """Bytes by what is kept of the last norm and the output layer, but for what is as long as the logits."""
+        """Bytes that the last norm and the output layer keep, by kind, without tensors as large as the logits."""
         return {
             "input of the last norm": self.residual_bytes * self.between,
             "its statistics": (4 if self.shape.style == "llama" else 8) * self.between // self.shape.width,
@@ -176,23 +178,23 @@ class Activations:
 
     @property
     def log_softmax(self) -> int:
-        """Bytes of what the loss keeps: the log-softmax, and under autocast its copy in fp32 too."""
+        """Bytes that the loss keeps: the log-softmax, and under autocast its copy in fp32."""
         return (self.compute_bytes + (4 if self.recipe.autocast else 0)) * self.logits
 
     @property
     def layer_bytes(self) -> int:
-        """Of one layer."""
+        """Bytes that one layer keeps."""
         return sum(self.layer.values())
 
     @property
     def bytes(self) -> int:
-        """Of all layers and the loss, as a single GPU has them at the end of a forward pass."""
+        """Bytes of all layers and the loss, as on a single GPU at the end of a forward pass."""
         rest = sum(self.shared.values()) + sum(self.head.values()) + self.log_softmax
         return self.shape.layers * self.layer_bytes + rest
 
     @property
     def per_layer(self) -> float:
-        """Bytes of a layer for each token and width, the unit of Korthikanti et al., 2022."""
+        """Bytes of a layer per token and unit of width, as Korthikanti et al., 2022, state them."""
         return self.layer_bytes / (self.tokens * self.shape.width)
 
     def __repr__(self) -> str:
@@ -202,14 +204,14 @@ class Activations:
         return html_table(_COLUMNS, self._rows(), caption=self._title())
 
     def _title(self) -> str:
-        return f"{self.shape.name}, {self.recipe}: {self.per_layer:.4g} bytes a layer for each token and width"
+        return f"{self.shape.name}, {self.recipe}: {self.per_layer:.4g} bytes per layer, token and unit of width"
 
     def _rows(self) -> list[tuple[str, str]]:
         unit = self.tokens * self.shape.width
         return [(name, f"{size / unit:.4g}") for name, size in self.layer.items()]
 
 
-_COLUMNS = ("what a layer keeps", "bytes for each token and width")
+_COLUMNS = ("kept by a layer", "bytes per token and unit of width")
 
 
 def activations(
@@ -222,20 +224,23 @@ def activations(
     checkpointing: Checkpointing = "none",
     parallel: Parallelism = ONE_GPU,
 ) -> Activations:
-    """Returns what a model keeps from forward to backward, by the formulas of this module.
+    """Computes the activations that a transformer keeps from forward to backward, by closed formulas.
 
     >>> activations("llama-2-7b", "amp-bf16", seq=2048).per_layer
     47.533203125
+    >>> activations("llama-2-7b", "amp-bf16", seq=2048, checkpointing="full").per_layer
+    4.0
 
     Args:
-        model: A shape, or the name of one.
-        recipe: Or its text.
-        batch: Rows of a microbatch, on one GPU.
-        seq: Tokens a row; None is the model's context, at most 2048.
+        model: A shape, or its name.
+        recipe: Recipe of the training, or its text.
+        batch: Rows of a microbatch on one GPU.
+        seq: Tokens per row; None takes the model's context, at most 2048.
         attention, checkpointing, parallel: As for `Activations`.
 
     Raises:
-        TypeError, ValueError: Values that are not allowed.
+        TypeError: If an argument is of another type.
+        ValueError: If a value is not allowed.
     """
     shape = model_shape(model) if isinstance(model, str) else model
     if seq is None and isinstance(shape, ModelShape):

@@ -1,4 +1,4 @@
-"""What fits on a GPU, and what to change where it does not: searches over estimates, in milliseconds."""
+"""The largest training that fits on a GPU, and what to change if one does not: searches over estimates."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
 
-_MOST = 2**24  # rows or tokens that a search goes to
-_WORTH = 0.005  # of the total that a change must save to be mentioned
+_MOST = 2**24  # rows or tokens at which a search ends
+_WORTH = 0.005  # share of the total that a change must save to be suggested
 
-# From what costs nothing to what changes most; suggestions that fit are in this order.
+# Kinds of prices, from free to another task; suggestions that fit come in this order.
 FREE, SLOWER, NUMERICS, HARDWARE, TASK = range(5)
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A change that makes a training need less.
+    """A change that saves memory.
 
     Attributes:
-        change: In words.
-        price: What it costs, in words.
-        kind: What it costs, as one of `FREE`, `SLOWER`, `NUMERICS`, `HARDWARE`, `TASK`.
-        estimate: Of the training with the change.
-        saved_bytes: Of the total.
-        fits: Whether it then fits.
+        change: The change, in words.
+        price: Its price, in words.
+        kind: Its kind of price, an order: 0 free, 1 slower, 2 other numerics, 3 more GPUs, 4 another task.
+        estimate: Estimate of the training with the change.
+        saved_bytes: Bytes that the change saves of the total.
+        fits: Whether the training then fits.
     """
 
     change: str
@@ -43,6 +43,7 @@ class Suggestion:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes that the training needs with the change."""
         return self.estimate.total_bytes
 
     def __str__(self) -> str:
@@ -52,33 +53,36 @@ class Suggestion:
 
 
 def largest_batch(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
-    """Returns the most rows with which it fits, 0 if it does not fit with one.
+    """Returns the largest batch with which a training fits on a GPU; 0 if not even one row fits.
 
     >>> largest_batch(estimate("gpt2", "amp-bf16", seq=1024), "rtx-4090")
     24
 
     Args:
-        training: Its own batch does not matter.
-        gpu: A name of `GPUS`, or a GPU.
+        training: The training; its own batch does not matter.
+        gpu: A GPU, or a name of `GPUS`.
 
     Raises:
-        ValueError: An unknown GPU.
+        TypeError, ValueError: As `gpu_spec`.
     """
     spec = gpu_spec(gpu)
     return _largest(lambda batch: bool(replace(training, batch=batch).fits(spec)), _MOST)
 
 
 def largest_seq(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
-    """Returns the most tokens a row with which it fits, 0 if it does not fit with one.
+    """Returns the longest sequence with which a training fits on a GPU; 0 if not even one token fits.
 
     A "gpt2" shape ends at its context; rotary embeddings may go beyond it.
 
+    >>> largest_seq(estimate("llama-3.2-1b", "amp-bf16", checkpointing="full"), "h100-sxm") > 32768
+    True
+
     Args:
-        training: Its own seq does not matter.
-        gpu: A name of `GPUS`, or a GPU.
+        training: The training; its own seq does not matter.
+        gpu: A GPU, or a name of `GPUS`.
 
     Raises:
-        ValueError: An unknown GPU.
+        TypeError, ValueError: As `gpu_spec`.
     """
     spec = gpu_spec(gpu)
     most = training.shape.context if training.shape.style == "gpt2" else _MOST
@@ -98,46 +102,48 @@ def break_even_batch(
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,
 ) -> int | None:
-    """Returns the batch at which `recipe_b` begins to need less memory than `recipe_a`; None if it never does.
+    """Returns the batch at which `recipe_b` begins to need less memory than `recipe_a`.
 
-    Autocast keeps all states of fp32 and adds casts of weights, so it pays only where activations are many. With one
-    row less than that batch it does not pay. Where peaks change their phase there may be more than one such batch, and
-    one of them is returned; None means that with 2^20 rows it does not pay.
+    Autocast keeps all states of fp32 and adds casts of the weights, so it saves memory only with many activations. With
+    one row fewer than the returned batch, `recipe_b` does not save memory. If peaks change their phase there may be
+    several such batches; one of them is returned.
 
     >>> break_even_batch("gpt2", seq=128), break_even_batch("llama-3-8b", seq=2048)
     (7, 3)
 
     Args:
         model: A shape, or its name.
-        recipe_a, recipe_b: Or their texts.
+        recipe_a, recipe_b: The recipes to compare, or their texts.
         seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+
+    Returns:
+        None if `recipe_b` does not save memory even with 2^20 rows.
 
     Raises:
         TypeError, ValueError: As `estimate`.
     """
-    one, other = (
-        estimate(
-            *(model, recipe),
-            seq=seq,
-            attention=attention,
-            checkpointing=checkpointing,
-            optimizer=optimizer,
-            step=step,
-            accumulation=accumulation,
-            parallel=parallel,
-        )
-        for recipe in (recipe_a, recipe_b)
+    a = estimate(
+        model,
+        recipe_a,
+        seq=seq,
+        attention=attention,
+        checkpointing=checkpointing,
+        optimizer=optimizer,
+        step=step,
+        accumulation=accumulation,
+        parallel=parallel,
     )
+    b = replace(a, recipe=Recipe.of(recipe_b))
 
     def not_less(batch: int) -> bool:
-        return replace(other, batch=batch).peak_bytes >= replace(one, batch=batch).peak_bytes
+        return replace(b, batch=batch).peak_bytes >= replace(a, batch=batch).peak_bytes
 
     most = 2**20
     return None if not_less(most) else _largest(not_less, most) + 1
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """Returns the largest number up to `most` for which something holds that holds for all smaller ones; 0 if none."""
+    """Returns the largest number up to `most` for which `holds` is true, as it is for all smaller ones; 0 if none."""
     low, high = 0, 1
     while high <= most and holds(high):
         low, high = high, 2 * high
@@ -149,17 +155,22 @@ def _largest(holds: Callable[[int], bool], most: int) -> int:
 
 
 def suggestions(training: Estimate, gpu: str | GpuSpec | Gpu) -> list[Suggestion]:
-    """Returns changes that make a training need less, ranked: those with which it fits first, the cheapest of them.
+    """Returns changes that save memory, ranked: first those with which the training fits, the cheapest of them first.
 
-    If no single change is enough, the first is all of them together, cheapest first, until it fits, if it can. Whether
-    a recipe trains as well is not in it: that is what the other labs are about.
+    If no single change is enough, the first suggestion combines changes, cheapest first, until the training fits, if
+    that is possible. Whether a recipe trains as well is not considered.
+
+    >>> for one in suggestions(estimate("gpt2-large", "amp-bf16", batch=16), "a100-40gb")[:2]:
+    ...     print(one.change)
+    checkpointing of every layer (full)
+    batch 8 with 2 accumulated passes
 
     Args:
-        training: As it is planned.
-        gpu: A name of `GPUS`, or a GPU.
+        training: The training as planned.
+        gpu: A GPU, or a name of `GPUS`.
 
     Raises:
-        ValueError: An unknown GPU.
+        TypeError, ValueError: As `gpu_spec`.
     """
     spec = gpu_spec(gpu)
     found = [_suggestion(training, spec, *change) for change in _changes(training, spec)]
@@ -180,9 +191,9 @@ def _suggestion(training: Estimate, gpu: GpuSpec, change: str, price: str, kind:
 
 
 def _together(training: Estimate, gpu: GpuSpec) -> Suggestion | None:
-    """Returns changes that fit one after the other, from free ones to more GPUs, as few as that takes; or None.
+    """Returns changes that together make the training fit, from free ones to more GPUs; None if that fails.
 
-    Of a kind it takes the first with which it fits, or else the one that saves most, and goes on.
+    Of each kind it takes the first change that is enough, or else the one that saves most, and goes on.
     """
     now, words, prices = training, [], []
     for kind in (FREE, SLOWER, NUMERICS, HARDWARE):
@@ -203,9 +214,9 @@ _Change = tuple[str, str, int, Estimate]
 
 
 def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
-    """Yields (change, price, kind, estimate with it) of single changes."""
+    """Yields single changes as (change, price, kind, estimate with the change)."""
     if now.step != "fused":
-        yield "an optimizer's step in one pass (fused)", "none", FREE, replace(now, step="fused")
+        yield "an optimizer step in one pass (fused)", "none", FREE, replace(now, step="fused")
     if now.attention != "fused":
         yield "fused attention", "none", FREE, replace(now, attention="fused")
     if now.checkpointing == "none":
@@ -216,7 +227,7 @@ def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
         yield "checkpointing of every layer (full)", full, SLOWER, replace(now, checkpointing="full")
     if now.batch > 1:
         passes = _in_passes(now, gpu)
-        price = "smaller products, and gradients that stay between passes"
+        price = "smaller products, and gradients that live between passes"
         yield f"batch {passes.batch} with {passes.accumulation} accumulated passes", price, SLOWER, passes
     yield from _recipes(now)
     yield from _more_gpus(now)
@@ -225,14 +236,14 @@ def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
 
 
 def _in_passes(now: Estimate, gpu: GpuSpec) -> Estimate:
-    """Returns the same rows in passes of half of them, or of a quarter, ... whatever fits first; or one by one."""
+    """Returns the same rows in passes of a half, a quarter, ... of them, whichever fits first; or row by row."""
     sizes = (now.batch >> halvings for halvings in range(1, now.batch.bit_length()))
     passes = [replace(now, batch=rows, accumulation=now.accumulation * -(-now.batch // rows)) for rows in sizes]
     return next((one for one in passes if one.fits(gpu)), passes[-1])
 
 
 def _recipes(now: Estimate) -> Iterator[_Change]:
-    """Yields recipes that store or compute in less; those of the same family first."""
+    """Yields recipes that store or compute in fewer bits, those nearest to autocast first."""
     for text, price in _LEANER.items():
         recipe = Recipe.parse(text)
         if recipe != now.recipe:
@@ -243,19 +254,19 @@ _LEANER = {
     "amp-bf16": "products in bf16",
     "amp-bf16,exp_avg=dynamic8,exp_avg_sq=dynamic8": "products in bf16, both moments in 8 bits",
     "lean-bf16": "gradients and first moment in bf16",
-    "bf16-kahan": "all in bf16; the sum of each weight's updates is mended",
-    "bf16-sr": "all in bf16; updates rounded at random, right on average",
+    "bf16-kahan": "all in bf16; a Kahan sum of each weight's updates",
+    "bf16-sr": "all in bf16; updates rounded stochastically, right on average",
     "bf16": "all in bf16; small updates are lost",
 }
 
 
 def _more_gpus(now: Estimate) -> Iterator[_Change]:
-    """Yields twice to eight times the GPUs that share states, and pairs that share matrices."""
+    """Yields two to eight times the GPUs that share states, and twice the GPUs that share matrices."""
     parallel = now.parallel
     prices = {
-        1: "gradients and parameters are sent once a step, as without ZeRO",
+        1: "gradients and parameters are sent once per step, as without ZeRO",
         2: "as ZeRO 1",
-        3: "parameters are gathered twice a step, half as much again is sent",
+        3: "parameters are gathered twice per step, half as much again is sent",
     }
     for data in (2, 4, 8):
         for zero, price in prices.items():

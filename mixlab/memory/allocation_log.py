@@ -1,7 +1,7 @@
-"""The engine of `mixlab.memory.tracing`: every storage that is born and dies while fake tensors go through a step.
+"""The log behind a trace: the birth and death of every storage while fake tensors go through a training step.
 
-Fake tensors have shapes and storages without memory behind them (`torch._subclasses.FakeTensorMode`), and die as real
-ones do: by reference counts. So the log of their storages is that of a real step, whatever its size.
+Fake tensors have shapes and storages without memory (`torch._subclasses.FakeTensorMode`), and reference counts free
+them like real ones. So the log of their storages is the log of a real step, however large.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _INPLACE = getattr(torch.Tag, "inplace", None)  # from torch 2.13 on
 
 
 class Allocation(NamedTuple):
-    """One allocation.
+    """One allocation of a step.
 
     Attributes:
         bytes: Its size.
-        category: What it holds: "parameters", "gradients", a state of the optimizer, "activations", ...
-        op: Whose result it is.
-        phase: In which it was born.
-        module: Path of the module that was at work, or whose backward was: "(model)" of the model itself, "(loss)" or
+        category: Its content: "parameters", "gradients", a state of the optimizer, "activations", ...
+        op: The op that made it.
+        phase: The phase in which it was made.
+        module: Path of the module whose forward or backward made it: "(model)" for the model itself, "(loss)" or
             "(optimizer)" outside of it.
-        born, died: Places in the log; a block that outlives it has died = -1.
+        born, died: Places in the log; died = -1 if it outlives the log.
     """
 
     bytes: int
@@ -60,25 +60,25 @@ class Allocation(NamedTuple):
 class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Logs the storages of all results while it is active, on top of a `FakeTensorMode`.
 
-    Whether something is an activation shows at the end of a forward pass, or of a part of it that is computed again in
-    backward: it is what is still alive then.
+    Activations are the tensors that are still alive at the end of a forward pass, or at the end of the part of one that
+    backward computes again; before that nobody can tell.
 
     Args:
-        mode: The active one.
-        as_on: "cuda": sizes are multiples of 512 bytes, as CUDA's caching allocator gives them. "cpu": to the byte, and
-            with what a CPU's arithmetic allocates while it runs: Python's numbers as tensors, and copies of operands in
-            the dtype in which it computes.
+        mode: The active `FakeTensorMode`.
+        as_on: "cuda": sizes are multiples of 512 bytes, as from CUDA's caching allocator. "cpu": sizes to the byte,
+            with the tensors that a CPU's arithmetic allocates while it runs: Python's numbers, and copies of operands
+            in the dtype in which it computes.
 
     Attributes:
-        entries: The number of a block for its birth, ~number for its death, in order.
+        entries: The number of an allocation for its birth, ~number for its death, in order.
         spans: (phase, first place in the log) of each phase, in order.
         failed: (op, module) of the last op that raised an error.
-        host_scalars: Whether 0-dimensional results of an optimizer's step lie in the host's memory and are left out.
+        host_scalars: Whether 0-dimensional results of an optimizer step lie in the host's memory and are left out.
     """
 
     def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        _holders_of_a_lone_gradient()  # looks at fake tensors of its own, so not while others are traced
+        _holders_of_a_lone_gradient()  # uses fake tensors of its own, so not while others are traced
         self.results = Results(mode, as_on=as_on)
         self.granule = _GRANULE if as_on == "cuda" else 1
         self.copies_operands = as_on == "cpu"
@@ -86,12 +86,12 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entries: list[int] = []
         self.spans: list[tuple[LoggedPhase, int]] = [("start", 0)]
         self.failed: tuple[str, str] | None = None
-        self._live: dict[int, tuple[int, int, weakref.ref[Any]]] = {}  # by storage: number, bytes, what tells its death
+        self._live: dict[int, tuple[int, int, weakref.ref[Any]]] = {}  # by storage: number, bytes, finalizer
         self._allocations: list[list[Any]] = []  # the fields of `Allocation`
-        self._young: list[int] = []  # born in the forward pass that is going on, or in its recomputation
+        self._young: list[int] = []  # made in the current forward pass, or in its recomputation
         self._modules: list[str] = []
-        self._makers: list[int] = []  # by block: the number of autograd's node in whose backward it was born, or -1
-        self._nodes: tuple[list[int], list[str]] = ([], [])  # from which number of autograd's nodes on which module
+        self._makers: list[int] = []  # by allocation: number of the autograd node whose backward made it, or -1
+        self._nodes: tuple[list[int], list[str]] = ([], [])  # first numbers of autograd nodes, and their modules
 
     @property
     def phase(self) -> LoggedPhase:
@@ -99,7 +99,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def module(self) -> str:
-        """The path of the module whose forward or backward is at work."""
+        """The path of the module whose forward or backward is running."""
         if self._modules:
             return self._modules[-1]
         if self.phase == "step":
@@ -113,41 +113,41 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(Allocation(*fields) for fields in self._allocations)
 
     def begin(self, phase: LoggedPhase) -> None:
-        """Ends the phase that was, and begins another."""
+        """Ends the current phase, and begins another."""
         self._settle()
         self.spans.append((phase, len(self.entries)))
         if phase == "forward":
             self._nodes = ([], [])
 
     def close(self) -> None:
-        """Forgets what is alive: what dies from now on is not logged."""
+        """Stops logging: deaths from now on are left out."""
         self._settle()
         self._live.clear()
 
     def tag(self, tensor: Tensor, category: str) -> None:
-        """Says what a tensor holds; one that was not seen yet is born by that."""
+        """Sets the category of a tensor's allocation, which begins now if the tensor is new."""
         number = self._see(tensor, "")
         if number is not None:
             self._allocations[number][1] = category
 
     def watch(self, model: nn.Module) -> None:
-        """Follows which module is at work, by hooks that stay in `model`."""
+        """Follows which module is running, by hooks that stay in `model`."""
         for path, module in model.named_modules():
             module.register_forward_pre_hook(partial(self._enter, path or MODEL))
             module.register_forward_hook(self._leave, always_call=True)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # a wrapper less; nothing is compiled here
+        return False  # one wrapper less; nothing is compiled here
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is _DEVICE:  # asked for more often than all else
+        if func is _DEVICE:  # the most frequent call of all
             return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
         if self.phase == "step" and not self.copies_operands and _only_writes(func) and _has_dimensions(args):
             return None if isinstance(args[0], list) else args[0]
-        # Function modes, such as autocast's lists, must not act on what an op's fake is made of.
+        # Function modes, such as autocast's lists, must not act on the ops inside an op's fake.
         with torch._C.DisableTorchFunction():
             if self._young and not self._computing:
                 self._settle()
@@ -168,7 +168,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _overwrites(self, op: Any, args: tuple[Any, ...]) -> bool:
-        """Whether autograd writes the result of an op over its first operand, as it does with all but subclasses."""
+        """Whether autograd writes the op's result over its first operand, as it does for all tensors but subclasses."""
         if op is _ADD:
             return _is_lone(args)
         node = torch._C._current_autograd_node()
@@ -179,7 +179,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def _computing(self) -> bool:
-        """Whether a forward pass is going on, or a part of one again within backward: only that records gradients."""
+        """Whether a forward pass runs, or backward computes a part of one again, for which gradients are recorded."""
         return self.phase == "forward" or (
             self.phase == "backward" and (bool(self._modules) or torch.is_grad_enabled())
         )
@@ -190,7 +190,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return narrower and self._computing and known is not None and self._allocations[known[0]][1] == PARAMETERS
 
     def _see(self, tensor: Tensor, op: Any) -> int | None:
-        """Returns the number of a tensor's block, after its birth if it is new; None if it needs no memory."""
+        """Returns the number of a tensor's allocation, logging its birth if it is new; None if it needs no memory."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         known = self._live.get(key)
@@ -226,7 +226,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entries.append(~number)
 
     def _settle(self) -> None:
-        """Makes activations of what survived a forward pass."""
+        """Makes activations of the temporaries that survived a forward pass."""
         for number in self._young:
             fields = self._allocations[number]
             if fields[-1] < 0 and fields[1] == TEMPORARIES:
@@ -247,27 +247,27 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def freed_by_reference_counts() -> AbstractContextManager[None]:
-    """Keeps Python's collector of cycles out, whose moment nobody knows; on a GPU too, memory is freed by counts."""
+    """Returns a context without Python's cycle collector, whose moments are unpredictable; reference counts free."""
     return COLLECTOR.held(False)
 
 
 @cache
 def _only_writes(op: Any) -> bool:
-    """Whether an op changes nothing but values, of which fake tensors have none: it need not run."""
+    """Whether an op changes nothing but values: fake tensors have none, so it need not run."""
     return _INPLACE in op.tags and torch.Tag.inplace_view not in op.tags
 
 
 def _has_dimensions(args: Any) -> bool:
-    """Whether what is written is no counter of steps: those have values even among fake tensors."""
+    """Whether the written tensor is no step counter: counters have values even among fake tensors."""
     while isinstance(args, list | tuple) and args:
         args = args[0]
     return isinstance(args, Tensor) and args.dim() > 0
 
 
 def _is_lone(args: tuple[Any, ...]) -> bool:
-    """Whether autograd adds a gradient to one that nobody else holds: that one it overwrites.
+    """Whether autograd adds a gradient to one that nobody else holds, which it then overwrites.
 
-    So it does with all tensors but subclasses, such as fake ones, for which it makes a third (PyTorch,
+    It does so for all tensors but subclasses, such as fake ones, for which it allocates the sum (PyTorch,
     torch/csrc/autograd/input_buffer.cpp).
     """
     held, other = args[0], args[1]
@@ -281,13 +281,13 @@ def _is_lone(args: tuple[Any, ...]) -> bool:
 
 
 def _holders(tensor: Tensor) -> tuple[int, int]:
-    """Returns how often C++ holds a tensor, and its storage."""
+    """Returns the C++ reference counts of a tensor and of its storage."""
     return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
 
 
 @cache
 def _holders_of_a_lone_gradient() -> tuple[int, int] | None:
-    """Returns what `_holders` says of a gradient that only autograd holds, when another is added to it."""
+    """Returns `_holders` of a gradient that only autograd holds, at the moment when another is added to it."""
     seen: list[tuple[int, int]] = []
 
     class Look(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -310,7 +310,7 @@ _ARITHMETIC = frozenset({"add", "sub", "mul", "div", "bitwise_and", "bitwise_or"
 
 
 def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Returns the bytes of what a CPU's arithmetic makes of its two operands before it computes."""
+    """Returns the bytes of the copies that a CPU's arithmetic makes of its two operands before it computes."""
     if not isinstance(result, Tensor) or op._overloadpacket.__name__.removesuffix("_") not in _ARITHMETIC:
         return 0
     copied = 0

@@ -1,4 +1,4 @@
-"""What CUDA's caching allocator would reserve for the allocations of a trace: a model of it, replayed."""
+"""A model of CUDA's caching allocator, and the memory that it reserves for the allocations of a trace."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from mixlab.memory.categories import Phase
 from mixlab.memory.traced_step import Trace
 
 _MIB = 2**20
-_GRANULE = 512  # bytes that a size is rounded up to a multiple of
-_SMALL = _MIB  # up to it, a block comes from segments of their own
+_GRANULE = 512  # sizes are rounded up to a multiple of these bytes
+_SMALL = _MIB  # up to this size, blocks come from segments of their own
 _SMALL_SEGMENT = 2 * _MIB
-_MEDIUM, _MEDIUM_SEGMENT = 10 * _MIB, 20 * _MIB  # below the first, a segment has the second
-_LARGE_GRANULE = 2 * _MIB  # of segments that hold more
+_MEDIUM, _MEDIUM_SEGMENT = 10 * _MIB, 20 * _MIB  # for blocks below the first, segments of the second
+_LARGE_GRANULE = 2 * _MIB  # segments of larger blocks are multiples of this
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found.
+    """The allocator's memory after a replay.
 
     Attributes:
-        reserved_bytes: Of all segments at the end, which is the most, since none is given back.
-        allocated_bytes: The most that was alive at a time, as `torch.cuda.max_memory_allocated` counts it: with what of
-            a block was too small to be split off.
-        segments: How many were taken from the GPU.
-        phase_peaks, after: Of a trace, the most that was allocated in each phase, and at its end.
+        reserved_bytes: Bytes of all segments at the end; never more before, since none is given back.
+        allocated_bytes: The most bytes allocated at any time, as `torch.cuda.max_memory_allocated` counts them: the
+            rest of a block counts too if it is too small to be split off.
+        segments: Number of segments taken from the GPU.
+        phase_peaks: Of a trace: the most bytes allocated in each phase.
+        after: Of a trace: the bytes allocated at the end of each phase.
     """
 
     reserved_bytes: int
@@ -37,15 +38,18 @@ class Replay:
 
     @property
     def fragmentation(self) -> float:
-        """The part of what is reserved that was never needed at a time."""
+        """The share of the reserved bytes that was never in use at the same time."""
         return 1 - self.allocated_bytes / self.reserved_bytes if self.reserved_bytes else 0.0
 
 
 def replay_trace(trace: Trace) -> Replay:
-    """Returns what CUDA's caching allocator would have done by the end of a trace's second step.
+    """Replays a trace through a model of CUDA's caching allocator, to the end of the second step.
 
-    It is a model of PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp): workspaces,
-    other streams, garbage collection, expandable segments and a GPU that is full are not in it.
+    The model follows PyTorch's allocator with its default settings (c10/cuda/CUDACachingAllocator.cpp). It leaves out
+    workspaces, other streams, garbage collection, expandable segments and a full GPU.
+
+    Args:
+        trace: A trace as on CUDA.
     """
     found, levels = _replayed(trace.events())
     phase_peaks: dict[Phase, int] = {}
@@ -55,27 +59,28 @@ def replay_trace(trace: Trace) -> Replay:
 
 
 def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
-    """Returns what the allocator would reserve for these allocations and frees.
+    """Replays allocations and frees through a model of CUDA's caching allocator.
 
-    A size is rounded up to 512 bytes. The smallest free block that holds it is taken, the one at the lowest address of
-    several; what is left of it becomes a block of its own if it has 512 bytes (of a block up to 1 MiB) or more than
-    1 MiB. If none is free, a segment is taken from the GPU: of 2 MiB for up to 1 MiB, of 20 MiB for less than 10 MiB,
-    else of the size rounded up to 2 MiB. A block that is freed is merged with free neighbours of its segment.
+    Sizes are rounded up to a multiple of 512 bytes. The allocator takes the smallest free block that is large enough,
+    of several the one at the lowest address; the rest becomes a block of its own if it has at least 512 bytes (for
+    sizes up to 1 MiB) or more than 1 MiB (for others). If no block is free, it takes a segment from the GPU: 2 MiB for
+    sizes up to 1 MiB, 20 MiB for sizes below 10 MiB, else the size rounded up to a multiple of 2 MiB. A freed block is
+    merged with free neighbours of its segment.
 
     >>> replay_events([(0, 1000), (1, 3_000_000), (0, -1000), (2, 4_000_000)])
     Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2, phase_peaks={}, after={})
 
     Args:
-        events: (number, bytes) for an allocation, (number, -bytes) for its end, in order.
+        events: (number, bytes) for an allocation, (number, -bytes) for its free, in order.
 
     Raises:
-        ValueError: An end without an allocation, a number that is allocated twice, or 0 bytes.
+        ValueError: If a number is freed without an allocation or allocated twice, or has 0 bytes.
     """
     return _replayed(events)[0]
 
 
 def _replayed(events: Iterable[tuple[int, int]]) -> tuple[Replay, list[int]]:
-    """Returns what a replay found, and the bytes that are allocated before the first event and after each."""
+    """Returns the replay, and the bytes allocated before the first event and after each."""
     memory = _Memory()
     blocks: dict[int, _Block] = {}
     allocated, levels = 0, [0]
@@ -98,7 +103,7 @@ def _replayed(events: Iterable[tuple[int, int]]) -> tuple[Replay, list[int]]:
 
 @dataclass(eq=False)
 class _Block:
-    """A stretch of a segment; neighbours in the segment are linked."""
+    """A part of a segment, linked to its neighbours in the segment."""
 
     address: int
     size: int
@@ -110,7 +115,7 @@ class _Block:
 
 @dataclass
 class _Memory:
-    """Segments and what is free in them, by size and address, for small and for large blocks."""
+    """Segments and their free blocks, by size and address, for small and for large sizes."""
 
     reserved: int = 0
     segments: int = 0
@@ -151,7 +156,7 @@ class _Memory:
         return block
 
     def _add(self, block: _Block) -> None:
-        """Links a free block to its neighbours, and notes it."""
+        """Adds a free block, and links it to its neighbours."""
         if block.before is not None:
             block.before.after = block
         if block.after is not None:

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json: every field is read, known to change no byte, or refused by its name."""
+"""Hugging Face's config.json: each field is read, known to change no byte, or refused by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any
 
 
 def shape_of_config(path: Path) -> dict[str, Any]:
-    """Returns what a `ModelShape` takes, from a config.json of GPT-2, Llama, Mistral or Qwen2 architecture.
+    """Returns the arguments of a `ModelShape` from a config.json of GPT-2, Llama, Mistral or Qwen2 architecture.
 
-    Dropout of GPT-2 is left out: shapes have none. Where attention has a sliding window, rows are no longer than it,
-    for up to there it is plain causal attention.
+    GPT-2's dropout is left out: shapes have none. A sliding window limits the context to its length, up to which it is
+    plain causal attention.
+
+    Args:
+        path: The config.json.
 
     Raises:
-        ValueError: No shape can be read: a field is missing, has a value that no shape has, or is unknown and may
-            change parameters or activations.
+        ValueError: If the file cannot be read; or a field is missing, has a value that no shape has, or is unknown and
+            may change parameters or activations.
     """
     config = _read(path)
     kind = config.get("model_type")
@@ -123,7 +126,7 @@ _ALSO_READ: dict[str, tuple[str, ...]] = {
     "mistral": ("num_key_value_heads", "head_dim", "sliding_window"),
     "qwen2": ("num_key_value_heads", "head_dim", "sliding_window", "use_sliding_window", "layer_types"),
 }
-_KV_HEADS = {"mistral": 8, "qwen2": 32}  # what an absent field means there; null means as many as heads
+_KV_HEADS = {"mistral": 8, "qwen2": 32}  # the value of an absent field; null means as many as heads
 
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
@@ -142,7 +145,7 @@ _ALLOWED_OF: dict[str, dict[str, tuple[Any, ...]]] = {
     "qwen2": {**_LLAMA_ALLOWED, "architectures": (["Qwen2ForCausalLM"],)},
 }
 
-# Neither a parameter nor an activation more or less: numbers, names, tokens, generation. The dtype is the recipe's.
+# Fields that change neither parameters nor activations: numbers, names, tokens, generation. The recipe sets the dtype.
 _HARMLESS = frozenset(
     [
         "_name_or_path",

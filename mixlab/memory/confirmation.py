@@ -1,4 +1,4 @@
-"""An estimate held against the trace of the same training: formulas in a millisecond, the exact peak in seconds."""
+"""The trace of an estimated training: formulas take a millisecond, the exact peak takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixlab.optimizers import MakeOptimizer, OptimizerName
 
 
 def confirm(training: Estimate) -> Trace:
-    """Returns the trace, as on CUDA, of what was estimated; a model of 70 billion parameters takes half a minute.
+    """Traces an estimated training as on CUDA; a model of 70 billion parameters takes half a minute.
 
     >>> from mixlab.memory.estimates import estimate
     >>> training = estimate("gpt2", "bf16", batch=4, seq=512)
@@ -24,10 +24,10 @@ def confirm(training: Estimate) -> Trace:
     1.0
 
     Args:
-        training: On one GPU.
+        training: An estimate for one GPU.
 
     Raises:
-        ValueError: It is on several GPUs, or takes the compiled step of mixlab's own optimizers.
+        ValueError: If it is for several GPUs, or steps with the compiled step of mixlab's own optimizers.
     """
     if training.parallel.gpus > 1:
         raise ValueError(f"confirm: a trace is of one GPU, and this training is on {training.parallel}")

@@ -1,10 +1,10 @@
-"""What CUDA's kernels keep for backward where a CPU's keep something else: fake ops with the memory of theirs.
+"""Fake ops with the memory of CUDA's kernels, where these keep other tensors for backward than a CPU's.
 
 On a CPU, RMSNorm is made of several ops, the statistics of LayerNorm and the mask of dropout have the input's dtype, a
 softmax from 16 bits to float32 needs a float32 copy of its input, and attention with a mask or dropout keeps all
-scores. What takes their places here computes nothing: results are as empty as fake tensors are. The sizes are those of
-PyTorch's sources (ATen/native/layer_norm.cpp, SoftMax.cpp and transformers/cuda/flash_attn/flash_api.cpp), and were
-held against steps on a GPU (the records of `mixlab measure memory`).
+scores. The replacements compute nothing: their results are as empty as all fake tensors. The sizes come from PyTorch's
+sources (ATen/native/layer_norm.cpp, SoftMax.cpp and transformers/cuda/flash_attn/flash_api.cpp), and were compared with
+steps on a GPU (the records of `mixlab measure memory`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
 class Kernels(TorchFunctionMode):
-    """Calls fake ops with the memory of those kernels that a real step has in the place of what fake tensors get.
+    """Replaces ops on fake tensors by ops with the memory of a real step's kernels.
 
     Args:
-        as_on: "cuda": fused kernels, and tensors say that they are on CUDA; "cpu": those without oneDNN.
+        as_on: "cuda": CUDA's fused kernels, and tensors report that they are on CUDA; "cpu": kernels without oneDNN.
     """
 
     def __init__(self, as_on: str) -> None:
@@ -44,7 +44,7 @@ class Kernels(TorchFunctionMode):
 
 def _rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: A002
     if weight is not None and weight.dtype is not input.dtype:
-        return torch.rms_norm(input, normalized_shape, weight, eps)  # there is no fused kernel of this either
+        return torch.rms_norm(input, normalized_shape, weight, eps)  # CUDA has no fused kernel for this either
     return _FusedNorm.apply(input, len(normalized_shape), False, weight)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -62,7 +62,7 @@ def _layer_norm(
 
 
 class _FusedNorm(torch.autograd.Function):
-    """Keeps the input, the weight, and of each row one or two statistics in float32."""
+    """Keeps the input, the weight, and one or two float32 statistics per row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dims: int, centred: bool, *affine: Tensor | None) -> Tensor:
@@ -97,7 +97,7 @@ def _softmax(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class _Float32Softmax(torch.autograd.Function):
-    """Reads 16 bits and writes float32, and backward the other way round."""
+    """Reads 16 bits and writes float32; backward does the reverse."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -128,14 +128,14 @@ def _attention(
     return _FusedAttention.apply(query, key, value, attn_mask)  # type: ignore[no-any-return, no-untyped-call]
 
 
-_WIDEST_HEAD = 256  # of FlashAttention (Dao, FlashAttention-2, 2024)
+_WIDEST_HEAD = 256  # FlashAttention's limit (Dao, FlashAttention-2, 2024)
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps queries, keys, values, the mask, the result, and the logarithm of each row's sum of exponentials.
+    """Keeps queries, keys, values, the mask, the result, and the log-sum-exp of each row.
 
-    In 16 bits it is FlashAttention, whose backward sums the queries' gradient in float32; in float32 the
-    memory-efficient kernels, whose rows are counted in 32s.
+    16-bit operands go to FlashAttention, whose backward sums the queries' gradient in float32; float32 operands go to
+    the memory-efficient kernels, which round the number of rows up to a multiple of 32.
     """
 
     @staticmethod
@@ -157,7 +157,7 @@ class _FusedAttention(torch.autograd.Function):
         scratch = [torch.empty(batch, heads, length, device=q.device)]
         if ctx.flash:
             scratch.append(torch.empty(batch, length, heads, width, device=q.device))
-            if k.shape[1] != heads:  # gradients of all heads, before they are summed over groups
+            if k.shape[1] != heads:  # gradients of all heads, before their sum over groups
                 scratch += [torch.empty(batch, heads, *t.shape[2:], dtype=t.dtype, device=t.device) for t in (k, v)]
         mask_gradient = torch.empty_like(mask) if mask is not None and mask.requires_grad else None
         return (*gradients, mask_gradient)
@@ -169,7 +169,7 @@ def _rounded(number: int, to: int) -> int:
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 1:
-        return F.one_hot(tensor, num_classes)  # counts the classes, for which it needs values
+        return F.one_hot(tensor, num_classes)  # to count the classes it needs values
     zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.long, device=tensor.device)
     return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
 

@@ -1,9 +1,9 @@
-"""What ops allocate for ordinary tensors where PyTorch does something else for fake ones.
+"""Corrections for ops whose fake tensors allocate other memory than ordinary tensors do.
 
-A fake tensor is a subclass of `Tensor`, and its ops are decompositions or meta kernels. Shapes are right, memory is not
-always: autograd's formulas leave out in-place updates where a tensor is of a subclass (`areAnyTensorSubclassLike` in
+A fake tensor is a subclass of `Tensor`, and its ops are decompositions or meta kernels. Their shapes are right, their
+memory not always: autograd's formulas avoid in-place updates of subclasses (`areAnyTensorSubclassLike` in
 torch/csrc/autograd/FunctionsManual.cpp and its callers in ATen), and kernels keep storages and dtypes that the fake op
-does not have. Each entry here names what the kernel does; tests hold them against real steps.
+does not have. Each entry here says what the kernel does; tests compare them with real steps.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SUM = 0  # the mode of an EmbeddingBag
 
 
 def instead_of(op: Any) -> Callable[..., Any] | None:
-    """Returns what to call for an op whose fake refuses dtypes that its kernels take; None for all others."""
+    """Returns the replacement of an op whose fake refuses dtypes that its kernels take; None for other ops."""
     return _INSTEAD.get(op)
 
 
 def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any:
-    """Returns the result of a fake op with the storages and dtypes of the kernel's.
+    """Returns the result of a fake op with the storages and dtypes that the kernel's result has.
 
-    To be called where no mode but the `FakeTensorMode` sees ops.
+    Call it where no mode but the `FakeTensorMode` sees ops.
 
     Args:
         op: An overload of aten.
         args: Its positional arguments.
-        result: What the fake op returned.
+        result: The fake op's result.
         as_on: "cuda" or "cpu".
     """
     correct = _CORRECTIONS.get(op)
@@ -40,11 +40,11 @@ def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any
 
 
 def overwrites_own(op: Any, node: Any) -> bool:
-    """Whether a node of autograd writes an op's result into its first operand, if the node itself has made that.
+    """Whether an autograd node writes an op's result into its first operand, provided the node made that operand.
 
     Args:
         op: An overload of aten.
-        node: The node whose backward is at work; one that is written in Python does as it says.
+        node: The node whose backward is running; a node written in Python does exactly what its code says.
     """
     if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
         return False
@@ -70,7 +70,7 @@ def _within(storage: Tensor, result: Tensor) -> Tensor:
 
 
 def _mean_in_place(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
-    """The losses of all elements lie where their mean or sum then does."""
+    """The mean or sum is written over the losses of all elements, and owns their storage."""
     if result.dim():
         return result
     of_all = torch.empty_like(args[0], dtype=result.dtype)
@@ -82,12 +82,12 @@ def _mean_in_place_as_input(args: tuple[Any, ...], result: Tensor, as_on: str) -
 
 
 def _like_input(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
-    """A loss's gradient has the dtype of the input, whatever that of the target."""
+    """A loss's gradient has the dtype of the input, whatever the target's."""
     return result if result.dtype is args[1].dtype else torch.empty_like(result, dtype=args[1].dtype)
 
 
 def _larger_of_both(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
-    """The result begins as large as the input, and is then resized."""
+    """The result is allocated as large as the input, and then resized."""
     missing = args[0].numel() > result.numel()
     return _within(torch.empty(args[0].numel(), dtype=result.dtype), result) if missing else result
 
@@ -102,14 +102,14 @@ def _norm_statistics(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
 
 
 def _wanted_gradients(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
-    """A CPU's kernel makes no gradient that nobody needs, such as that of a batch."""
+    """A CPU's kernel makes no gradient that nobody needs, such as the batch's."""
     if as_on == "cuda":
         return result
     return tuple(part if wanted else None for part, wanted in zip(result, args[-1], strict=True))
 
 
 def _bag_of_each_index(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
-    """A CPU sums bags without the list of which index is in which; otherwise that list has a place more while made."""
+    """A CPU sums bags without a list of the bag of each index; in other modes that list is made with one more place."""
     if as_on == "cuda":
         return result
     weight, indices = args[:2]
@@ -127,7 +127,7 @@ def _grouped_mm(
     _bias: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Products of groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
+    """Multiplies groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
 
     One of (rows, K) x (G, K, N), (G, M, K) x (K, columns), (M, K) x (K, N) split along K, and (G, M, K) x (G, K, N). On
     builds with CUDA rows are padded to 16 bytes.
@@ -142,7 +142,7 @@ def _grouped_mm(
 
 
 def _named(*names: str) -> list[Any]:
-    """Returns the overloads of aten that this version of torch has of these ("op.overload")."""
+    """Returns those of these overloads ("op.overload") of aten that this version of torch has."""
     pairs = (name.split(".") for name in names)
     return [getattr(getattr(_aten, op), overload) for op, overload in pairs if hasattr(_aten, op)]
 

@@ -1,6 +1,6 @@
-"""The memory of a transformer's training step from closed formulas, in under a millisecond: what moves with sliders.
+"""The memory of a transformer's training step from closed formulas, in under a millisecond: fast enough for sliders.
 
-`mixlab.memory.tracing` has the same numbers for any model, exactly and in seconds; tests hold the two together.
+`mixlab.memory.trace` gives the same numbers for any model, exactly and in seconds; tests compare the two.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
 from mixlab.tables import gib, html_table, text_table
 
-# What no tensor of the program holds; models, beside which stands what the shipped record of an H100 has.
-CUBLAS_WORKSPACES = 2 * 32 * 2**20  # 32 MiB a thread on Hopper and later, 8 before, forward and backward; 64 to 66 MiB
-CUDA_CONTEXT = 500 * 2**20  # of the driver and loaded kernels; 300 to 600 MiB, not recorded
-FRAGMENTATION = 0.08  # of the peak; reserved were 4 to 14 % more for GPTs without checkpoints, up to half with them
+# Memory outside tensors: rough models, each with the value recorded on an H100.
+# 32 MiB per thread on Hopper and later, 8 before, for the threads of forward and backward; recorded: 64 to 66 MiB.
+CUBLAS_WORKSPACES = 2 * 32 * 2**20
+CUDA_CONTEXT = 500 * 2**20  # driver and loaded kernels, 300 to 600 MiB; not recorded
+FRAGMENTATION = 0.08  # share of the peak; recorded: 4 to 14 % for GPTs without checkpoints, up to half with them
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a training fits on a GPU. True in a condition if it does.
+    """Whether a training fits on a GPU; as a condition it is true if it does.
 
     Attributes:
-        gpu: Which.
-        needed: Bytes, with what lies outside of the program's tensors.
+        gpu: The GPU.
+        needed: Bytes that the training needs, memory outside tensors included.
     """
 
     gpu: GpuSpec
@@ -42,12 +43,12 @@ class Fit:
 
     @property
     def room(self) -> int:
-        """Bytes that are left; negative if it does not fit."""
+        """Bytes that are left; negative if the training does not fit."""
         return self.gpu.usable_bytes - self.needed
 
     @property
     def fraction(self) -> float:
-        """Of the GPU's memory that is needed."""
+        """Share of the GPU's usable memory that is needed."""
         return self.needed / self.gpu.usable_bytes
 
     def __bool__(self) -> bool:
@@ -62,10 +63,12 @@ class Fit:
 class Estimate:
     """A training step, and the memory of the GPU that needs most. Its repr and its HTML are a table.
 
-    The fields are what it is an estimate of; `dataclasses.replace(estimate, batch=2)` is another.
+    The fields describe the training; `dataclasses.replace(estimate, batch=2)` is the estimate of another.
 
     Attributes:
-        shape, recipe, batch, seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+        shape: Shape of the model.
+        recipe: Recipe of the training.
+        batch, seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
     """
 
     shape: ModelShape
@@ -88,14 +91,14 @@ class Estimate:
 
     @cached_property
     def activations(self) -> Activations:
-        """What a microbatch keeps for backward."""
+        """The activations that a microbatch keeps for backward."""
         return Activations(
-            *(self.shape, self.recipe, self.batch, self.seq, self.attention, self.checkpointing, self.parallel)
+            self.shape, self.recipe, self.batch, self.seq, self.attention, self.checkpointing, self.parallel
         )
 
     @cached_property
     def stage(self) -> PipelineStage:
-        """What the GPU that needs most holds of the model."""
+        """The part of the model on the GPU that needs most."""
         return self._worst[0]
 
     @cached_property
@@ -135,23 +138,24 @@ class Estimate:
 
     @property
     def peak_phase(self) -> Phase:
+        """The phase of the peak."""
         return self.peak.phase
 
     @property
     def peak_bytes(self) -> int:
-        """Of tensors: what `torch.cuda.max_memory_allocated` would say, but for workspaces."""
+        """Peak bytes of tensors: `torch.cuda.max_memory_allocated` without workspaces."""
         return self.peak.bytes
 
     @property
     def at_peak(self) -> dict[str, int]:
-        """Bytes by category."""
+        """Bytes by category at the peak."""
         return self.peak.content
 
     @property
     def outside(self) -> dict[str, int]:
-        """Bytes that no tensor of the program holds, from coarse models: see the constants of this module.
+        """Bytes outside tensors by kind, from rough models: see the constants of `mixlab.memory.estimates`.
 
-        Buffers of NCCL, which come with several GPUs, are not in it.
+        NCCL's buffers, which several GPUs need, are left out.
         """
         return {
             "cuBLAS workspaces": CUBLAS_WORKSPACES,
@@ -161,13 +165,17 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
+        """Peak bytes of tensors, and those outside of them."""
         return self.peak_bytes + sum(self.outside.values())
 
     def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
-        """Returns whether it fits on a GPU, and what is left or missing.
+        """Returns whether the training fits on a GPU, and the bytes that are left or missing.
+
+        Args:
+            gpu: A GPU, or a name of `GPUS`.
 
         Raises:
-            ValueError: An unknown GPU.
+            TypeError, ValueError: As `gpu_spec`.
         """
         return Fit(gpu_spec(gpu), self.total_bytes)
 
@@ -181,7 +189,7 @@ class Estimate:
         many = f" on {self.parallel}" if self.parallel.gpus > 1 else ""
         return (
             f"{self.shape.name}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {gib(self.peak_bytes)} GiB at "
-            f"the {self.peak.name} ({self.peak_phase}), {gib(self.total_bytes)} with what lies outside of tensors"
+            f"the {self.peak.name} ({self.peak_phase}), {gib(self.total_bytes)} with memory outside tensors"
         )
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -208,38 +216,63 @@ def estimate(
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,
 ) -> Estimate:
-    """Returns the memory of a training step of a transformer, as `mixlab.memory.transformers` builds it, on CUDA.
+    """Estimates the memory of a transformer's training step on CUDA, the model built by `mixlab.memory.transformer`.
 
-    The same shape built by others may need more. Of Hugging Face's transformers, gpt2, whose activation gelu_new is
-    made of several ops, needs half as much again (the estimate is 32 to 34 % below its trace), and llama a little more
-    (4 to 10 % below). `mixlab.memory.trace` tells of any model that is at hand.
+    Other implementations of the same shape may need more. Of Hugging Face's transformers, gpt2, whose activation
+    gelu_new consists of several ops, needs half as much again (the estimate is 32 to 34 % below its trace), and llama a
+    little more (4 to 10 % below). For a model of your own use `mixlab.memory.trace`.
 
-    >>> round(estimate("gpt2", "fp32", batch=4, seq=512).peak_bytes / 2**20)
-    3768
+    >>> training = estimate("gpt2", "fp32", batch=4, seq=512)
+    >>> round(training.peak_bytes / 2**20), training.peak.name
+    (3768, 'gradient of the logits')
+
+    The estimate tells on which GPUs it fits; `dataclasses.replace` changes one thing:
+
+    >>> print(training.fits("rtx-4090"))
+    fits on rtx-4090: 4.52 of 23.99 GiB
+    >>> from dataclasses import replace
+    >>> round(replace(training, checkpointing="full").peak_bytes / 2**20)
+    2686
+
+    Several GPUs divide states and matrices:
+
+    >>> from mixlab.memory import Parallelism
+    >>> eight = estimate("llama-3-8b", "amp-bf16", checkpointing="full", parallel=Parallelism(data=8, zero=3))
+    >>> bool(eight.fits("rtx-4090")), eight.peak_phase
+    (True, 'backward')
 
     Args:
         model: A shape, or its name.
-        recipe: Or its text.
-        batch: Rows of one forward pass, on one GPU.
-        seq: Tokens a row; None is the model's context, at most 2048.
-        attention: "fused" or "materialised".
-        checkpointing: "none", "selective" or "full".
-        optimizer: "adam" (or AdamW) or "sgd" with momentum.
-        step: How torch.optim takes its step: "foreach", as it does by itself on CUDA, "fused" or parameter by parameter
-            ("loop"). Recipes that torch.optim does not know train with mixlab's own optimizers, parameter by parameter,
-            but for "fused", which is their compiled step.
-        accumulation: Forward and backward passes of a step, whose gradients add up.
-        parallel: On how many GPUs, and what they divide. With more than one, gradients are views of what is sent;
-            with ZeRO 3, the parameters of two layers are gathered at a time, in the format that products take, and
-            those outside of layers from the forward to the backward pass. All of this is modelled, and not measured.
+        recipe: Recipe of the training, or its text.
+        batch: Rows of one forward pass on one GPU.
+        seq: Tokens per row; None takes the model's context, at most 2048.
+        attention: "fused" or "materialised", as for `transformer`.
+        checkpointing: "none", "selective" or "full", as for `transformer`.
+        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two need the same.
+        step: How torch.optim steps: "foreach", its default on CUDA; "fused"; or "loop", parameter by parameter. Recipes
+            that torch.optim cannot follow train with mixlab's own optimizers: "fused" is their compiled step, the
+            others go parameter by parameter.
+        accumulation: Forward and backward passes per step, whose gradients add up.
+        parallel: Division over GPUs. With more than one, gradients are views of the buffers that are sent. With ZeRO 3,
+            the parameters of two layers are gathered at a time, in the format of products, and parameters outside of
+            layers stay gathered from forward to backward. All of this is modelled, not measured.
 
     Raises:
-        TypeError, ValueError: Values that are not allowed, or that do not go together; a message says what does.
+        TypeError: If an argument is of another type.
+        ValueError: If a value is not allowed, or values do not go together; the message says which would.
     """
     acts = activations(
         model, recipe, batch=batch, seq=seq, attention=attention, checkpointing=checkpointing, parallel=parallel
     )
     return Estimate(
-        *(acts.shape, acts.recipe, acts.batch, acts.seq, attention, checkpointing),
-        *(optimizer, step, accumulation, parallel),
+        acts.shape,
+        acts.recipe,
+        acts.batch,
+        acts.seq,
+        attention,
+        checkpointing,
+        optimizer,
+        step,
+        accumulation,
+        parallel,
     )

@@ -1,4 +1,4 @@
-"""Fake tensors: copies of models and batches with shapes and dtypes and no memory behind them, and ops on them."""
+"""Fake tensors: copies of models and batches with shapes and dtypes but no memory, and ops on them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mixlab.memory.eager_ops import corrected, instead_of
 
 
 def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
-    """Returns a copy of a model whose tensors are empty and on the CPU, to be called under a `FakeTensorMode`.
+    """Returns a copy of a model with empty tensors on the CPU; call it under a `FakeTensorMode`.
 
-    What is shared stays shared: tied weights are one parameter. Gradients are not copied. What cannot be copied, such
-    as a lock, the copy shares with the model.
+    Shared tensors stay shared: tied weights are one parameter. Gradients are not copied. The copy shares with the model
+    everything that cannot be copied, such as a lock.
 
     Args:
-        model: With real tensors or on "meta"; it is only read.
-        dtype: Of floating-point parameters and buffers in the copy.
+        model: A model with real tensors or on "meta"; it is only read.
+        dtype: Dtype of floating-point parameters and buffers in the copy.
 
     Returns:
-        The copy, and its buffers and other tensors that are no parameters, wherever modules hold them.
+        The copy, and all its tensors that are no parameters, buffers and others, wherever modules hold them.
     """
     copies: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -44,7 +44,7 @@ def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Te
 
 
 class _EmptyCopies(TorchFunctionMode):
-    """Copies of tensors have nothing in them."""
+    """Makes copies of tensors empty."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -54,13 +54,13 @@ class _EmptyCopies(TorchFunctionMode):
             if id(tensor) not in memo:
                 memo[id(tensor)] = _empty(tensor, tensor.dtype)
             return memo[id(tensor)]
-        if func is Tensor.clone:  # by which a parameter copies itself
+        if func is Tensor.clone:  # a parameter copies itself with it
             return _empty(args[0], args[0].dtype)
         return func(*args, **(kwargs or {}))
 
 
 def _uncopiable(model: nn.Module, copies: dict[int, Any]) -> dict[int, Any]:
-    """Returns by their ids the attributes of modules that cannot be copied."""
+    """Returns the attributes of modules that cannot be copied, by their ids."""
     try:
         copy.deepcopy(model, dict(copies))
     except Exception:
@@ -81,13 +81,13 @@ def _copies(value: Any, memo: dict[int, Any]) -> bool:
 
 
 def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns an empty CPU tensor of the same shape, to be called under a `FakeTensorMode`.
+    """Returns an empty CPU tensor of the same shape; call it under a `FakeTensorMode`.
 
-    A tensor with gaps, such as a slice, has none in the copy, as on its way to a device.
+    The copy of a tensor with gaps, such as a slice, has none, as after a transfer to a device.
 
     Args:
-        tensor: Real or on "meta".
-        dtype: Of the copy, if the tensor is of floating point.
+        tensor: A tensor, real or on "meta".
+        dtype: Dtype of the copy if the tensor is a floating-point one.
     """
     dense = torch.empty_like(tensor, device="meta")
     return _empty(dense, dtype)
@@ -99,24 +99,24 @@ def _empty(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Results:
-    """Runs ops on fake tensors, and remembers what they returned: most of a model's layers are alike.
+    """Runs ops on fake tensors, and remembers their results: most of a model's layers are alike.
 
-    `FakeTensorMode` has such a cache too, which serves far more cases and takes several times as long.
+    `FakeTensorMode` has a cache of its own, which covers far more cases and takes several times as long.
 
     Args:
-        mode: To which the tensors belong.
-        as_on: "cuda" or "cpu": whose kernels' memory results have.
+        mode: Mode to which the tensors belong.
+        as_on: "cuda" or "cpu", whose kernels decide the memory of results.
     """
 
     def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
         self._mode = mode
         self._as_on = as_on
         self._attributes = dict(vars(FakeTensor(mode, torch.empty(0, device="meta"), _CPU)))
-        self._known: dict[Hashable, tuple[type, list[_Made]] | None] = {}  # None: not to be remembered
+        self._known: dict[Hashable, tuple[type, list[_Made]] | None] = {}  # None: never remembered
         self._tables: dict[int, tuple[Tensor, Tensor]] = {}  # real tensors by id, and their fakes
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Returns the op's result on these arguments; to be called where no mode but `mode` sees ops."""
+        """Returns the op's result on these arguments; call it where no mode but `mode` sees ops."""
         if op is _NEW:
             return op(*args, **kwargs)
         args = tuple(self._fake(arg) if isinstance(arg, Tensor) else arg for arg in args)
@@ -141,7 +141,7 @@ class Results:
         return corrected(op, args, op(*args, **kwargs), as_on=self._as_on)
 
     def _fake(self, tensor: Tensor) -> Tensor:
-        """Returns a fake of a real tensor, such as a table that an optimizer keeps, made once; a number stays one."""
+        """Returns a fake of a real tensor, such as an optimizer's table, made once; 0-dimensional tensors stay real."""
         if isinstance(tensor, FakeTensor) or not tensor.dim():
             return tensor
         if id(tensor) not in self._tables:
@@ -151,7 +151,7 @@ class Results:
     def _made(self, part: _Made, args: tuple[Any, ...]) -> Any:
         if part is None:
             return None
-        with torch._C._DisableTorchDispatch():  # in a name it would end with a traceback
+        with torch._C._DisableTorchDispatch():  # bound to a name, a traceback would keep it open
             if part.source is None:
                 made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
             else:
@@ -167,7 +167,7 @@ class Results:
 
 
 class _Layout(NamedTuple):
-    """A result: where its elements lie, and in the storage of which argument, if it is a view of one."""
+    """The layout of a result: `source` is the argument whose storage it views, None if it has its own."""
 
     source: int | None
     shape: torch.Size
@@ -178,19 +178,19 @@ class _Layout(NamedTuple):
 
 _Made = _Layout | None
 _CPU = torch.device("cpu")
-_NEW = torch.ops.aten.lift_fresh.default  # of a real tensor that `torch.tensor` has just made
+_NEW = torch.ops.aten.lift_fresh.default  # takes a real tensor that `torch.tensor` has just made
 _UNSAFE = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view)
 
 
 @cache
 def _is_plain(op: Any) -> bool:
-    """Whether shapes, strides and dtypes decide what an op returns, and it returns new tensors or views."""
+    """Whether an op's result depends on shapes, strides and dtypes only, and is made of new tensors or views."""
     schema = op._schema
     return schema.name.startswith("aten::") and not schema.is_mutable and not any(tag in op.tags for tag in _UNSAFE)
 
 
 def _signature(values: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Returns what of some arguments decides a result, None if that is more than can be compared."""
+    """Returns the properties of arguments that decide a result; None if they cannot be compared."""
     signature: list[Any] = []
     for value in values:
         if isinstance(value, FakeTensor):
@@ -210,7 +210,7 @@ def _signature(values: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _described(result: Any, args: tuple[Any, ...]) -> tuple[type, list[_Made]] | None:
-    """Returns how to make a result again, None if that is not plain."""
+    """Returns how to make a result again; None if its layout does not tell."""
     results = [result] if isinstance(result, FakeTensor) else result
     if not isinstance(results, list | tuple) or not all(r is None or isinstance(r, FakeTensor) for r in results):
         return None
@@ -230,7 +230,7 @@ def _described(result: Any, args: tuple[Any, ...]) -> tuple[type, list[_Made]] |
 
 
 def _bytes(layout: _Layout) -> int:
-    """Returns the bytes of the least storage that has all elements."""
+    """Returns the bytes of the smallest storage with all elements."""
     if 0 in layout.shape:
         return 0
     last = sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride, strict=True))

@@ -1,4 +1,4 @@
-"""GPUs as data: memory, bandwidth and peak FLOP/s by format, each with where the numbers were seen."""
+"""GPUs as data: memory, bandwidth and peak FLOP/s by format, with the source of the numbers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from mixlab.arguments import did_you_mean
 from mixlab.machine import Gpu
 
-_USABLE = 0.94  # of what is sold, where nobody was seen to read it out: about the least of those below
+_USABLE = 0.94  # of the memory as sold, where no tool's figure was found: about the lowest share of those below
 _PEAKS = ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4")
 
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """What decides whether a training fits on a GPU, and how fast it could be at best.
+    """A GPU's memory and peak speeds: whether a training fits, and how fast it could run at best.
 
     Attributes:
-        name: In lower case, as `gpu_spec` takes it.
-        memory_bytes: As sold; a vendor's GB are GiB.
-        bandwidth: To memory, in bytes/s.
-        peak_flops: FLOP/s by format ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4"): dense products, on tensor cores
-            with fp32 accumulation where there are such; "fp32" without them. A format that the GPU does not multiply
-            is left out.
-        seen_bytes: The whole memory as a tool of the vendor reports it, what ECC takes already off; None if unknown.
-        source: Where the numbers were seen, and what is uncertain about them.
+        name: Name in lower case, as `gpu_spec` takes it.
+        memory_bytes: Memory as sold; a vendor's GB are GiB.
+        bandwidth: Memory bandwidth in bytes/s.
+        peak_flops: Peak FLOP/s by format ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4") of dense products: on tensor
+            cores with fp32 accumulation where the GPU has them, "fp32" without them. Formats that the GPU does not
+            multiply are left out.
+        seen_bytes: Total memory as the vendor's tool reports it, without the part that ECC takes; None if unknown.
+        source: Where the numbers come from, and which are uncertain.
 
     Raises:
-        ValueError: A number that is not positive, or an unknown format.
+        ValueError: If a number is not positive, or a format is unknown.
     """
 
     name: str
@@ -52,16 +52,16 @@ class GpuSpec:
 
     @property
     def usable_bytes(self) -> int:
-        """What a process can have: as seen, or else 94 % of what is sold."""
+        """Memory that a process can have: `seen_bytes`, or else 94 % of the memory as sold."""
         return self.seen_bytes if self.seen_bytes is not None else int(_USABLE * self.memory_bytes)
 
     def __str__(self) -> str:
         return self.name
 
 
-# Memory in GiB as sold and in MiB as seen in public logs of nvidia-smi or rocm-smi, bandwidth in GB/s, peaks in
-# TFLOP/s, 0 for none. Peaks are dense, halves of what is marked "with sparsity"; NVIDIA's and AMD's, as quoted on the
-# pages named, for no vendor's own PDF was opened. "?" stands before what is from recollection, or sources disagree on.
+# Memory in GiB as sold and in MiB as public logs of nvidia-smi or rocm-smi show it, bandwidth in GB/s, peaks in
+# TFLOP/s, 0 for none. Peaks are dense: half of those marked "with sparsity". They are the vendors' numbers as quoted
+# on the pages named; no vendor's own PDF was read. "?" marks recollected numbers, and those on which sources disagree.
 _ROWS = (
     # name        sold   seen  GB/s   fp32   tf32    fp16    bf16     fp8    fp4
     ("v100-16gb", 16, 16160, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
@@ -98,8 +98,8 @@ GPUS: dict[str, GpuSpec] = {
 }
 
 
-# As drivers name the products, without "NVIDIA" before. Those that are sold under the same chip's name with other
-# peaks, such as "H100 NVL", "H200 NVL", "A100X", "L40", "V100-PCIE" or a laptop's "RTX 4090 Laptop GPU", are left out.
+# The drivers' product names, without "NVIDIA" in front. Products that share a chip's name but have other peaks, such as
+# "H100 NVL", "H200 NVL", "A100X", "L40", "V100-PCIE" or a laptop's "RTX 4090 Laptop GPU", are left out.
 _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"), ("v100-16gb", "v100-32gb")),
     "Tesla T4": ("t4",),
@@ -123,17 +123,20 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 
 def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
-    """Returns a GPU by its name, or one that this machine has.
+    """Returns a GPU by its name, or as one that this machine has.
 
     >>> gpu_spec("H200").usable_bytes // 2**30
     140
+    >>> gpu_spec("RTX 4090").peak_flops["bf16"] / 1e12
+    165.2
 
     Args:
-        gpu: One of `GPUS`, in any case, blanks for hyphens; a `GpuSpec`, returned as it is; or a `Gpu` of
-            `mixlab.machine`, whose memory is known and whose speeds are not.
+        gpu: A name of `GPUS` in any case, with hyphens or blanks; a `GpuSpec`, which is returned as it is; or a
+            `mixlab.machine.Gpu`, whose product name is looked up.
 
     Raises:
-        TypeError, ValueError: Something else, or an unknown name; near ones are offered.
+        TypeError: If `gpu` is none of these.
+        ValueError: If the name or product is unknown; the message offers similar names.
     """
     if isinstance(gpu, GpuSpec):
         return gpu
@@ -146,16 +149,22 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
         return GPUS[name]
     beginning = [known for known in GPUS if name and name in known]
     hint = f"did you mean {' or '.join(beginning)}? " if beginning else did_you_mean(name, GPUS)
-    raise ValueError(f"unknown GPU {gpu!r}: {hint}There are {', '.join(GPUS)}, or GpuSpec(...) of your own")
+    raise ValueError(f"unknown GPU {gpu!r}: {hint}There are {', '.join(GPUS)}, or your own GpuSpec(...)")
 
 
 def named_by_driver(name: str) -> tuple[GpuSpec, ...]:
-    """Returns the rows of `GPUS` that a driver's name of a product stands for; they differ in memory only.
+    """Returns the rows of `GPUS` that a driver's product name stands for; they differ in memory only.
 
-    None for a name that is not known as a whole: an RTX A1000 is no A100, and a part of a GPU by MIG is less than one.
+    The name must match as a whole: an RTX A1000 is no A100, and a MIG slice is less than its GPU.
 
     >>> named_by_driver("NVIDIA H100 PCIe")[0].peak_flops["bf16"], named_by_driver("NVIDIA RTX A1000")
     (756000000000000.0, ())
+
+    Args:
+        name: Product name, such as `torch.cuda.get_device_name` returns.
+
+    Returns:
+        () for a name that is not known.
     """
     return tuple(GPUS[kind] for kind in _NAMES.get(" ".join(name.split()).removeprefix("NVIDIA "), ()))
 
@@ -167,5 +176,5 @@ def _of_this_machine(gpu: Gpu) -> GpuSpec:
         return GpuSpec(gpu.name, known.memory_bytes, known.bandwidth, known.peak_flops, gpu.memory_bytes, known.source)
     raise ValueError(
         f"gpu_spec: {gpu.name} with {gpu.memory_bytes / 2**30:.0f} GiB is not among {', '.join(GPUS)}; "
-        "give GpuSpec(name, memory_bytes, bandwidth, peak_flops) of your own"
+        "give your own GpuSpec(name, memory_bytes, bandwidth, peak_flops)"
     )

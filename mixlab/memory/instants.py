@@ -1,8 +1,8 @@
-"""The moments of a training step at which memory may peak, each with its content by category, from closed formulas.
+"""The instants of a training step at which memory may peak, each with its bytes by category, from closed formulas.
 
-A peak is one of few moments: the loss, the gradient of the logits, the head's gradient, one of the layers in backward,
-the embedding's gradient, the optimizer's step. Which one it is changes with batch, recipe and model, so all are
-computed; `mixlab.memory.estimates` takes the largest.
+The peak is one of few instants: the loss, the gradient of the logits, the head's gradient, a layer's backward, the
+embedding's gradient, the optimizer's step. Which one depends on batch, recipe and model, so all are computed;
+`mixlab.memory.estimate` takes the largest.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Instant(NamedTuple):
     """One instant of a step.
 
     Attributes:
-        name: What happens then.
+        name: The work that is being done, such as "gradient of the logits".
         phase: "forward", "backward" or "step".
-        content: Bytes by category; what there is none of is left out.
+        content: Bytes by category; categories without bytes are left out.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Instant(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """Bytes of all categories."""
         return sum(self.content.values())
 
 
@@ -51,10 +52,10 @@ class Step:
     """A step on one GPU.
 
     Args:
-        acts: Of a microbatch.
-        stage: What the GPU holds of the model.
+        acts: Activations of a microbatch.
+        stage: The part of the model on the GPU.
         optimizer, step: As for `estimate`.
-        accumulates: Whether gradients of earlier microbatches are there.
+        accumulates: Whether gradients of earlier microbatches exist.
     """
 
     acts: Activations
@@ -64,18 +65,18 @@ class Step:
     accumulates: bool
 
     def instants(self) -> tuple[Instant, ...]:
-        """Returns the moments in their order."""
+        """Returns the instants in order."""
         found = [*self._forward(), *self._backward(), self._optimizer()]
         return tuple(
             Instant(name, phase, {what: size for what, size in content.items() if size})
             for name, phase, content in found
         )
 
-    # What lives from step to step, and what the moments are made of.
+    # Parts of the instants.
 
     @cached_property
     def states(self) -> dict[str, int]:
-        """Bytes by kind of what the GPU keeps, gradients as they are before the optimizer's step."""
+        """Bytes by kind that the GPU keeps from step to step, with the gradients before the optimizer's step."""
         in_blocks = self.recipe.exp_avg in EIGHT_BIT or self.recipe.exp_avg_sq in EIGHT_BIT
         numels = self.stage.tensors if in_blocks else (self.stage.parameters,)
         return self.acts.parallel.shard(model_states(self.recipe, numels, optimizer=self.optimizer).parts)
@@ -90,26 +91,26 @@ class Step:
 
     @property
     def _weight(self) -> int:
-        """Bytes of a parameter as products see it."""
+        """Bytes of a parameter in a product."""
         return self.acts.compute_bytes
 
     @property
     def _gradient(self) -> int:
-        """Bytes of a parameter's gradient as it is stored."""
+        """Bytes of a parameter's stored gradient."""
         return 4 if self.recipe.gradients == FP32 else 2
 
     @property
     def _stored(self) -> int:
-        """Bytes of a parameter as it is stored."""
+        """Bytes of a stored parameter."""
         return self.acts.residual_bytes
 
     @cached_property
     def _base(self) -> Counter[str]:
-        """What is there in all of forward and backward, gradients left out."""
+        """Bytes that live all through forward and backward, without gradients."""
         base = Counter({name: size for name, size in self.states.items() if name != GRADIENTS})
         base[BATCH] = 16 * self.acts.tokens  # inputs and targets in int64
         base[ACTIVATIONS] = sum(self.acts.shared.values())
-        if self.zero == 3:  # what lies outside of layers, this layer and the next
+        if self.zero == 3:  # parameters outside of layers, this layer and the next
             units = sum(self.stage.rest) + min(2, self.stage.layers) * self.stage.layer_parameters
             base[GATHERED] = self._weight * units
         return base
@@ -117,7 +118,7 @@ class Step:
     def _with(
         self, layers: int, gradients: int = 0, *, activations: int = 0, temporaries: int = 0, casts: int = 0
     ) -> Counter[str]:
-        """Returns the base, the activations of so many layers, the gradients of so many parameters, and more bytes."""
+        """Returns the base, activations of `layers` layers, gradients of `gradients` parameters, and further bytes."""
         content = Counter(self._base)
         content[ACTIVATIONS] += layers * self.acts.layer_bytes + activations
         content[GRADIENTS] += self.states[GRADIENTS] if self.accumulates else self._new(gradients)
@@ -126,18 +127,18 @@ class Step:
         return content
 
     def _new(self, parameters: int) -> int:
-        """Returns the bytes of so many parameters' gradients where none were before, as this GPU keeps them."""
+        """Returns the bytes of new gradients of so many parameters on this GPU; 0 if they accumulate."""
         whole = 0 if self.accumulates else self._gradient * parameters
         return whole // self.acts.parallel.data if self.zero >= 2 else whole
 
     @property
     def _casts(self) -> int:
-        """Bytes of a layer's matrices as cast by autocast."""
+        """Bytes of the casts of a layer's matrices."""
         return 2 * sum(self.stage.matrices) if self.recipe.autocast and self.zero < 3 else 0
 
     @property
     def _cached(self) -> int:
-        """Bytes of all of a layer that autocast keeps in its cache until it ends."""
+        """Bytes of a layer's casts that autocast keeps in its cache until it ends."""
         return self._casts + (2 * sum(self.stage.biases) if self._casts else 0)
 
     @property
@@ -146,15 +147,15 @@ class Step:
 
     @property
     def _kept_casts(self) -> int:
-        """Bytes of a layer's casts that backward will use."""
+        """Bytes of a layer's casts that live until its backward."""
         return 0 if self.acts.checkpointing == "full" else self._casts
 
     @property
     def _before_last(self) -> int:
-        """Layers whose activations live in addition, of other microbatches."""
+        """Further layers whose activations live, of other microbatches."""
         return (self.stage.in_flight - 1) * self.stage.layers
 
-    # The moments.
+    # The instants.
 
     def _forward(self) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
         acts, stage = self.acts, self.stage
@@ -175,7 +176,7 @@ class Step:
         yield "loss", "forward", self._with(layers, activations=saved, temporaries=transient, casts=casts)
 
     def _scores(self) -> Counter[str]:
-        """Returns a layer in forward when its scores and softmax live, under autocast with that in 16 bits too."""
+        """Returns a layer in forward while scores and softmax live, under autocast with a 16-bit softmax too."""
         acts, c = self.acts, self.acts.compute_bytes
         kept = sum(size for name, size in acts.layer.items() if name in _BEFORE_SCORES)
         every = sum(size for name, size in acts.whole_layer.items() if name in _BEFORE_SCORES)
@@ -205,11 +206,11 @@ class Step:
         yield name, "backward", self._embedding_gradient()
 
     def _head(self, layers: int, casts: int) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
-        """Yields the moments of loss and head, when all of so many layers still live."""
+        """Yields the instants of loss and head, while the activations of so many layers still live."""
         acts, head = self.acts, self.stage.head
         saved = sum(acts.head.values())
         cast = casts + self._head_cast
-        # Gradients of the log-softmax and of the logits; under autocast that of the fp32 copy comes before both.
+        # Gradients of log-softmax and logits; under autocast the gradient of the fp32 copy comes before both.
         both = (4 if self.recipe.autocast else 2 * acts.compute_bytes) * acts.logits
         content = self._with(layers, activations=saved + acts.log_softmax, temporaries=both, casts=cast)
         yield "gradient of the logits", "backward", content
@@ -226,65 +227,77 @@ class Step:
 
     @property
     def _passing(self) -> int:
-        """Bytes of what a gradient was before it was converted to what it is stored in: 0 if nothing is converted."""
+        """Bytes per element that a gradient takes before its conversion to the stored format; 0 without conversion."""
         forms = [self._weight, self._stored, self._gradient]
         return sum(one for one, following in pairwise(forms) if one != following)
 
     @property
     def _head_gradient(self) -> int:
-        """Of the head's gradient while layers compute theirs; if it is tied, it waits, whole, for the embedding's."""
+        """Bytes of the head's gradient during the layers' backward; a tied one waits whole for the embedding's."""
         share = 1 if self.stage.tied or self.zero < 2 else self.acts.parallel.data
         return self._gradient * self.stage.head // share
 
     def _within_layer(self) -> Iterator[Counter[str]]:
-        """Yields what comes on top of a layer's activations in the largest instants of its backward."""
-        acts, stage = self.acts, self.stage
-        c, autocast = acts.compute_bytes, self.recipe.autocast
-        incoming = acts.residual_bytes * acts.between
-        start: Counter[str] = Counter({TEMPORARIES: incoming})
+        """Yields the changes to a layer's content at the largest instants of its backward."""
+        yield self._contraction()
+        yield self._inner_gradient()
+        if self.acts.attention == "materialised":
+            yield self._scores_backward()
+        yield self._layer_end()
+
+    def _layer_start(self) -> Counter[str]:
+        """Returns the change when a layer's backward begins: the incoming gradient, and what is computed again."""
+        acts = self.acts
+        start: Counter[str] = Counter({TEMPORARIES: acts.residual_bytes * acts.between})
         if acts.checkpointing == "full":
             start[ACTIVATIONS] += sum(acts.whole_layer.values()) - acts.layer_bytes
             start[CASTS] += self._casts
         if self.zero >= 2:
-            start[TEMPORARIES] += self._weight * stage.layer_parameters
-        cast = c * acts.between if autocast else 0
-        last = stage.matrices[-1]
+            start[TEMPORARIES] += self._weight * self.stage.layer_parameters
+        return start
 
-        down = Counter(start)
-        down[TEMPORARIES] += cast + c * acts.hidden + self._weight * last
-        yield down
+    def _contraction(self) -> Counter[str]:
+        """Returns the change at the product that contracts the feed-forward layer."""
+        acts, change = self.acts, self._layer_start()
+        cast = acts.compute_bytes * acts.between if self.recipe.autocast else 0
+        change[TEMPORARIES] += cast + acts.compute_bytes * acts.hidden + self._weight * self.stage.matrices[-1]
+        return change
 
-        inner = Counter(start)
+    def _inner_gradient(self) -> Counter[str]:
+        """Returns the change at the gradients within the feed-forward layer."""
+        acts, change, last = self.acts, self._layer_start(), self.stage.matrices[-1]
         hidden = 2 if acts.shape.style == "llama" else 1
-        inner[TEMPORARIES] += c * acts.hidden * hidden
-        inner[GRADIENTS] += self._new(last)
-        inner[CASTS] -= 2 * last if self._casts else 0
-        yield inner
+        change[TEMPORARIES] += acts.compute_bytes * acts.hidden * hidden
+        change[GRADIENTS] += self._new(last)
+        change[CASTS] -= 2 * last if self._casts else 0
+        return change
 
-        if acts.attention == "materialised":
-            scores = Counter(start)
-            scores[ACTIVATIONS] -= sum(size for name, size in acts.whole_layer.items() if name not in _BEFORE_SCORES)
-            scores[ACTIVATIONS] -= 0 if acts.checkpointing == "selective" else acts.whole_layer["values"]
-            # The softmax, then the gradients of its result and of its input.
-            scores[ACTIVATIONS] += acts.probability_bytes * acts.scores
-            again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
-            scores[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.queries
-            scores[GRADIENTS] += self._new(sum(stage.matrices[3:]))
-            scores[CASTS] -= 2 * sum(stage.matrices[3:]) if self._casts else 0
-            yield scores
+    def _scores_backward(self) -> Counter[str]:
+        """Returns the change at the softmax of materialised scores: its result, and the gradients of both sides."""
+        acts, change, c = self.acts, self._layer_start(), self.acts.compute_bytes
+        done = sum(self.stage.matrices[3:])
+        change[ACTIVATIONS] -= sum(size for name, size in acts.whole_layer.items() if name not in _BEFORE_SCORES)
+        change[ACTIVATIONS] -= 0 if acts.checkpointing == "selective" else acts.whole_layer["values"]
+        change[ACTIVATIONS] += acts.probability_bytes * acts.scores
+        again = 2 if acts.checkpointing == "selective" else 1  # queries are scaled again
+        change[TEMPORARIES] += (acts.probability_bytes + c) * acts.scores + again * c * acts.queries
+        change[GRADIENTS] += self._new(done)
+        change[CASTS] -= 2 * done if self._casts else 0
+        return change
 
-        end = Counter(start)
-        left = ("input", "statistics of its norm")
-        whole = sum(acts.whole_layer.values())
-        end[ACTIVATIONS] -= whole - sum(acts.whole_layer[name] for name in left)
+    def _layer_end(self) -> Counter[str]:
+        """Returns the change at the end of a layer's backward, when only its input and first norm are left."""
+        acts, change = self.acts, self._layer_start()
+        left = acts.whole_layer["input"] + acts.whole_layer["statistics of its norm"]
+        change[ACTIVATIONS] -= sum(acts.whole_layer.values()) - left
         computed = self._passing + (self._gradient if self.accumulates else 0)
-        end[TEMPORARIES] += 2 * incoming + computed * stage.matrices[0]
-        end[GRADIENTS] += self._new(stage.layer_parameters)
-        end[CASTS] -= self._casts
-        yield end
+        change[TEMPORARIES] += 2 * acts.residual_bytes * acts.between + computed * self.stage.matrices[0]
+        change[GRADIENTS] += self._new(self.stage.layer_parameters)
+        change[CASTS] -= self._casts
+        return change
 
     def _embedding_gradient(self) -> Counter[str]:
-        """Returns the end of backward: the embedding's gradient, and its addition to the head's if the two are tied."""
+        """Returns the end of backward: the embedding's gradient, added to the head's if they are tied."""
         stage, acts = self.stage, self.acts
         content = self._with(self._before_last, stage.parameters)
         content[ACTIVATIONS] -= sum(acts.shared.values())
@@ -295,13 +308,13 @@ class Step:
         converting = acts.residual_bytes * acts.between
         if self._stored != self._gradient:
             converting += self._stored * tokens
-        if self.accumulates or self.zero >= 2:  # it is not yet what is kept
+        if self.accumulates or self.zero >= 2:  # it is not the stored gradient yet
             content[TEMPORARIES] += own
         if not stage.tied:
             content[TEMPORARIES] += converting
-        elif self._passing:  # it is converted beside the head's, to which it is then added in place
+        elif self._passing:  # converted beside the head's gradient, then added to it in place
             content[TEMPORARIES] += own + converting
-        else:  # the head's is a transposed view, beside which their sum is a third
+        else:  # the head's is a transposed view, so their sum is a third tensor
             content[TEMPORARIES] += max(own + converting, 2 * own)
         return content
 

@@ -1,8 +1,8 @@
 """An LSTM step by step, as torch's own kernels compute it on any CPU.
 
-`torch.lstm` of fake tensors becomes one op of oneDNN where the machine at hand has that, whose memory no real step
-without oneDNN needs. Here are the ops of ATen's own way (PyTorch, aten/src/ATen/native/RNN.cpp), in its order, so that
-they live and die as there. GRU and plain RNNs need no such thing.
+On a machine with oneDNN, `torch.lstm` of fake tensors becomes one op of oneDNN, with memory that a real step without
+oneDNN does not need. This module calls the ops of ATen's own implementation (PyTorch, aten/src/ATen/native/RNN.cpp) in
+its order, so that tensors live and die as they do there. GRU and plain RNNs do not need this.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _State = tuple[Tensor, Tensor]  # hidden state and cell state, (B, H) each
-_Weights = Sequence[Tensor]  # of a layer and direction: to the gates from input and state, their biases, a projection
+_Weights = Sequence[Tensor]  # of a layer and direction: gates from input and state, their biases, a projection
 
 
 def recurrent(op: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function that takes the place of `torch.lstm`; packed sequences go to `op`."""
+    """Returns the replacement of `torch.lstm`; it passes packed sequences to `op`."""
 
     def lstm(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or isinstance(args[1], Tensor):  # (data, batch_sizes, ...): oneDNN does not take it
+        if kwargs or isinstance(args[1], Tensor):  # (data, batch_sizes, ...), which oneDNN does not take
             return op(*args, **kwargs)
         if torch.is_autocast_enabled("cpu"):
             args = _cast(args, torch.get_autocast_dtype("cpu"))
@@ -76,7 +76,7 @@ def _one_way(x: Tensor, cell: _Cell, state: _State) -> tuple[Any, ...]:
 
 
 def _both_ways(x: Tensor, cells: Sequence[_Cell], states: Sequence[_State]) -> tuple[Any, ...]:
-    """Returns the outputs of all steps (T, B, 2 H) and both last states; the lists of outputs live on to the end."""
+    """Returns the outputs of all steps (T, B, 2 H) and both last states; the lists of outputs live to the end."""
     gates = cells[0].of_inputs(x)
     forth, end = cells[0].over_time(gates, states[0])
     there = torch.stack(forth, 0)
@@ -86,7 +86,7 @@ def _both_ways(x: Tensor, cells: Sequence[_Cell], states: Sequence[_State]) -> t
 
 
 class _Cell:
-    """The cell of a layer and direction."""
+    """The LSTM cell of one layer and direction."""
 
     def __init__(self, weights: _Weights, has_biases: bool) -> None:
         self.from_input, self.from_state = weights[:2]
@@ -95,11 +95,11 @@ class _Cell:
         self.projection = weights[-1] if len(weights) % 2 else None
 
     def of_inputs(self, x: Tensor) -> Sequence[Tensor]:
-        """Returns what the inputs add to the gates, by step."""
+        """Returns the inputs' part of the gates, step by step."""
         return F.linear(x, self.from_input, self.input_bias).unbind(0)
 
     def over_time(self, of_inputs: Sequence[Tensor], state: _State) -> tuple[list[Tensor], _State]:
-        """Returns the outputs of the steps, and the last state."""
+        """Returns the outputs of all steps, and the last state."""
         outputs: list[Tensor] = []
         for step in of_inputs:
             state = self._step(step, state)

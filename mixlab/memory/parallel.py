@@ -1,4 +1,4 @@
-"""A training on several GPUs: what each way of dividing it divides, and what one GPU then holds of a model."""
+"""A training on several GPUs: the ways to divide it, and the part of a model that one GPU then holds."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Zero = Literal[0, 1, 2, 3]
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How many GPUs do what.
+    """How a training is divided over GPUs.
 
-    What has nothing to divide is harmless: with data=1 a ZeRO stage divides by one, with tensor=1 there is nothing
-    that `sequence` could divide, and microbatches of a single stage accumulate their gradients.
+    Settings with nothing to divide have no effect: with data=1 a ZeRO stage divides by one, with tensor=1 `sequence`
+    has nothing to divide, and the microbatches of a single pipeline stage accumulate their gradients.
 
     Args:
-        data: GPUs that have other rows each. Each keeps all states, unless `zero` says otherwise.
-        zero: What they divide among them: 0 nothing; 1 the optimizer's states; 2 also gradients; 3 also parameters
+        data: GPUs that each take other rows. Each keeps all states unless `zero` divides them.
+        zero: What these GPUs divide: 0 nothing; 1 the optimizer's states; 2 also gradients; 3 also parameters
             (Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, section 5).
             FSDP is stage 3 (Zhao et al., PyTorch FSDP, 2023).
         tensor: GPUs that share each matrix (Shoeybi et al., Megatron-LM, 2020, section 3).
-        sequence: Whether those also divide along the sequence what lies between the matrices (Korthikanti et al.,
-            Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.2.2).
-        pipeline: GPUs that have other layers each.
-        microbatches: That a step of the pipeline consists of. With one forward, one backward in turn (Narayanan et
-            al., Efficient Large-Scale Language Model Training on GPU Clusters, 2021, section 2.2), the first stage
-            holds the activations of as many as there are stages, or of all if they are fewer.
+        sequence: Whether these GPUs also divide the tensors between the matrices, along the sequence (Korthikanti et
+            al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.2.2).
+        pipeline: GPUs that each take other layers.
+        microbatches: Microbatches per step of the pipeline. With one forward, one backward in turn (Narayanan et al.,
+            Efficient Large-Scale Language Model Training on GPU Clusters, 2021, section 2.2), the first stage holds the
+            activations of as many microbatches as there are stages, or of all if they are fewer.
 
     Raises:
-        ValueError: A number that is not whole and positive, or another ZeRO stage.
+        ValueError: If a number is not a whole one from 1 up, or `zero` is no stage from 0 to 3.
     """
 
     data: int = 1
@@ -54,6 +54,7 @@ class Parallelism:
 
     @property
     def gpus(self) -> int:
+        """Number of GPUs in all."""
         return self.data * self.tensor * self.pipeline
 
     def __str__(self) -> str:
@@ -63,16 +64,26 @@ class Parallelism:
         return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}" + (f" ({', '.join(ways)})" if ways else "")
 
     def shard(self, parts: Mapping[str, int]) -> dict[str, int]:
-        """Returns what one GPU keeps of states that `data` GPUs have in common: by kind, as in `model_states`.
+        """Returns the bytes that each of `data` GPUs keeps of states that they may divide.
 
         >>> Parallelism(data=64, zero=2).shard({"parameters": 128, "gradients": 128, "exp_avg": 256})
         {'parameters': 128, 'gradients': 2, 'exp_avg': 4}
+
+        Args:
+            parts: Bytes by kind, as in `model_states`.
         """
         whole = {PARAMETERS: self.zero < 3, GRADIENTS: self.zero < 2}
         return {name: size if whole.get(name, self.zero < 1) else -(-size // self.data) for name, size in parts.items()}
 
     def check(self, shape: ModelShape) -> None:
-        """Raises ValueError where this does not divide the shape: its heads, kv_heads and ffn, or its layers."""
+        """Refuses a shape that cannot be divided like this.
+
+        Args:
+            shape: Shape of the model.
+
+        Raises:
+            ValueError: If `tensor` does not divide its heads, kv_heads and ffn, or `pipeline` its layers.
+        """
         for field in ("heads", "kv_heads", "ffn"):
             _require_divisor("tensor", self.tensor, field, getattr(shape, field), shape.name)
         _require_divisor("pipeline", self.pipeline, "layers", shape.layers, shape.name)
@@ -89,16 +100,16 @@ def _require_divisor(name: str, number: int, field: str, value: int, owner: str)
 
 @dataclass(frozen=True)
 class PipelineStage:
-    """What one GPU holds of a model: of a stage of the pipeline, its part of each matrix.
+    """The part of a model that one GPU holds: a stage of the pipeline, and its share of each matrix.
 
     Attributes:
-        shape: The whole model.
-        layers: That this stage has.
+        shape: Shape of the whole model.
+        layers: Layers of this stage.
         matrices, biases, norms: Elements of each such tensor of a layer.
-        embeddings: Of tokens, then of positions; () where there are none.
-        head: Elements of the output layer's matrix, 0 where there is none.
-        final_norm: Elements of each tensor of the last normalisation.
-        tied: Whether head and embedding are one tensor here.
+        embeddings: Elements of the embedding of tokens, then of positions; () if the stage has none.
+        head: Elements of the output layer's matrix; 0 if the stage has none.
+        final_norm: Elements of each tensor of the last norm.
+        tied: Whether head and embedding are one tensor on this GPU.
         in_flight: Microbatches whose activations live at the same time.
     """
 
@@ -115,6 +126,7 @@ class PipelineStage:
 
     @property
     def layer_parameters(self) -> int:
+        """Elements of one layer's parameters."""
         return sum(self.matrices) + sum(self.biases) + sum(self.norms)
 
     @property
@@ -134,18 +146,23 @@ class PipelineStage:
 
     @property
     def parameters(self) -> int:
+        """Elements of all parameters."""
         return self.layers * self.layer_parameters + sum(self.rest)
 
 
 def pipeline_stages(shape: ModelShape, parallel: Parallelism) -> tuple[PipelineStage, ...]:
-    """Returns the first and the last stage, between which no stage holds more than the first; one if there is one.
+    """Returns the first and the last stage of the pipeline, or the only one; none between holds more than the first.
 
-    With tensor parallelism, matrices of queries, keys, values and of the feed-forward's first products are cut by rows
-    (biases too), the others by columns (their biases not), the embedding and the head along the vocabulary, rounded
-    up; normalisations and positions are whole everywhere.
+    With tensor parallelism, the matrices of queries, keys, values and the feed-forward's first products are cut by
+    rows, and so are their biases; the other matrices are cut by columns, and their biases stay whole. Embedding and
+    head are cut along the vocabulary, rounded up; norms and positions are whole everywhere.
+
+    Args:
+        shape: Shape of the model.
+        parallel: How it is divided.
 
     Raises:
-        ValueError: What does not divide the shape.
+        ValueError: If the shape cannot be divided like this.
     """
     parallel.check(shape)
     t = parallel.tensor

@@ -1,4 +1,4 @@
-"""Shapes of decoder-only transformers as data, with parameter counts that follow from them."""
+"""Shapes of decoder-only transformers as data, and the parameter counts that follow from them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ Checkpointing = Literal["none", "selective", "full"]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides a transformer's memory.
+    """The sizes of a transformer that decide its memory.
 
     Attributes:
-        name: What it is called.
-        layers, width, heads: As usual; heads divide width, and `head_width` is their quotient.
-        kv_heads: Heads of keys and values, which divide `heads`; fewer is grouped-query attention (Ainslie et al., GQA,
-            2023).
+        name: Name of the model.
+        layers: Transformer layers.
+        width: Width of the residual stream.
+        heads: Attention heads of a layer; they must divide the width.
+        kv_heads: Heads of keys and values; they must divide `heads`. Fewer than `heads` is grouped-query attention
+            (Ainslie et al., GQA, 2023).
         ffn: Width of the feed-forward layer.
-        vocabulary: Tokens.
-        tied: Whether the output layer is the embedding.
-        context: The longest sequence it was made for; of "gpt2" each position has an embedding.
+        vocabulary: Rows of the embedding.
+        tied: Whether the output layer shares the embedding's weights.
+        context: Longest sequence that the model was made for; "gpt2" has an embedding for each position.
         style: "gpt2": LayerNorm, biases, two feed-forward matrices with GELU (Radford et al., Language Models are
             Unsupervised Multitask Learners, 2019). "llama": RMSNorm, no biases, three matrices with SwiGLU (Touvron et
             al., Llama 2, 2023).
-        qkv_bias: Whether "llama" has biases at queries, keys and values, as Qwen.
-        output_bias: Whether it has one at the projection after attention.
-        ffn_bias: Whether it has biases at the three matrices of the feed-forward layer.
+        qkv_bias: Whether a "llama" has biases at queries, keys and values, as Qwen has.
+        output_bias: Whether a "llama" has a bias at the projection after attention.
+        ffn_bias: Whether a "llama" has biases at the three matrices of the feed-forward layer.
 
     Raises:
-        ValueError: A number that is not whole and positive, or one that does not divide another as it must.
+        ValueError: If a size is not a whole number from 1 up, or does not divide another as it must.
     """
 
     name: str
@@ -73,16 +75,17 @@ class ModelShape:
 
     @property
     def head_width(self) -> int:
+        """Width of one attention head."""
         return self.width // self.heads
 
     @property
     def kv_width(self) -> int:
-        """Of keys, and of values."""
+        """Width of the keys, and of the values."""
         return self.kv_heads * self.head_width
 
     @property
     def layer_matrices(self) -> tuple[tuple[int, int], ...]:
-        """(outputs, inputs) of a layer's matrix products, in order."""
+        """(outputs, inputs) of a layer's matrices, in the order of their products."""
         w, kv = self.width, self.kv_width
         attention = [(w, w), (kv, w), (kv, w), (w, w)]
         feed_forward = [(self.ffn, w)] * (2 if self.style == "llama" else 1) + [(w, self.ffn)]
@@ -97,7 +100,7 @@ class ModelShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer."""
+        """Parameters of one layer."""
         matrices = sum(rows * columns for rows, columns in self.layer_matrices)
         biases = sum(rows for (rows, _), bias in zip(self.layer_matrices, self.layer_biases, strict=True) if bias)
         norms = (4 if self.style == "gpt2" else 2) * self.width  # two LayerNorms or RMSNorms
@@ -105,12 +108,13 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the embeddings, and of the output layer if it is not tied."""
+        """Parameters of the embeddings, and of the output layer if it is not tied."""
         tokens = self.vocabulary * self.width * (1 if self.tied else 2)
         return tokens + (self.context * self.width if self.style == "gpt2" else 0)
 
     @property
     def parameters(self) -> int:
+        """Parameters of the whole model."""
         final_norm = (2 if self.style == "gpt2" else 1) * self.width
         return self.layers * self.layer_parameters + self.embedding_parameters + final_norm
 
@@ -159,16 +163,16 @@ def model_shape(name: str | Path) -> ModelShape:
     '8,030,261,248'
 
     Args:
-        name: One of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture. Dropout,
-            which GPT-2 has, is left out.
+        name: A name of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture. GPT-2's
+            dropout is left out.
 
     Raises:
-        ValueError: An unknown name (near ones are offered), or a file of which no shape can be read; what is missing,
-            or not known of that architecture, is named.
+        ValueError: If the name is unknown (the message offers similar ones), or the file describes no such model (the
+            message names the field).
     """
     if isinstance(name, str) and name in SHAPES:
         return SHAPES[name]
     if str(name).endswith(".json"):
         return ModelShape(**shape_of_config(Path(name)))
     hint = did_you_mean(name, SHAPES)
-    raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or a path of a config.json")
+    raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or the path of a config.json")

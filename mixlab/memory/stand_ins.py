@@ -1,7 +1,7 @@
-"""Functions that would read values or the process's state, answered for the thread that traces.
+"""Replacements, in the thread that traces, of functions that would read values or the process's state.
 
-They are called by name from modules that others wrote, so the names themselves are replaced: for all threads, of which
-those that do not trace get what they always got.
+Other people's modules call these functions by name, so the names themselves are replaced. That affects all threads;
+those that do not trace get the original answers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from mixlab.process import Setting
 
-_RANDOM_STATE_BYTES = len(torch.get_rng_state())  # 5056: what `torch.utils.checkpoint` keeps of each part
+_RANDOM_STATE_BYTES = len(torch.get_rng_state())  # 5056: `torch.utils.checkpoint` keeps it for each part
 _MASKS = "transformers.masking_utils"
 
 
 class _Thread(threading.local):
-    """Whether this thread traces, and whether the state of random numbers counts."""
+    """Whether this thread traces, and whether the random state counts as memory."""
 
     traces = False
     counts_random_state = False
@@ -34,15 +34,16 @@ _thread = _Thread()
 
 @contextmanager
 def answered(*, counts_random_state: bool) -> Iterator[None]:
-    """The context in which this thread's calls are answered without values.
+    """Returns a context in which this thread's calls are answered without values.
 
-    - `torch.get_rng_state` returns a fake tensor of that size, and `torch.set_rng_state` does nothing, so that a trace
-      of checkpoints leaves the process's random numbers alone.
-    - transformers' `find_packed_sequence_indices` finds none: it reads whether a row holds several texts, which
-      positions that a model numbers itself never do, and for fake tensors would have a mask of all scores made.
+    - `torch.get_rng_state` returns a fake tensor of the right size, and `torch.set_rng_state` does nothing, so that a
+      trace of checkpoints does not touch the process's random numbers.
+    - transformers' `find_packed_sequence_indices` finds none. It reads whether a row holds several texts, which never
+      happens if a model numbers the positions itself; for fake tensors it would cause a mask of all scores.
 
     Args:
-        counts_random_state: Whether that state lies in the memory that is traced, as on a CPU; a GPU's host has it.
+        counts_random_state: Whether the random state lies in the memory that is traced, as it does on a CPU; with a GPU
+            it lies in the host's.
     """
     before = vars(_thread).copy()
     with ExitStack() as stack:

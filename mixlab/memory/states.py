@@ -1,4 +1,4 @@
-"""What a training keeps from step to step: weights, gradients and optimizer states, counted from the recipe alone."""
+"""Bytes that a training keeps from step to step: weights, gradients, optimizer states, counted from the recipe."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from mixlab.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class ModelStates:
-    """Bytes by kind of tensor, named as in a `mixlab.experiments.ledger.Ledger`. Its repr and its HTML are a table.
+    """Bytes of weights, gradients and optimizer states. Its repr and its HTML are a table.
 
     Attributes:
-        recipe: Of the training.
-        numel: Parameters.
-        parts: Bytes by kind: what there is none of is left out.
-        formats: What each kind is stored in.
+        recipe: Recipe of the training.
+        numel: Number of parameters.
+        parts: Bytes by kind of tensor, with the names of `mixlab.experiments.dtype_ledger`; kinds without bytes are
+            left out.
+        formats: Storage format by kind.
     """
 
     recipe: Recipe
@@ -31,10 +32,12 @@ class ModelStates:
 
     @property
     def bytes(self) -> int:
+        """Bytes of all kinds."""
         return sum(self.parts.values())
 
     @property
     def bytes_per_parameter(self) -> float:
+        """Bytes of all kinds, divided by the number of parameters."""
         return self.bytes / self.numel
 
     def __repr__(self) -> str:
@@ -56,11 +59,11 @@ _COLUMNS = ("what", "format", "bytes per parameter")
 def model_states(
     recipe: Recipe | str, numels: Iterable[int] | None = None, *, optimizer: OptimizerName = "adam"
 ) -> ModelStates:
-    """Returns the bytes of what is kept for each parameter, exact for every parameter tensor.
+    """Counts the bytes of weights, gradients and optimizer states, exactly for every parameter tensor.
 
-    16 bytes of Adam in fp32: weight, gradient and two moments of 4 bytes each; and of mixed precision with
-    master weights: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al., ZeRO, 2020, section 3.1). Activations, the casts of autocast
-    and the counters of steps are not in it.
+    Adam in fp32 takes 16 bytes per parameter: weight, gradient and two moments of 4 bytes each. So does mixed precision
+    with master weights: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al., ZeRO, 2020, section 3.1). Activations, autocast's casts
+    and the optimizer's step counters are not counted.
 
     >>> model_states("amp-fp16").bytes_per_parameter
     16.0
@@ -68,13 +71,14 @@ def model_states(
     10.03125
 
     Args:
-        recipe: How it is stored.
-        numels: Elements of each parameter tensor, of which states in 8 bits need to know: each tensor's last block has
-            a scale of its own. None counts a tensor of whole blocks.
+        recipe: Recipe of the training, or its text.
+        numels: Elements of each parameter tensor. They matter for states in 8 bits, since a tensor's last block has a
+            scale too even if it is not full. None counts one tensor that is one full block.
         optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two keep the same.
 
     Raises:
-        TypeError, ValueError: No recipe, another optimizer, or numbers of elements that are not whole, from 1 up.
+        TypeError: If `recipe` is neither a Recipe nor text.
+        ValueError: If the recipe or optimizer is unknown, or `numels` are not whole numbers from 1 up.
     """
     recipe = Recipe.of(recipe)
     if optimizer not in get_args(OptimizerName):
@@ -102,7 +106,7 @@ def model_states(
     return ModelStates(recipe, numel, parts, formats)
 
 
-# By optimizer its states, each with the recipe's field that says how it is stored, and whether it has signs.
+# States by optimizer: the recipe's field with the storage format, and whether the state has signs.
 _ADAM = {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)}
 _MOMENTS: dict[str, dict[str, tuple[str, bool]]] = {
     "adam": _ADAM,
@@ -115,5 +119,5 @@ _ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
 def _state_format(state: StateName, signed: bool, block_size: int) -> StateFormat:
     if isinstance(state, str):
         return state_format(state, signed=signed, block_size=block_size)
-    assert state.dtype is not None  # a recipe takes no others
+    assert state.dtype is not None  # Recipe takes no other formats
     return state_format(state.dtype, signed=signed, block_size=block_size)

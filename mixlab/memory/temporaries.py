@@ -1,4 +1,4 @@
-"""What an optimizer's step needs for a while, beside what it keeps."""
+"""Temporary memory of an optimizer step."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ def step_temporaries(
     optimizer: OptimizerName = "adam",
     step: Literal["foreach", "fused", "loop"] = "foreach",
 ) -> int:
-    """Returns the bytes that an optimizer's step needs for a while.
+    """Returns the bytes of temporary tensors at the peak of an optimizer step.
 
-    torch.optim's foreach takes the square root of all second moments at once, its loop that of one parameter, and
-    divides it; fused needs nothing. mixlab's own optimizers go parameter by parameter and compute in fp32 copies of
-    what is stored in less; compiled to one pass ("fused") they need nothing either.
+    torch.optim's foreach step takes the square root of all second moments at once; its loop takes one parameter's, and
+    divides it. Its fused step needs nothing. mixlab's own optimizers go parameter by parameter and compute in fp32
+    copies of everything stored in fewer bits; compiled to one pass ("fused") they need nothing either.
 
     Args:
-        recipe: Decides which optimizer it is.
-        total, largest: Elements of all parameters, and of the largest.
+        recipe: Recipe of the training, which decides between torch.optim and mixlab's own optimizers.
+        total: Elements of all parameters.
+        largest: Elements of the largest parameter tensor.
         optimizer: "sgd" (with momentum), "adam" or "adamw".
         step: "foreach", "fused" or "loop".
     """
@@ -40,7 +41,7 @@ def step_temporaries(
 
 
 def _own_step(recipe: Recipe, optimizer: OptimizerName) -> int:
-    """Returns bytes for each element of the parameter that is at work, in fp32 unless it is said otherwise."""
+    """Returns the temporary bytes per element of the current parameter in mixlab's own step."""
     states: tuple[StateName, ...] = (recipe.exp_avg, recipe.exp_avg_sq) if optimizer != "sgd" else (recipe.exp_avg,)
     copies = 4 * sum(state != FP32 for state in states)
     weight = 4 if recipe.weights != FP32 and not recipe.master_weights else 0
@@ -50,9 +51,9 @@ def _own_step(recipe: Recipe, optimizer: OptimizerName) -> int:
 
 
 def _storing(recipe: Recipe, states: tuple[StateName, ...]) -> int:
-    """Returns bytes for each element of what rounding to the stored formats needs at its worst.
+    """Returns the temporary bytes per element of the most expensive rounding to a stored format.
 
-    Counted along `mixlab.optimizers.step`, `state_formats` and `rounding`: bits drawn at random, scaled values, codes.
+    Counted along the code of `mixlab.optimizers` and `mixlab.formats.rounding`: random bits, scaled values, codes.
     """
     at_random = recipe.state_rounding == "stochastic"
     needs = [_rounding(state, at_random) for state in states]

@@ -1,4 +1,4 @@
-"""Which models can be traced: those that cannot are refused in words that name the module and say what to do."""
+"""Refuses models that cannot be traced, naming the module and saying what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import nn
 
 
 class TraceError(RuntimeError):
-    """A model, loss or optimizer that cannot be traced; the words say where and what to do."""
+    """Raised for a model, loss or optimizer that cannot be traced; the message says where and what to do."""
 
 
 def check_traceable(model: nn.Module) -> None:
-    """Raises a TraceError for a model that can train, but not be traced."""
+    """Raises a TraceError if a model can train but cannot be traced."""
     for path, module in model.named_modules():
         reason = _reason(module, path)
         if reason:
@@ -25,25 +25,25 @@ def _reason(module: nn.Module, path: str) -> str:
     if wrapper is not None:
         return wrapper.format(name)
     if getattr(module, "_compiled_call_impl", None) is not None:
-        return f"{name}.compile() was called, and memory of compiled code is not that of its ops: trace it before that"
+        return f"{name}.compile() was called, and compiled code needs other memory: trace the model before that"
     if getattr(module, "sparse", False) is True:
         return (
-            "its gradient is sparse, and how large that is depends on the values of a batch: "
-            f"set {name}.sparse = False, or make it with sparse=False"
+            "its gradient is sparse, and its size depends on the values of the batch: "
+            f"set {name}.sparse = False, or create it with sparse=False"
         )
     for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
         for label, tensor in tensors.items():
             if tensor is None:
                 continue
             if torch.nn.parameter.is_lazy(tensor):
-                return f"its {kind} {label} has no shape before the first batch: call the model on one, then trace it"
+                return f"its {kind} {label} has no shape before the first batch: call the model once, then trace it"
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
-                return f"its {kind} {label} is sparse, quantized or nested: trace the model with a dense one"
+                return f"its {kind} {label} is sparse, quantized or nested: use a dense one"
     return ""
 
 
 def _is_a(module: nn.Module, kind: str) -> bool:
-    """Whether a module is of a class ("module.Class") or derived from it; nothing is imported for that."""
+    """Whether a module is an instance of a class ("module.Class"), found without importing it."""
     return any(f"{base.__module__}.{base.__qualname__}" == kind for base in type(module).__mro__)
 
 
@@ -53,21 +53,21 @@ _WRAPPERS = {
     ),
     "torch.nn.parallel.data_parallel.DataParallel": "it divides batches over devices: trace {}.module",
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
-        "its parameters are shards of other processes' too: trace the model before it is wrapped"
+        "other processes hold shards of its parameters: trace the model before you wrap it"
     ),
     "torch.distributed.fsdp._fully_shard._fully_shard.FSDPModule": (
-        "its parameters are shards of other processes' too: trace the model before fully_shard"
+        "other processes hold shards of its parameters: trace the model before fully_shard"
     ),
     "torch._dynamo.eval_frame.OptimizedModule": (
-        "it is compiled, and memory of compiled code is not that of its ops: trace {}._orig_mod"
+        "it is compiled, and compiled code needs other memory than its ops: trace {}._orig_mod"
     ),
     "torch.jit._script.RecursiveScriptModule": (
-        "it is TorchScript, which does not run on fake tensors: trace the module that it was made from"
+        "it is TorchScript, which does not run on fake tensors: trace the original module"
     ),
     "torch.jit._script.ScriptModule": (
-        "it is TorchScript, which does not run on fake tensors: trace the module that it was made from"
+        "it is TorchScript, which does not run on fake tensors: trace the original module"
     ),
     "torch.jit._trace.TopLevelTracedModule": (
-        "it is TorchScript, which does not run on fake tensors: trace the module that it was made from"
+        "it is TorchScript, which does not run on fake tensors: trace the original module"
     ),
 }

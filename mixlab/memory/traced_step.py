@@ -1,4 +1,4 @@
-"""What the log of a traced step says: its peak, what it is made of, and the bytes over time by category."""
+"""A traced step: its peak, the content of that, and the bytes over time by category."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _MIB = 2**20
 
 
 class Span(NamedTuple):
-    """A phase of the step, from one place in the log to another; a place is how many events came before it."""
+    """A phase of the step, from one place in the log to another.
+
+    Attributes:
+        phase: "forward", "backward" or "step".
+        first, last: Places in the log; a place is the number of events before it.
+    """
 
     phase: Phase
     first: int
@@ -38,12 +43,12 @@ class Trace:
     counters.
 
     Attributes:
-        recipe: Of the training.
+        recipe: Recipe of the training.
         as_on: "cuda" or "cpu".
-        numel: Parameters of the model.
-        allocations: All allocations from before the first of the two steps.
+        numel: Number of parameters of the model.
+        allocations: All allocations, from before the first of the two steps on.
         log: The number of an allocation for its birth, ~number for its death, in order.
-        spans: The phases of the second step, in order; with accumulation, one forward and one backward a micro-step.
+        spans: The phases of the second step, in order; with accumulation, one forward and one backward per micro-step.
     """
 
     recipe: Recipe
@@ -55,12 +60,12 @@ class Trace:
 
     @cached_property
     def peak_bytes(self) -> int:
-        """The most bytes that are alive at a time in the step."""
+        """The most bytes alive at any time in the step."""
         return max(self.phase_peaks.values())
 
     @cached_property
     def peak_phase(self) -> Phase:
-        """The phase of the peak, the first if several reach it."""
+        """The phase of the peak; the first if several reach it."""
         return max(PHASES, key=self.phase_peaks.__getitem__)
 
     @cached_property
@@ -80,7 +85,7 @@ class Trace:
 
     @cached_property
     def after(self) -> dict[Phase, int]:
-        """The bytes that are alive at the end of each phase; of "step", when the gradients are gone."""
+        """The bytes alive at the end of each phase; "step" ends when the gradients are gone."""
         return {phase: int(self._levels[last]) for phase, _, last in self.spans}
 
     @cached_property
@@ -92,8 +97,8 @@ class Trace:
     def at_peak_by_module(self) -> dict[str, int]:
         """Bytes of activations and temporaries at the peak by the module that made them, the largest first.
 
-        A module is named by its path, the whole model "(model)". What a backward pass allocates belongs to the module
-        whose backward it is; "(loss)" is what the loss makes, and "(optimizer)" the optimizer.
+        A module is named by its path, the whole model "(model)", the loss "(loss)" and the optimizer "(optimizer)".
+        Allocations of a backward pass belong to the module whose backward it is.
         """
         count: Counter[str] = Counter()
         for allocation in self._alive(self._peak_places[self.peak_phase]):
@@ -102,16 +107,16 @@ class Trace:
         return dict(count.most_common())
 
     def timeline(self, points: int = 400) -> dict[str, NDArray[np.int64]]:
-        """Returns the step over time: "place" in the log, and the bytes alive there, for each category a column.
+        """Returns the step over time: the column "place" in the log, and a column of bytes alive for each category.
 
-        With fewer points than events, each stands for a stretch of them and shows its highest moment, so that the peak
-        is among them.
+        If there are more events than points, each point stands for a stretch of events and shows its maximum, so that
+        the peak is among the points.
 
         Args:
-            points: At most so many.
+            points: Largest number of points.
 
         Raises:
-            ValueError: Not a whole number from 1 up.
+            ValueError: If `points` is not a whole number from 1 up.
         """
         require_whole("Trace.timeline: points", points, 1)
         first, last = self.spans[0].first, self.spans[-1].last
@@ -170,7 +175,7 @@ class Trace:
 
     @cached_property
     def _levels(self) -> NDArray[np.int64]:
-        """The bytes alive at each place."""
+        """Bytes alive at each place."""
         return np.concatenate(([0], np.cumsum(self._deltas)))
 
     @cached_property

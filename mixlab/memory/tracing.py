@@ -37,7 +37,12 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean cross-entropy of (..., C) logits and (...) class numbers, as the loss of a `Task`."""
+    """Returns the mean cross-entropy, which is the loss of every `mixlab.Task`.
+
+    Args:
+        logits: Scores of C classes, (..., C).
+        targets: Class numbers, (...).
+    """
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
@@ -52,9 +57,9 @@ def trace(
     as_on: AsOn = "cuda",
     accumulation: int = 1,
 ) -> Trace:
-    """Returns every allocation of one training step, from fake tensors that need none.
+    """Traces every allocation of one training step, with fake tensors that need no memory.
 
-    Two steps run, and the second is what the trace reports: in the first there are no states yet. Each is
+    Two steps run, and the trace reports the second: in the first the optimizer has no states yet. Each step is
 
         for each of `accumulation` micro-steps:
             with mixlab.autocast(...):                       # if the recipe has it
@@ -64,32 +69,58 @@ def trace(
         optimizer.step()                                     # "step"
         optimizer.zero_grad()
 
-    with every step taken, none skipped for an overflow, and no name left that holds the outputs, nor the loss after
-    backward. Nothing is computed, so a model whose ops depend on values raises.
+    No step is skipped for an overflow, and no reference is kept to the outputs, or to the loss once backward is done.
+    Nothing is computed, so ops that depend on values raise an error.
+
+    >>> model = nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 10))
+    >>> batch = torch.randn(64, 1024), torch.randint(10, (64,))
+    >>> traced = trace(model, batch)
+    >>> traced.peak_phase, traced.peak_bytes, traced.at_peak["exp_avg"]
+    ('step', 85052416, 16957952)
+
+    Other recipes keep other states and move the peak:
+
+    >>> trace(model, batch, "amp-bf16").at_phase_peaks["forward"]["weights cast by autocast"]
+    8396800
+    >>> trace(model, batch, "bf16", optimizer="sgd").peak_phase
+    'backward'
+
+    A model on "meta" may be of any size. `timeline` shows the step over time, `at_peak_by_module` who made the bytes:
+
+    >>> with torch.device("meta"):
+    ...     large = nn.Sequential(nn.Linear(65536, 65536), nn.ReLU(), nn.Linear(65536, 10))
+    >>> traced = trace(large, (torch.empty(8, 65536, device="meta"), torch.zeros(8, dtype=torch.long)), "bf16")
+    >>> round(traced.peak_bytes / 2**30, 1), traced.at_peak_by_module
+    (40.0, {'(optimizer)': 8591376896})
+    >>> timeline = traced.timeline(points=100)
+    >>> int(timeline["temporaries"].max())
+    8591376896
 
     Args:
-        model: Real, or on "meta", where a model of any size fits; in the mode (train or eval) in which it is. Neither
+        model: A model, real or on "meta", where one of any size fits; it is traced in its mode, train or eval. Neither
             the model nor its gradients, hooks or states change, and no random numbers are drawn.
-        batch: (inputs, targets), real or on "meta"; floating-point inputs are cast to the recipe's weights, as
-            `mixlab.Trainer` does.
-        recipe: Of the training; its weights say how the parameters are stored, whatever the model's are.
-        loss: Of the model's outputs and the targets.
-        optimizer: "adam", "adamw", "sgd" (with momentum), or a function of (parameters, learning rate), as of a `Task`.
-        as_on: "cuda": every size a multiple of 512 bytes, as CUDA's caching allocator gives them; CUDA's fused norms,
-            dropout and attention (see `mixlab.memory.cuda_kernels`); and torch.optim over all parameters at once
-            (foreach), as it chooses there by itself. Workspaces of cuBLAS and cuDNN are not in it, and recurrent
-            layers are torch's own there too, not cuDNN's. "cpu": to the byte what a step on a CPU allocates without
-            oneDNN, whose kernels take scratch memory that depends on the CPU, and whose LSTM keeps other tensors than
-            torch's own. Not in it are what other kernels such as a convolution's allocate and free inside, and Python's
-            numbers that autograd keeps, 8 bytes each. Gradients whose way depends on values (of a maximum of all
-            elements, of a product, of cross-entropy with label smoothing) may be off by some bytes an element. In
-            neither are the tables of states in 8 bits, one MiB for all.
-        accumulation: Micro-steps a step.
+        batch: (inputs, targets), real or on "meta"; floating-point inputs are cast to the format of the recipe's
+            weights, as in `mixlab.Trainer`.
+        recipe: Recipe of the training, or its text. Its weights set the parameters' format, whatever the model's dtype.
+        loss: Function of the model's outputs and the targets.
+        optimizer: "sgd" (with momentum), "adam", "adamw", or a function of (parameters, learning rate), as for a
+            `mixlab.Task`.
+        as_on: "cuda": every size is a multiple of 512 bytes, as from CUDA's caching allocator; norms, dropout and
+            attention are CUDA's fused kernels (see `mixlab.memory.cuda_kernels`); torch.optim steps over all parameters
+            at once (foreach), as is its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
+            layers are torch's own, not cuDNN's. "cpu": the step of a CPU without oneDNN, to the byte; oneDNN's kernels
+            take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
+            are the scratch memory inside other kernels, such as a convolution's, and Python's numbers that autograd
+            keeps, 8 bytes each. Gradients that depend on values (of the maximum of all elements, of a product, of
+            cross-entropy with label smoothing) may be off by some bytes per element. Both leave out the tables of
+            states in 8 bits, one MiB in all.
+        accumulation: Micro-steps per step.
 
     Raises:
-        TypeError, ValueError: A model, batch, recipe or option that cannot be; or an optimizer of your own with a
-            recipe that says how states are stored.
-        TraceError: The model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values, or
+        TypeError: If the model, batch or recipe is none.
+        ValueError: If an option is unknown, nothing can be trained, or an optimizer of your own comes with a recipe
+            that prescribes storage.
+        TraceError: If the model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values or
             has no fake kernel; or the model fails on this batch.
     """
     recipe = _checked(model, batch, recipe, optimizer, as_on, accumulation)
@@ -120,7 +151,7 @@ def trace(
 
 
 class _Step:
-    """A training step of fake tensors, its parts told to a log as they come."""
+    """A training step of fake tensors, which tells the log its phases and the categories of tensors."""
 
     def __init__(
         self,
@@ -132,7 +163,7 @@ class _Step:
         as_on: AsOn,
         log: AllocationLog,
     ) -> None:
-        assert recipe.weights.dtype is not None  # a recipe takes no others
+        assert recipe.weights.dtype is not None  # Recipe takes no other formats
         self.model, others = fake_model(model, recipe.weights.dtype)
         self.recipe = recipe
         self.loss = loss
@@ -166,7 +197,7 @@ class _Step:
         self.optimizer.zero_grad()
 
     def _forward(self) -> list[Tensor]:
-        """Returns the loss in a list, out of which `_backward` takes it, so that no other name holds it."""
+        """Returns the loss in a list, from which `_backward` takes it, so that nothing else holds it."""
         self.log.begin("forward")
         with emulation.autocast("cpu", self.compute):
             return [self.loss(self.model(self.inputs), self.targets)]
@@ -190,27 +221,27 @@ class _Step:
 
 
 def _run_backward(loss: Tensor) -> None:
-    """Runs `loss.backward()`, which would leave function modes, such as `CudaKernels`, where checkpoints need them."""
+    """Runs backward within function modes such as `Kernels`: checkpoints need them; `loss.backward()` leaves them."""
     torch.autograd.Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
 
 
 def _phases(spans: list[tuple[LoggedPhase, int]]) -> tuple[Span, ...]:
-    """Returns the spans, each with where the next begins, without the last."""
+    """Returns all spans but the last, each ending where the next begins."""
     ends = (first for _, first in spans[1:])
     return tuple(Span(phase, first, end) for (phase, first), end in zip(spans, ends, strict=False))  # type: ignore[arg-type]
 
 
 def _as_on_cuda(optimizer: Optimizer) -> None:
-    """Makes an optimizer of torch.optim choose as it does for parameters on CUDA."""
+    """Makes an optimizer of torch.optim step as it does by default on CUDA."""
     for group in optimizer.param_groups:
         if "foreach" in group and group["foreach"] is None and not group.get("fused"):
             group["foreach"] = True
 
 
 def _fill_caches(recipe: Recipe) -> None:
-    """Takes a step with real tensors, so that the tables that an optimizer computes once are not fake ones."""
+    """Takes a step with real tensors, so that tables that an optimizer computes only once are no fake ones."""
     parameter = nn.Parameter(torch.zeros(1, dtype=recipe.weights.dtype))
     parameter.grad_dtype = recipe.gradients.dtype
     parameter.grad = torch.zeros(1, dtype=recipe.gradients.dtype)
@@ -263,10 +294,10 @@ def _explained(error: Exception, failed: tuple[str, str] | None) -> str:
             return f"trace: {where} cannot be traced: {advice}"
     if "SparseTensorImpl" in str(error):
         return (
-            f"trace: {where} cannot be traced: its result is sparse, and how large that is depends on values: "
+            f"trace: {where} cannot be traced: its result is sparse, and its size depends on values: "
             "use sparse=False, or a dense tensor"
         )
     return (
-        f"trace: {where} failed with {type(error).__name__}: {error}; see whether the model trains on a real batch of "
-        "these shapes and dtypes, and whether a tensor of it is none of its parameters, buffers or inputs"
+        f"trace: {where} failed with {type(error).__name__}: {error}; check that the model trains on a real batch of "
+        "these shapes and dtypes, and that all its tensors are parameters, buffers or inputs"
     )

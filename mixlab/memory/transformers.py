@@ -1,4 +1,4 @@
-"""Transformers of any shape in plain torch, to be traced on "meta" at full size or trained at a small one."""
+"""Transformers of any shape in plain torch: traced on "meta" at full size, or trained at a small one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 def transformer(
     shape: ModelShape, *, attention: AttentionKind = "fused", checkpointing: Checkpointing = "none"
 ) -> Transformer:
-    """Returns a decoder-only transformer with as many parameters as its shape says, to the last one.
+    """Returns a decoder-only transformer with exactly as many parameters as its shape says.
 
     Under `torch.device("meta")` it needs no memory.
 
@@ -29,13 +29,14 @@ def transformer(
     Args:
         shape: Layers, widths and heads.
         attention: "fused": `scaled_dot_product_attention`, which keeps none of the (B, heads, T, T) scores.
-            "materialised": the scores, their softmax and its product with the values as ops of their own.
-        checkpointing: What is computed again in backward instead of being kept. "full": each layer, of which only the
-            input is kept. "selective": scores, softmax and their product with the values (Korthikanti et al., Reducing
-            Activation Recomputation in Large Transformer Models, 2022, section 5).
+            "materialised": the scores, their softmax and its product with the values as separate ops.
+        checkpointing: Which activations backward computes again instead of keeping them. "none"; "full": everything in
+            a layer but its input; "selective": scores, softmax and their product with the values (Korthikanti et al.,
+            Reducing Activation Recomputation in Large Transformer Models, 2022, section 5).
 
     Raises:
-        TypeError, ValueError: No shape, another attention or checkpointing.
+        TypeError: If `shape` is no ModelShape.
+        ValueError: If `attention` or `checkpointing` is unknown.
     """
     if not isinstance(shape, ModelShape):
         raise TypeError(f"transformer: shape must be a ModelShape, got {shape!r}; model_shape(name) returns one")
@@ -49,7 +50,11 @@ def transformer(
 
 
 class Transformer(nn.Module):
-    """As `transformer` makes it, and in its words."""
+    """A decoder-only transformer; `transformer` makes one.
+
+    Args:
+        shape, attention, checkpointing: As for `transformer`.
+    """
 
     def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
         super().__init__()
@@ -57,7 +62,7 @@ class Transformer(nn.Module):
         self.attention = attention
         self.checkpointing = checkpointing
         self.token = nn.Embedding(shape.vocabulary, shape.width)
-        nn.init.normal_(self.token.weight, std=0.02)  # as GPT-2's; a tied head would else start with huge logits
+        nn.init.normal_(self.token.weight, std=0.02)  # as in GPT-2; otherwise a tied head would begin with huge logits
         if shape.style == "gpt2":
             self.position = nn.Embedding(shape.context, shape.width)
             nn.init.normal_(self.position.weight, std=0.02)
@@ -86,7 +91,7 @@ class Transformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """Causal self-attention and a feed-forward network, each normalised first and added on."""
+    """Causal self-attention and a feed-forward network, each with a norm before it and a residual around it."""
 
     def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values by a product each; keys and values are repeated for all heads that share them."""
+    """Causal self-attention with one product each for queries, keys and values; heads that share keys get copies."""
 
     def __init__(self, shape: ModelShape, attention: AttentionKind, checkpointing: Checkpointing) -> None:
         super().__init__()
@@ -129,12 +134,12 @@ class Attention(nn.Module):
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:
-    """Returns causal attention, (B, heads, T, d) as its operands, by one op."""
+    """Returns causal attention by one op, (B, heads, T, d) like its operands."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def attend_materialised(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the same by way of the scores; `mask`, (T, T), is true where a query must not look."""
+    """Returns the same by way of the scores; `mask` (T, T) is true at positions that a query must not see."""
     assert mask is not None
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, T, T)
     weights: Tensor = scores.masked_fill_(mask, -torch.inf).softmax(-1)
@@ -142,7 +147,7 @@ def attend_materialised(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
 
 
 def rotary_tables(positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines, (T, d), of rotary embeddings (Su et al., RoFormer, 2021, section 3.4.2)."""
+    """Returns the cosines and sines (T, d) of rotary embeddings (Su et al., RoFormer, 2021, section 3.4.2)."""
     exponents = torch.arange(0, head_width, 2, device=positions.device) / head_width
     angles = positions[:, None] * 10000.0**-exponents  # (T, d / 2)
     angles = torch.cat((angles, angles), dim=-1)
@@ -150,7 +155,7 @@ def rotary_tables(positions: Tensor, head_width: int, dtype: torch.dtype) -> tup
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Returns queries or keys, (B, heads, T, d), turned by their positions; a head's halves make the pairs."""
+    """Returns queries or keys (B, heads, T, d) rotated by their positions; the halves of a head form the pairs."""
     first, second = x.chunk(2, dim=-1)
     return x * cosines + torch.cat((-second, first), dim=-1) * sines
 
@@ -168,7 +173,7 @@ class GELUFeedForward(nn.Module):
 
 
 class SwiGLUFeedForward(nn.Module):
-    """Three products, one of them gated by SiLU of another (Shazeer, GLU Variants Improve Transformer, 2020)."""
+    """Three products; SiLU of the first gates the second (Shazeer, GLU Variants Improve Transformer, 2020)."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -188,5 +193,5 @@ def _norm(shape: ModelShape) -> nn.Module:
 
 
 def _recomputed(function: Callable[..., Tensor], *args: Any) -> Tensor:
-    # The random state would be kept for dropout, of which there is none.
+    # Without dropout there is no random state to keep.
     return cast(Tensor, checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False))

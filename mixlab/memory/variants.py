@@ -1,4 +1,4 @@
-"""What others store for each parameter: known designs of mixed precision as recipes, and what they keep besides."""
+"""Known designs of mixed precision as recipes, with the bytes that they keep beyond a recipe's."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mixlab.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class Variant:
-    """A design: the recipe that stores the same, and what the design keeps beyond what a recipe says.
+    """A design of mixed precision: the recipe with the same storage, and the bytes that it keeps beyond that.
 
     Attributes:
-        name: What it is called here.
-        recipe: As text.
+        name: A name of `VARIANTS`.
+        recipe: Text of the recipe.
         source: Author, title, year, section.
-        kept: Further bytes per parameter by kind, from step to step.
-        passing: Further bytes per parameter by kind, at most, that live within a step.
+        kept: Further bytes per parameter by kind that last from step to step.
+        passing: Further bytes per parameter by kind that live within a step, at most.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Variant:
 
     @property
     def bytes_per_parameter(self) -> float:
-        """From step to step, with Adam and without activations."""
+        """Bytes per parameter from step to step, with Adam and without activations."""
         return sum(self.parts.values())
 
     @property
     def most_bytes_per_parameter(self) -> float:
-        """With what lives within a step too."""
+        """Bytes per parameter at most: those that live within a step included."""
         return self.bytes_per_parameter + sum(self.passing.values())
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "deepseek-v3",
             "bf16-master,exp_avg=bf16,exp_avg_sq=bf16",
-            "DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, section 3.3.3; its fp8 copies for products are not in it",
+            "DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, section 3.3.3; without its fp8 copies for products",
         ),
     )
 }
@@ -121,8 +121,11 @@ def variant(name: str) -> Variant:
     >>> variant("megatron-fp16").bytes_per_parameter
     20.0
 
+    Args:
+        name: A name of `VARIANTS`.
+
     Raises:
-        ValueError: An unknown name; near ones are offered.
+        ValueError: If the name is unknown; the message offers similar ones.
     """
     if name in VARIANTS:
         return VARIANTS[name]

@@ -149,7 +149,7 @@ def test_without_a_length_it_is_the_context_or_2048():
 def test_it_reads_as_a_table():
     found = activations("gpt2", "amp-bf16", seq=1024)
     lines = repr(found).splitlines()
-    assert lines[0] == "gpt2, amp-bf16: 40.08 bytes a layer for each token and width"
+    assert lines[0] == "gpt2, amp-bf16: 40.08 bytes per layer, token and unit of width"
     assert ["operands of queries, keys, values", "6"] in [line.rsplit(maxsplit=1) for line in lines]
     assert "<td>log-sum-exp of scores</td>" in found._repr_html_()
 

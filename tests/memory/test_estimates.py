@@ -265,8 +265,8 @@ def test_it_reads_as_a_table():
     found = estimate("gpt2", "amp-bf16", batch=4, seq=512)
     lines = repr(found).splitlines()
     assert lines[0] == (
-        "gpt2, amp-bf16, 4 x 512 tokens: 3.29 GiB at the gradient of the logits (backward), 4.11 with what lies "
-        "outside of tensors"
+        "gpt2, amp-bf16, 4 x 512 tokens: 3.29 GiB at the gradient of the logits (backward), 4.11 with memory "
+        "outside tensors"
     )
     assert lines[1].split() == ["GiB", "forward", "backward", "step"]
     assert lines[-1].split() == ["together", "3.10", "3.29", "2.32"]

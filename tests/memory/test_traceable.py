@@ -124,7 +124,7 @@ def one_process() -> Iterator[None]:
         ),
         (
             scripted,
-            r"module '0' \(RecursiveScriptModule\) .*: it is TorchScript.*: trace the module that",
+            r"module '0' \(RecursiveScriptModule\) .*: it is TorchScript.*: trace the original module",
         ),
         (lambda: torch.compile(nn.Linear(8, 8)), r"the model \(OptimizedModule\) .*: trace model\._orig_mod"),
         (
