@@ -377,7 +377,7 @@ class Own(nn.Linear):
             r"of 0 cannot be traced: it reads a value .*: keep the value in a tensor \(torch.where",
         ),
         (lambda y: y[y > 0], r"of 0 cannot be traced: the shape of its result depends on values"),
-        (lambda y: y @ y, r"of 0 failed with RuntimeError: .* see whether the model trains on a real batch"),
+        (lambda y: y @ y, r"of 0 failed with RuntimeError: .* check that the model trains on a real batch"),
     ],
 )
 def test_what_cannot_be_traced_is_named(more, words):
