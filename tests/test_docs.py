@@ -77,6 +77,7 @@ def test_a_panel_shows_its_own_members_only(pages: dict[Path, Page]):
 
 def test_formulas_need_no_library(pages: dict[Path, Page]):
     assert "MathJax" not in "".join(page.text for page in pages.values())
+    assert "<msqrt>" in page_of(pages, "mixlab.optimizers").text
     assert "<mfrac>" in with_mathml(r"$$ \frac{1}{2} $$")
 
 

@@ -23,7 +23,12 @@ _ALL_IN_FLOAT32 = Storage()
 
 
 class SGD(StoredOptimizer):
-    """Stochastic gradient descent with momentum, like `torch.optim.SGD`, with a choice of storage.
+    r"""Stochastic gradient descent with momentum, like `torch.optim.SGD`, with a choice of storage.
+
+    With the gradient $g$, the weight $w$, the momentum $b$ and its factor $\mu$, the learning rate $\eta$ and the weight
+    decay $\lambda$:
+
+    $$ b \leftarrow \mu b + g + \lambda w, \qquad w \leftarrow w - \eta b $$
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> weight.grad = torch.tensor([1.0, 2.0])
@@ -76,8 +81,15 @@ class SGD(StoredOptimizer):
 
 
 class Adam(StoredOptimizer):
-    """Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), like `torch.optim.Adam`, with a choice of
+    r"""Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), like `torch.optim.Adam`, with a choice of
     storage.
+
+    With the gradient $g$, the weight $w$, the moments $m$ (`exp_avg`) and $v$ (`exp_avg_sq`), and the learning rate
+    $\eta$, step $t$ is:
+
+    $$ m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 $$
+
+    $$ w \leftarrow w - \eta \, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} $$
 
     Args:
         params: Parameters, named parameters or groups of them.
@@ -138,8 +150,10 @@ class Adam(StoredOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), like
+    r"""Adam with decoupled weight decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), like
     `torch.optim.AdamW`, with a choice of storage.
+
+    Before each step of `Adam`, the weight decay $\lambda$ shrinks the weight: $w \leftarrow (1 - \eta \lambda) w$.
 
     With the default storage, its steps equal torch's bit for bit:
 
