@@ -12,24 +12,24 @@ tensor(1.0012e-08)
 
 A room is a folder of this package, or a file of one idea. It imports only from the rooms above it:
 
-    arguments  files  tables  machine  process  layers   -- small tools, this machine, this process
+    arguments  files  tables  machine  process  layers   -- small tools, machine, process
       ↓
     formats  loss_scaling  emulation  optimizers         -- what a recipe chooses from
       ↓
-    recipes                                              -- the choice, which one line of text can say
+    recipes                                              -- the choice, as one line of text
       ↓
     probes  training  experiments                        -- a task and a recipe become a run
-    memory                                               -- the bytes of a recipe, predicted
+    memory                                               -- bytes of a recipe, predicted
       ↓
-    measure                                              -- time, memory and loss, measured and recorded
+    measure                                              -- time, bytes, loss, measured
       ↓
-    reports  figures  panels  cli                        -- what people see, move and type
+    reports  figures  panels  cli                        -- what people see and type
 
-A recipe flows through them:
+How a recipe flows through them, from left to right:
 
-    recipe → training.Trainer(task, recipe) → StepRecord, ... → Run → figures.training_curves → panels.Cockpit
-           → memory.estimate, memory.trace → reports, figures.phase_bars → panels.MemoryPanel
-           → measure.measure_train → Record, measure/records/*.json → reports.TrainingTable
+    recipe → training.Trainer → StepRecord, Run → figures.training_curves → panels.Cockpit
+           → memory.estimate, memory.trace → figures.phase_bars → panels.MemoryPanel
+           → measure.measure_train → Record (records/*.json) → reports.TrainingTable
 
 Where to add:
 

@@ -52,6 +52,7 @@ TEMPLATES = {
 """,
     "custom.css": """
 main.pdoc img { max-width: 100%; height: auto; }
+main.pdoc math[display=block] { margin: 0 0 1em; }
 main.pdoc .param { white-space: pre-wrap; }
 """,
 }

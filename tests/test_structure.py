@@ -91,7 +91,7 @@ def test_the_drawing_has_every_room_and_no_circle():
 
 def rooms_on_the_map(text: str) -> list[str]:
     """Returns the rooms that the map in a docstring draws, from the top down."""
-    lines = text.partition("## The map")[2].partition("A recipe flows")[0].splitlines()
+    lines = text.partition("## The map")[2].partition("How a recipe flows")[0].splitlines()
     drawn = [line.partition("--")[0] for line in lines if line.startswith("    ")]
     return re.findall(r"\w+", " ".join(drawn))
 
