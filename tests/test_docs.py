@@ -81,7 +81,6 @@ def test_formulas_need_no_library(pages: dict[Path, Page]):
     assert "<mfrac>" in with_mathml(r"$$ \frac{1}{2} $$")
 
 
-@pytest.mark.xfail(reason="being written", strict=True)
 def test_every_parameter_is_described():
     assert all_undescribed() == []
 

@@ -25,8 +25,8 @@ _ALL_IN_FLOAT32 = Storage()
 class SGD(StoredOptimizer):
     r"""Stochastic gradient descent with momentum, like `torch.optim.SGD`, with a choice of storage.
 
-    With the gradient $g$, the weight $w$, the momentum $b$ and its factor $\mu$, the learning rate $\eta$ and the weight
-    decay $\lambda$:
+    With the gradient $g$, the weight $w$, the momentum $b$ and its factor $\mu$, the learning rate $\eta$ and the
+    weight decay $\lambda$:
 
     $$ b \leftarrow \mu b + g + \lambda w, \qquad w \leftarrow w - \eta b $$
 
@@ -81,8 +81,8 @@ class SGD(StoredOptimizer):
 
 
 class Adam(StoredOptimizer):
-    r"""Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), like `torch.optim.Adam`, with a choice of
-    storage.
+    r"""Adam (Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015), like `torch.optim.Adam`, with a choice
+    of storage.
 
     With the gradient $g$, the weight $w$, the moments $m$ (`exp_avg`) and $v$ (`exp_avg_sq`), and the learning rate
     $\eta$, step $t$ is:
