@@ -66,8 +66,10 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 
     Raises:
         ValueError: If there is no such parameter or element, or no gradient reaches the parameter.
-        TypeError: If the model, or a part of it, runs as compiled code.
+        TypeError: If `trainer` is no Trainer, or the model, or a part of it, runs as compiled code.
     """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"dissect: trainer must be a Trainer, got {type(trainer).__name__}")
     require_hooks(trainer.model, "dissect")
     batch = trainer.next_batch()
     name, exact = _followed(trainer, parameter, batch)
