@@ -33,7 +33,8 @@ def rounded_values(
         away = _goes_away(x, part, plan.rounding, random_bits)
         rounded = torch.where(away, above, below)
         if plan.rounding in ("toward_zero", "toward_positive", "toward_negative"):
-            beyond = torch.where(_points_away(x, plan.rounding) | (a == torch.inf), beyond, limits.max)
+            largest = torch.as_tensor(limits.max, dtype=x.dtype)  # that of fp64 is no number of torch's default dtype
+            beyond = torch.where(_points_away(x, plan.rounding) | (a == torch.inf), beyond, largest)
     signed = torch.copysign(torch.where(rounded > limits.max, beyond, rounded), x, out=out)
     return signed.add_(0.0) if plan.positive_zero else signed
 

@@ -305,6 +305,13 @@ def test_rounding_is_idempotent_and_odd(fmt, x):
     assert torch.equal(round_to(torch.tensor(-x), fmt, overflow="saturate"), -once)
 
 
+@pytest.mark.parametrize("rounding", get_args(Rounding))
+def test_every_float64_is_a_value_of_fp64(rounding):
+    x = torch.tensor([1.5, -1e308, 5e-324, -0.0, torch.inf, -torch.inf], dtype=torch.float64)
+    assert torch.equal(round_to(x, "fp64", overflow="inf", rounding=rounding), x)
+    assert round_to(x.to("meta"), "fp64", overflow="inf", rounding=rounding).shape == x.shape
+
+
 def test_float64_is_rounded_once():
     # Through float32 this would first become the tie 1 + 2^-11, and then 1.
     x = torch.tensor(1 + 2.0**-11 + 2.0**-40, dtype=torch.float64)
