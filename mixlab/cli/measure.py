@@ -28,7 +28,7 @@ from mixlab.measure import (
     measure_train,
     median_and_worst,
 )
-from mixlab.measure.optimizers import RECIPES
+from mixlab.measure.optimizers import STORAGE_RECIPES
 from mixlab.measure.training import SMALL, GPTShape
 from mixlab.reports import MemoryTable, TrainingTable
 from mixlab.tables import NotedTable
@@ -150,7 +150,7 @@ def optimizer(
         return measure_optimizer(
             device,
             numel=numel,
-            recipes=_listed(recipes, ";") if recipes else RECIPES,
+            recipes=_listed(recipes, ";") if recipes else STORAGE_RECIPES,
             backends=_listed(backends) if backends else None,
             modes=_listed(modes),
             rounds=rounds,

@@ -24,7 +24,7 @@ from mixlab.training.optimizers import storage_of
 
 # Every pair of formats for both moments with fp32 weights; one format for both, rounded stochastically; and every way
 # to store bf16 weights, with moments in fp32 and in bf16.
-RECIPES: tuple[str, ...] = (
+STORAGE_RECIPES: tuple[str, ...] = (
     *(str(Recipe(exp_avg=m, exp_avg_sq=v)) for m, v in product(STATES, STATES)),
     *(str(Recipe(exp_avg=s, exp_avg_sq=s, state_rounding="stochastic")) for s in STATES if s != FP32),
     *(
@@ -50,7 +50,7 @@ def measure_optimizer(
     device: torch.device | str | None = None,
     *,
     numel: int = 25_000_000,
-    recipes: Sequence[Recipe | str] = RECIPES,
+    recipes: Sequence[Recipe | str] = STORAGE_RECIPES,
     backends: Sequence[str] | None = None,
     modes: Sequence[str] = ("eager", "compiled"),
     rounds: int = 7,

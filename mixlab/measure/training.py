@@ -20,7 +20,7 @@ from mixlab.recipes import Recipe
 from mixlab.training import Task, TinyGPT, Trainer
 from mixlab.training.tasks import text_batches
 
-RECIPES = ("fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16")
+TRAINING_RECIPES = ("fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16")
 _WARM_UP = 3  # steps before the measured ones
 
 
@@ -130,8 +130,8 @@ def measure_train(
     Args:
         device: Device to measure; None takes CUDA if available, else the CPU.
         shape: Sizes of model and batch; None takes GPT-2 small on CUDA, and a small model on a CPU.
-        recipes: Recipes, or their texts; None takes `RECIPES`, on a CPU without tf32 and without fp16, in which a CPU
-            multiplies some hundred times slower.
+        recipes: Recipes, or their texts; None takes `TRAINING_RECIPES`, on a CPU without tf32 and without
+            fp16, in which a CPU multiplies some hundred times slower.
         modes: "eager", "compiled" or both.
         steps: Measured steps of each training; three more come before them.
         seed: Seed of weights and batches.
@@ -174,8 +174,8 @@ def measure_train(
 
 def _default_recipes(device: torch.device) -> Sequence[str]:
     if device.type == "cuda":
-        return RECIPES
-    return [text for text in RECIPES if "fp16" not in text and text != "tf32"]
+        return TRAINING_RECIPES
+    return [text for text in TRAINING_RECIPES if "fp16" not in text and text != "tf32"]
 
 
 def _run(

@@ -7,7 +7,7 @@ import torch
 
 from mixlab import Recipe
 from mixlab.measure import Record, measure_optimizer, shipped
-from mixlab.measure.optimizers import RECIPES
+from mixlab.measure.optimizers import STORAGE_RECIPES
 from mixlab.memory import model_states
 from mixlab.optimizers import BACKENDS, Backend
 
@@ -38,7 +38,7 @@ def test_a_record_holds_what_was_measured(tmp_path):
     assert Record.load(tmp_path / "record.json") == record
 
 
-@pytest.mark.parametrize("text", RECIPES[::7] + RECIPES[-8:])
+@pytest.mark.parametrize("text", STORAGE_RECIPES[::7] + STORAGE_RECIPES[-8:])
 def test_recipes_are_measured_with_the_bytes_that_are_counted(text):
     record = measure_optimizer(recipes=[text], backends=[], modes=["eager"], **SMALL)
     states = model_states(Recipe.parse(text), [1024] * 4 + [32])
@@ -47,8 +47,8 @@ def test_recipes_are_measured_with_the_bytes_that_are_counted(text):
 
 
 def test_the_recipes_are_all_pairs_and_all_ways():
-    assert len(RECIPES) == len(set(RECIPES)) == 36 + 5 + 8
-    assert {str(Recipe.parse(text)) for text in RECIPES} == set(RECIPES)
+    assert len(STORAGE_RECIPES) == len(set(STORAGE_RECIPES)) == 36 + 5 + 8
+    assert {str(Recipe.parse(text)) for text in STORAGE_RECIPES} == set(STORAGE_RECIPES)
 
 
 def test_both_modes_of_every_recipe_are_measured():

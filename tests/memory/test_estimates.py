@@ -18,6 +18,7 @@ from mixlab.memory import (
     ModelShape,
     Parallelism,
     Trace,
+    confirm,
     estimate,
     model_states,
     trace,
@@ -117,6 +118,12 @@ def test_adamw_needs_what_adam_needs(recipe):
     found, exact = both("gpt2", 1, recipe, 1, 64, optimizer="adamw")
     assert found.phase_peaks["step"] == pytest.approx(exact.phase_peaks["step"], rel=1e-3)
     assert found.instants == replace(found, optimizer="adam").instants
+
+
+@pytest.mark.parametrize("step", ["foreach", "fused", "loop"])
+def test_adamw_is_confirmed_with_every_step(step):
+    found = estimate(replace(SHAPES["gpt2"], layers=1), "fp32", seq=64, optimizer="adamw", step=step)
+    assert confirm(found).phase_peaks["step"] == pytest.approx(found.phase_peaks["step"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("step", "knobs"), [("loop", {"foreach": False}), ("fused", {"fused": True})])
