@@ -13,14 +13,14 @@ Options = dict[str, str | int | bool | Callable[..., object]]
 
 
 def compiled_variant(function: F, *, checks_indices: bool = True) -> F:
-    """Returns a closure compiled for tensors of any size, apart from the other variants of the same source.
+    """Returns a closure compiled for tensors of any size, separately from other closures of the same source.
 
-    The compiler keeps what it made by code object, and past eight versions of one it falls back to eager operations.
-    Closures of one `def` share their code object; so each variant is given a copy.
+    The compiler caches by code object, and falls back to eager operations after eight versions of one. Closures of one
+    `def` share their code object, so each variant gets a copy.
 
     Args:
         function: The closure.
-        checks_indices: Whether the kernel checks each index into a table; without, none may ever be out of range.
+        checks_indices: Whether the kernel checks each index into a table. If not, none may ever be out of range.
     """
     assert isinstance(function, FunctionType)
     own = FunctionType(
@@ -40,14 +40,14 @@ def vector_options() -> Options:
     """Returns the options of `torch.compile` that name the width of this CPU's vectors.
 
     Code for a CPU is written for vectors of one width. Inductor takes the width from the CPU and from the environment
-    variable ATEN_CPU_CAPABILITY; and what it has written it keeps on disk, up to torch 2.13 at least by a key without
-    either, so that one who shares the folder (TORCHINDUCTOR_CACHE_DIR) is answered with code for another width, which
-    computes wrong values. Named, the width is the same and part of the key.
+    variable ATEN_CPU_CAPABILITY. It keeps the code on disk, up to torch 2.13 at least by a key that includes neither.
+    So processes that share the folder (TORCHINDUCTOR_CACHE_DIR) may get code for another width, which computes wrong
+    values. Named as an option, the width stays the same and is part of the key.
     """
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         return {"cpp.simdlen": pick_vec_isa().bit_width()}
-    except InvalidCxxCompiler:  # so nothing is compiled for a CPU
+    except InvalidCxxCompiler:  # without a compiler, no code for a CPU is compiled
         return {}

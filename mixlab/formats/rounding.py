@@ -15,7 +15,7 @@ from mixlab.formats.random_bits import draw_bits, hashed_bits
 from mixlab.formats.rounding_kernels import rounded_values
 from mixlab.formats.rounding_rules import Limits, Overflow, Plan, Rounding, as_tensors, limits_for, plan_for
 
-_PIECE = 1 << 17  # elements rounded at a time on a CPU, so that what is computed on the way stays in the cache
+_PIECE = 1 << 17  # elements rounded at a time on a CPU, so that intermediate results stay in the cache
 
 
 def round_to(

@@ -33,7 +33,7 @@ def rounded_values(
         away = _goes_away(x, part, plan.rounding, random_bits)
         rounded = torch.where(away, above, below)
         if plan.rounding in ("toward_zero", "toward_positive", "toward_negative"):
-            largest = torch.as_tensor(limits.max, dtype=x.dtype)  # that of fp64 is no number of torch's default dtype
+            largest = torch.as_tensor(limits.max, dtype=x.dtype)  # as a Python number, fp64's would not fit float32
             beyond = torch.where(_points_away(x, plan.rounding) | (a == torch.inf), beyond, largest)
     signed = torch.copysign(torch.where(rounded > limits.max, beyond, rounded), x, out=out)
     return signed.add_(0.0) if plan.positive_zero else signed
@@ -61,7 +61,7 @@ def _nearest_by_adding(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     c = _addend(a, plan, limits)
     if plan.whole:
         return torch.where(a < limits.smallest_normal, (a + c).sub_(c), a)
-    return a.add_(c).sub_(c)  # in place: new memory is what costs
+    return a.add_(c).sub_(c)  # in place, because new memory costs most
 
 
 def _between_by_adding(a: Tensor, plan: Plan, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:

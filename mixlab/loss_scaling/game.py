@@ -94,7 +94,7 @@ class Game:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What became of each step that was played."""
+        """How each step went so far."""
         pairs = zip(self.exponents, self.windows, strict=False)  # the windows to come stay unseen
         return tuple(judge(2.0**exponent, window) for exponent, window in pairs)
 
