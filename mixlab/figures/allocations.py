@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 
 from mixlab.figures.theme import ARROW, BELOW, styled
 from mixlab.memory import Trace
-from mixlab.reports import GREY, look, stacked
+from mixlab.reports.colours import GREY
+from mixlab.reports.kinds import look, stacked
 
 
 def timeline(trace: Trace, *, points: int = 400) -> go.Figure:

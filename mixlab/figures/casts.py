@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mixlab.emulation import CastTrace, TracedOp
 from mixlab.figures.theme import plain, styled
-from mixlab.reports import BLUE
+from mixlab.reports.colours import BLUE
 
 _COLUMNS = ("given", "computed in", "handed on")
 _WIDEST = 1  # the value of a cell in 32 bits or more; 0 for 16 bits

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
-from mixlab.reports import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
+from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
 
 _MOST_BITS = 10  # of a format whose values can be told apart on a line
 _POINTS = 400  # of a curve

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
 from mixlab.probes import TensorStats
-from mixlab.reports import GREY
+from mixlab.reports.colours import GREY
 from mixlab.reports.gradients import ScaledTensor, axis_ticks, border_labels, place_of
 from mixlab.reports.numbers import power
 from mixlab.reports.zones import ZONES

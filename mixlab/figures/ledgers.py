@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mixlab.experiments import Ledger
 from mixlab.figures.theme import plain, styled
-from mixlab.reports import look, stacked
+from mixlab.reports.kinds import look, stacked
 
 
 def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Figure:

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import styled
 from mixlab.loss_scaling import ScaleHistory
-from mixlab.reports import GREY, PURPLE, SERIES
+from mixlab.reports.colours import GREY, PURPLE, SERIES
 from mixlab.reports.loss_scaling import (
     LEGEND,
     Change,

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from mixlab.figures.theme import styled
 from mixlab.formats import Format
 from mixlab.measure import MatmulSpeed
-from mixlab.reports import BLUE, GREEN, ORANGE
+from mixlab.reports.colours import BLUE, GREEN, ORANGE
 
 
 def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:

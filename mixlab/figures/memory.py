@@ -12,7 +12,8 @@ from plotly.subplots import make_subplots
 from mixlab.figures.theme import ARROW, BELOW, plain, styled
 from mixlab.memory import Estimate, GpuSpec, Variant
 from mixlab.memory.categories import PHASES
-from mixlab.reports import DASHES, GREY, SERIES, look, stacked
+from mixlab.reports.colours import DASHES, GREY, SERIES
+from mixlab.reports.kinds import look, stacked
 
 _MODELLED = "by formulas for CUDA, not measured"
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")

@@ -16,7 +16,7 @@ from mixlab.formats import FP32
 from mixlab.measure import Record
 from mixlab.optimizers import StateRounding
 from mixlab.recipes import STATES, Recipe, StateName
-from mixlab.reports import GREY
+from mixlab.reports.colours import GREY
 
 # From pale blue over orange to dark red, ever darker, so that it also reads in grey; steep at first, because 1.2 times
 # the loss should show. A loss that is no worse than in fp32 is palest.

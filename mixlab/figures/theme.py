@@ -6,7 +6,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from mixlab.reports import GREY
+from mixlab.reports.colours import GREY
 
 # A legend below the figure, in the order in which things are stacked; and how an annotation points at something.
 BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"}

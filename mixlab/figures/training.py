@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import plain, styled
-from mixlab.reports import diverged, series_style
-from mixlab.reports.columns import exponents, largest_underflow
+from mixlab.reports import diverged
+from mixlab.reports.columns import exponents, largest_underflow, series_style
 from mixlab.reports.training import Runs, require_runs
 from mixlab.training import StepRecord, first_non_finite
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixlab.figures.theme import plain, styled
 from mixlab.formats import Format
-from mixlab.reports import BLUE, DASHES, GREY, SERIES
+from mixlab.reports.colours import BLUE, DASHES, GREY, SERIES
 
 
 def update_sizes(

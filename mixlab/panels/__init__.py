@@ -1,4 +1,4 @@
-"""Panels: widgets bound to figures and trainings. No mathematics and no training code lives here."""
+"""Panels for a notebook: widgets around reports and trainings. They hold no mathematics and no training code."""
 
 from mixlab.panels.bit_explorer import BitExplorer
 from mixlab.panels.cockpit import Cockpit

@@ -9,7 +9,8 @@ import anywidget
 import traitlets
 
 from mixlab.panels.base import script
-from mixlab.reports import curves, diverged, series_style
+from mixlab.reports import diverged
+from mixlab.reports.columns import curves, series_style
 from mixlab.training import StepRecord, outcome
 
 # Plotly's names of dashes, and their lengths in pixels.

@@ -11,7 +11,7 @@ from mixlab.panels.base import status_html
 from mixlab.panels.curves import Charts, line_style
 from mixlab.panels.state_controls import StateControls
 from mixlab.recipes import Recipe
-from mixlab.reports import trajectory_columns
+from mixlab.reports.columns import trajectory_columns
 
 _BETA2 = 0.999  # Adam's default, which the tasks use
 _POWER: dict[str, object] = {"format": "power", "whole": True}

@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mixlab.panels.base import ErrorBox, button, in_a_row
-from mixlab.reports import SERIES
+from mixlab.reports.colours import SERIES
 from mixlab.training import Run, StepRecord, outcome
 
 

@@ -9,7 +9,8 @@ from mixlab.experiments import WatchedStep, spiked_steps, watched_steps
 from mixlab.panels.curves import Charts, line_style
 from mixlab.panels.live import Job, LiveTraining
 from mixlab.panels.state_controls import StateControls
-from mixlab.reports import diverged, progress_line, watched_columns
+from mixlab.reports import diverged, progress_line
+from mixlab.reports.columns import watched_columns
 from mixlab.training import Task, Trainer, Training, outcome
 
 _MOST_RUNS = 4  # finished ones that stay to compare

@@ -1,10 +1,7 @@
-"""Tables, HTML and SVG of what was trained, measured and predicted, without plotly."""
+"""Trainings, measurements and predictions as tables, words, HTML and SVG, without plotly."""
 
-from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, SKY, VERMILLION
-from mixlab.reports.columns import curves, series_style, trajectory_columns, watched_columns
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
 from mixlab.reports.gradients import status_line
-from mixlab.reports.kinds import css, look, stacked
 from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
 from mixlab.reports.modes import ModeTable
 from mixlab.reports.numbers import power_of_two
@@ -15,15 +12,6 @@ from mixlab.reports.recorded import EmulationTable, MemoryTable, TrainingTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
-    "BLUE",
-    "DASHES",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "SERIES",
-    "SKY",
-    "VERMILLION",
     "ComparisonTable",
     "EmulationTable",
     "FitsTable",
@@ -32,13 +20,10 @@ __all__ = [
     "OptimizerTable",
     "TrainingTable",
     "change_line",
-    "css",
-    "curves",
     "diverged",
     "fits_line",
     "fits_row",
     "limits_line",
-    "look",
     "loss_line",
     "magnitudes_svg",
     "memory_line",
@@ -46,11 +31,7 @@ __all__ = [
     "phase_table",
     "power_of_two",
     "progress_line",
-    "series_style",
-    "stacked",
     "stage_line",
     "stage_page",
     "status_line",
-    "trajectory_columns",
-    "watched_columns",
 ]

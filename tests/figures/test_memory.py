@@ -17,10 +17,8 @@ from mixlab.memory import (
 from mixlab.memory.allocation_log import Allocation
 from mixlab.memory.categories import PHASES
 from mixlab.memory.traced_step import Span
-from mixlab.reports import (
-    FitsTable,
-    stacked,
-)
+from mixlab.reports import FitsTable
+from mixlab.reports.kinds import stacked
 
 GPT2 = estimate("gpt2", "amp-bf16", batch=8, seq=1024)
 A4090, T4 = gpu_spec("rtx-4090"), gpu_spec("t4")

@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 import pytest
 
 from mixlab.figures import training_curves, underflow_map
-from mixlab.reports import ComparisonTable, curves
+from mixlab.reports import ComparisonTable
+from mixlab.reports.columns import curves
 from tests.panels.trainings import DIVERGED, record, records
 
 

@@ -4,7 +4,7 @@ import json
 import math
 
 from mixlab.panels.curves import _LENGTHS, Curves
-from mixlab.reports import DASHES
+from mixlab.reports.colours import DASHES
 from tests.panels.trainings import DIVERGED, record, records
 
 

@@ -9,7 +9,7 @@ import torch
 from mixlab import Recipe, Trainer, load_task
 from mixlab.experiments import Trajectory, WatchedStep, watched_steps
 from mixlab.probes import Histogram, Lost, Share
-from mixlab.reports import trajectory_columns, watched_columns
+from mixlab.reports.columns import trajectory_columns, watched_columns
 from tests.panels.trainings import record
 
 

@@ -19,18 +19,8 @@ from mixlab.memory import (
     largest_batch,
     suggestions,
 )
-from mixlab.reports import (
-    FitsTable,
-    change_line,
-    css,
-    fits_line,
-    fits_row,
-    look,
-    memory_line,
-    phase_picture,
-    phase_table,
-    stacked,
-)
+from mixlab.reports import FitsTable, change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
+from mixlab.reports.kinds import css, look, stacked
 from mixlab.reports.phases import training_line
 
 GPT2 = estimate("gpt2", "amp-bf16", batch=8, seq=1024)

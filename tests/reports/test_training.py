@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from mixlab.reports import ComparisonTable, curves, diverged, power_of_two, progress_line, series_style
+from mixlab.reports import ComparisonTable, diverged, power_of_two, progress_line
+from mixlab.reports.columns import curves, series_style
 from tests.panels.trainings import DIVERGED, record, records
 
 
