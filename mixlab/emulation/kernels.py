@@ -256,7 +256,7 @@ def _cached_cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _widest(value: Any) -> torch.dtype:
     """Returns float32 if any tensor has it; else the format of autocast, which all must have then."""
     widest = compute = torch.get_autocast_dtype("cpu")
-    for tensor in filter(_is_eligible, _tensors(value)):
+    for tensor in filter(_is_eligible, tensors_in(value)):
         if torch.float32 in (widest, tensor.dtype):
             widest = torch.float32
         elif tensor.dtype is not compute:
@@ -264,11 +264,12 @@ def _widest(value: Any) -> torch.dtype:
     return widest
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yields the tensors in an op's arguments or results, which may be nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _tensors(one)
+            yield from tensors_in(one)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))

@@ -91,7 +91,7 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 
 
 class _Step:
-    """A step that is under way: each method takes the next stage, or tells of it, once, in this order."""
+    """A step that is under way. Its methods are the stages; each is called once, in the order of `dissect`."""
 
     def __init__(self, trainer: Trainer, name: str, weight: nn.Parameter, element: int, exact: float) -> None:
         self.trainer = trainer
@@ -121,7 +121,7 @@ class _Step:
         )
 
     def forward(self, batch: Batch) -> Stage:
-        """Runs backward too, which needs the graph; `backward` tells of it."""
+        """Runs backward too, while the hooks are in place; `backward` describes it."""
         with _watching(self.trainer.model, layer_of(self.name)) as modules:
             self.loss, _ = self.trainer.backward(batch)
         self.seen = next(module for module in modules if module.output is not None)
@@ -187,7 +187,7 @@ class _Step:
         )
 
     def update_weights(self) -> Stage:
-        """Updates the scale too; `update_scale` tells of it."""
+        """Updates the scale too; `update_scale` describes it."""
         skipped = self.found_inf and self.scaled and self.trainer.scaler.skips
         self.trainer.update()
         after = self.weight.detach().clone()

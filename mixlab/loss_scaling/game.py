@@ -25,7 +25,7 @@ from mixlab.loss_scaling.simulation import ScaleHistory, hunt
 from mixlab.loss_scaling.windows import ScaleWindow
 
 Move = Literal["halve", "keep", "double"]
-Outcome = Literal["good", "skipped", "underflowed"]
+StepOutcome = Literal["good", "skipped", "underflowed"]
 
 MOVES: dict[str, int] = {"halve": -1, "keep": 0, "double": 1}
 INIT_EXPONENTS = range(25)  # what all four policies take: DeepSpeed stops below 2^0, apex above 2^24
@@ -93,7 +93,7 @@ class Game:
         return len(self.exponents) == len(self.windows)
 
     @property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[StepOutcome, ...]:
         """How each step went so far."""
         pairs = zip(self.exponents, self.windows, strict=False)  # the windows to come stay unseen
         return tuple(judge(2.0**exponent, window) for exponent, window in pairs)
@@ -173,7 +173,7 @@ def all_policies(
     }
 
 
-def judge(scale: float, window: ScaleWindow) -> Outcome:
+def judge(scale: float, window: ScaleWindow) -> StepOutcome:
     """Returns how a step goes at a scale.
 
     >>> window = ScaleWindow(8, 10)
@@ -185,7 +185,7 @@ def judge(scale: float, window: ScaleWindow) -> Outcome:
     return "underflowed" if scale < 2.0**window.low else "good"
 
 
-def score_of(outcomes: Iterable[Outcome]) -> Score:
+def score_of(outcomes: Iterable[StepOutcome]) -> Score:
     """Returns how many steps had each outcome."""
     counts = Counter(outcomes)
     return Score(counts["good"], counts["skipped"], counts["underflowed"])

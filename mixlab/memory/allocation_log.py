@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mixlab.emulation.kernels import tensors_in
 from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES, Phase
 from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
@@ -155,7 +155,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return args[0]
             try:
                 result = self.results(func, args, kwargs or {})
-                for tensor in _tensors(result):
+                for tensor in tensors_in(result):
                     number = self._see(tensor, func)
                     if func is _CAST and number is not None and self._casts_weight(args[0], tensor):
                         self._allocations[number][1] = CASTS
@@ -320,11 +320,3 @@ def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
         else:
             copied += 8 + (result.dtype.itemsize if result.dtype.itemsize < 8 else 0)
     return copied
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, list | tuple):
-        for part in result:
-            yield from _tensors(part)
