@@ -42,7 +42,7 @@ class SGDRule:
             gradient = _sum(gradient, weight, n.weight_decay)
         if self.has_momentum:
             gradient = moments["momentum_buffer"].mul_(n.momentum).add_(gradient)
-        _add_(weight, gradient, -n.lr)
+        _sub_(weight, gradient, n.lr)
 
 
 class AdamNumbers(NamedTuple):
@@ -91,15 +91,15 @@ class AdamRule:
         exp_avg = _lerp_(moments["exp_avg"], gradient, n.new1)
         exp_avg_sq = _addcmul_(moments["exp_avg_sq"].mul_(n.beta2), gradient, gradient, n.new2)
         denominator = _divide_(exp_avg_sq.sqrt(), n.root, n.inverse_root).add_(n.eps)
-        _addcdiv_(weight, exp_avg, denominator, -n.step_size)
+        _subcdiv_(weight, exp_avg, denominator, n.step_size)
 
 
 def _sum(x: Tensor, y: Tensor, factor: Any) -> Tensor:
     return x + factor * y if isinstance(factor, Tensor) else x.add(y, alpha=factor)
 
 
-def _add_(x: Tensor, y: Tensor, factor: Any) -> Tensor:
-    return x.add_(factor * y) if isinstance(factor, Tensor) else x.add_(y, alpha=factor)
+def _sub_(x: Tensor, y: Tensor, factor: Any) -> Tensor:
+    return x.sub_(factor * y) if isinstance(factor, Tensor) else x.add_(y, alpha=-factor)
 
 
 def _lerp_(x: Tensor, end: Tensor, part: Any) -> Tensor:
@@ -110,8 +110,8 @@ def _addcmul_(x: Tensor, one: Tensor, other: Tensor, factor: Any) -> Tensor:
     return x.add_(factor * one * other) if isinstance(factor, Tensor) else x.addcmul_(one, other, value=factor)
 
 
-def _addcdiv_(x: Tensor, above: Tensor, below: Tensor, factor: Any) -> Tensor:
-    return x.add_(factor * above / below) if isinstance(factor, Tensor) else x.addcdiv_(above, below, value=factor)
+def _subcdiv_(x: Tensor, above: Tensor, below: Tensor, factor: Any) -> Tensor:
+    return x.sub_(factor * above / below) if isinstance(factor, Tensor) else x.addcdiv_(above, below, value=-factor)
 
 
 def _divide_(x: Tensor, divisor: Any, inverse: Any) -> Tensor:
