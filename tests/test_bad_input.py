@@ -212,7 +212,7 @@ COMMANDS = [
     (["memory", "--microbatches", "0"], "microbatches must be a whole number from 1 up, got 0"),
     (["memory", "--gpu", "h300"], "unknown GPU 'h300': did you mean h200"),
     (["memory", "--check"], "--check needs --gpu NAME"),
-    (["memory", "--trace", "--gpus", "2"], "a trace is of one GPU, and this training is on 2 GPUs"),
+    (["memory", "--trace", "--gpus", "2"], "a trace covers one GPU, but this training runs on 2 GPUs"),
     (["memory", "--trace", "--recipe", "bf16-sr", "--step", "fused"], "compiled step (fused) cannot be traced"),
     (["doctor", "--fast"], "--fast"),
     (["formats", "fp17"], "unknown format 'fp17': use one of fp64, fp32"),

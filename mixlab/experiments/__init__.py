@@ -1,4 +1,4 @@
-"""Trainings that show something: one step taken apart, one weight, storage formats side by side, frequent mistakes."""
+"""Experiments on small trainings: one step taken apart, one weight, storage formats side by side, common mistakes."""
 
 from mixlab.experiments import mistakes
 from mixlab.experiments.ledger import Ledger, dtype_ledger

@@ -1,4 +1,4 @@
-"""The dtype ledger: every tensor that a training really keeps, its format and its bytes."""
+"""The dtype ledger: every tensor that a training keeps, with its format and its bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Ledger:
         recipe: The recipe's text.
         task: The task's name.
         numel: The number of the model's parameters.
-        entries: First the states, which live from step to step; then the tensors that live until backward uses them.
+        entries: The states, which live from step to step, then the tensors that live until backward uses them.
     """
 
     recipe: str
@@ -69,11 +69,11 @@ class Ledger:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all entries, as if all of them lived at once."""
+        """Bytes of all entries, as if all were alive at once."""
         return sum(entry.bytes for entry in self.entries)
 
     def format_of(self, what: str) -> str:
-        """Returns the format or formats of one kind of tensor, "" if there is none.
+        """Returns the format or formats of one kind of tensor, or "" if there is no such tensor.
 
         Args:
             what: The kind, as in `Entry.what`.
@@ -81,7 +81,7 @@ class Ledger:
         return ", ".join(entry.format for entry in self.entries if entry.what == what)
 
     def bytes_of(self, what: str) -> int:
-        """Returns the bytes of one kind of tensor, 0 if there is none.
+        """Returns the bytes of one kind of tensor, or 0 if there is no such tensor.
 
         Args:
             what: The kind, as in `Entry.what`.
@@ -112,11 +112,11 @@ def dtype_ledger(
     device: torch.device | str | None = None,
     native: bool = False,
 ) -> Ledger:
-    """Trains one step, runs one more forward and backward, and lists every tensor that is kept, as it is stored.
+    """Trains one step, runs another forward and backward, and lists every tensor kept, in the format it is stored in.
 
-    Activations are the tensors that autograd saves for backward. Each storage counts once; what a checkpoint recomputes
-    in backward does not count. A GPU's libraries may save other tensors than a CPU's. Sparse gradients count as they
-    are stored, values and indices. Tensors consumed at once, and library workspaces, are not counted.
+    Activations are the tensors that autograd saves for backward. Each storage counts once; tensors that a checkpoint
+    recomputes in backward do not count. A GPU's libraries may save different tensors than a CPU's. Sparse gradients
+    count as stored: values and indices. Tensors consumed at once, and library workspaces, are not counted.
 
     >>> from mixlab import load_task
     >>> ledger = dtype_ledger(load_task("digits-mlp"), "lean-bf16")
@@ -125,7 +125,7 @@ def dtype_ledger(
 
     Args:
         task: What to train.
-        recipe: How, as a recipe or its text.
+        recipe: The recipe to train under, or its text.
         seed, device, native: As for `Trainer`.
 
     Raises:
@@ -144,7 +144,7 @@ def dtype_ledger(
 
 
 def _take_a_step(trainer: Trainer) -> None:
-    """Trains until the optimizer has stepped once, and so has states."""
+    """Trains until the optimizer takes its first step, which creates its states."""
     for record in trainer.steps(_MOST_STEPS):
         if not record.skipped:
             return
@@ -152,7 +152,7 @@ def _take_a_step(trainer: Trainer) -> None:
 
 
 def _states(trainer: Trainer) -> dict[str, list[Tensor]]:
-    """Returns what a training keeps from step to step, by kind."""
+    """Returns the tensors that a training keeps from step to step, by kind."""
     parameters = list(trainer.model.parameters())
     tensors: dict[str, list[Tensor]] = {"parameters": [*parameters], "master weights": [], "gradients": []}
     for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
@@ -178,7 +178,7 @@ def _entry(what: str, dtype: torch.dtype, numel: int) -> Entry:
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the tensors that autograd saves, and tells copies cast from a parameter apart from activations.
+    """Collects the tensors that autograd saves, and separates casts of parameters from activations.
 
     Keeps every tensor it sees alive, so that no address is reused.
     """
@@ -208,7 +208,7 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor.layout is torch.strided and storage_address(tensor) in self._parameters
 
     def counts(self) -> list[tuple[str, Counter[torch.dtype]]]:
-        """Returns the elements of casts and of activations by dtype; a viewed storage counts whole."""
+        """Returns the elements of casts and of activations by dtype; a view counts its whole storage."""
         casts = [tensor for address, tensor in self._saved.items() if address in self._casts]
         activations = [tensor for address, tensor in self._saved.items() if address not in self._casts]
         sizes = [

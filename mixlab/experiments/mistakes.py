@@ -1,7 +1,7 @@
-"""Frequent mistakes in mixed-precision training: each is made once and avoided once, and the difference measured.
+"""Common mistakes in mixed-precision training: each is made once and avoided once, and the difference is measured.
 
-Every function takes at most a few seconds on a CPU, which emulates a GPU, and returns a `Mistake`: what happens with
-it, and what happens with its remedy.
+Every function takes at most a few seconds on a CPU, which emulates a GPU, and returns a `Mistake`: the result with the
+mistake, and the result with its remedy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Mistake:
         question: The situation in which it is made.
         measure: What the two numbers measure, and their unit.
         mistake, remedy: What was done, in words.
-        mistaken, remedied: The number that resulted.
+        mistaken, remedied: The resulting numbers.
     """
 
     question: str
@@ -41,7 +41,7 @@ class Mistake:
     remedied: float
 
     def __repr__(self) -> str:
-        rows = [(f"with the mistake, {self.mistake}", self.mistaken), (f"mended, {self.remedy}", self.remedied)]
+        rows = [(f"with the mistake, {self.mistake}", self.mistaken), (f"fixed, {self.remedy}", self.remedied)]
         width = max(len(words) for words, _ in rows)
         lines = (f"  {words.ljust(width)}  {_number(value)}" for words, value in rows)
         return "\n".join([f"{self.question} ({self.measure})", *lines])
@@ -60,11 +60,11 @@ class Mistake:
 def clip_before_unscale(*, seed: int = 0) -> Mistake:
     """Clips gradients while the loss scale is still in them.
 
-    The clipped norm of 1 then belongs to the scaled gradients; once they are divided by 65536, almost nothing is left
+    The limit of 1 then applies to the scaled gradients; once they are divided by 65536, almost nothing is left
     (pytorch/examples#1196). Call `scaler.unscale_(optimizer)` before clipping.
 
     Args:
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
 
     def loss_after(clip_first: bool) -> float:
@@ -94,11 +94,11 @@ def clip_before_unscale(*, seed: int = 0) -> Mistake:
 def loss_in_16_bits(*, seed: int = 0) -> Mistake:
     """Computes a loss over many terms in fp16.
 
-    The sum over a batch of tokens passes 65504, the largest fp16 number. No loss scale helps, because the loss is inf
-    before it is scaled. For this reason autocast computes losses in float32. If you cast logits by hand, cast them up.
+    The sum over a batch of tokens exceeds 65504, the largest fp16 number. No loss scale helps, because the loss is inf
+    before it is scaled. That is why autocast computes losses in float32. If you cast logits by hand, cast them up.
 
     Args:
-        seed: Of logits and targets.
+        seed: Seed of logits and targets.
     """
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2**15, 10, generator=generator) * 0.1  # like an untrained model's
@@ -114,19 +114,19 @@ def loss_in_16_bits(*, seed: int = 0) -> Mistake:
 
 
 def schedule_after_skip(*, seed: int = 0) -> Mistake:
-    """Steps the learning-rate schedule although the scaler skips the optimizer's step.
+    """Steps the learning-rate schedule even when the scaler skips the optimizer's step.
 
-    While the scaler hunts for its scale it skips the first steps. A schedule that is stepped all the same has decayed,
-    or warmed up, before the first update (pytorch/pytorch#44511). Step the schedule only if the optimizer stepped.
+    While the scaler hunts for its scale, it skips the first steps. A schedule that steps anyway has decayed, or warmed
+    up, before the first update (pytorch/pytorch#44511). Step the schedule only if the optimizer stepped.
 
     Args:
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
 
     def first_rate(heed_skips: bool) -> float:
         trainer = _digits("amp-fp16,scale=2^24", seed)
         schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.5)
-        trainer.optimizer.step()  # moves nothing without gradients; else torch warns of the mistake made here
+        trainer.optimizer.step()  # changes nothing without gradients; keeps torch from warning of this mistake
         for record in trainer.steps(40):
             if not record.skipped:
                 return float(trainer.optimizer.param_groups[0]["lr"])
@@ -147,12 +147,12 @@ def schedule_after_skip(*, seed: int = 0) -> Mistake:
 def batch_norm_after_skip(*, seed: int = 0) -> Mistake:
     """Leaves NaN in BatchNorm's running statistics after a skipped step.
 
-    Activations that overflow make mean and variance NaN in forward, long before the scaler looks at a gradient. The
+    Overflowing activations make mean and variance NaN in forward, long before the scaler looks at a gradient. The
     step is skipped, but the buffers stay NaN, and the model fails in evaluation (pytorch/pytorch#88474). Keep a copy of
     the buffers and restore it if the step was skipped.
 
     Args:
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
 
     def accuracy(restore: bool) -> float:
@@ -194,7 +194,7 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Mistake:
     2^-14, a normal number in fp16.
 
     Args:
-        seed: Of weights and batch.
+        seed: Seed of weights and batch.
     """
 
     def lost(eps: float) -> float:
@@ -221,11 +221,11 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Mistake:
 def resume_without_scaler_state(*, seed: int = 0) -> Mistake:
     """Resumes a training with a new scaler.
 
-    The scale that had been found is lost, and finding it again skips one step for each halving. Save and load
+    The scale found so far is lost, and finding it again skips one step for each halving. Save and load
     `scaler.state_dict()` with the rest.
 
     Args:
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
     saved = _digits("amp-fp16", seed, loss_weight=2.0**12)
     for _ in saved.steps(40):
@@ -256,7 +256,7 @@ def accumulate_with_update(*, seed: int = 0) -> Mistake:
     Accumulate scaled gradients at one scale; unscale, step and update once, after the last micro-batch.
 
     Args:
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
     task = load_task("digits-mlp")
     batches = [task.batch(seed, step) for step in range(4)]

@@ -20,14 +20,14 @@ from mixlab.training import Batch, Trainer
 
 @dataclass(frozen=True)
 class Card:
-    """One tensor as it is at one stage.
+    """One tensor at one stage.
 
     Attributes:
         name: E.g. "gradient of hidden1.weight".
-        format: The format in which it is stored.
-        value: The element that is followed, or the only one; NaN and inf are values too.
+        format: The format of its values.
+        value: The followed element, or the only one; may be NaN or inf.
         amax: The largest finite magnitude.
-        numel, zeros, non_finite: How many elements there are, are zero, and are inf or NaN.
+        numel, zeros, non_finite: The number of all elements, of zeros, and of inf and NaN.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the eight parts of a step.
+    """One of the eight stages of a step.
 
     Attributes:
         name: "cast", "forward", "scaled loss", "backward", "unscale", "check", "step" or "update".
         code: The line of code that does it.
         words: What it did, in words.
-        cards: The tensors that it read or made.
+        cards: The tensors that it read or produced.
     """
 
     name: str
@@ -60,13 +60,13 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
     """Takes the trainer's next step, exactly as `trainer.steps(1)` does, and returns its eight stages.
 
     Args:
-        trainer: At any step.
+        trainer: The trainer, at any step.
         parameter: The name of the parameter that holds the weight to follow; None takes the first trained one.
         element: The weight's index in the flattened parameter; None takes one whose gradient has the median magnitude.
 
     Raises:
         ValueError: If there is no such parameter or element, or no gradient reaches the parameter.
-        TypeError: If `trainer` is no Trainer, or the model, or a part of it, runs as compiled code.
+        TypeError: If `trainer` is not a Trainer, or any part of its model runs as compiled code.
     """
     if not isinstance(trainer, Trainer):
         raise TypeError(f"dissect: trainer must be a Trainer, got {type(trainer).__name__}")
@@ -91,7 +91,7 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 
 
 class _Step:
-    """A step that is under way. Its methods are the stages; each is called once, in the order of `dissect`."""
+    """A step in progress. Its methods are the stages; each is called once, in the order of `dissect`."""
 
     def __init__(self, trainer: Trainer, name: str, weight: nn.Parameter, element: int, exact: float) -> None:
         self.trainer = trainer
@@ -131,7 +131,7 @@ class _Step:
             "forward",
             "loss = criterion(model(inputs), targets)",
             f"{f'Layer {self.seen.name}' if self.seen.name else 'The model'} multiplies in "
-            f"{self.trainer.recipe.compute} and hands on {dtype_name(output.dtype)}; "
+            f"{self.trainer.recipe.compute} and passes on {dtype_name(output.dtype)}; "
             f"the loss is {float(self.loss):.4g}.",
             (_card(f"output of {self.seen}", output), _card("loss", self.loss)),
         )
@@ -246,7 +246,7 @@ class _Watched:
 def _watching(model: nn.Module, layer: str) -> Iterator[list[_Watched]]:
     """Watches a layer and the modules that contain it; yields them from the innermost out.
 
-    The containing modules matter because some layers are never called, while their parameters are used outside of them:
+    The containing modules matter because some layers are never called: another module uses their parameters, as with
     `out_proj` of an `nn.MultiheadAttention`, or an `nn.ParameterList`.
     """
     parts = layer.split(".") if layer else []
@@ -283,12 +283,12 @@ def _states_of(trainer: Trainer, weight: nn.Parameter) -> Iterable[tuple[str, Te
 
 
 def median_element(trainer: Trainer, parameter: str | None = None) -> int:
-    """Returns the index of the gradient element that has the median magnitude, of the non-zero ones, in the next step.
+    """Returns the index of the gradient element with the median non-zero magnitude in the next step.
 
     The step is not taken. The index is 0 if every element is zero.
 
     Args:
-        trainer: At any step.
+        trainer: The trainer, at any step.
         parameter: The parameter's name; None takes the first trained one.
 
     Returns:
@@ -319,7 +319,7 @@ def _followed(trainer: Trainer, parameter: str | None, batch: Batch) -> tuple[st
         raise ValueError(f"dissect: unknown parameter {parameter!r}: {allowed}")
     if not parameters[parameter].requires_grad:
         raise ValueError(f"dissect: parameter {parameter!r} is frozen (requires_grad=False): {allowed}")
-    first = next(name for name, one in parameters.items() if one is parameters[parameter])  # of those that share it
+    first = next(name for name, one in parameters.items() if one is parameters[parameter])  # if it is shared
     if first not in references:
         raise ValueError(f"dissect: no gradient reaches parameter {parameter!r}: {allowed}")
     return parameter, references[first]
@@ -334,7 +334,7 @@ def _cast_words(weights: Format, compute: Format) -> str:
 
 def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
     if not scaled:
-        return "Without a scaler nobody looks: a step with inf or NaN would be taken."
+        return "Without a scaler nothing is checked: a step with inf or NaN would be taken."
     if not found_inf:
         return "Every element of every gradient is finite: the step may be taken."
     becomes = "skipped" if on_overflow == "skip" else "taken with all gradients set to zero"

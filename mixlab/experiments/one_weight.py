@@ -1,6 +1,6 @@
 """One weight under the microscope: the gradients of a training, replayed with weights and states in other formats.
 
-All replays get the same gradients, recorded in a float32 training. So two replays differ only by their storage.
+All replays get the same gradients, recorded in a float32 training, so two replays differ only in their storage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mixlab.optimizers import Adam, AdamW, read_state
 from mixlab.recipes import Recipe
 from mixlab.training import Task, Trainer
 
-_ADAMS = (Adam, torch.optim.Adam)  # AdamW is one of them, ours and torch's
+_ADAMS = (Adam, torch.optim.Adam)  # AdamW is a subclass of Adam, here and in torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One weight and its moments over the steps of a replay, as they are stored.
+    """One weight and its moments over the steps of a replay, as stored.
 
     Attributes:
         recipe: How they are stored.
@@ -77,33 +77,33 @@ class Trajectory:
 
     @property
     def wanted(self) -> float:
-        """How far the weight would have gone: the sum of all updates."""
+        """How far the weight would have moved: the sum of all updates."""
         return math.fsum(self.update)
 
     @property
     def gone(self) -> float:
-        """How far the stored weight has gone."""
+        """How far the stored weight has moved."""
         return self.weight[-1] - self.weight[0]
 
 
 def record_gradients(task: Task, *, steps: int = 300, seed: int = 0, parameter: str | None = None) -> Recording:
-    """Trains in float32 on a CPU, keeps every gradient of one parameter, and picks a typical weight of it to follow.
+    """Trains in float32 on a CPU, records every gradient of one parameter, and picks a typical weight in it to follow.
 
     Args:
         task: A task with Adam or AdamW.
         steps: How many steps to train, at least 1.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         parameter: The parameter's name; None takes the first with at least two dimensions.
 
     Raises:
-        ValueError: If the optimizer is another one, there are no steps, or the model has no such parameter.
+        ValueError: If the task uses another optimizer, there are no steps, or the model has no such parameter.
     """
     require_whole("record_gradients: steps", steps, 1)
     trainer = Trainer(task, Recipe(), seed=seed, device="cpu")
     if not isinstance(trainer.optimizer, _ADAMS):
         raise ValueError(
             f"record_gradients: task {task.name} trains with {type(trainer.optimizer).__name__}, which has no second "
-            'moment; take dataclasses.replace(task, optimizer="adam", lr=1e-3)'
+            'moment; use dataclasses.replace(task, optimizer="adam", lr=1e-3)'
         )
     parameters = dict(trainer.model.named_parameters())
     name = parameter or next((name for name, p in parameters.items() if p.dim() > 1), next(iter(parameters)))
@@ -134,11 +134,11 @@ def follow_weight(
         recording: The gradients, and which weight to follow.
         recipe: How weights, gradients and states are stored, as a recipe or its text; the recipe's compute format is
             ignored.
-        spike_at: The step, counted from 0, whose gradients are multiplied by `spike`; None for no such step.
+        spike_at: The step, counted from 0, whose gradients are multiplied by `spike`; None for no spike.
         spike: The factor.
 
     Raises:
-        TypeError, ValueError: If `recipe` is no recipe, `spike_at` is no recorded step, or `spike` is not finite.
+        TypeError, ValueError: If `recipe` is not a recipe, `spike_at` not a recorded step, or `spike` not finite.
     """
     recipe = Recipe.of(recipe)
     steps = len(recording.gradients)
@@ -176,7 +176,7 @@ class _Alone(nn.Module):
 
 
 def _update(optimizer: Optimizer, step: int, weight: float, exp_avg: float, exp_avg_sq: float) -> float:
-    """Returns what Adam adds to a weight in a step, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
+    """Returns Adam's change of a weight at `step`, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
 
     For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
     """
@@ -196,9 +196,9 @@ def _gap(fmt: Format, weight: float, update: float) -> float:
 
 
 def _typical(start: Tensor, gradients: Sequence[Tensor]) -> int:
-    """Returns the flat index of the weight whose mean gradient magnitude is the median of the larger half of weights.
+    """Returns the flat index of a typical weight: the one with the median mean gradient in the larger half of weights.
 
-    Large weights lose updates first. Weights whose gradient is always zero do not count, unless all are so.
+    Large weights lose updates first. Weights whose gradient is always zero are left out, unless all are.
     """
     size = torch.stack([gradient.abs() for gradient in gradients]).mean(0).flatten()
     weight = start.abs().flatten()

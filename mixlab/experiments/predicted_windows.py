@@ -1,4 +1,4 @@
-"""The loss scales that a training can bear, predicted from probes of float32 steps."""
+"""The loss scales that suit a training, predicted from probes of float32 steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def predict_windows(
     Args:
         task: What to train.
         steps: How many steps to train, at least 1.
-        fmt: The format that gradients would have, or its name.
+        fmt: The format that gradients would be stored in, or its name.
         seed: As for `Trainer`.
         every: n, at least 1.
         tolerance: The fraction of non-zero gradients that may become zero, from 0 to 1.
@@ -49,13 +49,13 @@ def predict_windows(
 
 
 def static_window(windows: Sequence[ScaleWindow]) -> ScaleWindow:
-    """Returns the scales that suit every one of these steps: the candidates for a static scale.
+    """Returns the scales that suit all of these steps: the candidates for a static scale.
 
     Args:
         windows: The window of each step.
 
     Raises:
-        ValueError: If there is no window.
+        ValueError: If there are no windows.
     """
     if not windows:
         raise ValueError("static_window: no windows; predict_windows(task, steps=...) makes some")
@@ -66,14 +66,14 @@ def predict_settled(windows: Sequence[ScaleWindow], policy: ScalePolicy) -> floa
     """Predicts where a dynamic scale will settle.
 
     Args:
-        windows: The window of each step, as `predict_windows` returns them with every=1.
+        windows: The window of each step, from `predict_windows` with every=1.
         policy: The scaler's policy. Its scale should settle within the first half of the steps.
 
     Returns:
         log2 of the scale, as the median over the second half of the steps.
 
     Raises:
-        ValueError: If there is no window, the policy gives up, or its scale becomes zero or infinite.
+        ValueError: If there are no windows, the policy gives up, or its scale becomes zero or infinite.
     """
     if not windows:
         raise ValueError("predict_settled: no windows; predict_windows(task, steps=...) makes some")

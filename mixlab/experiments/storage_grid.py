@@ -1,4 +1,4 @@
-"""A small training, to be repeated over seeds and formats of weights and moments, with a spike on request."""
+"""A small training to repeat over seeds and formats of weights and moments, with an optional gradient spike."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def digits_adam(lr: float = 1e-3) -> Task:
 
 
 def spiked_steps(trainer: Trainer, count: int, *, at: int | None, factor: float = 1000.0) -> Iterator[StepRecord]:
-    """Yields `trainer.steps(count)`, with the gradients of one step multiplied, as a broken batch would do.
+    """Yields `trainer.steps(count)`, with the gradients of one step multiplied, as if by a broken batch.
 
     Args:
         trainer: The trainer.
         count: How many steps to train.
-        at: The step whose gradients are multiplied, counted from 0; None for no such step.
+        at: The step whose gradients are multiplied, counted from 0; None for no spike.
         factor: The factor, applied to gradients as backward delivers them.
 
     Raises:
@@ -94,7 +94,7 @@ def moment_settings() -> list[Setting]:
     """Returns the settings that compare moment formats, with float32 weights.
 
     With a spike: every pair of formats, rounded to nearest and stochastically. Without a spike: the pairs of fp32 and
-    bf16, and fp16, because second moments underflow in it.
+    bf16, and fp16, in which second moments underflow.
     """
     pairs = [Recipe(exp_avg=m, exp_avg_sq=v) for m, v in product(STATES, STATES)]
     chances = [replace(recipe, state_rounding="stochastic") for recipe in pairs if recipe != Recipe()]
@@ -122,19 +122,19 @@ def weight_settings() -> list[Setting]:
 def final_loss(setting: Setting, *, steps: int = 1500, spike_at: int = 50, seed: int = 0) -> tuple[float, float]:
     """Trains digits under a setting, in a CPU's native arithmetic.
 
-    The spike comes early, so that exact second moments have many steps to decay from it, by 1 / e in 1000.
+    The spike comes early, so that exact second moments have many steps to decay: by a factor of e in 1000 steps.
 
     Args:
         setting: How to train.
         steps: How many steps to train, at least 1.
         spike_at: The step of the spike, counted from 0, if the setting has one.
-        seed: Of weights, batches and rounding.
+        seed: Seed of weights, batches and rounding.
 
     Returns:
-        (mean loss of the last 100 steps, NaN or inf if one of them is; held-out accuracy).
+        (mean loss of the last 100 steps, NaN or inf if any of them is; held-out accuracy).
 
     Raises:
-        ValueError: If there are no steps, or `spike_at` is none of them.
+        ValueError: If there are no steps, or `spike_at` is not one of them.
     """
     require_whole("final_loss: steps", steps, 1)
     require_whole("final_loss: spike_at", spike_at, 0, steps - 1)

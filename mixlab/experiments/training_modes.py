@@ -1,4 +1,4 @@
-"""Training modes compared as a textbook compares them, but measured: speed, memory, stability."""
+"""The textbook's comparison of training modes, measured: speed, memory, stability."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def measure_mode(
 
     Args:
         task: What to train.
-        recipe: How, as a recipe or its text.
+        recipe: The recipe to train under, or its text.
         steps: The steps of each training, at least 1.
         seeds: The seed of each training; at least one.
         device: Where; None means CUDA if available, else the CPU.

@@ -1,8 +1,8 @@
 """The activations that a transformer keeps from forward to backward, as formulas: bytes by layer and kind.
 
-The formulas describe `mixlab.memory.transformer` on CUDA, op by op, and are tested against `trace`. Bytes per layer,
-token and unit of width, without dropout, with width h, feed-forward width f, heads a, sequence s, and r and c the bytes
-of a number between layers and of a product's operand:
+The formulas describe `mixlab.memory.transformer` on CUDA, op by op, and are tested against `trace`. They give bytes per
+layer, token and unit of width, without dropout, for width h, feed-forward width f, a heads and sequence length s; r is
+the bytes of a number between layers, and c those of a number in a product's operand:
 
     gpt2    2 r + c (n + 1) + 3 c + c + 2 c f / h                     n = 1, under autocast 3
     llama   2 r + c (n + m) + c (1 + 2) + c + 4 c f / h               m = 1, under autocast 2
@@ -91,7 +91,7 @@ class Activations:
 
     @property
     def probability_bytes(self) -> int:
-        """Bytes of the softmax of a score, which autocast computes from 16 bits in fp32."""
+        """Bytes of the softmax of a score; autocast computes it in fp32 from 16 bits."""
         return 4 if self.recipe.autocast else self.compute_bytes
 
     @property
@@ -224,7 +224,7 @@ def activations(
     checkpointing: Checkpointing = "none",
     parallel: Parallelism = ONE_GPU,
 ) -> Activations:
-    """Computes the activations that a transformer keeps from forward to backward, by closed formulas.
+    """Computes the activations that a transformer keeps from forward to backward, in closed form.
 
     >>> activations("llama-2-7b", "amp-bf16", seq=2048).per_layer
     47.533203125

@@ -1,4 +1,4 @@
-"""The largest training that fits on a GPU, and what to change if one does not: searches over estimates."""
+"""Searches over estimates: the largest training that fits on a GPU, and what to change if one does not fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Suggestion:
     Attributes:
         change: The change, in words.
         price: Its price, in words.
-        kind: Its kind of price, an order: 0 free, 1 slower, 2 other numerics, 3 more GPUs, 4 another task.
+        kind: The kind of its price, from least to most drastic: 0 free, 1 slower, 2 other numerics, 3 more GPUs, 4
+            another task.
         estimate: Estimate of the training with the change.
         saved_bytes: Bytes that the change saves of the total.
         fits: Whether the training then fits.
@@ -105,8 +106,8 @@ def break_even_batch(
     """Returns the batch at which `recipe_b` begins to need less memory than `recipe_a`.
 
     Autocast keeps all states of fp32 and adds casts of the weights, so it saves memory only with many activations. With
-    one row fewer than the returned batch, `recipe_b` does not save memory. If peaks change their phase there may be
-    several such batches; one of them is returned.
+    one row fewer than the returned batch, `recipe_b` does not save memory. If the peak moves to another phase, there
+    may be several such batches; one of them is returned.
 
     >>> break_even_batch("gpt2", seq=128), break_even_batch("llama-3-8b", seq=2048)
     (7, 3)
@@ -143,7 +144,7 @@ def break_even_batch(
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """Returns the largest number up to `most` for which `holds` is true, as it is for all smaller ones; 0 if none."""
+    """Returns the largest number up to `most` for which `holds` is true, 0 if none; `holds` must be monotonic."""
     low, high = 0, 1
     while high <= most and holds(high):
         low, high = high, 2 * high
@@ -158,7 +159,7 @@ def suggestions(training: Estimate, gpu: str | GpuSpec | Gpu) -> list[Suggestion
     """Returns changes that save memory, ranked: first those with which the training fits, the cheapest of them first.
 
     If no single change is enough, the first suggestion combines changes, cheapest first, until the training fits, if
-    that is possible. Whether a recipe trains as well is not considered.
+    that is possible. Whether a recipe still trains as well is not considered.
 
     >>> for one in suggestions(estimate("gpt2-large", "amp-bf16", batch=16), "a100-40gb")[:2]:
     ...     print(one.change)
@@ -193,7 +194,7 @@ def _suggestion(training: Estimate, gpu: GpuSpec, change: str, price: str, kind:
 def _together(training: Estimate, gpu: GpuSpec) -> Suggestion | None:
     """Returns changes that together make the training fit, from free ones to more GPUs; None if that fails.
 
-    Of each kind it takes the first change that is enough, or else the one that saves most, and goes on.
+    It goes through the kinds, each time taking the first change that is enough, or else the one that saves most.
     """
     now, words, prices = training, [], []
     for kind in (FREE, SLOWER, NUMERICS, HARDWARE):

@@ -60,20 +60,20 @@ class Allocation(NamedTuple):
 class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Logs the storages of all results while it is active, on top of a `FakeTensorMode`.
 
-    Activations are the tensors that are still alive at the end of a forward pass, or at the end of the part of one that
-    backward computes again; before that nobody can tell.
+    A tensor is an activation if it is still alive at the end of a forward pass, or at the end of a part that backward
+    recomputes. It cannot be told apart from a temporary before that.
 
     Args:
         mode: The active `FakeTensorMode`.
         as_on: "cuda": sizes are multiples of 512 bytes, as from CUDA's caching allocator. "cpu": sizes to the byte,
             with the tensors that a CPU's arithmetic allocates while it runs: Python's numbers, and copies of operands
-            in the dtype in which it computes.
+            in the dtype of the computation.
 
     Attributes:
-        entries: The number of an allocation for its birth, ~number for its death, in order.
+        entries: The events in order: an allocation's number for its birth, ~number for its death.
         spans: (phase, first place in the log) of each phase, in order.
         failed: (op, module) of the last op that raised an error.
-        host_scalars: Whether 0-dimensional results of an optimizer step lie in the host's memory and are left out.
+        host_scalars: Whether 0-dimensional results of an optimizer step are in the host's memory and left out.
     """
 
     def __init__(self, mode: FakeTensorMode, *, as_on: str) -> None:
@@ -168,7 +168,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _overwrites(self, op: Any, args: tuple[Any, ...]) -> bool:
-        """Whether autograd writes the op's result over its first operand, as it does for all tensors but subclasses."""
+        """Whether autograd writes the op's result over its first operand, as it does for all but tensor subclasses."""
         if op is _ADD:
             return _is_lone(args)
         node = torch._C._current_autograd_node()
@@ -179,7 +179,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def _computing(self) -> bool:
-        """Whether a forward pass runs, or backward computes a part of one again, for which gradients are recorded."""
+        """Whether a forward pass runs, or backward recomputes a part of one and records gradients for it."""
         return self.phase == "forward" or (
             self.phase == "backward" and (bool(self._modules) or torch.is_grad_enabled())
         )
@@ -226,7 +226,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entries.append(~number)
 
     def _settle(self) -> None:
-        """Makes activations of the temporaries that survived a forward pass."""
+        """Turns the temporaries that survived a forward pass into activations."""
         for number in self._young:
             fields = self._allocations[number]
             if fields[-1] < 0 and fields[1] == TEMPORARIES:
@@ -247,7 +247,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def freed_by_reference_counts() -> AbstractContextManager[None]:
-    """Returns a context without Python's cycle collector, whose moments are unpredictable; reference counts free."""
+    """Returns a context in which only reference counts free tensors: Python's cycle collector runs unpredictably."""
     return COLLECTOR.held(False)
 
 
@@ -258,16 +258,16 @@ def _only_writes(op: Any) -> bool:
 
 
 def _has_dimensions(args: Any) -> bool:
-    """Whether the written tensor is no step counter: counters have values even among fake tensors."""
+    """Whether the written tensor is not a step counter: counters have values even among fake tensors."""
     while isinstance(args, list | tuple) and args:
         args = args[0]
     return isinstance(args, Tensor) and args.dim() > 0
 
 
 def _is_lone(args: tuple[Any, ...]) -> bool:
-    """Whether autograd adds a gradient to one that nobody else holds, which it then overwrites.
+    """Whether autograd adds a gradient to one that nothing else holds, and so overwrites it with the sum.
 
-    It does so for all tensors but subclasses, such as fake ones, for which it allocates the sum (PyTorch,
+    It does so for ordinary tensors, but allocates the sum for subclasses such as fake tensors (PyTorch,
     torch/csrc/autograd/input_buffer.cpp).
     """
     held, other = args[0], args[1]

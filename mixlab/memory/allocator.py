@@ -22,12 +22,12 @@ class Replay:
     """The allocator's memory after a replay.
 
     Attributes:
-        reserved_bytes: Bytes of all segments at the end; never more before, since none is given back.
+        reserved_bytes: Bytes of all segments at the end, which is also the most, since none is given back.
         allocated_bytes: The most bytes allocated at any time, as `torch.cuda.max_memory_allocated` counts them: the
             rest of a block counts too if it is too small to be split off.
         segments: Number of segments taken from the GPU.
-        phase_peaks: Of a trace: the most bytes allocated in each phase.
-        after: Of a trace: the bytes allocated at the end of each phase.
+        phase_peaks: For a trace, the most bytes allocated in each phase.
+        after: For a trace, the bytes allocated at the end of each phase.
     """
 
     reserved_bytes: int
@@ -62,10 +62,10 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
     """Replays allocations and frees through a model of CUDA's caching allocator.
 
     Sizes are rounded up to a multiple of 512 bytes. The allocator takes the smallest free block that is large enough,
-    of several the one at the lowest address; the rest becomes a block of its own if it has at least 512 bytes (for
-    sizes up to 1 MiB) or more than 1 MiB (for others). If no block is free, it takes a segment from the GPU: 2 MiB for
-    sizes up to 1 MiB, 20 MiB for sizes below 10 MiB, else the size rounded up to a multiple of 2 MiB. A freed block is
-    merged with free neighbours of its segment.
+    and among equals the one at the lowest address; the rest becomes a block of its own if it has at least 512 bytes
+    (for sizes up to 1 MiB) or more than 1 MiB (for others). If no free block is large enough, it takes a segment from
+    the GPU: 2 MiB for sizes up to 1 MiB, 20 MiB for sizes below 10 MiB, else the size rounded up to a multiple of
+    2 MiB. A freed block is merged with its free neighbours in the segment.
 
     >>> replay_events([(0, 1000), (1, 3_000_000), (0, -1000), (2, 4_000_000)])
     Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2, phase_peaks={}, after={})

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json: each field is read, known to change no byte, or refused by name."""
+"""Reads Hugging Face's config.json: each field is used, known to change no byte, or refused by name."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} is no config.json: it must hold an object")
+        raise ValueError(f"{path} is not a config.json: it must hold an object")
     return config
 
 
@@ -72,8 +72,8 @@ def _refuse_unknown(path: Path, kind: str, config: Mapping[str, Any]) -> None:
             continue
         if name not in allowed:
             raise ValueError(
-                f"{path}: {name}={value!r:.60} is not known of {kind}, and may change its parameters or activations; "
-                "remove the field if it does not, or describe the model as a ModelShape"
+                f"{path}: {name}={value!r:.60} is unknown for {kind}, and may change its parameters or activations; "
+                "remove the field if it changes neither, or describe the model as a ModelShape"
             )
         if not any(value == one and type(value) is type(one) for one in allowed[name]):
             words = ", ".join(map(repr, allowed[name]))

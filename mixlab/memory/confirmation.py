@@ -1,4 +1,4 @@
-"""The trace of an estimated training: formulas take a millisecond, the exact peak takes seconds."""
+"""Checks an estimate with a trace: formulas take a millisecond, the exact peak takes seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def confirm(training: Estimate) -> Trace:
         ValueError: If it is for several GPUs, or steps with the compiled step of mixlab's own optimizers.
     """
     if training.parallel.gpus > 1:
-        raise ValueError(f"confirm: a trace is of one GPU, and this training is on {training.parallel}")
+        raise ValueError(f"confirm: a trace covers one GPU, but this training runs on {training.parallel}")
     with torch.device("meta"):
         model = transformer(training.shape, attention=training.attention, checkpointing=training.checkpointing)
         tokens = torch.empty(training.batch, training.seq, dtype=torch.long)

@@ -1,8 +1,8 @@
-"""Fake ops with the memory of CUDA's kernels, where these keep other tensors for backward than a CPU's.
+"""Fake ops with the memory of CUDA's kernels, where these keep different tensors for backward than a CPU's.
 
 On a CPU, RMSNorm is made of several ops, the statistics of LayerNorm and the mask of dropout have the input's dtype, a
 softmax from 16 bits to float32 needs a float32 copy of its input, and attention with a mask or dropout keeps all
-scores. The replacements compute nothing: their results are as empty as all fake tensors. The sizes come from PyTorch's
+scores. The replacements compute nothing: like all fake tensors, their results are empty. The sizes come from PyTorch's
 sources (ATen/native/layer_norm.cpp, SoftMax.cpp and transformers/cuda/flash_attn/flash_api.cpp), and were compared with
 steps on a GPU (the records of `mixlab measure memory`).
 """
@@ -24,7 +24,7 @@ _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
 class Kernels(TorchFunctionMode):
-    """Replaces ops on fake tensors by ops with the memory of a real step's kernels.
+    """Replaces ops on fake tensors with ops that take the memory of a real step's kernels.
 
     Args:
         as_on: "cuda": CUDA's fused kernels, and tensors report that they are on CUDA; "cpu": kernels without oneDNN.
@@ -169,7 +169,7 @@ def _rounded(number: int, to: int) -> int:
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 1:
-        return F.one_hot(tensor, num_classes)  # to count the classes it needs values
+        return F.one_hot(tensor, num_classes)  # counting the classes needs values
     zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.long, device=tensor.device)
     return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
 

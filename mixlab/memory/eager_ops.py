@@ -1,7 +1,7 @@
-"""Corrections for ops whose fake tensors allocate other memory than ordinary tensors do.
+"""Corrections for ops that allocate different memory for fake tensors than for ordinary ones.
 
-A fake tensor is a subclass of `Tensor`, and its ops are decompositions or meta kernels. Their shapes are right, their
-memory not always: autograd's formulas avoid in-place updates of subclasses (`areAnyTensorSubclassLike` in
+A fake tensor is a subclass of `Tensor`, and its ops are decompositions or meta kernels. Their shapes are right, but not
+always their memory: autograd's formulas avoid in-place updates of subclasses (`areAnyTensorSubclassLike` in
 torch/csrc/autograd/FunctionsManual.cpp and its callers in ATen), and kernels keep storages and dtypes that the fake op
 does not have. Each entry here says what the kernel does; tests compare them with real steps.
 """
@@ -44,7 +44,8 @@ def overwrites_own(op: Any, node: Any) -> bool:
 
     Args:
         op: An overload of aten.
-        node: The node whose backward is running; a node written in Python does exactly what its code says.
+        node: The node whose backward is running; False for one written in Python, which does exactly what its code
+            says.
     """
     if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
         return False
@@ -109,7 +110,7 @@ def _wanted_gradients(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
 
 
 def _bag_of_each_index(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
-    """A CPU sums bags without a list of the bag of each index; in other modes that list is made with one more place."""
+    """A CPU sums bags without listing the bag of each index; in other modes that list has one more element."""
     if as_on == "cuda":
         return result
     weight, indices = args[:2]
@@ -129,8 +130,8 @@ def _grouped_mm(
 ) -> Tensor:
     """Multiplies groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
 
-    One of (rows, K) x (G, K, N), (G, M, K) x (K, columns), (M, K) x (K, N) split along K, and (G, M, K) x (G, K, N). On
-    builds with CUDA rows are padded to 16 bytes.
+    One of (rows, K) x (G, K, N), (G, M, K) x (K, columns), (M, K) x (K, N) split along K, and (G, M, K) x (G, K, N). In
+    builds with CUDA, rows are padded to 16 bytes.
     """
     groups = offs.shape[:1] if offs is not None else first.shape[:1]
     rows, columns = first.shape[-2], second.shape[-1]

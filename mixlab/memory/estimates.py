@@ -1,4 +1,4 @@
-"""The memory of a transformer's training step from closed formulas, in under a millisecond: fast enough for sliders.
+"""The memory of a transformer's training step in closed form, in under a millisecond: fast enough for sliders.
 
 `mixlab.memory.trace` gives the same numbers for any model, exactly and in seconds; tests compare the two.
 """
@@ -31,7 +31,7 @@ FRAGMENTATION = 0.08  # share of the peak; recorded: 4 to 14 % for GPTs without 
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a training fits on a GPU; as a condition it is true if it does.
+    """Whether a training fits on a GPU; `bool(fit)` is true if it does.
 
     Attributes:
         gpu: The GPU.
@@ -165,7 +165,7 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
-        """Peak bytes of tensors, and those outside of them."""
+        """Peak bytes of tensors, plus the memory outside tensors."""
         return self.peak_bytes + sum(self.outside.values())
 
     def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
@@ -216,17 +216,17 @@ def estimate(
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,
 ) -> Estimate:
-    """Estimates the memory of a transformer's training step on CUDA, the model built by `mixlab.memory.transformer`.
+    """Estimates the memory of a transformer's training step on CUDA, for the model that `transformer` builds.
 
-    Other implementations of the same shape may need more. Of Hugging Face's transformers, gpt2, whose activation
-    gelu_new consists of several ops, needs half as much again (the estimate is 32 to 34 % below its trace), and llama a
-    little more (4 to 10 % below). For a model of your own use `mixlab.memory.trace`.
+    Other implementations of the same shape may need more. In Hugging Face's transformers, gpt2 needs half as much again
+    (the estimate is 32 to 34 % below its trace), because its activation gelu_new consists of several ops; llama needs a
+    little more (4 to 10 % below). For a model of your own, use `mixlab.memory.trace`.
 
     >>> training = estimate("gpt2", "fp32", batch=4, seq=512)
     >>> round(training.peak_bytes / 2**20), training.peak.name
     (3768, 'gradient of the logits')
 
-    The estimate tells on which GPUs it fits; `dataclasses.replace` changes one thing:
+    An estimate knows which GPUs the training fits on; `dataclasses.replace` changes one thing:
 
     >>> print(training.fits("rtx-4090"))
     fits on rtx-4090: 4.52 of 23.99 GiB
@@ -248,10 +248,10 @@ def estimate(
         seq: Tokens per row; None takes the model's context, at most 2048.
         attention: "fused" or "materialised", as for `transformer`.
         checkpointing: "none", "selective" or "full", as for `transformer`.
-        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two need the same.
+        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two need the same memory.
         step: How torch.optim steps: "foreach", its default on CUDA; "fused"; or "loop", parameter by parameter. Recipes
-            that torch.optim cannot follow train with mixlab's own optimizers: "fused" is their compiled step, the
-            others go parameter by parameter.
+            that torch.optim cannot follow train with mixlab's own optimizers: there "fused" is the compiled step, and
+            the other two go parameter by parameter.
         accumulation: Forward and backward passes per step, whose gradients add up.
         parallel: Division over GPUs. With more than one, gradients are views of the buffers that are sent. With ZeRO 3,
             the parameters of two layers are gathered at a time, in the format of products, and parameters outside of
@@ -259,7 +259,7 @@ def estimate(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a value is not allowed, or values do not go together; the message says which would.
+        ValueError: If a value is not allowed, or values do not go together; the message says which are allowed.
     """
     acts = activations(
         model, recipe, batch=batch, seq=seq, attention=attention, checkpointing=checkpointing, parallel=parallel

@@ -18,15 +18,15 @@ from mixlab.memory.eager_ops import corrected, instead_of
 def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
     """Returns a copy of a model with empty tensors on the CPU; call it under a `FakeTensorMode`.
 
-    Shared tensors stay shared: tied weights are one parameter. Gradients are not copied. The copy shares with the model
-    everything that cannot be copied, such as a lock.
+    Shared tensors stay shared: tied weights are one parameter. Gradients are not copied. Objects that cannot be copied,
+    such as a lock, are shared with the model.
 
     Args:
         model: A model with real tensors or on "meta"; it is only read.
         dtype: Dtype of floating-point parameters and buffers in the copy.
 
     Returns:
-        The copy, and all its tensors that are no parameters, buffers and others, wherever modules hold them.
+        The copy, and all its tensors except parameters: buffers and others, wherever modules hold them.
     """
     copies: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -54,7 +54,7 @@ class _EmptyCopies(TorchFunctionMode):
             if id(tensor) not in memo:
                 memo[id(tensor)] = _empty(tensor, tensor.dtype)
             return memo[id(tensor)]
-        if func is Tensor.clone:  # a parameter copies itself with it
+        if func is Tensor.clone:  # which copies a parameter
             return _empty(args[0], args[0].dtype)
         return func(*args, **(kwargs or {}))
 
@@ -83,11 +83,11 @@ def _copies(value: Any, memo: dict[int, Any]) -> bool:
 def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns an empty CPU tensor of the same shape; call it under a `FakeTensorMode`.
 
-    The copy of a tensor with gaps, such as a slice, has none, as after a transfer to a device.
+    The copy of a tensor with gaps, such as a slice, has no gaps, as after a transfer to a device.
 
     Args:
         tensor: A tensor, real or on "meta".
-        dtype: Dtype of the copy if the tensor is a floating-point one.
+        dtype: Dtype of the copy if the tensor is floating-point.
     """
     dense = torch.empty_like(tensor, device="meta")
     return _empty(dense, dtype)
@@ -151,7 +151,7 @@ class Results:
     def _made(self, part: _Made, args: tuple[Any, ...]) -> Any:
         if part is None:
             return None
-        with torch._C._DisableTorchDispatch():  # bound to a name, a traceback would keep it open
+        with torch._C._DisableTorchDispatch():  # not bound to a name: a traceback would keep it open
             if part.source is None:
                 made = torch.empty_strided(part.shape, part.stride, dtype=part.dtype, device="meta")
             else:
@@ -210,7 +210,7 @@ def _signature(values: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _described(result: Any, args: tuple[Any, ...]) -> tuple[type, list[_Made]] | None:
-    """Returns how to make a result again; None if its layout does not tell."""
+    """Returns how to make a result again; None if its layout is not enough for that."""
     results = [result] if isinstance(result, FakeTensor) else result
     if not isinstance(results, list | tuple) or not all(r is None or isinstance(r, FakeTensor) for r in results):
         return None

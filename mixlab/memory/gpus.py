@@ -47,7 +47,7 @@ class GpuSpec:
                 raise ValueError(f"GpuSpec {self.name}: {name} must be a positive number, got {value!r}")
         if unknown := set(self.peak_flops) - set(_PEAKS):
             raise ValueError(
-                f"GpuSpec {self.name}: peak_flops are by format, one of {', '.join(_PEAKS)}, got {unknown.pop()!r}"
+                f"GpuSpec {self.name}: peak_flops must be keyed by {', '.join(_PEAKS)}, got {unknown.pop()!r}"
             )
 
     @property
@@ -123,7 +123,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 
 def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
-    """Returns a GPU by its name, or as one that this machine has.
+    """Returns the GpuSpec of a GPU, given by name or found on this machine.
 
     >>> gpu_spec("H200").usable_bytes // 2**30
     140
@@ -131,7 +131,7 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
     165.2
 
     Args:
-        gpu: A name of `GPUS` in any case, with hyphens or blanks; a `GpuSpec`, which is returned as it is; or a
+        gpu: A name of `GPUS` in any case, with hyphens or blanks; a `GpuSpec`, which is returned unchanged; or a
             `mixlab.machine.Gpu`, whose product name is looked up.
 
     Raises:
@@ -155,7 +155,7 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
 def named_by_driver(name: str) -> tuple[GpuSpec, ...]:
     """Returns the rows of `GPUS` that a driver's product name stands for; they differ in memory only.
 
-    The name must match as a whole: an RTX A1000 is no A100, and a MIG slice is less than its GPU.
+    The whole name must match: an RTX A1000 is not an A100, and a MIG slice is less than its GPU.
 
     >>> named_by_driver("NVIDIA H100 PCIe")[0].peak_flops["bf16"], named_by_driver("NVIDIA RTX A1000")
     (756000000000000.0, ())

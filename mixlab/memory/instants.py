@@ -1,6 +1,6 @@
-"""The instants of a training step at which memory may peak, each with its bytes by category, from closed formulas.
+"""The instants of a training step at which memory may peak, each with its bytes by category, in closed form.
 
-The peak is one of few instants: the loss, the gradient of the logits, the head's gradient, a layer's backward, the
+The peak is one of a few instants: the loss, the gradient of the logits, the head's gradient, a layer's backward, the
 embedding's gradient, the optimizer's step. Which one depends on batch, recipe and model, so all are computed;
 `mixlab.memory.estimate` takes the largest.
 """
@@ -32,7 +32,7 @@ class Instant(NamedTuple):
     """One instant of a step.
 
     Attributes:
-        name: The work that is being done, such as "gradient of the logits".
+        name: The work in progress, such as "gradient of the logits".
         phase: "forward", "backward" or "step".
         content: Bytes by category; categories without bytes are left out.
     """
@@ -106,7 +106,7 @@ class Step:
 
     @cached_property
     def _base(self) -> Counter[str]:
-        """Bytes that live all through forward and backward, without gradients."""
+        """Bytes that live through all of forward and backward, without gradients."""
         base = Counter({name: size for name, size in self.states.items() if name != GRADIENTS})
         base[BATCH] = 16 * self.acts.tokens  # inputs and targets in int64
         base[ACTIVATIONS] = sum(self.acts.shared.values())
@@ -118,7 +118,7 @@ class Step:
     def _with(
         self, layers: int, gradients: int = 0, *, activations: int = 0, temporaries: int = 0, casts: int = 0
     ) -> Counter[str]:
-        """Returns the base, activations of `layers` layers, gradients of `gradients` parameters, and further bytes."""
+        """Returns the base, activations of `layers` layers, gradients of `gradients` parameters, and other bytes."""
         content = Counter(self._base)
         content[ACTIVATIONS] += layers * self.acts.layer_bytes + activations
         content[GRADIENTS] += self.states[GRADIENTS] if self.accumulates else self._new(gradients)
@@ -127,7 +127,7 @@ class Step:
         return content
 
     def _new(self, parameters: int) -> int:
-        """Returns the bytes of new gradients of so many parameters on this GPU; 0 if they accumulate."""
+        """Returns the bytes of new gradients of that many parameters on this GPU; 0 if they accumulate."""
         whole = 0 if self.accumulates else self._gradient * parameters
         return whole // self.acts.parallel.data if self.zero >= 2 else whole
 
@@ -152,7 +152,7 @@ class Step:
 
     @property
     def _before_last(self) -> int:
-        """Further layers whose activations live, of other microbatches."""
+        """Number of layers of other microbatches whose activations are alive."""
         return (self.stage.in_flight - 1) * self.stage.layers
 
     # The instants.
@@ -176,7 +176,7 @@ class Step:
         yield "loss", "forward", self._with(layers, activations=saved, temporaries=transient, casts=casts)
 
     def _scores(self) -> Counter[str]:
-        """Returns a layer in forward while scores and softmax live, under autocast with a 16-bit softmax too."""
+        """Returns a layer in forward while scores and softmax are alive; autocast adds a softmax in 16 bits."""
         acts, c = self.acts, self.acts.compute_bytes
         kept = sum(size for name, size in acts.layer.items() if name in _BEFORE_SCORES)
         every = sum(size for name, size in acts.whole_layer.items() if name in _BEFORE_SCORES)
@@ -206,7 +206,7 @@ class Step:
         yield name, "backward", self._embedding_gradient()
 
     def _head(self, layers: int, casts: int) -> Iterator[tuple[str, Phase, Mapping[str, int]]]:
-        """Yields the instants of loss and head, while the activations of so many layers still live."""
+        """Yields the instants of loss and head, while the activations of `layers` layers are still alive."""
         acts, head = self.acts, self.stage.head
         saved = sum(acts.head.values())
         cast = casts + self._head_cast
@@ -233,7 +233,7 @@ class Step:
 
     @property
     def _head_gradient(self) -> int:
-        """Bytes of the head's gradient during the layers' backward; a tied one waits whole for the embedding's."""
+        """Bytes of the head's gradient during the layers' backward; a tied one stays whole until the embedding's."""
         share = 1 if self.stage.tied or self.zero < 2 else self.acts.parallel.data
         return self._gradient * self.stage.head // share
 
@@ -246,7 +246,7 @@ class Step:
         yield self._layer_end()
 
     def _layer_start(self) -> Counter[str]:
-        """Returns the change when a layer's backward begins: the incoming gradient, and what is computed again."""
+        """Returns the change when a layer's backward begins: the incoming gradient, and recomputed activations."""
         acts = self.acts
         start: Counter[str] = Counter({TEMPORARIES: acts.residual_bytes * acts.between})
         if acts.checkpointing == "full":

@@ -34,7 +34,7 @@ class Parallelism:
             activations of as many microbatches as there are stages, or of all if they are fewer.
 
     Raises:
-        ValueError: If a number is not a whole one from 1 up, or `zero` is no stage from 0 to 3.
+        ValueError: If a number is not whole and at least 1, or `zero` is not a stage from 0 to 3.
     """
 
     data: int = 1
@@ -76,7 +76,7 @@ class Parallelism:
         return {name: size if whole.get(name, self.zero < 1) else -(-size // self.data) for name, size in parts.items()}
 
     def check(self, shape: ModelShape) -> None:
-        """Refuses a shape that cannot be divided like this.
+        """Checks that a shape can be divided like this.
 
         Args:
             shape: Shape of the model.
@@ -151,7 +151,7 @@ class PipelineStage:
 
 
 def pipeline_stages(shape: ModelShape, parallel: Parallelism) -> tuple[PipelineStage, ...]:
-    """Returns the first and the last stage of the pipeline, or the only one; none between holds more than the first.
+    """Returns the first and last stage of the pipeline, or its only one; no stage between holds more than the first.
 
     With tensor parallelism, the matrices of queries, keys, values and the feed-forward's first products are cut by
     rows, and so are their biases; the other matrices are cut by columns, and their biases stay whole. Embedding and

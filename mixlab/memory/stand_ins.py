@@ -38,12 +38,12 @@ def answered(*, counts_random_state: bool) -> Iterator[None]:
 
     - `torch.get_rng_state` returns a fake tensor of the right size, and `torch.set_rng_state` does nothing, so that a
       trace of checkpoints does not touch the process's random numbers.
-    - transformers' `find_packed_sequence_indices` finds none. It reads whether a row holds several texts, which never
-      happens if a model numbers the positions itself; for fake tensors it would cause a mask of all scores.
+    - transformers' `find_packed_sequence_indices` finds none. It checks whether a row holds several texts, which never
+      happens if a model numbers the positions itself; with fake tensors it would create a mask for all scores.
 
     Args:
-        counts_random_state: Whether the random state lies in the memory that is traced, as it does on a CPU; with a GPU
-            it lies in the host's.
+        counts_random_state: Whether the random state is in the traced memory, as on a CPU; with a GPU, it is in the
+            host's.
     """
     before = vars(_thread).copy()
     with ExitStack() as stack:

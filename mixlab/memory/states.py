@@ -73,8 +73,8 @@ def model_states(
     Args:
         recipe: Recipe of the training, or its text.
         numels: Elements of each parameter tensor. They matter for states in 8 bits, since a tensor's last block has a
-            scale too even if it is not full. None counts one tensor that is one full block.
-        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two keep the same.
+            scale even if it is not full. None counts one tensor that is one full block.
+        optimizer: "sgd" (with momentum), "adam" or "adamw"; the last two keep the same states.
 
     Raises:
         TypeError: If `recipe` is neither a Recipe nor text.
@@ -106,7 +106,7 @@ def model_states(
     return ModelStates(recipe, numel, parts, formats)
 
 
-# States by optimizer: the recipe's field with the storage format, and whether the state has signs.
+# States by optimizer: the recipe's field with the storage format, and whether the state is signed.
 _ADAM = {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)}
 _MOMENTS: dict[str, dict[str, tuple[str, bool]]] = {
     "adam": _ADAM,

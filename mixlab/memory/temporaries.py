@@ -21,7 +21,7 @@ def step_temporaries(
 
     torch.optim's foreach step takes the square root of all second moments at once; its loop takes one parameter's, and
     divides it. Its fused step needs nothing. mixlab's own optimizers go parameter by parameter and compute in fp32
-    copies of everything stored in fewer bits; compiled to one pass ("fused") they need nothing either.
+    copies of everything stored in fewer bits; compiled into one pass ("fused"), they need nothing either.
 
     Args:
         recipe: Recipe of the training, which decides between torch.optim and mixlab's own optimizers.

@@ -1,4 +1,4 @@
-"""A traced step: its peak, the content of that, and the bytes over time by category."""
+"""A traced step: its peak, what fills memory there, and the bytes over time by category."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ class Trace:
     """The allocations of one training step. Its repr and its HTML are a table of what lives at each phase's peak.
 
     An allocation keeps one category all its life: memory that becomes a gradient counts as one from its birth.
-    "activations" are still alive at the end of a forward pass, or at the end of the part of one that backward computes
-    again; "temporaries" are all that belongs to no other category; "batch and buffers" includes the optimizer's step
-    counters.
+    "activations" are still alive at the end of a forward pass, or at the end of a part that backward recomputes;
+    "temporaries" are everything in no other category; "batch and buffers" includes the optimizer's step counters.
 
     Attributes:
         recipe: Recipe of the training.
         as_on: "cuda" or "cpu".
         numel: Number of parameters of the model.
         allocations: All allocations, from before the first of the two steps on.
-        log: The number of an allocation for its birth, ~number for its death, in order.
+        log: The events in order: an allocation's number for its birth, ~number for its death.
         spans: The phases of the second step, in order; with accumulation, one forward and one backward per micro-step.
     """
 
@@ -85,7 +84,7 @@ class Trace:
 
     @cached_property
     def after(self) -> dict[Phase, int]:
-        """The bytes alive at the end of each phase; "step" ends when the gradients are gone."""
+        """The bytes alive at the end of each phase; "step" ends when the gradients are freed."""
         return {phase: int(self._levels[last]) for phase, _, last in self.spans}
 
     @cached_property
@@ -97,8 +96,8 @@ class Trace:
     def at_peak_by_module(self) -> dict[str, int]:
         """Bytes of activations and temporaries at the peak by the module that made them, the largest first.
 
-        A module is named by its path, the whole model "(model)", the loss "(loss)" and the optimizer "(optimizer)".
-        Allocations of a backward pass belong to the module whose backward it is.
+        Modules go by their paths; "(model)" is the model itself, "(loss)" the loss and "(optimizer)" the optimizer.
+        Allocations of a backward pass belong to the module whose backward is running.
         """
         count: Counter[str] = Counter()
         for allocation in self._alive(self._peak_places[self.peak_phase]):

@@ -1,4 +1,4 @@
-"""The memory of one training step of any model, to the byte, without that memory and without a GPU."""
+"""The memory of one training step of any model, to the byte, without allocating it and without a GPU."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def trace(
     >>> trace(model, batch, "bf16", optimizer="sgd").peak_phase
     'backward'
 
-    A model on "meta" may be of any size. `timeline` shows the step over time, `at_peak_by_module` who made the bytes:
+    A model on "meta" may have any size. `timeline` shows the step over time, `at_peak_by_module` what made the bytes:
 
     >>> with torch.device("meta"):
     ...     large = nn.Sequential(nn.Linear(65536, 65536), nn.ReLU(), nn.Linear(65536, 10))
@@ -97,7 +97,7 @@ def trace(
     8591376896
 
     Args:
-        model: A model, real or on "meta", where one of any size fits; it is traced in its mode, train or eval. Neither
+        model: A model, real or on "meta", where any size fits; it is traced in its current mode, train or eval. Neither
             the model nor its gradients, hooks or states change, and no random numbers are drawn.
         batch: (inputs, targets), real or on "meta"; floating-point inputs are cast to the format of the recipe's
             weights, as in `mixlab.Trainer`.
@@ -107,7 +107,7 @@ def trace(
             `mixlab.Task`.
         as_on: "cuda": every size is a multiple of 512 bytes, as from CUDA's caching allocator; norms, dropout and
             attention are CUDA's fused kernels (see `mixlab.memory.cuda_kernels`); torch.optim steps over all parameters
-            at once (foreach), as is its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
+            at once (foreach), its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
             layers are torch's own, not cuDNN's. "cpu": the step of a CPU without oneDNN, to the byte; oneDNN's kernels
             take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
             are the scratch memory inside other kernels, such as a convolution's, and Python's numbers that autograd
@@ -117,7 +117,7 @@ def trace(
         accumulation: Micro-steps per step.
 
     Raises:
-        TypeError: If the model, batch or recipe is none.
+        TypeError: If `model` is not a Module, `batch` not two tensors, or `recipe` not a recipe or text.
         ValueError: If an option is unknown, nothing can be trained, or an optimizer of your own comes with a recipe
             that prescribes storage.
         TraceError: If the model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values or
@@ -151,7 +151,7 @@ def trace(
 
 
 class _Step:
-    """A training step of fake tensors, which tells the log its phases and the categories of tensors."""
+    """A training step on fake tensors; it tells the log the phases and the tensors' categories."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class _Step:
 
 
 def _run_backward(loss: Tensor) -> None:
-    """Runs backward within function modes such as `Kernels`: checkpoints need them; `loss.backward()` leaves them."""
+    """Runs backward inside function modes such as `Kernels`, which checkpoints need and `loss.backward()` leaves."""
     torch.autograd.Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
@@ -241,7 +241,7 @@ def _as_on_cuda(optimizer: Optimizer) -> None:
 
 
 def _fill_caches(recipe: Recipe) -> None:
-    """Takes a step with real tensors, so that tables that an optimizer computes only once are no fake ones."""
+    """Takes a step with real tensors, so that the tables that an optimizer computes only once are real."""
     parameter = nn.Parameter(torch.zeros(1, dtype=recipe.weights.dtype))
     parameter.grad_dtype = recipe.gradients.dtype
     parameter.grad = torch.zeros(1, dtype=recipe.gradients.dtype)

@@ -30,12 +30,12 @@ def transformer(
         shape: Layers, widths and heads.
         attention: "fused": `scaled_dot_product_attention`, which keeps none of the (B, heads, T, T) scores.
             "materialised": the scores, their softmax and its product with the values as separate ops.
-        checkpointing: Which activations backward computes again instead of keeping them. "none"; "full": everything in
+        checkpointing: Which activations backward recomputes instead of keeping them. "none"; "full": everything in
             a layer but its input; "selective": scores, softmax and their product with the values (Korthikanti et al.,
             Reducing Activation Recomputation in Large Transformer Models, 2022, section 5).
 
     Raises:
-        TypeError: If `shape` is no ModelShape.
+        TypeError: If `shape` is not a ModelShape.
         ValueError: If `attention` or `checkpointing` is unknown.
     """
     if not isinstance(shape, ModelShape):
@@ -139,7 +139,7 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tenso
 
 
 def attend_materialised(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the same by way of the scores; `mask` (T, T) is true at positions that a query must not see."""
+    """Returns the same via explicit scores; `mask` (T, T) is true at positions that a query must not see."""
     assert mask is not None
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, T, T)
     weights: Tensor = scores.masked_fill_(mask, -torch.inf).softmax(-1)

@@ -1,4 +1,4 @@
-"""Known designs of mixed precision as recipes, with the bytes that they keep beyond a recipe's."""
+"""Known designs of mixed precision: a recipe each, and the bytes that they keep beyond it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mixlab.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class Variant:
-    """A design of mixed precision: the recipe with the same storage, and the bytes that it keeps beyond that.
+    """A design of mixed precision: the recipe with the same storage, and the bytes that the design keeps beyond it.
 
     Attributes:
         name: A name of `VARIANTS`.
         recipe: Text of the recipe.
         source: Author, title, year, section.
         kept: Further bytes per parameter by kind that last from step to step.
-        passing: Further bytes per parameter by kind that live within a step, at most.
+        passing: Further bytes per parameter by kind that live only within a step, at most.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Variant:
 
     @property
     def most_bytes_per_parameter(self) -> float:
-        """Bytes per parameter at most: those that live within a step included."""
+        """Bytes per parameter at most, including those that live only within a step."""
         return self.bytes_per_parameter + sum(self.passing.values())
 
     def __repr__(self) -> str:
@@ -56,7 +56,7 @@ class Variant:
         return f"{self.name}: {span} bytes per parameter ({self.source})"
 
     def _rows(self) -> list[tuple[str, str]]:
-        passing = [(f"{name}, for a while", f"{size:.4g}") for name, size in self.passing.items()]
+        passing = [(f"{name}, within a step", f"{size:.4g}") for name, size in self.passing.items()]
         return [*((name, f"{size:.4g}") for name, size in self.parts.items()), *passing]
 
 

@@ -91,7 +91,7 @@ def test_every_scenario_is_in_the_table():
 
 def test_a_mistake_shows_itself():
     mistake = Mistake("A < B?", "NaNs", "this & that", math.nan, "that", 0.25)
-    assert repr(mistake) == "A < B? (NaNs)\n  with the mistake, this & that  NaN\n  mended, that                   0.25"
+    assert repr(mistake) == "A < B? (NaNs)\n  with the mistake, this & that  NaN\n  fixed, that                    0.25"
     html = mistake._repr_html_()
     assert "A &lt; B?" in html
     assert "this &amp; that</td><td>NaN</td>" in html

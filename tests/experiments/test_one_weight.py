@@ -77,7 +77,7 @@ def test_the_weight_is_a_typical_one_of_the_larger_half(recording):
 
 
 def test_mistakes_are_named(recording):
-    with pytest.raises(ValueError, match="trains with SGD, which has no second moment; take dataclasses.replace"):
+    with pytest.raises(ValueError, match="trains with SGD, which has no second moment; use dataclasses.replace"):
         record_gradients(load_task("digits-mlp"))
     with pytest.raises(ValueError, match="steps must be a whole number from 1 up, got 0"):
         record_gradients(TASK, steps=0)

@@ -82,9 +82,7 @@ def test_mistakes_are_named():
         GpuSpec("x", -1, 1e12, {})
     with pytest.raises(ValueError, match="GpuSpec x: bf16 must be a positive number, got 0"):
         GpuSpec("x", 1, 1e12, {"bf16": 0})
-    with pytest.raises(
-        ValueError, match="peak_flops are by format, one of fp32, tf32, fp16, bf16, fp8, fp4, got 'int8'"
-    ):
+    with pytest.raises(ValueError, match="peak_flops must be keyed by fp32, tf32, fp16, bf16, fp8, fp4, got 'int8'"):
         GpuSpec("x", 1, 1e12, {"int8": 1.0})
 
 

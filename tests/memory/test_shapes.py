@@ -81,7 +81,7 @@ def test_a_config_of_hugging_face_is_read(tmp_path, config, same):
     ("content", "words"),
     [
         ("[]", "it must hold an object"),
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         (json.dumps({"model_type": "bert"}), "model_type must be one of gpt2, llama, mistral, qwen2, got 'bert'"),
         (json.dumps({"model_type": "gpt2", "n_layer": 1}), "lacks n_embd, n_head, vocab_size, n_positions"),
         (json.dumps({**LLAMA, "num_attention_heads": 3}), "heads must divide width, got 3 heads and width 4096"),

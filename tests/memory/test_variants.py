@@ -44,7 +44,7 @@ def test_what_a_recipe_cannot_say_is_said_beside_it():
 def test_it_reads_as_a_table():
     lines = repr(variant("torch-autocast")).splitlines()
     assert lines[0].startswith("torch-autocast: 16 to 18 bytes per parameter (PyTorch, ")
-    assert lines[-1].split("  ")[0] == "weights cast by autocast, for a while"
+    assert lines[-1].split("  ")[0] == "weights cast by autocast, within a step"
     assert "<td>fp16 gradients</td>" in variant("megatron-fp16")._repr_html_()
 
 
