@@ -179,7 +179,7 @@ CALLS = [
 ]
 
 COMMANDS = [
-    (["lab", "--port", "0"], "0 is no port; give one from 1 to 65535"),
+    (["lab", "--port", "0"], "0 is not a port; give one from 1 to 65535"),
     (["run", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
     (["run", "02", "-p", "loss_scal", "1"], "has no parameter 'loss_scal'; choose from: recipe, loss_scale"),
     (["run", "02", "-p", "recipe"], "has no value; write -p recipe VALUE"),
@@ -204,7 +204,7 @@ COMMANDS = [
     (["memory", "--step", "slow"], "step must be one of foreach, fused, loop, got 'slow'"),
     (["memory", "--accumulation", "0"], "accumulation must be a whole number from 1 up, got 0"),
     (["memory", "--zero", "4"], "zero must be a stage, 0, 1, 2 or 3, got 4"),
-    (["memory", "--zero", "2", "--fsdp"], "--fsdp is --zero 3, and --zero 2 was given too"),
+    (["memory", "--zero", "2", "--fsdp"], "--fsdp means --zero 3, but --zero 2 was given too"),
     (["memory", "--gpus", "6", "--tensor", "4"], "--gpus must be a multiple of --tensor times --pipeline, 4,"),
     (["memory", "--gpus", "0"], "from 1 up, got 0"),
     (["memory", "--tensor", "7"], "tensor=7 must divide the 12 heads of gpt2; use 1, 2, 3, 4, 6, 12"),

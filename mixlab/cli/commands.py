@@ -51,7 +51,7 @@ def mixlab(version: Annotated[bool, typer.Option("--version", help="Show mixlab'
 
 
 class _PairsCommand(TyperCommand):
-    """Reads `-p NAME VALUE`, two words per option, which typer's lists cannot; `-p NAME=VALUE` works too."""
+    """Reads `-p NAME VALUE`, two words per option, which typer's lists cannot do; `-p NAME=VALUE` works too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_joined_pairs(args)))
@@ -110,7 +110,7 @@ def train(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")] = "digits-mlp",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,scale=1024")] = "amp-fp16",
     steps: Annotated[
-        int, typer.Option(parser=whole_number, help="Steps in all, those of a resumed run included.")
+        int, typer.Option(parser=whole_number, help="Total steps, including those of a resumed run.")
     ] = 300,
     seed: Annotated[int, typer.Option(parser=whole_number, help="Seed of weights and batches.")] = 0,
     loss_weight: Annotated[float, typer.Option(parser=number, help="Factor on the loss.")] = 1.0,
@@ -204,7 +204,7 @@ def explain_number(
     value: Annotated[float, typer.Argument(parser=number, help="A number such as 957, -1e-8, inf or nan.")],
     fmt: Annotated[str, typer.Argument(metavar="FORMAT", help="A name, or eXmY such as e4m3.")],
     overflow: Annotated[
-        str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware.")
+        str | None, typer.Option(help=f"{', '.join(get_args(Overflow))}. Default: as hardware does.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:

@@ -84,7 +84,7 @@ def train(
         typer.Option(help="Separated by semicolons. Default: fp32, tf32, AMP and pure; on a CPU no fp16."),
     ] = None,
     modes: _Modes = "eager,compiled",
-    steps: Annotated[int, typer.Option(help="Measured steps of each training, after 3 others.")] = 20,
+    steps: Annotated[int, typer.Option(help="Measured steps of each training, after 3 warm-up steps.")] = 20,
     width: Annotated[int | None, typer.Option(help="Width of the GPT. Default: 768 on CUDA, 256 on a CPU.")] = None,
     layers: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
     heads: Annotated[int | None, typer.Option(help="Default: 12 or 4.")] = None,
@@ -172,7 +172,7 @@ def states(
     out: _Out = None,
     as_json: _Json = False,
 ) -> None:
-    """Measure what training loses when Adam's moments or the weights have fewer bits, over seeds."""
+    """Measure what training loses when Adam's moments or the weights have fewer bits, over several seeds."""
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_states(
@@ -186,7 +186,7 @@ def states(
 def memory(
     device: _Device = None,
     cases: Annotated[str | None, typer.Option(help="Names, separated by semicolons. Default: all.")] = None,
-    rounds: Annotated[int, typer.Option(help="Measured steps of each case, after one other.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Measured steps of each case, after one warm-up step.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
     out: _Out = None,
     as_json: _Json = False,

@@ -48,7 +48,7 @@ def predict(
     step: Annotated[str, typer.Option(help=f"{', '.join(get_args(StepKind))}: how torch.optim steps.")] = "foreach",
     accumulation: Annotated[int, typer.Option(parser=whole_number, help="Forward and backward passes per step.")] = 1,
     gpus: Annotated[
-        int | None, typer.Option(parser=whole_number, help="All GPUs. Default: as many as tensor and pipeline need.")
+        int | None, typer.Option(parser=whole_number, help="GPUs in all. Default: as many as tensor and pipeline need.")
     ] = None,
     zero: Annotated[
         int | None, typer.Option(parser=whole_number, help="ZeRO stage, 0 to 3: what data-parallel GPUs divide.")
@@ -57,7 +57,7 @@ def predict(
     tensor: Annotated[int, typer.Option(parser=whole_number, help="GPUs that share each matrix.")] = 1,
     sequence_parallel: Annotated[
         bool,
-        typer.Option("--sequence-parallel", help="They also divide tensors between matrices."),
+        typer.Option("--sequence-parallel", help="These GPUs also divide the tensors between matrices."),
     ] = False,
     pipeline: Annotated[int, typer.Option(parser=whole_number, help="GPUs that share the layers.")] = 1,
     microbatches: Annotated[int, typer.Option(parser=whole_number, help="Microbatches per step of the pipeline.")] = 1,
@@ -122,7 +122,7 @@ def _parallelism(
     gpus: int | None, zero: int | None, fsdp: bool, tensor: int, sequence: bool, pipeline: int, microbatches: int
 ) -> Parallelism:
     if fsdp and zero not in (None, 3):
-        raise ValueError(f"--fsdp is --zero 3, and --zero {zero} was given too; leave one of them out")
+        raise ValueError(f"--fsdp means --zero 3, but --zero {zero} was given too; leave one of them out")
     one = Parallelism(tensor=tensor, sequence=sequence, pipeline=pipeline, microbatches=microbatches)
     data, rest = divmod(one.gpus if gpus is None else gpus, one.gpus)
     if rest or data < 1:

@@ -1,4 +1,4 @@
-"""The labs as files: finds them, starts JupyterLab on them, runs one headless."""
+"""Finds the labs, starts JupyterLab on them, and runs a lab headless."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def find_lab(lab: str, folder: Path | None = None) -> Path:
     Args:
         lab: A lab's name ("02_underflow_and_loss_scaling"), the unique start of one ("02"), or a path that ends in
             .ipynb.
-        folder: Folder of labs; None finds it. A path does not need it.
+        folder: Folder of labs; None searches for it. A path does not need it.
 
     Raises:
-        LabError: If no lab, or more than one, has this name.
+        LabError: If no lab, or more than one, matches.
     """
     if lab.endswith(".ipynb") and (folder is None or Path(lab).exists()):
         return _existing_notebook(Path(lab))
@@ -106,7 +106,7 @@ def parameter_names(notebook: Path) -> tuple[str, ...]:
     """Returns the names that a notebook's cell tagged `parameters` assigns, in order; () without such a cell.
 
     Raises:
-        LabError: If the file is no notebook, or that cell is no Python.
+        LabError: If the file is not a notebook, or that cell is not Python.
     """
     tagged = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged or tagged[0].cell_type != "code":
@@ -114,7 +114,7 @@ def parameter_names(notebook: Path) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(_assigned_names(tagged[0].source)))
     except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as error:
-        raise LabError(f"{notebook}: the cell tagged parameters is no Python: {error}; correct it") from None
+        raise LabError(f"{notebook}: the cell tagged parameters is not valid Python: {error}; correct it") from None
 
 
 def run_notebook(
@@ -131,7 +131,7 @@ def run_notebook(
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        LabError: If the notebook has no such parameter, or `out` holds a notebook that would be lost.
+        LabError: If the notebook has no such parameter, or a notebook in `out` would be lost.
         CellError: If a cell without the tag `raises-exception` raises, or the kernel dies.
     """
     _read(notebook)
@@ -199,10 +199,10 @@ def _read(notebook: Path) -> Any:
 
 
 def _assigned_names(source: str) -> Iterator[str]:
-    """Yields the names that a cell assigns; the cell may have magics, whose lines are no Python.
+    """Yields the names that a cell assigns. The cell may contain magics, which are not Python.
 
     Raises:
-        SyntaxError: If the rest is no Python either.
+        SyntaxError: If the rest is not Python either.
     """
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -258,9 +258,9 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
 
 
 def _raise_error_of_cells(executed: Path) -> None:
-    """Raises the error of the first cell without the tag `raises-exception`, which papermill does not know.
+    """Raises the error of the first cell that failed without the tag `raises-exception`, a tag papermill ignores.
 
-    If there is none, the notebook has run, and papermill's error marks are removed from it.
+    If there is none, the run succeeded, and papermill's error marks are removed from the notebook.
     """
     from papermill.execute import remove_error_markers
 
@@ -290,7 +290,7 @@ def _headless() -> Iterator[None]:
 
 
 def _refuse_to_lose(target: Path, notebook: Path) -> None:
-    """Refuses to overwrite a lab, its own or another; the output of an earlier run may be replaced."""
+    """Refuses to overwrite this lab or another one; the output of an earlier run may be replaced."""
     if target.exists() and (target.samefile(notebook) or _is_source(target)):
         raise LabError(
             f"{target} is a notebook that was not executed, and would be overwritten; give another folder with --out"

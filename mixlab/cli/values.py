@@ -1,4 +1,4 @@
-"""Helpers of all commands: they read numbers, write JSON, and print errors in red."""
+"""Helpers for all commands: read numbers, write JSON, print errors in red."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def port_number(text: str) -> int:
     """Reads an option that is a TCP port."""
     port = whole_number(text)
     if not 1 <= port <= 65535:
-        raise typer.BadParameter(f"{port} is no port; give one from 1 to 65535")
+        raise typer.BadParameter(f"{port} is not a port; give one from 1 to 65535")
     return port
 
 
@@ -59,7 +59,7 @@ def print_error(message: str) -> None:
 
 
 def words(error: BaseException) -> str:
-    """Returns an error's message, with its type in front if the message is empty or no sentence."""
+    """Returns an error's message, with its type in front if the message is empty or not a sentence."""
     text = str(error)
     return text if text and not isinstance(error, KeyError | MemoryError) else f"{type(error).__name__}: {text}"
 

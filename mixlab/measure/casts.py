@@ -83,7 +83,7 @@ def measure_cast(
 
 
 def _cast_paths(x: Tensor, formats: Sequence[Format]) -> dict[str, Callable[[], object]]:
-    """Returns by name the ways to copy `x` and to round it."""
+    """Returns the ways to copy `x` and to round it, by name."""
     out = torch.empty_like(x)
     paths: dict[str, Callable[[], object]] = {"copy_": lambda: out.copy_(x), "clone": x.clone}
     for fmt in formats:
@@ -102,7 +102,7 @@ def _cast_paths(x: Tensor, formats: Sequence[Format]) -> dict[str, Callable[[], 
 
 
 def _runs(path: Callable[[], object]) -> bool:
-    """Whether the path works on this machine; it is compiled on the way."""
+    """Whether the path works on this machine; the call also compiles it."""
     try:
         path()
     except torch._dynamo.exc.BackendCompilerFailed:

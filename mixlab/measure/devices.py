@@ -1,4 +1,4 @@
-"""A device before and after a measurement: memory given back, and clocks read when its work is done."""
+"""Helpers for measurements on a device: free its memory, and read the clock once its work is done."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 
 def free(device: torch.device) -> None:
-    """Gives back the memory that nothing holds any more, CUDA's cached blocks included."""
+    """Frees the memory that nothing uses any more, including CUDA's cached blocks."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def clock_s(device: torch.device) -> float:
-    """Returns the time in seconds, once the device has done all work that it was given."""
+    """Waits until the device has done all its work, and returns the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

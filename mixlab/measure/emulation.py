@@ -73,7 +73,7 @@ def measure_emulation(
     and parameters together. Inputs are normally distributed and rounded to the format first.
 
     Args:
-        device: Device to compare with; None takes CUDA if available, else the CPU, whose own autocast follows other
+        device: Device to compare with; None takes CUDA if available, else the CPU, whose own autocast has different
             lists.
         formats: fp16, bf16 or both, as formats or names.
         seed: Seed of inputs and parameters.
@@ -81,7 +81,7 @@ def measure_emulation(
         progress: Called with the completed fraction, from 0 to 1.
 
     Raises:
-        ValueError: If the device is unknown or a format is another one.
+        ValueError: If the device is unknown, or a format is neither fp16 nor bf16.
     """
     device, date = usable_device(device), now()
     parsed = [Format.of(fmt) for fmt in formats]

@@ -22,7 +22,7 @@ class MatmulSpeed:
         device: Device that multiplied.
         size: Rows and columns of each matrix.
         gflops: Median speed in 10^9 floating-point operations per second, counting 2 * size^3 per product.
-        low, high: First and third quartile of the same.
+        low, high: First and third quartile of that speed.
     """
 
     format: str

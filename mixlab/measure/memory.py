@@ -135,7 +135,7 @@ def seen_bytes(step: RealStep) -> dict[str, int]:
 
 
 def predicted_bytes(traced: Trace) -> dict[str, int]:
-    """Returns the same figures as a trace predicts them, without workspaces; as on CUDA, those of its replay."""
+    """Returns the same figures as a trace predicts them, without workspaces; as on CUDA, they come from its replay."""
     allocator = {}
     levels: Trace | Replay = traced
     if traced.as_on == "cuda":
@@ -183,7 +183,7 @@ def differences(record: Record) -> dict[str, float]:
 
 
 def median_and_worst(apart: dict[str, float]) -> tuple[float, float]:
-    """Returns the median and the largest of differences, both without signs.
+    """Returns the median and the largest of the differences' absolute values.
 
     Args:
         apart: Differences by case, as `differences` returns them; at least one.

@@ -17,7 +17,7 @@ from mixlab.training import Batch
 
 @dataclass(frozen=True)
 class CaseModel:
-    """How to make a model and its batches of random numbers.
+    """How to make a model, and its batches of random numbers.
 
     Attributes:
         make: Returns the model in float32 from (attention, checkpointing), which only transformers use.

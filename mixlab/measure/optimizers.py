@@ -33,7 +33,7 @@ STORAGE_RECIPES: tuple[str, ...] = (
         for way in ({"update": "nearest_even"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
     ),
 )
-_PEER = "torch fused"  # the optimizer that all are compared with
+_PEER = "torch fused"  # the optimizer that all others are compared with
 _WARM_UP = 2  # steps before the measured ones; the first allocates states and compiles
 
 
@@ -173,7 +173,7 @@ def _measure(stepper: _Stepper, device: torch.device, numel: int, rounds: int, s
 
 
 def _parameters(dtype: torch.dtype, device: torch.device, numel: int, seed: int) -> list[nn.Parameter]:
-    """Returns parameters with gradients as large as a training has them."""
+    """Returns parameters and gradients with magnitudes as in a training."""
     generator = torch.Generator(device).manual_seed(seed)
     made = []
     for shape in _shapes(numel):
@@ -195,7 +195,7 @@ def _shapes(numel: int) -> list[tuple[int, ...]]:
 
 
 def _copy_speed(device: torch.device, numel: int, rounds: int) -> tuple[float, ...]:
-    """Returns the GB/s, read and written, of a plain copy of as many float32 numbers."""
+    """Returns the GB/s, read and written, of a plain copy of `numel` float32 numbers."""
     source = torch.ones(numel, device=device)
     target = torch.empty_like(source)
     seconds = [_timed(lambda: target.copy_(source), device) for _ in range(_WARM_UP + rounds)][_WARM_UP:]

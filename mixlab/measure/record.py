@@ -71,7 +71,7 @@ class Record:
 
     @property
     def summary(self) -> str:
-        """One line to stand under a chart: machine, versions, date and seed."""
+        """One line to put under a chart: machine, versions, date and seed."""
         gpus = self.machine["gpus"] or "no GPU"
         versions = f"Python {self.machine['python']}, torch {self.machine['torch']}"
         return f"recorded on {self.machine['cpu']}, {gpus}; {versions}; {self.date[:10]}, seed {self.seed}"
@@ -112,11 +112,11 @@ class Record:
         try:
             content = json.loads(Path(path).read_text())
         except ValueError as error:
-            raise ValueError(f"{path} is no record: {error}") from error
+            raise ValueError(f"{path} is not a record: {error}") from error
         try:
             return _record(content)
         except ValueError as error:
-            raise ValueError(f"{path} is no record: {error}") from None
+            raise ValueError(f"{path} is not a record: {error}") from None
 
 
 def shipped(kind: str) -> tuple[Record, ...]:
@@ -149,13 +149,13 @@ def record_here(
 
 
 def this_machine() -> dict[str, str]:
-    """Returns what a record says about the machine that runs this process."""
+    """Returns a record's description of the machine that runs this process."""
     here = describe()
     return {**{name: str(value) for name, value in asdict(here).items()}, "gpus": "; ".join(map(str, here.gpus))}
 
 
 def now() -> str:
-    """Returns the time in UTC, to the second, as records state it."""
+    """Returns the time in UTC, to the second, in the form that records use."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""Measures how a training changes when Adam's moments or the weights are stored in fewer bits, over seeds."""
+"""Measures how a training changes when Adam's moments or the weights are stored in fewer bits, over several seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the memory of real training steps, with which traces are compared.
+"""Measures the memory of real training steps, to compare with traces.
 
 On CUDA the caching allocator keeps statistics. A CPU's allocator keeps none, so torch's profiler logs its calls.
 """
@@ -35,7 +35,7 @@ from mixlab.process import ONEDNN
 from mixlab.recipes import Recipe
 from mixlab.training import Batch, make_optimizer
 
-_BLOCK = 512  # bytes that CUDA's caching allocator rounds up to a multiple of
+_BLOCK = 512  # bytes; CUDA's caching allocator rounds sizes up to a multiple of this
 
 
 @dataclass
@@ -46,9 +46,9 @@ class RealStep:
         phase_peaks: The most bytes alive in each phase.
         after: The bytes alive at the end of each phase.
         parameters, gradients, states: Counted from the tensors themselves.
-        batch: The batch, the model's buffers and, where they lie on the device, the optimizer's step counters.
+        batch: The batch, the model's buffers and, if they are on the device, the optimizer's step counters.
         requested: The most bytes in sizes as asked for; blocks of CUDA's caching allocator may be up to 1 MiB larger.
-            0 on a CPU, as the next two are.
+            0 on a CPU, like the next two.
         reserved: The most bytes that the caching allocator held, from the first step on.
         workspaces: cuBLAS's workspaces, which the caching allocator counts all the time.
     """
@@ -81,20 +81,20 @@ def real_steps(
 ) -> list[RealStep]:
     """Takes the steps that `mixlab.memory.trace` traces, and returns the memory of each but the first.
 
-    A step is one of a `Trainer`, without accuracy and gradient norm, which a trainer computes for its records. It is
-    taken whatever the gradients are. A CPU multiplies 16-bit numbers natively and by torch's own kernels: oneDNN's
-    allocate scratch memory that depends on the CPU. Convolutions allocate some in either case.
+    Each step is a `Trainer`'s, without the accuracy and gradient norm that a trainer computes for its records. It is
+    taken even if gradients are inf or NaN. A CPU multiplies 16-bit numbers natively, with torch's own kernels, because
+    oneDNN's allocate scratch memory that depends on the CPU. Convolutions allocate some in either case.
 
     Args:
         make_model: Returns a new model in float32 on the CPU.
         batch: (inputs, targets) on the CPU.
         recipe: Recipe of the training, or its text.
-        device: A CPU or a CUDA device, on which nothing else may be allocated or freed meanwhile.
+        device: A CPU or a CUDA device; nothing else may allocate or free memory on it meanwhile.
         loss, optimizer: As for `mixlab.memory.trace`.
         count: Steps after the first.
     """
     recipe = Recipe.of(recipe)
-    gc.collect()  # garbage of others must not be freed while an account is kept
+    gc.collect()  # older garbage must not be freed while memory is counted
     account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
     seen = [RealStep() for _ in range(1 + count)]
     with freed_by_reference_counts(), account:
@@ -178,7 +178,7 @@ class _Training:
             yield
 
     def _bytes(self, tensors: Iterable[Tensor | Any]) -> int:
-        """Returns the bytes of the tensors that lie on the device, each storage once, in the allocator's sizes."""
+        """Returns the bytes of the tensors on the device, each storage once, in the allocator's sizes."""
         granule = _BLOCK if self.device.type == "cuda" else 1
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
@@ -189,7 +189,7 @@ class _Training:
 
 
 class _OnCuda:
-    """The caching allocator's statistics, less what it had given out before."""
+    """The caching allocator's statistics, minus what was allocated before."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -244,12 +244,12 @@ class _OnCpu:
         self._events = [event for thread in _disable_profiler_legacy() for event in thread]
 
     def begin(self, phase: str) -> None:
-        """As of `_OnCuda`."""
+        """As in `_OnCuda`."""
         with record_function(_MARK + phase):
             pass
 
     def phases(self) -> Iterator[_Level]:
-        """As of `_OnCuda`."""
+        """As in `_OnCuda`."""
         deltas, marks = [0], []
         for event in self._events:
             if event.kind() == "memory_alloc":

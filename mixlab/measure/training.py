@@ -37,7 +37,7 @@ class GPTShape:
         batch: Rows per step.
 
     Raises:
-        ValueError: If a size is not a whole number from 1 up, or sizes do not go together.
+        ValueError: If a size is not a whole number from 1 up, or sizes do not fit together.
     """
 
     width: int = 768
@@ -62,7 +62,7 @@ class GPTShape:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the model, whose head shares the token embedding's weights."""
+        """Parameters of the model; its head shares the token embedding's weights."""
         block = 12 * self.width**2 + 13 * self.width
         return (self.vocabulary + self.context + 2) * self.width + self.layers * block
 
@@ -123,15 +123,15 @@ def measure_train(
 ) -> Record:
     """Trains a GPT under each recipe in turn, and records every step.
 
-    The arithmetic is the machine's own (`Trainer(..., native=True)`): on a CPU nothing is emulated. A training that
-    runs out of memory, diverges or does not compile on this machine is named in the record's parameters, and the next
-    one begins.
+    The arithmetic is the machine's own (`Trainer(..., native=True)`): on a CPU nothing is emulated. If a training runs
+    out of memory, diverges or does not compile on this machine, the record's parameters name it, and the next one
+    begins.
 
     Args:
         device: Device to measure; None takes CUDA if available, else the CPU.
         shape: Sizes of model and batch; None takes GPT-2 small on CUDA, and a small model on a CPU.
-        recipes: Recipes, or their texts; None takes `TRAINING_RECIPES`, on a CPU without tf32 and without
-            fp16, in which a CPU multiplies some hundred times slower.
+        recipes: Recipes, or their texts; None takes `TRAINING_RECIPES`, on a CPU without tf32, and without fp16, which
+            a CPU multiplies some hundred times slower.
         modes: "eager", "compiled" or both.
         steps: Measured steps of each training; three more come before them.
         seed: Seed of weights and batches.
@@ -237,10 +237,10 @@ def peak_flops(device: torch.device, fmt: str) -> float | None:
 
 @contextmanager
 def _freed(device: torch.device) -> Iterator[None]:
-    """Begins and ends with nothing allocated on the device, nothing compiled, and no other recipe's compiled code.
+    """Begins and ends with nothing allocated on the device and nothing compiled, and disables AOTAutograd's cache.
 
-    Up to torch 2.11 at least, the key of AOTAutograd's cache lacks autocast's dtype: after amp-fp16, amp-bf16 would
-    compute in fp16, and without a loss scale.
+    Up to torch 2.11 at least, the key of that cache lacks autocast's dtype: after amp-fp16, amp-bf16 would compute in
+    fp16, and without a loss scale.
     """
     _forget(device)
     try:

@@ -278,8 +278,8 @@ def test_jupyterlab_reads_the_switch(tmp_path: Path):
 @pytest.mark.parametrize(
     ("port", "allowed"),
     [
-        ("0", "0 is no port; give one from 1 to 65535"),
-        ("70000", "70000 is no port; give one from 1 to 65535"),
+        ("0", "0 is not a port; give one from 1 to 65535"),
+        ("70000", "70000 is not a port; give one from 1 to 65535"),
         ("http", "'http' is not a whole number"),
     ],
 )

@@ -83,11 +83,11 @@ def test_shipped_records_are_records():
 def test_what_is_no_record_is_named(record, tmp_path, change, words):
     path = tmp_path / "r.json"
     path.write_text(json.dumps({**json.loads(record.to_json()), **change}))
-    with pytest.raises(ValueError, match=f"r.json is no record: {words}"):
+    with pytest.raises(ValueError, match=f"r.json is not a record: {words}"):
         Record.load(path)
 
 
 def test_what_is_no_json_is_named(tmp_path):
     (tmp_path / "r.json").write_text("{")
-    with pytest.raises(ValueError, match="r.json is no record: Expecting property name"):
+    with pytest.raises(ValueError, match="r.json is not a record: Expecting property name"):
         Record.load(tmp_path / "r.json")
