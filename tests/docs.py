@@ -62,8 +62,13 @@ def build(folder: Path) -> None:
     """Writes the reference as HTML pages.
 
     Args:
-        folder: What it held before is deleted.
+        folder: It is made anew: a reference in it is deleted.
+
+    Raises:
+        FileExistsError: If it holds something else, which is left as it is.
     """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "search.js").is_file():
+        raise FileExistsError(f"{folder} holds no reference to replace; name a folder that is new or empty")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "labs" / "img", folder / "labs" / "img")
     modules = {"index": pdoc.doc.Module(_first_page())} | {page: pdoc.doc.Module.from_name(page) for page in PAGES}

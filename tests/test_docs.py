@@ -44,6 +44,13 @@ def page_of(pages: dict[Path, Page], name: str) -> Page:
     return next(page for path, page in pages.items() if path.as_posix().endswith(f"{name.replace('.', '/')}.html"))
 
 
+def test_only_a_reference_is_replaced(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds no reference to replace"):
+        build(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
 def test_every_public_name_is_on_the_page_of_its_face(pages: dict[Path, Page]):
     assert [
         f"{of}.{name}" for of, name, _ in public_things() if name not in page_of(pages, of).ids | {"mistakes"}

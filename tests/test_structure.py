@@ -191,6 +191,16 @@ def test_a_lab_imports_from_rooms_in_one_short_cell(lab: Path):
     assert [place for place in imported_places(importing[0]) if len(place) > 1] in ([], [("experiments", "mistakes")])
 
 
+def test_a_public_name_means_one_thing():
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    commands = {"train"}  # `mixlab train` and `mixlab measure train`
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in commands} == {}
+
+
 def test_no_module_bears_the_name_of_a_function():
     """`mixlab.trace` would be a module or a function, by what was imported first."""
     for path in SOURCES:

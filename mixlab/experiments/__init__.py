@@ -5,16 +5,16 @@ from mixlab.experiments.ledger import Ledger, dtype_ledger
 from mixlab.experiments.one_step import Card, Stage, dissect, median_element
 from mixlab.experiments.one_weight import Recording, Trajectory, follow_weight, record_gradients
 from mixlab.experiments.predicted_windows import predict_settled, predict_windows, static_window
-from mixlab.experiments.storage_grid import Setting, final_loss, moment_settings, spiked_steps, weight_settings
+from mixlab.experiments.storage_grid import GridSetting, final_loss, moment_settings, spiked_steps, weight_settings
 from mixlab.experiments.training_modes import ModeResult, measure_mode
 from mixlab.experiments.watching import WatchedStep, watched_steps
 
 __all__ = [
     "Card",
+    "GridSetting",
     "Ledger",
     "ModeResult",
     "Recording",
-    "Setting",
     "Stage",
     "Trajectory",
     "WatchedStep",

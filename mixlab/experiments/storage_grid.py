@@ -73,7 +73,7 @@ def spiked_steps(trainer: Trainer, count: int, *, at: int | None, factor: float 
 
 
 @dataclass(frozen=True)
-class Setting:
+class GridSetting:
     """One way to train: everything but the seed.
 
     Args:
@@ -90,7 +90,7 @@ class Setting:
         return f"{self.recipe}, lr {self.lr:g}, {'spike' if self.spike else 'no spike'}"
 
 
-def moment_settings() -> list[Setting]:
+def moment_settings() -> list[GridSetting]:
     """Returns the settings that compare moment formats, with float32 weights.
 
     With a spike: every pair of formats, rounded to nearest and stochastically. Without a spike: the pairs of fp32 and
@@ -100,10 +100,13 @@ def moment_settings() -> list[Setting]:
     chances = [replace(recipe, state_rounding="stochastic") for recipe in pairs if recipe != Recipe()]
     quiet = [recipe for recipe in (*pairs, *chances) if {recipe.exp_avg, recipe.exp_avg_sq} <= {FP32, BF16}]
     quiet += [Recipe(exp_avg=FP16), Recipe(exp_avg_sq=FP16)]
-    return [*(Setting(recipe) for recipe in (*pairs, *chances)), *(Setting(recipe, spike=False) for recipe in quiet)]
+    return [
+        *(GridSetting(recipe) for recipe in (*pairs, *chances)),
+        *(GridSetting(recipe, spike=False) for recipe in quiet),
+    ]
 
 
-def weight_settings() -> list[Setting]:
+def weight_settings() -> list[GridSetting]:
     """Returns the settings that compare weight formats: fp32, and bf16 stored in four ways.
 
     Moments are in float32, and there is no spike. The learning rate is 1e-4 or 1e-3.
@@ -116,10 +119,10 @@ def weight_settings() -> list[Setting]:
         replace(stored, update="kahan"),
         replace(stored, master_weights=True),
     ]
-    return [Setting(recipe, lr, spike=False) for lr in (1e-4, 1e-3) for recipe in ways]
+    return [GridSetting(recipe, lr, spike=False) for lr in (1e-4, 1e-3) for recipe in ways]
 
 
-def final_loss(setting: Setting, *, steps: int = 1500, spike_at: int = 50, seed: int = 0) -> tuple[float, float]:
+def final_loss(setting: GridSetting, *, steps: int = 1500, spike_at: int = 50, seed: int = 0) -> tuple[float, float]:
     """Trains digits under a setting, in a CPU's native arithmetic.
 
     The spike comes early, so that exact second moments have many steps to decay: by a factor of e in 1000 steps.

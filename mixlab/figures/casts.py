@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from mixlab.emulation import CastTrace, TracedOp
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.reports.colours import BLUE
 
 _COLUMNS = ("given", "computed in", "handed on")
@@ -31,7 +31,7 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
         raise ValueError("cast_map: the trace is empty; run a model with floating tensors through cast_trace")
     shown = list(trace.ops[:most])
     cells = [(_joined(op.inputs), op.computed, op.output) for op in shown]
-    rows = [f"{number + 1}. {plain(_name(op))}" for number, op in enumerate(shown)]
+    rows = [f"{number + 1}. {escaped(_name(op))}" for number, op in enumerate(shown)]
     figure = go.Figure(
         go.Heatmap(
             x=_COLUMNS,

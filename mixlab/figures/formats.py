@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
 from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
 
@@ -145,7 +145,7 @@ def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure
     exact = value * counts
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.6, 0.4])
     figure.add_scatter(name="exact", x=counts, y=exact, line={"color": GREY, "width": 6}, opacity=0.5, row=1, col=1)
-    for i, (name, partial) in enumerate((plain(label), sums) for label, sums in series.items()):
+    for i, (name, partial) in enumerate((escaped(label), sums) for label, sums in series.items()):
         taken = partial[counts - 1]
         error = np.abs(taken - exact) / abs(value * counts)
         look = {"color": SERIES[i % len(SERIES)], "dash": DASHES[i % len(DASHES)], "width": 2.5}

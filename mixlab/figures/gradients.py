@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
 from mixlab.probes import TensorStats
 from mixlab.reports.colours import GREY
@@ -45,7 +45,7 @@ def gradient_histogram(stats: TensorStats, fmt: Format | str, scale_exponent: in
     )
     _name_zones(figure, edges, tensor.zone_shares(scale_exponent))
     _name_borders(figure, tensor)
-    title = f"{tensor.noun} × {power(scale_exponent)} in {fmt}, {plain(place_of(stats))}"
+    title = f"{tensor.noun} × {power(scale_exponent)} in {fmt}, {escaped(place_of(stats))}"
     styled(figure, title=title, height=400)
     room = (high - low) / 40
     ticks = [(e, label) for e, label in axis_ticks(low, high) if min(abs(e - x) for x in tensor.borders) > room]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from mixlab.experiments import Ledger
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.reports.kinds import look, stacked
 
 
@@ -30,7 +30,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
         figure.add_bar(
             name=what,
             x=sizes,
-            y=[plain(label) for label in ledgers],
+            y=[escaped(label) for label in ledgers],
             orientation="h",
             marker={"color": look(what).colour, "pattern": {"shape": look(what).pattern, "fgcolor": "white"}},
             text=[ledger.format_of(what) if size else "" for ledger, size in zip(ledgers.values(), sizes, strict=True)],
@@ -42,7 +42,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
     for label, ledger in ledgers.items():
         total = ledger.bytes / ledger.numel if whole else ledger.bytes_per_parameter
         figure.add_annotation(
-            x=total, y=plain(label), text=f"<b>{total:.3g}</b>", showarrow=False, xanchor="left", xshift=4
+            x=total, y=escaped(label), text=f"<b>{total:.3g}</b>", showarrow=False, xanchor="left", xshift=4
         )
     first = next(iter(ledgers.values()))
     kept = "all that is kept at the end of forward" if whole else "parameters, gradients and optimizer states"

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import ARROW, BELOW, plain, styled
+from mixlab.figures.theme import ARROW, BELOW, escaped, styled
 from mixlab.memory import Estimate, GpuSpec, Variant
 from mixlab.memory.categories import PHASES
 from mixlab.reports.colours import DASHES, GREY, SERIES
@@ -74,13 +74,13 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
         ValueError: If there are no estimates.
     """
     by_label = {"": estimates} if isinstance(estimates, Estimate) else dict(estimates)
-    peaks = {plain(label): one.peak_phase for label, one in by_label.items()}
+    peaks = {escaped(label): one.peak_phase for label, one in by_label.items()}
     if not by_label:
         raise ValueError("phase_bars: no estimates; mixlab.memory.estimate makes one")
     rows: list[tuple[str, str, Mapping[str, int]]] = []
     for label, one in by_label.items():
-        rows += [(plain(label), phase, one.at_phase_peaks[phase]) for phase in PHASES]
-        rows.append((plain(label), "in all", {"tensors at the peak": one.peak_bytes, **one.outside}))
+        rows += [(escaped(label), phase, one.at_phase_peaks[phase]) for phase in PHASES]
+        rows.append((escaped(label), "in all", {"tensors at the peak": one.peak_bytes, **one.outside}))
     places: Any = [phase for _, phase, _ in rows]
     if len(by_label) > 1:
         places = [[label for label, _, _ in rows], places]
@@ -126,7 +126,7 @@ def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gp
         raise ValueError("batch_lines: give at least two estimates, by label, and one batch")
     peaks = {label: [replace(one, batch=batch).peak_bytes for batch in batches] for label, one in estimates.items()}
     base = next(iter(peaks))
-    titles = ["peak", f"more or less than {plain(base)}"]
+    titles = ["peak", f"more or less than {escaped(base)}"]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.12, subplot_titles=titles)
     for index, (label, sizes) in enumerate(peaks.items()):
         look_of = {
@@ -135,13 +135,13 @@ def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gp
         }
         more = [(size - other) / 2**20 for size, other in zip(sizes, peaks[base], strict=True)]
         for row, values, unit in ((1, [_gib(size) for size in sizes], ".2f} GiB"), (2, more, "+,.0f} MiB")):
-            words = f"{plain(label)}: %{{y:{unit}<extra></extra>"
+            words = f"{escaped(label)}: %{{y:{unit}<extra></extra>"
             trace = go.Scatter(x=list(batches), y=values, mode="lines+markers", hovertemplate=words, **look_of)
             figure.add_trace(
-                trace.update(name=plain(label), legendgroup=plain(label), showlegend=row == 1), row=row, col=1
+                trace.update(name=escaped(label), legendgroup=escaped(label), showlegend=row == 1), row=row, col=1
             )
         if (place := _first_below_zero(more)) is not None:
-            words = f"<b>{plain(label)}</b>: less from batch {batches[place]} on"
+            words = f"<b>{escaped(label)}</b>: less from batch {batches[place]} on"
             at = {"x": batches[place], "y": more[place], "row": 2, "col": 1}
             figure.add_annotation(text=words, ax=20, ay=-28 - 20 * index, xanchor="left", **at, **ARROW)
     if gpu is not None:

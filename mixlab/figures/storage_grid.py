@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.experiments import Setting, weight_settings
+from mixlab.experiments import GridSetting, weight_settings
 from mixlab.figures.theme import styled
 from mixlab.formats import FP32
 from mixlab.measure import Record
@@ -54,7 +54,7 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     }
     known = {key for key, setting in settings.items() if _is_recorded(record, setting)}
     m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
-    base = _base(record, Setting(Recipe(), spike=spike))
+    base = _base(record, GridSetting(Recipe(), spike=spike))
     titles = ["moments rounded to nearest", "moments rounded stochastically"]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
     for place, rounding in enumerate(_ROUNDINGS, start=1):
@@ -82,7 +82,7 @@ def weight_map(record: Record) -> go.Figure:
     rates = sorted({setting.lr for setting in settings})
     rows = [
         [
-            _cell(record, setting, _base(record, Setting(Recipe(), setting.lr, spike=False)))
+            _cell(record, setting, _base(record, GridSetting(Recipe(), setting.lr, spike=False)))
             for setting in settings
             if setting.lr == rate
         ]
@@ -93,27 +93,27 @@ def weight_map(record: Record) -> go.Figure:
     return _finished(figure, title, record, rows=len(rates)).update_xaxes(title="weights, with fp32 moments")
 
 
-def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -> Setting:
+def _moments(m: StateName, v: StateName, rounding: StateRounding, spike: bool) -> GridSetting:
     rounded = {m, v} != {FP32}
     recipe = Recipe(exp_avg=m, exp_avg_sq=v, state_rounding=rounding if rounded else "nearest_even")
-    return Setting(recipe, spike=spike)
+    return GridSetting(recipe, spike=spike)
 
 
-def _losses(record: Record, setting: Setting) -> tuple[float, ...]:
+def _losses(record: Record, setting: GridSetting) -> tuple[float, ...]:
     name = f"{setting}, loss"
     return next((series.samples for series in record.series if series.name == name), ())
 
 
-def _diverged(record: Record, setting: Setting) -> str:
+def _diverged(record: Record, setting: GridSetting) -> str:
     """Returns words such as "2 of 5 runs", or "" if all runs stayed finite."""
     return str(record.parameters.get(str(setting), "")).removeprefix("diverged: ")
 
 
-def _is_recorded(record: Record, setting: Setting) -> bool:
+def _is_recorded(record: Record, setting: GridSetting) -> bool:
     return bool(_losses(record, setting) or _diverged(record, setting))
 
 
-def _base(record: Record, setting: Setting) -> tuple[float, ...]:
+def _base(record: Record, setting: GridSetting) -> tuple[float, ...]:
     losses = _losses(record, setting)
     if not losses or _diverged(record, setting):
         raise ValueError(
@@ -122,7 +122,7 @@ def _base(record: Record, setting: Setting) -> tuple[float, ...]:
     return losses
 
 
-def _cell(record: Record, setting: Setting, base: Sequence[float]) -> _Cell:
+def _cell(record: Record, setting: GridSetting, base: Sequence[float]) -> _Cell:
     diverged = _diverged(record, setting)
     if diverged:
         words = f"{setting}: {diverged} diverged"

@@ -13,10 +13,10 @@ BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "le
 ARROW = {"showarrow": True, "arrowcolor": GREY, "arrowwidth": 1.5, "arrowhead": 2}
 
 
-def plain(text: object) -> str:
+def escaped(text: object) -> str:
     """Returns a name escaped for plotly, so that `<b>` is no tag and `%{x}` no value.
 
-    >>> plain("head.<lambda> %{y}")
+    >>> escaped("head.<lambda> %{y}")
     'head.&lt;lambda&gt; %&#123;y}'
     """
     return escape(str(text), quote=False).replace("%{", "%&#123;")

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.reports import diverged
 from mixlab.reports.columns import exponents, largest_underflow, series_style
 from mixlab.reports.training import Runs, require_runs
@@ -36,7 +36,7 @@ def training_curves(runs: Runs) -> go.Figure:
         color, dash = series_style(index)
         line = {"color": color, "dash": dash, "width": 2}
         for row, trace in _traces(records, line):
-            trace.update(name=plain(label), legendgroup=plain(label), showlegend=row == 1 and trace.mode == "lines")
+            trace.update(name=escaped(label), legendgroup=escaped(label), showlegend=row == 1 and trace.mode == "lines")
             figure.add_trace(trace, row=row, col=1)
     figure = styled(figure, title="Trainings side by side", height=210 * len(titles))
     figure.update_layout(
@@ -98,7 +98,7 @@ def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             x=[record.step for record in probed],
-            y=[plain(layer) for layer in layers],
+            y=[escaped(layer) for layer in layers],
             z=np.array([[record.underflow[layer] for record in probed] for layer in layers]),
             zmin=0,
             zmax=1,

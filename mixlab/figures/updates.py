@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixlab.figures.theme import plain, styled
+from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
 from mixlab.reports.colours import BLUE, DASHES, GREY, SERIES
 
@@ -89,12 +89,12 @@ def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> 
     figure = go.Figure()
     for index, (label, by_layer) in enumerate(shares.items()):
         figure.add_bar(
-            name=plain(label),
+            name=escaped(label),
             x=list(by_layer.values()),
-            y=[plain(layer) for layer in by_layer],
+            y=[escaped(layer) for layer in by_layer],
             orientation="h",
             marker={"color": SERIES[index % len(SERIES)], "pattern": {"shape": ["", "/", ".", "x"][index % 4]}},
-            hovertemplate="%{y}, " + plain(label) + ": %{x:.1%} lost<extra></extra>",
+            hovertemplate="%{y}, " + escaped(label) + ": %{x:.1%} lost<extra></extra>",
         )
     rows = max(len(by_layer) for by_layer in shares.values())
     figure = styled(figure, title=title, height=170 + 14 * rows * len(shares))

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from mixlab.arguments import require_whole
-from mixlab.experiments import Setting, final_loss, moment_settings, weight_settings
+from mixlab.experiments import GridSetting, final_loss, moment_settings, weight_settings
 from mixlab.measure.record import Record, Series, now, record_here
 
 
 def measure_states(
     *,
-    settings: Sequence[Setting] | None = None,
+    settings: Sequence[GridSetting] | None = None,
     steps: int = 1500,
     spike_at: int = 50,
     seeds: int = 5,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from mixlab.optimizers.group_settings import ADAM_FIXED, ADAMW_FIXED, SGD_FIXED, Settings, plain
+from mixlab.optimizers.group_settings import ADAM_FIXED, ADAMW_FIXED, SGD_FIXED, Settings, as_number
 from mixlab.optimizers.rules import AdamNumbers, AdamRule, SGDNumbers, SGDRule
 from mixlab.optimizers.state_formats import StateFormat
 from mixlab.optimizers.storage import Storage
@@ -132,8 +132,8 @@ class Adam(StoredOptimizer):
         return AdamRule(decays=bool(group["weight_decay"]), decoupled=self._decoupled)
 
     def _numbers(self, group: dict[str, Any], step: int) -> AdamNumbers:
-        lr, decay = plain(group["lr"]), group["weight_decay"]
-        beta1, beta2 = map(plain, group["betas"])
+        lr, decay = as_number(group["lr"]), group["weight_decay"]
+        beta1, beta2 = map(as_number, group["betas"])
         correction2 = 1 - beta2 ** float(step)
         numbers = AdamNumbers(
             step_size=lr / (1 - beta1 ** float(step)),

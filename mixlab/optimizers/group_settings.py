@@ -68,7 +68,7 @@ class Settings:
             )
 
 
-def plain(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """Returns a setting ready for torch.optim's arithmetic, in which a tensor of one element stays a tensor."""
     return value.detach().squeeze() if isinstance(value, Tensor) else value
 

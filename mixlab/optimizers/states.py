@@ -30,7 +30,7 @@ STATE_NAMES = {
 }
 
 
-def dense(parameter: Tensor) -> Tensor:
+def without_gaps(parameter: Tensor) -> Tensor:
     """Returns a parameter detached; a copy only if its memory has gaps."""
     return parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
 
@@ -80,7 +80,7 @@ def keep_weight_(state: State, parameter: Tensor, kept: str | None) -> None:
         parameter.add_(state.pop("compensation"))
     if kept is None:
         return
-    like = dense(parameter)
+    like = without_gaps(parameter)
     if kept not in state:
         state[kept] = like.float() if kept == "master" else torch.zeros_like(like)
     dtype = torch.float32 if kept == "master" else like.dtype
@@ -136,7 +136,7 @@ def _restore_(state: State, name: str, fmt: StateFormat, saved: Mapping[str, Any
             _require_shape(key, saved[key], state[key])
             state[key].copy_(saved[key])
         return
-    codes = dense(codes.to(state[name].device))
+    codes = without_gaps(codes.to(state[name].device))
     kept = [flat(codes)] if scale is None else [flat(codes), scale.to(codes.device)]
     value = unflat(_saved_format(name, fmt, codes, scale).read(*kept), codes)
     if codes.numel():

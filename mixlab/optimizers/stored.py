@@ -16,7 +16,7 @@ from mixlab.optimizers.layout import flat, is_dense, laid_out_as, unflat
 from mixlab.optimizers.pieces import step_compiled_, step_eagerly_
 from mixlab.optimizers.rules import AdamNumbers, AdamRule, SGDNumbers, SGDRule
 from mixlab.optimizers.state_formats import StateFormat
-from mixlab.optimizers.states import dense, fit_, keep_weight_, new_state, restored
+from mixlab.optimizers.states import fit_, keep_weight_, new_state, restored, without_gaps
 from mixlab.optimizers.step import StepPlan, WeightUpdate
 from mixlab.optimizers.storage import Storage
 
@@ -167,9 +167,9 @@ class StoredOptimizer(Optimizer):
         state.setdefault("step", 0)
         for name, fmt in self._states(group).items():
             if name not in state:
-                state |= new_state(name, fmt, dense(parameter), self._moments[name])
+                state |= new_state(name, fmt, without_gaps(parameter), self._moments[name])
         keep_weight_(state, parameter, self._kept_beside(parameter))
-        weight = dense(parameter)
+        weight = without_gaps(parameter)
         fit_(state, weight, {name: fmt for name, fmt in self._formats().items() if name in state})
         return weight
 
@@ -233,7 +233,7 @@ class StoredOptimizer(Optimizer):
     def _restored(self, parameter: Tensor, formats: dict[str, StateFormat], saved: dict[str, Any]) -> dict[str, Any]:
         state: dict[str, Any] = {"step": 0}
         for name, fmt in formats.items():
-            state |= new_state(name, fmt, dense(parameter), self._moments[name])
+            state |= new_state(name, fmt, without_gaps(parameter), self._moments[name])
         keep_weight_(state, parameter, self._kept_beside(parameter))
         return restored(state, formats, saved)
 

@@ -95,7 +95,7 @@ class BitExplorer(DrawnPanel):
     @property
     def status(self) -> str:
         """What the panel shows, in words."""
-        return status_line(self._asked, self._fmt, int(self.bits, 2))
+        return code_line(self._asked, self._fmt, int(self.bits, 2))
 
     @traitlets.validate("bits")
     def _check_bits(self, proposal: traitlets.Bunch) -> str:
@@ -179,7 +179,7 @@ def read_number(text: str) -> float:
         raise ValueError(f"BitExplorer: type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
 
 
-def status_line(asked: float, fmt: Format, code: int) -> str:
+def code_line(asked: float, fmt: Format, code: int) -> str:
     """Returns in words what a code means, and how far it is from the number that was asked for."""
     meaning = fmt.decode(code)
     fields = " ".join(filter(None, _fields(code, fmt)))

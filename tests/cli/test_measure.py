@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mixlab import Recipe
 from mixlab.cli.commands import app
-from mixlab.experiments import Setting
+from mixlab.experiments import GridSetting
 from mixlab.measure import Record, casts, states
 
 NO_COMPILER = torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
@@ -143,7 +143,7 @@ def test_optimizer_measures_ours_and_theirs(tmp_path: Path):
 
 
 def test_states_measures_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    settings = [Setting(Recipe()), Setting(Recipe.parse("fp32,exp_avg_sq=bf16"))]
+    settings = [GridSetting(Recipe()), GridSetting(Recipe.parse("fp32,exp_avg_sq=bf16"))]
     monkeypatch.setattr(states, "moment_settings", lambda: settings)
     monkeypatch.setattr(states, "weight_settings", list)
     result = CliRunner().invoke(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixlab import PRESETS, Recipe, Trainer, load_task
-from mixlab.experiments import Setting, final_loss, moment_settings, spiked_steps, weight_settings
+from mixlab.experiments import GridSetting, final_loss, moment_settings, spiked_steps, weight_settings
 from mixlab.experiments.storage_grid import digits_adam
 from mixlab.measure import measure_states, shipped
 from mixlab.optimizers import largest_stalled_significand, read_state
@@ -23,14 +23,14 @@ on_two_seeds = pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.
 
 def loss(recipe: Recipe, *, seed: int, steps: int, **change) -> float:
     """Returns the final loss of a short run."""
-    return final_loss(Setting(recipe, **change), steps=steps, seed=seed)[0]
+    return final_loss(GridSetting(recipe, **change), steps=steps, seed=seed)[0]
 
 
 def recorded(text: str, *, lr: float = 1e-3, spike: bool = True) -> tuple[float, ...]:
     """Returns the final losses in the shipped record, one a seed."""
     (record,) = shipped("states")
     assert record.parameters["seeds"] == 5
-    return record[f"{Setting(Recipe.parse(text), lr, spike)}, loss"].samples
+    return record[f"{GridSetting(Recipe.parse(text), lr, spike)}, loss"].samples
 
 
 def ratios(text: str, base: str = "fp32", **where) -> list[float]:
@@ -128,7 +128,7 @@ def test_the_grid_has_every_pair_once():
 
 def test_a_record_of_a_few_settings():
     parts: list[float] = []
-    settings = [Setting(Recipe(), 1e-2), Setting(Recipe.parse("fp16"), 1e-2)]
+    settings = [GridSetting(Recipe(), 1e-2), GridSetting(Recipe.parse("fp16"), 1e-2)]
     record = measure_states(settings=settings, steps=6, spike_at=2, seeds=2, seed=3, progress=parts.append)
     assert record.kind == "states"
     assert record.parameters["fp16, lr 0.01, spike"] == "diverged: 2 of 2 runs"
@@ -146,9 +146,9 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="factor must be finite, got nan"):
         next(spiked_steps(trainer, 1, at=0, factor=float("nan")))
     with pytest.raises(ValueError, match="steps must be a whole number from 1 up, got 0"):
-        final_loss(Setting(Recipe()), steps=0)
+        final_loss(GridSetting(Recipe()), steps=0)
     with pytest.raises(ValueError, match="spike_at must be a whole number from 0 to 4, got 5"):
-        final_loss(Setting(Recipe()), steps=5, spike_at=5)
+        final_loss(GridSetting(Recipe()), steps=5, spike_at=5)
     for wrong, words in (({"seeds": 0}, "seeds must be"), ({"steps": 0}, "steps must be"), ({"settings": []}, "empty")):
         with pytest.raises(ValueError, match=words):
             measure_states(**wrong)

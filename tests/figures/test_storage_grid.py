@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mixlab import PRESETS, Recipe
-from mixlab.experiments import Setting, moment_settings, weight_settings
+from mixlab.experiments import GridSetting, moment_settings, weight_settings
 from mixlab.figures import moment_map, weight_map
 from mixlab.measure import Record, Series, shipped
 from mixlab.measure.record import this_machine
@@ -24,8 +24,8 @@ def _cell(middle, below):
     return f'<b>{middle}</b><br><span style="font-size:10px">{below}</span>'
 
 
-V_BF16 = Setting(Recipe.parse("fp32,exp_avg_sq=bf16"))
-V_FP16 = Setting(Recipe.parse("fp32,exp_avg_sq=fp16"))
+V_BF16 = GridSetting(Recipe.parse("fp32,exp_avg_sq=bf16"))
+V_FP16 = GridSetting(Recipe.parse("fp32,exp_avg_sq=fp16"))
 
 
 def test_cells_are_ratios_seed_by_seed():
@@ -97,7 +97,7 @@ def test_a_record_without_the_baseline_is_refused():
     with pytest.raises(ValueError, match="no loss of fp32, lr 0.001, spike in every seed"):
         moment_map(record)
     with pytest.raises(ValueError, match="no loss of fp32, lr 0.001, spike in every seed"):
-        moment_map(made({Setting(Recipe()): (1.0,)}, **{str(Setting(Recipe())): "diverged: 1 of 2 runs"}))
+        moment_map(made({GridSetting(Recipe()): (1.0,)}, **{str(GridSetting(Recipe())): "diverged: 1 of 2 runs"}))
     assert PRESETS["fp32"] == Recipe()
 
 
