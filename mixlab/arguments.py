@@ -15,13 +15,13 @@ def require_whole(what: str, value: object, low: int, high: int | None = None) -
     ValueError: Trainer: seed must be a whole number from 0 up, got 1.5
 
     Args:
-        what: The function or class and the name of its argument, to begin the message.
-        value: The argument. A bool is not a number.
+        what: Start of the message: the function or class, and the name of its argument.
+        value: The argument. True and False are refused.
         low: The smallest value allowed.
         high: The largest value allowed; None for no limit.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is anything else.
     """
     if type(value) is not int or value < low or (high is not None and value > high):
         bounds = f"from {low} up" if high is None else f"from {low} to {high}"

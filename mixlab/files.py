@@ -1,4 +1,4 @@
-"""Files that are never half written, and locks that let in one writer at a time."""
+"""Files that are replaced as a whole, and locks that admit one writer at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a draft that replaces `path` if the block ends without an error, once the draft is on the disk.
+    """Opens a draft file. If the block ends without an error, the draft is flushed to disk and then replaces `path`.
 
     Drafts have unique names, so that several writers do not mix. If `path` is a symbolic link, it stays one, and the
     file behind it is replaced.
@@ -42,10 +42,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Checks, before hours of work, that `replacing(path)` will be possible.
+    """Checks, before hours of work, that `replacing(path)` can succeed.
 
     Raises:
-        OSError: If it will not.
+        OSError: If it cannot.
     """
     _, draft = _with_draft(path)
     draft.touch(exist_ok=False)
@@ -57,7 +57,7 @@ def _with_draft(path: Path) -> tuple[Path, Path]:
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a file and cannot be replaced; choose another name")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to keep {path.name} in; make it, or choose another")
+        raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}; create it, or choose another")
     return path, path.with_name(f".mixlab-{uuid.uuid4().hex}.part")
 
 
@@ -68,8 +68,8 @@ def remove_drafts(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Writes a folder's new, replaced and removed names to the disk, so that a power cut does not undo them."""
-    if os.name == "nt":  # Windows has no file descriptors of folders
+    """Flushes a folder's new, replaced and removed names to disk, so that a power cut does not undo them."""
+    if os.name == "nt":  # Windows has no file descriptors for folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -86,7 +86,7 @@ def locked(path: Path) -> Iterator[None]:
     """Holds the lock on a file. A process that is killed leaves no lock behind.
 
     Args:
-        path: The file; it is created if missing, and stays.
+        path: The file; it is created if missing, and never removed.
 
     Raises:
         BlockingIOError: If another process, or another thread of this one, holds the lock.
@@ -98,7 +98,7 @@ def locked(path: Path) -> Iterator[None]:
             yield
         finally:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may keep the file open for longer
+                fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may keep the file open longer
 
 
 def _lock(file: IO[Any], path: Path) -> None:
@@ -109,7 +109,7 @@ def _lock(file: IO[Any], path: Path) -> None:
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError) as error:  # the latter is what Windows raises for a lock that is held
+    except (BlockingIOError, PermissionError) as error:  # Windows raises the latter for a held lock
         raise BlockingIOError(f"{path} is locked by another writer") from error
     except OSError as error:
         raise OSError(f"{path} cannot be locked ({error.strerror}); choose a folder on another file system") from error

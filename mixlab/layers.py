@@ -27,7 +27,7 @@ def layer_of(parameter: str) -> str:
 def parameters_by_layer(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Returns the parameters of each layer by name, in the order of the model's modules.
 
-    A parameter that several layers share belongs to the first; the others are listed too, perhaps without any.
+    A parameter that several layers share is listed under the first only; a layer may be left with none.
     """
     layers: dict[str, dict[str, nn.Parameter]] = {}
     taken: set[nn.Parameter] = set()
@@ -43,7 +43,7 @@ def parameters_by_layer(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 def floating_outputs(module: nn.Module, output: Any) -> list[Tensor]:
     """Returns the floating and complex tensors in a module's output, each once.
 
-    For a recurrent layer such as an LSTM these are its outputs alone, without the states that it returns beside them.
+    For a recurrent layer such as an LSTM, only its outputs count, not the states that it returns with them.
 
     Args:
         module: The module that returned the output.
@@ -84,25 +84,25 @@ def require_values(model: nn.Module, owner: str) -> None:
         if is_lazy(parameter):
             raise ValueError(
                 f"{owner}: parameter {name} has no shape yet, because its lazy module was not called; "
-                "call the model once on a batch before"
+                "call the model once on a batch first"
             )
         if parameter.is_meta:
-            raise ValueError(f"{owner}: parameter {name} is on meta, where tensors have no values")
+            raise ValueError(f"{owner}: parameter {name} is on the meta device, where tensors have no values")
 
 
 def require_hooks(model: nn.Module, owner: str) -> None:
-    """Raises TypeError, with the module's name, if a module runs as compiled code, which calls no hooks of layers."""
+    """Raises TypeError, with the module's name, if a module runs as compiled code, which calls no layer hooks."""
     if compiled := scripted_part(model) or compiled_part(model):
         raise TypeError(
-            f"{owner}: {compiled}, and its layers call no hooks; give it the module as it was before torch.jit or "
+            f"{owner}: {compiled}, so its layers call no hooks; pass the original module, without torch.jit or "
             "torch.compile"
         )
 
 
 def scripted_part(model: nn.Module) -> str:
-    """Returns the first TorchScript module in words, "module encoder is one of TorchScript"; "" if there is none."""
+    """Returns the first TorchScript module in words, "module encoder is a TorchScript module"; "" if there is none."""
     scripted = (name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule))
-    return next((f"{_words(name)} is one of TorchScript" for name in scripted), "")
+    return next((f"{_words(name)} is a TorchScript module" for name in scripted), "")
 
 
 def compiled_part(model: nn.Module) -> str:

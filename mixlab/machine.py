@@ -1,4 +1,4 @@
-"""What this machine is: processor, GPUs, versions, and which packages of the notebooks are installed."""
+"""This machine: its processor, GPUs and versions, and which of the notebooks' packages are installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gpu:
 
     Attributes:
         name: As torch reports it, such as "NVIDIA H200".
-        memory_bytes: All its memory.
+        memory_bytes: Its total memory.
         capability: CUDA's compute capability, (major, minor).
     """
 
@@ -41,11 +41,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that belong beside every number measured here.
+    """The facts to report with every number measured here.
 
     Attributes:
         cpu: The processor's name, or its architecture where the system does not report a name.
-        cores: Cores that this process may use, which can be fewer than the machine has.
+        cores: Cores that this process may use; the machine may have more.
         gpus: The CUDA devices that torch sees, in torch's order.
         python: Python's version.
         torch: Torch's version, without the build.
@@ -91,7 +91,7 @@ class Package:
 
 @lru_cache(maxsize=1)
 def describe() -> Machine:
-    """Returns the machine that this process runs on. The system is asked once; later calls return the same object."""
+    """Returns the machine that this process runs on. The first call collects the facts; later calls reuse them."""
     return Machine(
         cpu=_cpu_name(),
         cores=_usable_cores(),
@@ -113,10 +113,10 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     """Resolves a device argument: None means CUDA if available, else the CPU.
 
     Args:
-        device: "cpu", "cuda", "cuda:<number>", such a torch device, or None.
+        device: "cpu", "cuda" or "cuda:<number>", the same as a torch device, or None.
 
     Raises:
-        ValueError: If it is another device, or CUDA without a CUDA device that torch can use.
+        ValueError: If it is any other device, or a CUDA device on a machine where torch cannot use CUDA.
     """
     chosen = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):

@@ -1,4 +1,4 @@
-"""The recipe: how a model is stored, computed and its loss scaled, as frozen data with a text form."""
+"""The recipe: how a model is stored and computed and how its loss is scaled, as frozen data with a text form."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _KNOBS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to train. Its text form is the nearest preset and then the differences; it parses back to the same recipe.
+    """A way to train. Its text form is the nearest preset plus the differences; it parses back to the same recipe.
 
     >>> recipe = Recipe.parse("amp-fp16,scale=1024")
     >>> recipe.compute.name, recipe.scale, str(recipe)
@@ -63,24 +63,24 @@ class Recipe:
         compute: The format of matrix products and convolutions. fp16 or bf16 with fp32 weights is autocast (AMP); tf32
             is fp32 storage with operands rounded to tf32; 16-bit weights compute in their own format.
         gradients: The format in which parameters' gradients are stored until the optimizer has used them: fp32, fp16 or
-            bf16; with 16-bit weights, theirs or fp32.
+            bf16; with 16-bit weights, the weights' format or fp32.
         exp_avg: The format of Adam's first moment, or of SGD's momentum: fp32, fp16 or bf16; or, in 8 bits with a scale
             for each block, e4m3fn, e5m2 or "dynamic8" (see `mixlab.optimizers.Storage`).
         exp_avg_sq: The format of Adam's second moment, from the same list.
         state_rounding: How both moments are rounded: "nearest_even", which text writes as "nearest", or "stochastic".
         block_size: How many elements of an 8-bit state share a scale.
-        master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that one (the "master
+        master_weights: Whether the optimizer keeps an fp32 copy of 16-bit weights and updates that copy (the "master
             weights" of Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
         update: How the optimizer computes new weights. "nearest_even", which text writes as "nearest", "stochastic" and
             "kahan" compute in fp32 and round to the weights' format once: to nearest, at random in proportion to the
             distances, or to nearest with the rounding error kept in a second 16-bit number. "per_op" rounds every
             operation to the weights' format, as torch.optim does with 16-bit parameters.
         scaler: "none", "static", "dynamic" (torch's policy), "apex", "megatron" or "deepspeed".
-        scale: The static loss scale, or where a dynamic one starts.
+        scale: The static loss scale, or the initial value of a dynamic one.
         growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis, consecutive_hysteresis: Knobs
             of the scalers; the policies in `mixlab.loss_scaling` say which has which. Here the defaults are the same
-            for all scalers, so that they can be compared; there they are each system's own.
-        on_overflow: What a step with inf or NaN in a gradient becomes: "skip", or "zero" as in `DynamicScaler`.
+            for all scalers, so that they can be compared; there, each policy has its own system's defaults.
+        on_overflow: What to do about a step with inf or NaN in a gradient: "skip" or "zero", as in `DynamicScaler`.
 
     Raises:
         TypeError: If a format is neither a `Format` nor a name.
@@ -131,7 +131,7 @@ class Recipe:
                 raise type(error)(f"Recipe: {name}: {error}") from None
             if fmt not in allowed:
                 raise ValueError(f"Recipe: {name}={fmt} is not allowed; use {_listed(allowed)}")
-            # by the name of the allowed one, so that equal recipes print the same: e5m10 is fp16
+            # Keeps the allowed format's name, so that equal recipes print the same: e5m10 becomes fp16.
             object.__setattr__(self, name, allowed[allowed.index(fmt)])
         if self.weights != FP32 and self.compute != self.weights:
             raise ValueError(
@@ -189,7 +189,7 @@ class Recipe:
 
         Raises:
             TypeError: If it is neither.
-            ValueError: If the text is no recipe's.
+            ValueError: If the text is not a recipe's.
         """
         if isinstance(recipe, cls):
             return recipe
@@ -205,7 +205,7 @@ class Recipe:
             text: "preset" or "preset,field=value,...". Numbers may be powers such as 2^10.
 
         Raises:
-            TypeError: If `text` is no string.
+            TypeError: If `text` is not a string.
             ValueError: If a preset, field or value is unknown; the message says what is allowed.
         """
         if not isinstance(text, str):
@@ -247,7 +247,7 @@ class Recipe:
 
     @property
     def uses_torch_optim(self) -> bool:
-        """Whether a training steps with torch.optim itself: if all is stored in fp32, or with update=per_op."""
+        """Whether training uses torch.optim itself: if everything is stored in fp32, or with update=per_op."""
         return self.update == "per_op" or {self.weights, self.gradients, self.exp_avg, self.exp_avg_sq} == {FP32}
 
     def make_scaler(self) -> Scaler:
@@ -274,10 +274,10 @@ class Recipe:
         """Returns this recipe with another scale. A recipe without a scaler gets a static one.
 
         Args:
-            scale: The scale of a static scaler, or the start of a dynamic one; 0 leaves the recipe as it is.
+            scale: The scale of a static scaler, or the initial scale of a dynamic one; 0 leaves the recipe as it is.
 
         Raises:
-            ValueError: If it is no number, or not positive and finite in float32.
+            ValueError: If it is not a number, or neither 0 nor positive and finite in float32.
         """
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise ValueError(f"the loss scale must be a number, 0 for the recipe's own, got {scale!r}")
@@ -286,7 +286,7 @@ class Recipe:
         return replace(self, scaler="static" if self.scaler == "none" else self.scaler, scale=scale)
 
     def with_scaler(self, scaler: ScalerName) -> Recipe:
-        """Returns this recipe with another kind of scaler. Knobs that both kinds have are kept.
+        """Returns this recipe with another kind of scaler, keeping the knobs that both kinds have.
 
         Args:
             scaler: "none", "static", "dynamic", "apex", "megatron" or "deepspeed".

@@ -1,4 +1,4 @@
-"""Small tables, as aligned text and as HTML, in which results show themselves."""
+"""Small tables of results, as aligned text and as HTML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class NotedTable:
     """A table with notes below it: text in a terminal, HTML in a notebook.
 
     Args:
-        columns: The heads of the columns.
+        columns: The column heads.
         rows: The cells of each row; the first is the row's heading.
         notes: Lines below the table.
     """
@@ -29,19 +29,19 @@ class NotedTable:
 
 
 def gib(size_bytes: int) -> str:
-    """Returns bytes in GiB, as text with two decimals.
+    """Returns a size in GiB, as text with two decimals.
 
     >>> gib(3 * 2**29), gib(1000)
     ('1.50', '<0.01')
 
     Args:
-        size_bytes: From 0 up.
+        size_bytes: The size, from 0 up.
     """
     return "<0.01" if 0 < size_bytes < 0.005 * 2**30 else f"{size_bytes / 2**30:,.2f}"
 
 
 def text_table(columns: Row, rows: Iterable[Row]) -> str:
-    """Returns a table as text: columns aligned to the left, two spaces apart, under a line of heads.
+    """Returns a table as text: left-aligned columns, two spaces apart, under a line of heads.
 
     >>> print(text_table(("what", "bytes"), [("weights", "4"), ("m", "2")]))
     what     bytes
@@ -49,7 +49,7 @@ def text_table(columns: Row, rows: Iterable[Row]) -> str:
     m        2
 
     Args:
-        columns: The heads.
+        columns: The column heads.
         rows: The cells of each row.
     """
     lines = [columns, *rows]
@@ -62,8 +62,8 @@ def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_head
     """Returns a table as HTML.
 
     Args:
-        columns: The heads, as plain text, which is escaped.
-        rows: The cells of each row, as plain text, which is escaped.
+        columns: The column heads, in plain text; they are escaped here.
+        rows: The cells of each row, in plain text; they are escaped here.
         caption: A line above the table; "" for none.
         row_heads: Whether the first cell of a row is its heading.
     """

@@ -325,12 +325,12 @@ KINDS: dict[str, Kind] = {
         (),
         plain=perceptron,
         refused={
-            "reference_gradients": "the model is one of TorchScript",
-            "track": "track: the model is one of TorchScript",
-            "cast_trace": "cast_trace: the model is one of TorchScript",
+            "reference_gradients": "the model is a TorchScript module",
+            "track": "track: the model is a TorchScript module",
+            "cast_trace": "cast_trace: the model is a TorchScript module",
             "trace": "the model .* it is TorchScript",
-            "predict_windows": "track: the model is one of TorchScript",
-            "dissect": "dissect: the model is one of TorchScript",
+            "predict_windows": "track: the model is a TorchScript module",
+            "dissect": "dissect: the model is a TorchScript module",
         },
     ),
     "compiled": Kind(

@@ -150,7 +150,7 @@ CALLS = [
     ("tensor_stats", lambda: tensor_stats([1.0]), "floating tensors of at most 32 bits, got list"),
     ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=-1), "fraction from 0 to 1, got -1"),
     ("usable_window", lambda: usable_window(tensor_stats(ONES), FP16, tolerance=math.nan), "from 0 to 1, got nan"),
-    ("scale_window", lambda: scale_window([], "fp16"), "no gradient that is not zero; run forward and backward inside"),
+    ("scale_window", lambda: scale_window([], "fp16"), "no non-zero gradient; run forward and backward inside"),
     ("track", lambda: track(TASK), "model must be a torch.nn.Module, got Task"),
     ("track", lambda: track(TASK.make_model(), kinds=("grads",)), "unknown kinds grads; use activation"),
     ("model_states", lambda: model_states(32), "a recipe must be a Recipe or its text, such as 'amp-fp16', got 32"),

@@ -40,10 +40,10 @@ class TracedOp:
     """One call of an op on floating tensors.
 
     Attributes:
-        op: The name by which Python calls it, e.g. "linear" or "softmax".
+        op: Its name in Python, e.g. "linear" or "softmax".
         module: The innermost module that was running; "" outside of all modules.
         inputs: The formats of its floating input tensors.
-        computed: The wider of the formats of operands and result below autocast; several if it consists of several ops.
+        computed: The widest format among operands and result after autocast; several if it is made of several ops.
         output: The format of its first floating result; "" if there is none.
         casts: How many tensors autocast converted for it.
         why: The rule, in words.
@@ -131,20 +131,20 @@ def cast_trace(
     [('linear', 'fp16', 'fp16 by list'), ('softmax', 'fp32', 'fp32 by list')]
 
     Args:
-        model: The model, in float32. It runs where it is; without parameters, where its input is.
+        model: The model, in float32. It runs on its own device, or without parameters on its input's.
         batch: The model's input; a tuple holds several arguments.
         compute: fp16 or bf16, or its name.
         loss: Called with the model's output, and traced too; None traces the model alone.
 
     Raises:
-        TypeError: If `model` is no module, or a TorchScript one, or `compute` no format.
+        TypeError: If `model` is not a module, or is a TorchScript one, or if `compute` is not a format.
         ValueError: If `compute` is another format, or a parameter has no values.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
     if scripted := scripted_part(model):
         raise TypeError(
-            f"cast_trace: {scripted}, whose ops cannot be seen; give it the module as it was before torch.jit"
+            f"cast_trace: {scripted}, whose ops cannot be traced; pass the original module, without torch.jit"
         )
     require_values(model, "cast_trace")
     compute = Format.of(compute)
@@ -171,7 +171,7 @@ def cast_trace(
 
 
 class _Call:
-    """What is known of one call while it runs."""
+    """What is known about one call while it runs."""
 
     def __init__(self) -> None:
         self.casts = 0
@@ -275,7 +275,7 @@ def _rule(op: str) -> str | None:
 
 @contextmanager
 def _module_names(model: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keeps on `stack` the names of the modules that are running."""
+    """Keeps the names of the running modules on `stack`."""
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: stack.append(name)))

@@ -1,6 +1,6 @@
 """A GPU's mixed precision on a CPU: CUDA's autocast lists, and 16-bit matrix products accumulated in float32.
 
-There are two contexts, because they end at different places of a training step:
+There are two contexts, because they end at different points of a training step:
 
     with arithmetic(device, FP16):              # forward and backward
         with autocast(device, FP16):            # forward
@@ -8,13 +8,13 @@ There are two contexts, because they end at different places of a training step:
         scaler.scale(loss).backward()
 
 On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
-in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are those
-of a GPU. Where a CPU differs, it is corrected. CUDA's lists replace the CPU's (`mixlab.emulation.kernels`), so softmax,
-normalisation, exp, sum and the other ops that CUDA keeps in float32 run in float32. Products and convolutions take
-16-bit operands, compute in float32 and round once, as a tensor core does (some ten times faster than a CPU's own
-float16). A convolution's bias is added to the rounded result, and the backward of tanh rounds after each operation, as
-CUDA's kernels do. tf32 is float32 storage: the operands of products and convolutions are rounded to tf32, to nearest
-even.
+in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are the
+same as on a GPU. Where a CPU computes differently, it is corrected. CUDA's lists replace the CPU's
+(`mixlab.emulation.kernels`), so softmax, normalisation, exp, sum and the other ops that CUDA keeps in float32 run in
+float32. Matrix products and convolutions take 16-bit operands, compute in float32 and round once, as a tensor core does
+(about ten times faster than a CPU's own float16). A convolution's bias is added to the rounded result, and the backward
+of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage: the operands of matrix products and
+convolutions are rounded to tf32, to nearest even.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
 
 def autocast(device: torch.device | str, compute: Format | str) -> AbstractContextManager[object]:
-    """Returns the context of a forward pass with float32 weights and 16-bit compute, by CUDA's rules on any device.
+    """Returns a context for a forward pass with float32 weights and 16-bit compute, by CUDA's rules on CPU and CUDA.
 
     Weights are cast once and cached until the context ends, as in `torch.autocast`. `binary_cross_entropy` raises, as
     on CUDA. On a CPU, a softmax inside `nn.MultiheadAttention(need_weights=True)` escapes the lists and stays in 16
@@ -60,7 +60,7 @@ def autocast(device: torch.device | str, compute: Format | str) -> AbstractConte
         compute: fp16 or bf16, or its name. fp32 and tf32 switch autocast off.
 
     Raises:
-        TypeError: If `compute` is no format.
+        TypeError: If `compute` is not a format.
         ValueError: If it is another format.
     """
     compute = Format.of(compute)
@@ -76,16 +76,16 @@ def autocast(device: torch.device | str, compute: Format | str) -> AbstractConte
 
 
 def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> AbstractContextManager[object]:
-    """Returns the context of forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
+    """Returns a context for forward and backward in which a CPU multiplies 16-bit matrices as a tensor core does.
 
     On CUDA it only switches tf32 on or off, for products and convolutions. On other devices it has no effect.
 
     Args:
         device: Where the model is.
-        compute: tf32, or its name, multiplies float32 matrices in tf32; any other format, in float32.
+        compute: tf32, or its name, to multiply float32 matrices in tf32. With any other format they stay in float32.
 
     Raises:
-        TypeError: If `compute` is no format.
+        TypeError: If `compute` is not a format.
         ValueError: If no format has this name.
     """
     compute = Format.of(compute)
@@ -100,8 +100,8 @@ def arithmetic(device: torch.device | str, compute: Format | str = FP32) -> Abst
 class _Float32Accumulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes products, convolutions, attention and softmax of 16-bit CPU tensors in float32, and rounds the results.
 
-    With `tf32`, it rounds the operands of those on float32 tensors to tf32, if a GPU computes them on tensor cores;
-    products of a matrix and a vector are not.
+    With `tf32`, it also rounds float32 operands to tf32, in the ops that a GPU computes on tensor cores; products of a
+    matrix and a vector are not among them.
     """
 
     def __init__(self, *, tf32: bool) -> None:
@@ -158,7 +158,7 @@ _ACCUMULATING_OPS = frozenset(
         _ATTENTION_BACKWARD,
     }
 )
-# The places of the operands that are multiplied, without a bias or a matrix to add.
+# The positions of the operands that are multiplied, without a bias or a matrix to add.
 _TENSOR_CORE_OPERANDS = {
     _aten.mm.default: (0, 1),
     _aten.addmm.default: (1, 2),

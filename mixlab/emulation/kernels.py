@@ -1,9 +1,9 @@
 """CUDA's autocast rules as kernels of torch's dispatcher, for CPU tensors in the threads that switch them on.
 
-Each device has its own autocast key in the dispatcher, above autograd's; the kernels under it cast and call on. CUDA's
-are compiled for CUDA tensors, so Python kernels with the same rules are registered here, under a key of devices that
-torch is no longer built for. They apply wherever an op is called, inside C++ functions and in backward too. A thread
-that has not switched them on never reaches them, and none of torch's own kernels is replaced.
+Each device has its own autocast key in the dispatcher, above autograd's; the kernels under it cast, then call the op.
+CUDA's are compiled for CUDA tensors, so Python kernels with the same rules are registered here, under the key of a
+device that torch is no longer built for. They apply wherever an op is called, also inside C++ functions and in
+backward. A thread that has not switched them on never reaches them, and none of torch's own kernels is replaced.
 
 The CPU's own autocast is on as well, so that `torch.is_autocast_enabled("cpu")` and `torch.get_autocast_dtype("cpu")`
 give the right answers; its lists are skipped.
@@ -66,7 +66,7 @@ def clear_cache() -> None:
 
 
 def as_listed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that replaces an op of the lists, and casts its arguments as autocast would for the op.
+    """Returns a function that stands in for a listed op, and casts its arguments as autocast would for the op.
 
     Args:
         name: The op, such as "layer_norm" or "softmax.int".
@@ -87,7 +87,7 @@ def as_listed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Thread(threading.local):
-    """The casts of weights by the weight's id. The weight is kept alive beside its cast, so that no id is reused."""
+    """Casts of weights, by the weight's id. Each weight is kept alive with its cast, so that no id is reused."""
 
     def __init__(self) -> None:
         self.casts: dict[int, tuple[Tensor, Tensor]] = {}
@@ -147,7 +147,7 @@ def _passed_over(op: Any) -> Callable[..., Any]:
 
 
 def _rounded_once(op: Any) -> Callable[..., Any]:
-    """Returns the kernel of an op that takes and returns 16 bits and computes in float32."""
+    """Returns a kernel for an op that takes and returns 16 bits but computes in float32."""
 
     def kernel(keys: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if x.dtype not in (torch.float16, torch.bfloat16) or isinstance(x, FakeTensor):
@@ -158,7 +158,7 @@ def _rounded_once(op: Any) -> Callable[..., Any]:
 
 
 def _kernel(op: Any, rule: Callable[[Any], Rule]) -> Callable[..., Any]:
-    """Returns the kernel of `op`: it applies the rule to the arguments, and calls on without autocast, as CUDA's do."""
+    """Returns a kernel that applies the rule to the arguments, then calls `op` without autocast, as CUDA's do."""
     name = f"{op._overloadpacket.__name__}.{op._overloadname}"
     below, ruled = _overload(FLOAT32_RESULT_OVERLOADS.get(name, name)), rule(op)
 
@@ -243,7 +243,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _cached_cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Casts a weight once, as torch's `cached_cast` does; and once more if the first cast was made without a graph."""
+    """Casts a weight once, as torch's `cached_cast` does, and again if the first cast was made without a graph."""
     is_weight = tensor.requires_grad and tensor.dtype is torch.float32 and tensor.is_leaf and not tensor._is_view()
     if not (is_weight and dtype is torch.get_autocast_dtype("cpu") and torch.is_autocast_cache_enabled()):
         return tensor.to(dtype)
@@ -254,7 +254,7 @@ def _cached_cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _widest(value: Any) -> torch.dtype:
-    """Returns float32 if any tensor has it; else the format of autocast, which all must have then."""
+    """Returns float32 if any tensor has it; else autocast's format, which all tensors must then have."""
     widest = compute = torch.get_autocast_dtype("cpu")
     for tensor in filter(_is_eligible, tensors_in(value)):
         if torch.float32 in (widest, tensor.dtype):

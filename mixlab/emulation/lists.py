@@ -1,7 +1,7 @@
-"""CUDA's autocast lists: which ops of aten it computes in which format.
+"""CUDA's autocast lists: which aten ops it computes in which format.
 
 Names and rules are from PyTorch's ATen/autocast_mode.h (AT_FORALL_*), and from the further registrations for CUDA in
-autocast_mode.cpp and cudnn/AutocastRNN.cpp. A name is an op's, followed by a dot and its overload, if it has one.
+autocast_mode.cpp and cudnn/AutocastRNN.cpp. A name is an op's name, with a dot and the overload if it has one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMPUTE_OPS = names("""
     _scaled_dot_product_flash_attention scaled_dot_product_attention
 """)
 
-# Recurrent layers. CUDA casts in cuDNN's op, _cudnn_rnn; a CPU has other kernels, so these ops above them are cast.
+# Recurrent layers. CUDA casts in cuDNN's op, _cudnn_rnn. A CPU has other kernels, so the ops that call them are cast.
 RECURRENT_OPS = names("""
     lstm.input lstm.data gru.input gru.data rnn_tanh.input rnn_tanh.data rnn_relu.input rnn_relu.data
 """)
@@ -54,7 +54,7 @@ WIDEST_OPS = names("addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler i
 # The op raises.
 BANNED_OPS = names("binary_cross_entropy")
 
-# On no list. CUDA takes 16 bits and rounds once; a CPU has no such kernel, or rounds after each addition.
+# On no list. CUDA's kernels take 16 bits and round once; a CPU has no such kernel, or rounds after each addition.
 ROUNDED_ONCE_OPS = names("avg_pool3d adaptive_avg_pool3d rrelu")
 
 RULES = {

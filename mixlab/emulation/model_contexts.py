@@ -2,9 +2,9 @@
 
 On a CPU, `torch.autocast("cuda", ...)` warns and does nothing, and `torch.autocast("cpu", ...)` applies the CPU's own
 rules. Inside `emulated`, both act on the emulated device: they switch CUDA's rules off and on or change their format,
-and `torch.is_autocast_enabled("cuda")` answers accordingly. So do the contexts that torch itself enters in a backward
-pass, to recompute checkpoints (torch.utils.checkpoint) or to run a `custom_bwd`, if the forward pass ran inside
-`emulated`. Outside, `torch.autocast` is unchanged.
+and `torch.is_autocast_enabled("cuda")` answers accordingly. The same holds for contexts that torch itself enters in a
+backward pass, to recompute checkpoints (torch.utils.checkpoint) or to run a `custom_bwd`, if the forward pass ran
+inside `emulated`. Outside, `torch.autocast` is unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def emulated(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _following() -> Iterator[None]:
-    """Switches CUDA's rules on, and notes which of autograd's nodes are created meanwhile."""
+    """Switches CUDA's rules on, and records which autograd nodes are created inside."""
     first = torch._C._autograd._get_sequence_nr()
     with kernels.switched_on():
         try:
@@ -46,10 +46,10 @@ def _following() -> Iterator[None]:
 
 
 class _Nodes(threading.local):
-    """The numbers of the nodes of autograd's graph that this thread created under CUDA's rules.
+    """The sequence numbers of the autograd nodes that this thread created under CUDA's rules.
 
     Nodes are numbered in order of creation. Spans are (first, one past the last). Touching spans are merged, and the
-    oldest are forgotten, because a graph lives for a step.
+    oldest are forgotten, because a graph lives for one step.
     """
 
     LIMIT = 10_000
@@ -74,7 +74,7 @@ _thread = _Nodes()
 
 
 def _is_emulated() -> bool:
-    """Returns whether a context that begins here acts on the emulated device."""
+    """Returns whether a context entered here acts on the emulated device."""
     if kernels.is_on():
         return True
     node = torch._C._current_autograd_node()
@@ -104,7 +104,7 @@ _extending = threading.Lock()
 
 
 def _extend_torch() -> None:
-    """Wraps, once, the functions that model code calls. Outside of emulation, the wrappers only call them."""
+    """Wraps the functions that model code calls, once. Outside emulation, the wrappers only call them."""
     with _extending:
         if not hasattr(torch.autocast.__enter__, "__wrapped__"):
             _wrap_autocast(torch.autocast)
@@ -125,7 +125,7 @@ def _wrap_autocast(autocast: Any) -> None:
         with ExitStack() as stack:
             stack.enter_context(_following())
             stack.enter_context(_cuda_state(self._enabled, self.fast_dtype))
-            stack.callback(setattr, self, "device", self.device)  # "cuda", if it was created outside
+            stack.callback(setattr, self, "device", self.device)  # "cuda", if the context was created outside
             self.device = "cpu"
             result = enter(self)
             vars(self).setdefault("_emulated", []).append(stack.pop_all())

@@ -13,7 +13,7 @@ Options = dict[str, str | int | bool | Callable[..., object]]
 
 
 def compiled_variant(function: F, *, checks_indices: bool = True) -> F:
-    """Returns a closure compiled for tensors of any size, separately from other closures of the same source.
+    """Returns a closure compiled for tensors of any size, separately from other closures of the same `def`.
 
     The compiler caches by code object, and falls back to eager operations after eight versions of one. Closures of one
     `def` share their code object, so each variant gets a copy.
@@ -37,17 +37,17 @@ def compiled_variant(function: F, *, checks_indices: bool = True) -> F:
 
 
 def vector_options() -> Options:
-    """Returns the options of `torch.compile` that name the width of this CPU's vectors.
+    """Returns the `torch.compile` options that fix the width of this CPU's vectors.
 
-    Code for a CPU is written for vectors of one width. Inductor takes the width from the CPU and from the environment
-    variable ATEN_CPU_CAPABILITY. It keeps the code on disk, up to torch 2.13 at least by a key that includes neither.
-    So processes that share the folder (TORCHINDUCTOR_CACHE_DIR) may get code for another width, which computes wrong
-    values. Named as an option, the width stays the same and is part of the key.
+    Inductor generates CPU code for one vector width, which it takes from the CPU and from the environment variable
+    ATEN_CPU_CAPABILITY. It caches the code on disk, under a key that includes neither, up to torch 2.13 at least. So
+    processes that share the folder (TORCHINDUCTOR_CACHE_DIR) may get code for another width, which computes wrong
+    values. Given as an option, the width is fixed and part of the key.
     """
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         return {"cpp.simdlen": pick_vec_isa().bit_width()}
-    except InvalidCxxCompiler:  # without a compiler, no code for a CPU is compiled
+    except InvalidCxxCompiler:  # without a compiler, no CPU code is compiled
         return {}

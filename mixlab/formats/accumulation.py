@@ -1,4 +1,4 @@
-"""A long sum in a number format, one addition after the other."""
+"""A long sum in a number format, one addition at a time."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def accumulate(
 ) -> Tensor:
     """Adds `value` to a sum `count` times, and rounds the sum to `fmt` after each addition.
 
-    The value itself is first rounded to nearest, as if stored in `fmt`. Additions are computed in float64; rounded to
-    nearest, that gives the correctly rounded sum in formats of up to 25 mantissa bits (Figueroa, When is double
-    rounding innocuous?, 1995).
+    The value itself is first rounded to nearest, as if stored in `fmt`. Additions are computed in float64. With
+    rounding to nearest, this gives the correctly rounded sum in formats of up to 25 mantissa bits (Figueroa, When is
+    double rounding innocuous?, 1995).
 
     Args:
         value: A finite number.
         count: How many additions, at least 1.
         fmt: The format, or its name.
         overflow: As in `round_to`, for a value or a sum out of range.
-        rounding: As in `round_to`, of the sums.
+        rounding: As in `round_to`, for the sums.
         generator: As in `round_to`, for rounding="stochastic".
 
     Returns:
         The sums after each addition, (count,) float64.
 
     Raises:
-        TypeError: If `fmt` is no format.
+        TypeError: If `fmt` is not a format.
         ValueError: If the value is not finite, `count` is not a positive whole number, or `round_to` would refuse the
             rules.
 
@@ -67,7 +67,7 @@ def accumulate(
     for i in range(count):
         before, total = total, rounded_values(total + step, plan, limits, None if bits is None else bits[i])
         sums[i] = total
-        if bits is None and total == before:  # and so after every further addition
+        if bits is None and total == before:  # later additions change nothing either
             sums[i:] = total
             break
     return sums

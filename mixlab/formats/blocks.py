@@ -1,7 +1,7 @@
 """Block formats: small groups of low-precision elements that share a scale (MX and NVFP4).
 
-How a scale is chosen has names of its own, "floor", "even", "ceil" and "rceil". They are the words of the MX literature
-for rules about a block, and no roundings of values: elements are always rounded to nearest even.
+"floor", "even", "ceil" and "rceil" are the MX literature's names for rules that choose a block's scale. They do not say
+how values are rounded: elements are always rounded to nearest even.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BlockFormat:
     Attributes:
         name: What it is called, e.g. "mxfp8_e4m3".
         element: The format of the elements.
-        scale: The format of the scales, one for each block: e8m0fnu for powers of two; or e4m3fn, which needs another
+        scale: The format of the scales, one for each block: e8m0fnu for powers of two; or e4m3fn, which needs an extra
             float32 scale for the whole tensor.
         block_size: How many neighbours share a scale.
 
@@ -47,7 +47,7 @@ class BlockFormat:
     def __post_init__(self) -> None:
         if not isinstance(self.element, Format) or not self.element.signed or self.element.mantissa_bits > 23:
             raise ValueError(
-                f"BlockFormat: element must be a Format with a sign whose values float32 holds, got {self.element!r}"
+                f"BlockFormat: element must be a signed Format whose values fit float32, got {self.element!r}"
             )
         if self.scale not in (E8M0FNU, E4M3FN):
             raise ValueError(f"BlockFormat: scale must be the Format e8m0fnu or e4m3fn, got {self.scale!r}")
@@ -58,7 +58,7 @@ class BlockFormat:
 
     @property
     def bits_per_element(self) -> float:
-        """Bits of an element, with its share of the block's scale."""
+        """Bits per element, including its share of the block's scale."""
         return self.element.bits + self.scale.bits / self.block_size
 
 
@@ -79,12 +79,12 @@ BLOCK_FORMATS: dict[str, BlockFormat] = {
 
 @dataclass(frozen=True, eq=False)
 class BlockTensor:
-    """A tensor in a block format, with all its parts open to inspection.
+    """A tensor in a block format, with all its parts accessible.
 
     Attributes:
         format: The block format.
         elements: Values of the element format, float32, of the original shape.
-        scale: Values of the scale format, float32, of the same shape but for the number of blocks along `dim`.
+        scale: Values of the scale format, float32, of the same shape except along `dim`, which counts blocks.
         tensor_scale: The factor of the whole tensor, float32 of shape (); 1 in MX formats.
         dim: The dimension along which blocks lie, from 0 up.
     """
@@ -118,7 +118,7 @@ def quantize_blocks(
 
     There is no `overflow=` to choose: the scale follows the block's largest element, and an element still out of range
     saturates, as the specifications say. The last block may be shorter than the others. A block of zeros has the
-    smallest scale. A block that holds inf or NaN becomes NaN as a whole: its scale is NaN.
+    smallest scale. A block that holds inf or NaN becomes all NaN, because its scale is NaN.
 
     Args:
         x: float32, float16 or bfloat16, with at least one dimension.
@@ -135,7 +135,7 @@ def quantize_blocks(
 
     Raises:
         TypeError: If `x` is not such a tensor.
-        ValueError: If the format or rule is unknown, `x` lacks the dimension, or `x` needs a gradient.
+        ValueError: If the format or rule is unknown, `x` lacks the dimension, or `x` requires a gradient.
 
     >>> blocks = quantize_blocks(torch.tensor([957.0, 100.0, 1.0]), "mxfp8_e4m3")
     >>> blocks.scale, blocks.elements  # 957 / 2 = 478.5 is beyond 448
@@ -201,7 +201,7 @@ def _tensor_scale(amax: Tensor, fmt: BlockFormat) -> Tensor:
     exact = largest.double() / (fmt.scale.max * fmt.element.max)
     scale = exact.float()
     scale = torch.where((scale < exact) & (scale < 2.0**-128), scale + 2.0**-149, scale)  # else the largest would clip
-    scale = torch.where(scale > 0, scale, _SMALLEST_NORMAL)  # where subnormals are flushed
+    scale = torch.where(scale > 0, scale, _SMALLEST_NORMAL)  # if subnormals are flushed
     return torch.where(largest > 0, scale, 1.0)
 
 

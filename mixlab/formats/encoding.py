@@ -1,4 +1,4 @@
-"""How the bits of a format stand for numbers: its special values, its limits, and the values next to a number."""
+"""How a format encodes numbers in bits: its special values, its limits, and the neighbours of a number."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Encoding:
 
     @property
     def overflow_threshold(self) -> float:
-        """The smallest float64 magnitude that rounds, to nearest even, beyond `max`; inf for fp64.
+        """The smallest float64 magnitude that rounds beyond `max`, to nearest even; inf for fp64.
 
         >>> from mixlab.formats import E4M3FN, FP16
         >>> FP16.overflow_threshold, E4M3FN.overflow_threshold  # a tie goes to the even 448
@@ -121,7 +121,7 @@ class Encoding:
 
     @property
     def usual_overflow(self) -> Literal["inf", "saturate"]:
-        """What casts in hardware most often do with a value out of range: "inf", or "saturate" without infinities."""
+        """What hardware casts usually do with a value out of range: "inf", or "saturate" without infinities."""
         return "inf" if self.has_inf else "saturate"
 
     def decode(self, code: int) -> Code:
@@ -131,7 +131,7 @@ class Encoding:
             code: From 0 to 2^bits - 1.
 
         Raises:
-            ValueError: If `code` is out of range, or no whole number.
+            ValueError: If `code` is out of range, or not a whole number.
         """
         if isinstance(code, bool) or not isinstance(code, int | np.integer) or not 0 <= code < 1 << self.bits:
             raise ValueError(f"{self}: a code must be a whole number from 0 to {(1 << self.bits) - 1}, got {code!r}")
@@ -155,7 +155,7 @@ class Encoding:
             value: One of the format's values. NaN gives the code of the quiet positive NaN.
 
         Raises:
-            ValueError: If the format does not have this value. `mixlab.round_to` rounds to one that it has.
+            ValueError: If the format does not have this value. `mixlab.round_to` rounds to one it has.
         """
         value = as_float(value, str(self))
         if math.isnan(value) and self.has_nan:
@@ -176,7 +176,7 @@ class Encoding:
         return magnitude | (negative << (self.bits - 1))
 
     def values(self) -> NDArray[np.float64]:
-        """Returns the values of all codes, in order of the codes, (2^bits,); NaN for codes that are NaN.
+        """Returns the value of every code, in code order, (2^bits,); NaN for codes that mean NaN.
 
         Raises:
             ValueError: If the format has more than 16 bits.
@@ -206,7 +206,7 @@ class Encoding:
         Below the smallest normal value it is the gap between subnormals; beyond `max`, the gap that would follow.
 
         Args:
-            x: Any number. NaN for inf and NaN.
+            x: Any number; inf and NaN give NaN.
         """
         magnitude = abs(as_float(x, str(self)))
         if not math.isfinite(magnitude):
@@ -219,7 +219,7 @@ class Encoding:
         """Returns the smallest value of the format above x.
 
         Args:
-            x: Any number. From the largest value on, the next is inf, or NaN in formats without infinities.
+            x: Any number. From the largest value up, the result is inf, or NaN in formats without infinities.
         """
         x = as_float(x, str(self))
         if math.isnan(x):
@@ -235,7 +235,7 @@ class Encoding:
         """Returns the largest value of the format below x.
 
         Args:
-            x: Any number. From the lowest value on, the next is -inf, or NaN in formats without infinities.
+            x: Any number. From the lowest value down, the result is -inf, or NaN in formats without infinities.
         """
         x = as_float(x, str(self))
         if math.isnan(x):
@@ -259,7 +259,7 @@ class Encoding:
         return math.ldexp((1 << self.mantissa_bits) + mantissa, exponent - self.bias - self.mantissa_bits)
 
     def _floor(self, magnitude: float) -> int | None:
-        """Returns the code of the largest value that is not above the magnitude; None below the smallest scale."""
+        """Returns the code of the largest value not above the magnitude; None below the smallest scale."""
         if magnitude >= self.max:
             return self._max_code
         if magnitude < self.smallest_subnormal:
@@ -293,10 +293,10 @@ def as_float(value: float, owner: str) -> float:
 
     Args:
         value: The number.
-        owner: The function or format, to begin the message.
+        owner: Start of the message: the function or format.
 
     Raises:
-        ValueError: If it is a whole number beyond float64.
+        ValueError: If it is a whole number too large for float64.
     """
     try:
         return float(value)

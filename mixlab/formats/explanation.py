@@ -19,12 +19,12 @@ Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """One rounding to nearest, ties to even, taken apart. `str()` tells it in words.
+    """One rounding to nearest, ties to even, step by step. `str()` gives it in words.
 
     Attributes:
         value: The number before rounding, as a float64.
         format: The format it was rounded to.
-        result: The code that it became; None for NaN in a format without NaN.
+        result: The code it became; None for NaN in a format without NaN.
         outcome: "exact" (a value of the format), "rounded", "underflow" (became zero), "overflow" (beyond the format's
             largest value), or "nan".
         exponent: The value's magnitude lies in [2^exponent, 2^(exponent + 1)); None for zero, inf and NaN.
@@ -59,7 +59,7 @@ def explain(value: float, fmt: Format | str, *, overflow: Overflow) -> Explanati
         overflow: As in `round_to`; `fmt.usual_overflow` is what hardware most often does.
 
     Raises:
-        TypeError: If `value` is no number, or `fmt` no format.
+        TypeError: If `value` is not a number, or `fmt` is not a format.
         ValueError: If `fmt` is a scale, or lacks what `overflow` asks for.
 
     >>> print(explain(957, "e4m3b4", overflow="saturate"))
@@ -135,7 +135,7 @@ def _binade(e: Explanation) -> list[str]:
         return [f"Binade: {binade}, where neighbours are {power} = {_text(e.gap)} apart."]
     small = f"Binade: {binade}, below the smallest normal value 2^{fmt.min_exponent}"
     if not fmt.has_subnormals:
-        return [f"{small}. The format has no subnormals: there is only 0 down there."]
+        return [f"{small}. The format has no subnormals: the only value below is 0."]
     return [f"{small}. Subnormal values are all {_text(e.gap)} = 2^{fmt.min_exponent - fmt.mantissa_bits} apart."]
 
 
@@ -152,7 +152,7 @@ def _choice(e: Explanation) -> list[str]:
     if e.outcome == "overflow":
         limit = fmt.overflow_threshold
         where = f"from {_text(limit)} on" if fmt.max + fmt.ulp(fmt.max) / 2 == limit else f"above {limit:.6g}"
-        return [f"Overflow: the largest value is {_text(fmt.max)}; {where}, all is out of range. It becomes {result}."]
+        return [f"Overflow: the largest value is {_text(fmt.max)}; {where}, all values overflow. It becomes {result}."]
     below, above = _text(e.below), _text(e.above)
     if abs(e.value) > fmt.max:
         return [f"Neighbours: {_text(fmt.max)} is the largest value; the next would round up from "
@@ -167,7 +167,7 @@ def _choice(e: Explanation) -> list[str]:
             f"Nearest: {value} is {near_by} from {_text(near)} and {far_by} from {_text(far)}, so it becomes {result}."
         )
     if e.outcome == "underflow":
-        nearest += f" Underflow: half of the smallest value, {_text(fmt.smallest_subnormal / 2)}, and less become zero."
+        nearest += f" Underflow: values up to half the smallest, {_text(fmt.smallest_subnormal / 2)}, become zero."
     return [neighbours, nearest]
 
 
@@ -193,7 +193,7 @@ def _percent(fraction: float) -> str:
 
 
 def _text(value: float) -> str:
-    """Writes a number short, and in full if it is a whole one."""
+    """Writes a number briefly, and whole numbers in full."""
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
     if math.isfinite(value) and value == int(value) and abs(value) < 1e15:

@@ -1,4 +1,4 @@
-"""Rounding inside a model that is trained: values on the way forward, gradients on the way back."""
+"""Rounding inside a model during training: values in the forward pass, gradients in the backward pass."""
 
 from __future__ import annotations
 
@@ -31,24 +31,25 @@ def fake_quantize(
     backward goes straight through as well.
 
     Args:
-        x: float64, float32, float16 or bfloat16, of any shape. A 16-bit `x` is rounded from what it holds.
+        x: float64, float32, float16 or bfloat16, of any shape. A 16-bit `x` is rounded from its 16-bit values.
         forward: The format of the values, or its name; None leaves them as they are.
         backward: The format of the gradients, or its name; None leaves them as they are.
         overflow: As in `round_to`, for values out of range.
-        backward_overflow: As in `round_to`, for gradients out of range; None means as `overflow`. The usual pair of
-            e4m3fn forward, which has no infinity, and e5m2 backward may take "saturate" and "inf".
-        rounding: As in `round_to`, for both ways.
-        generator: As in `round_to`, for both ways: the backward pass draws from it too, when it runs.
-        stop_clipped: True stops the gradient of elements beyond the largest value of `forward`, which no longer move
-            the result (Choi et al., PACT, 2018, section 3). It is 0 there, even where the incoming gradient is inf or
-            NaN.
+        backward_overflow: As in `round_to`, for gradients out of range; None means the same as `overflow`. With the
+            usual pair, use "saturate" for e4m3fn forward, which has no infinity, and "inf" for e5m2 backward.
+        rounding: As in `round_to`, for both passes.
+        generator: As in `round_to`, for both passes: the backward pass draws from it too, when it runs.
+        stop_clipped: True stops the gradient of elements beyond the largest value of `forward`, because they no longer
+            change the result (Choi et al., PACT, 2018, section 3). It is 0 there, even if the incoming gradient is inf
+            or NaN.
 
     Returns:
         A new tensor of values of `forward`, of `x`'s shape and dtype.
 
     Raises:
-        TypeError: If `x` is no tensor of these dtypes, a format is none, or `generator` is no generator.
-        ValueError: If `round_to` would refuse the rules, for either way, or `stop_clipped` comes without `forward`.
+        TypeError: If `x` is not a tensor of these dtypes, `forward` or `backward` is not a format, or `generator` is
+            not a generator.
+        ValueError: If `round_to` would refuse the rules in either pass, or `stop_clipped` is set without `forward`.
 
     >>> x = torch.tensor([1.06, 700.0], requires_grad=True)
     >>> y = fake_quantize(x, forward="e4m3fn", backward="e5m2", overflow="saturate", stop_clipped=True)
@@ -60,7 +61,7 @@ def fake_quantize(
     there = None if forward is None else Format.of(forward)
     back = None if backward is None else Format.of(backward)
     if stop_clipped and there is None:
-        raise ValueError("fake_quantize: stop_clipped needs a forward format, whose largest value it stops at")
+        raise ValueError("fake_quantize: stop_clipped needs a forward format; it stops at that format's largest value")
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"fake_quantize: generator must be a torch.Generator or None, got {generator!r}")
     for fmt, rule in ((there, overflow), (back, backward_overflow)):  # refuses now what would fail in backward
@@ -81,7 +82,7 @@ def _rounded(
 
 
 def _largest_in_fp16(fmt: Format) -> float:
-    """Returns the largest value of a format that float16 holds too."""
+    """Returns the largest value of a format that float16 can hold too."""
     return fmt.next_down(math.nextafter(FP16.max, math.inf))
 
 

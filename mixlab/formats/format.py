@@ -1,4 +1,4 @@
-"""Number formats as frozen data: `Format`, the formats of the field, and the torch dtypes that store them.
+"""Number formats as frozen data: `Format`, the formats in common use, and the torch dtypes that store them.
 
 Nothing here touches a tensor; `mixlab.round_to` does.
 """
@@ -20,26 +20,27 @@ class Format(Encoding):
     """A binary floating-point format: a sign bit, `exponent_bits`, `mantissa_bits`, and a rule for special values.
 
     A normal value is (-1)^sign * (1 + mantissa_field / 2^mantissa_bits) * 2^(exponent_field - bias); exponent field 0
-    holds zero and the subnormals. The limits carry the names of `numpy.finfo`. Formats are equal if their values are
-    encoded alike; the name does not count.
+    holds zero and the subnormals. The limits are named as in `numpy.finfo`. Formats are equal if they encode the same
+    values in the same way; the name does not count.
 
     Args:
         name: What the format is called, e.g. "fp16".
         exponent_bits: Width of the exponent field, 2 to 8.
-        mantissa_bits: Stored mantissa bits, without the implicit leading one, 1 to 23. (fp64 is 11 and 52.)
-        specials: Which codes are no numbers:
-            "ieee": the highest exponent is kept for inf and NaN (IEEE 754-2019, section 3.4);
+        mantissa_bits: Stored mantissa bits, without the implicit leading one, 1 to 23. (The one exception is fp64, with
+            11 and 52 bits.)
+        specials: Which codes are special:
+            "ieee": the highest exponent is reserved for inf and NaN (IEEE 754-2019, section 3.4);
             "fn": no inf, and only the all-ones code is NaN (Micikevicius et al., FP8 Formats for Deep Learning, 2022,
                 section 3);
-            "fnuz": no inf, no negative zero, and its code is NaN; the default bias is one higher (Noune et al., 8-bit
-                Numerical Formats for Deep Neural Networks, 2022, section 3);
+            "fnuz": no inf; the code of negative zero is NaN instead; the default bias is one higher (Noune et al.,
+                8-bit Numerical Formats for Deep Neural Networks, 2022, section 3);
             "finite": none (OCP Microscaling Formats, 2023, sections 5.3.2 and 5.3.3);
             "scale": no sign, no zero, no mantissa, and the all-ones code is NaN (the same, section 5.4.1).
-        bias: Of the exponent; None for the usual one, 2^(exponent_bits - 1) - 1.
+        bias: Exponent bias; None for the usual one, 2^(exponent_bits - 1) - 1.
         subnormals: False for a format in which exponent field 0 means zero, whatever the mantissa.
 
     Raises:
-        ValueError: If a width is out of range, `specials` is unknown, or float32 does not hold the values.
+        ValueError: If a width is out of range, `specials` is unknown, or float32 cannot hold the values.
 
     >>> FP16.max, FP16.smallest_normal, FP16.smallest_subnormal
     (65504.0, 6.103515625e-05, 5.960464477539063e-08)
@@ -79,8 +80,8 @@ class Format(Encoding):
         """Returns the format called `text`.
 
         Args:
-            text: A name of `FORMATS`, or "eXmY" with X from 2 to 8 and Y from 1 to 23. "eXmY" alone is IEEE-like; "b"
-                and a number set its bias, "fn" or "fnuz" its special values: "e4m3b11fnuz".
+            text: A name in `FORMATS`, or "eXmY" with X from 2 to 8 and Y from 1 to 23. "eXmY" alone is IEEE-like. "b"
+                and a number set its bias, "fn" or "fnuz" its special values, as in "e4m3b11fnuz".
 
         Raises:
             ValueError: If `text` is none of these.
@@ -162,7 +163,7 @@ _DTYPES: dict[Format, torch.dtype] = {
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Returns the name of the format that a torch dtype stores, such as "bf16", or torch's name without a format.
+    """Returns the name of the format that a torch dtype stores, such as "bf16", or else torch's name for the dtype.
 
     Args:
         dtype: Any torch dtype.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def draw_bits(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Returns random int32 numbers of `x`'s shape and device, each of the 2^32 equally likely."""
+    """Returns random int32 numbers of `x`'s shape, on its device, all 2^32 values equally likely."""
     return torch.randint(-(2**31), 2**31, x.shape, dtype=torch.int32, device=x.device, generator=generator)
 
 

@@ -1,4 +1,4 @@
-"""A tensor rounded to a number format, bit for bit as a cast in hardware rounds it."""
+"""Rounds tensors to a number format, bit for bit as a hardware cast does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def round_to(
     """Rounds every element of `x` to a value of `fmt` (IEEE 754-2019, section 4.3).
 
     Subnormals and NaN are kept, and so is the sign of zero in formats that have it. A value is out of range if it
-    would round beyond `fmt.max` in a format without an upper limit; infinity always is. Finite values beyond `fmt.max`
+    would round beyond `fmt.max` without an upper limit on exponents; infinity always is. Finite values beyond `fmt.max`
     that are rounded toward zero become ±`fmt.max` (section 7.4).
 
     Args:
@@ -42,22 +42,22 @@ def round_to(
             "saturate" (±`fmt.max`). There is no default, because hardware and libraries differ.
         rounding: "nearest_even" and "nearest_away" say where ties go. "toward_zero", "toward_positive" and
             "toward_negative" are the directed roundings. "stochastic" goes to either neighbour, with a probability that
-            makes the result right on average (Croci et al., Stochastic rounding: implementation, error analysis and
+            makes the result correct on average (Croci et al., Stochastic rounding: implementation, error analysis and
             applications, 2022, section 2), in steps of 2^-24.
-        random_bits: For "stochastic": int32 of `x`'s shape, each of the 2^32 equally likely. None draws them.
-        generator: For "stochastic" without `random_bits`: draws them, on `x`'s device. None takes torch's own.
-        out: Where to write the result, of its shape and dtype; may be `x` itself. None makes a new tensor.
+        random_bits: For "stochastic": int32 of `x`'s shape, all 2^32 values equally likely. None draws them.
+        generator: For "stochastic" without `random_bits`: draws them, on `x`'s device. None uses torch's global one.
+        out: The tensor to write to, of the result's shape and dtype; may be `x` itself. None makes a new tensor.
         compiled: True runs one `torch.compile`d kernel that serves every format (on a CPU it needs a C++ compiler, and
-            the first call of each rounding takes some ten seconds). The bits of "stochastic" are then hashed from the
-            element's index and one number of the generator (Steele et al., Fast Splittable Pseudorandom Number
-            Generators, 2014, section 3).
+            the first call of each rounding takes about ten seconds). The bits of "stochastic" are then hashed from the
+            element's index and two numbers drawn from the generator (Steele et al., Fast Splittable Pseudorandom
+            Number Generators, 2014, section 3).
 
     Returns:
         A new tensor of values of `fmt`, of `x`'s shape: float64 for float64 input, float32 for all others; or `out`.
 
     Raises:
-        TypeError: If `x` is not a tensor of these dtypes, or `fmt` no format.
-        ValueError: If `x` needs a gradient, an argument is not allowed, or `fmt` lacks what `overflow` asks for.
+        TypeError: If `x` is not a tensor of these dtypes, or `fmt` is not a format.
+        ValueError: If `x` requires a gradient, an argument is not allowed, or `fmt` lacks what `overflow` asks for.
 
     >>> x = torch.tensor([957.0, 1e-8, 7e4])
     >>> round_to(x, "fp16", overflow="inf")
@@ -108,7 +108,7 @@ def checked(
 
 
 def _pieces(x: Tensor, bits: Tensor | None, out: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-    """Yields the parts of the three tensors that belong together: small ones for contiguous tensors on a CPU."""
+    """Yields matching parts of the three tensors: small pieces of contiguous CPU tensors, others whole."""
     if not (x.is_cpu and x.is_contiguous() and out.is_contiguous()):
         yield x, bits, out
         return
@@ -150,7 +150,7 @@ def _compiled(plan: Plan) -> Callable[..., None]:
 
 def _require_input(x: object, fmt: Format) -> None:
     if not fmt.signed:
-        raise ValueError(f"round_to: {fmt} is a scale, without sign and zero; round to one of the other formats")
+        raise ValueError(f"round_to: {fmt} is a scale, without sign or zero; round to one of the other formats")
     dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     if not isinstance(x, Tensor) or x.dtype not in dtypes:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__

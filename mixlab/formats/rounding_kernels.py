@@ -1,4 +1,4 @@
-"""The arithmetic that rounds tensors, for loops and for compiled kernels alike."""
+"""The arithmetic that rounds tensors, both eager and inside compiled kernels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def rounded_values(
 
     Args:
         x: Float32 or float64, of any shape.
-        plan: Of the format, for `x`'s dtype.
-        limits: Of the format, in the plan's carrier.
+        plan: The format's plan, for `x`'s dtype.
+        limits: The format's limits, in the plan's carrier.
         random_bits: int32 of `x`'s shape for stochastic rounding, else None.
-        out: Where to write the result; None makes a new tensor.
+        out: The tensor to write to; None makes a new one.
     """
     x = x.to(plan.carrier)
     a = x.abs()
@@ -61,7 +61,7 @@ def _nearest_by_adding(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     c = _addend(a, plan, limits)
     if plan.whole:
         return torch.where(a < limits.smallest_normal, (a + c).sub_(c), a)
-    return a.add_(c).sub_(c)  # in place, because new memory costs most
+    return a.add_(c).sub_(c)  # in place, because allocating memory costs most
 
 
 def _between_by_adding(a: Tensor, plan: Plan, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,9 +81,9 @@ def _between_by_adding(a: Tensor, plan: Plan, limits: Limits) -> tuple[Tensor, T
 def _addend(a: Tensor, plan: Plan, limits: Limits) -> Tensor:
     """Returns 2^(E + cut) for a in [2^E, 2^(E+1)).
 
-    E is at least the smallest normal value's, which yields subnormals, and at most one beyond `max`, where everything
-    overflows and the addend must not. Below the smallest normal value of a format without subnormals, that value is
-    the gap.
+    E is clamped: from below to the exponent of the smallest normal value, which yields subnormals; from above to one
+    more than that of `max`, where every value overflows but the addend must not. In a format without subnormals, the
+    gap below the smallest normal value is that value itself.
     """
     view, mantissa_bits, bias = CARRIERS[a.dtype]
     exponent = a.view(view) & ((2 * bias + 1) << mantissa_bits)
@@ -128,11 +128,11 @@ def _between_by_cutting(a: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tens
 def bf16_at_random(x: Tensor, random_bits: Tensor) -> Tensor:
     """Returns float32 values rounded stochastically to bfloat16, bit for bit as `round_to` with overflow="inf" does.
 
-    The lower 16 bits carry over if they are larger than 16 random bits: one addition, in compiled kernels and loops.
+    The lower 16 bits carry over if they exceed 16 random bits. This takes one addition, eager or compiled.
 
     Args:
         x: Float32, of any shape; NaN stays NaN.
-        random_bits: int32 of its shape, each of the 2^32 equally likely.
+        random_bits: int32 of `x`'s shape, all 2^32 values equally likely.
     """
     carry = ((random_bits >> 16) ^ -1) & 0xFFFF
     return torch.where(x == x, ((x.view(torch.int32) + carry) & -0x10000).view(torch.float32), x)

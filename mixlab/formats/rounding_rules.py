@@ -14,12 +14,12 @@ Rounding = Literal["nearest_even", "nearest_away", "toward_zero", "toward_positi
 
 
 class Plan(NamedTuple):
-    """Which path of the kernels rounds to a format. Each plan is compiled once, whatever the limits.
+    """Which kernel path rounds to a format. Each plan is compiled once, whatever the limits.
 
     Attributes:
         carrier: The dtype to compute in.
         rounding: The rounding mode.
-        native: Whether the format has float32's exponents, so that its values are float32's bits cut short.
+        native: Whether the format has float32's exponents, so that its values are truncated float32 bits.
         whole: Whether it has all mantissa bits of the carrier, so that only subnormals are rounded.
         flush: Whether it lacks subnormals.
         positive_zero: Whether it lacks a negative zero.
@@ -34,13 +34,13 @@ class Plan(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """A format's numbers in the carrier's dtype; 0-dimensional tensors for compiled kernels.
+    """A format's limits in the carrier's dtype; 0-dimensional tensors for compiled kernels.
 
     Attributes:
         low: The carrier's bits of the smallest normal value.
         high: The carrier's bits of the first power of two beyond `max`.
-        cut: How many of the carrier's mantissa bits the format lacks, in the place of the exponent field.
-        step: The lowest of the carrier's bits that the format keeps.
+        cut: How many of the carrier's mantissa bits the format lacks, shifted to the exponent field.
+        step: The lowest bit of the carrier that the format keeps.
         share: The carrier's last bit as a fraction of a step, in units of 2^-24.
         smallest_normal: The format's smallest normal value.
         max: The format's largest value.
@@ -57,7 +57,7 @@ class Limits(NamedTuple):
     beyond: Any
 
 
-# The integers of a carrier's width, its mantissa bits, and its exponent bias.
+# Of each carrier: the integer dtype of its width, its mantissa bits, and its exponent bias.
 CARRIERS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
 
@@ -66,9 +66,9 @@ def _is_native(fmt: Format) -> bool:
 
 
 def _needs_float64(fmt: Format) -> bool:
-    """Whether float32 holds the format's values, but not all the numbers that rounding computes with.
+    """Whether float32 holds the format's values, but not all intermediate results of rounding.
 
-    Those are the addend, which is larger than the values, and the gaps, which must not be subnormal in float32.
+    These are the addend, which is larger than the values, and the gaps, which must not be subnormal in float32.
     """
     smallest_gap = fmt.min_exponent - fmt.mantissa_bits
     largest_gap = max(fmt.max_exponent + 1 - fmt.mantissa_bits, smallest_gap if fmt.subnormals else fmt.min_exponent)
@@ -90,7 +90,7 @@ def plan_for(fmt: Format, rounding: Rounding, dtype: torch.dtype) -> Plan:
 
 
 def limits_for(fmt: Format, carrier: torch.dtype, overflow: Overflow) -> Limits:
-    """Returns the format's numbers for a carrier, and what values out of range become."""
+    """Returns the format's limits in a carrier, and what values out of range become."""
     _, mantissa_bits, bias = CARRIERS[carrier]
     return Limits(
         low=(fmt.min_exponent + bias) << mantissa_bits,

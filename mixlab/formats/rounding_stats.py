@@ -1,4 +1,4 @@
-"""What rounding a tensor to a format loses, counted in the same pass."""
+"""Rounding that also counts, in the same pass, what it loses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RoundingStats:
         overflow: Fraction that became inf or NaN.
         clipped: Fraction that was out of range and became the largest value.
         amax: The largest finite magnitude before rounding.
-        mean_square_error: Mean of (rounded - x)^2 over the elements finite before and after; 0 without any.
+        mean_square_error: Mean of (rounded - x)^2 over the elements finite before and after; 0 if there are none.
         signal_to_noise_db: 10 log10 of the sum of x^2 over the sum of (rounded - x)^2, over the same elements, in
             decibels; inf if nothing was lost.
     """
@@ -55,8 +55,8 @@ def round_with_stats(
 ) -> tuple[Tensor, RoundingStats]:
     """Returns `x` rounded to nearest even, as `round_to` does, and what that lost.
 
-    Compiled, both come from one pass over memory. Counts are exact. Sums over float32 input are float32 within rows of
-    4096 elements and float64 between them, so that about six digits are right.
+    With `compiled`, both come from one pass over memory. Counts are exact. float32 input is summed in float32 within
+    rows of 4096 elements and in float64 across rows, so about six digits are correct.
 
     Args:
         x: As in `round_to`.
@@ -78,7 +78,7 @@ def round_with_stats(
     """
     x, fmt = checked(x, fmt, overflow=overflow, rounding="nearest_even", out=out)
     if x.is_meta:
-        raise ValueError("round_with_stats: a meta tensor has no values to count; give one that has, or use round_to")
+        raise ValueError("round_with_stats: a meta tensor has no values to count; pass another, or use round_to")
     plan = plan_for(fmt, "nearest_even", x.dtype)
     limits = as_tensors(limits_for(fmt, plan.carrier, overflow), plan.carrier, x.device)
     threshold = _threshold(fmt, plan.carrier, x.device)
@@ -125,7 +125,7 @@ def _round_rows(plan: Plan, x: Tensor, out: Tensor, limits: Limits, threshold: T
 def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the sums of the squares of x (R, C) after multiplication by a power of two, (R,), and that power, (R,).
 
-    The squares of the largest and smallest numbers do not fit the dtype. For all between, the power is 1.
+    The squares of very large and very small numbers do not fit the dtype. For all others, the power is 1.
     """
     middle, up, down = (2.0**300, 2.0**700, 2.0**-650) if x.dtype is torch.float64 else (2.0**40, 2.0**90, 2.0**-80)
     amax = x.abs().amax(1, keepdim=True)
@@ -149,7 +149,7 @@ def _compiled(plan: Plan) -> Callable[..., Any]:
 def _stats(numel: int, sums: Tensor) -> RoundingStats:
     """Returns the statistics from the rows' sums, (R, 11), which are added up on their own device.
 
-    From a GPU only nine numbers come to the CPU: adding up the rows there would take longer than all the GPU's work.
+    A GPU sends only nine numbers to the CPU: adding up the rows on the CPU would take longer than all the GPU's work.
     """
     counts, amax, *squares = torch.split(sums.double(), [6, 1, 1, 1, 1, 1], 1)
     (noise, noise_log), (_, signal_log) = _totals(*squares[:2]), _totals(*squares[2:])

@@ -1,4 +1,4 @@
-"""Optimizer steps with a check: gradients unscaled, searched for inf and NaN, and the step taken or skipped."""
+"""Checked optimizer steps: unscale the gradients, look for inf and NaN, then take or skip the step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OnOverflow = Literal["skip", "zero"]
 
 
 class CheckedSteps:
-    """Which optimizers were unscaled since the last update, with what result, and which have stepped."""
+    """Tracks which optimizers were unscaled since the last update, what was found, and which have stepped."""
 
     def __init__(self, owner: str, on_overflow: OnOverflow) -> None:
         if on_overflow not in get_args(OnOverflow):
@@ -31,7 +31,7 @@ class CheckedSteps:
             raise RuntimeError("unscale_: this optimizer has stepped already; call update() first")
         if optimizer in self._found_inf:
             raise RuntimeError(
-                "unscale_: this optimizer's gradients are unscaled already; call it once between two update()"
+                "unscale_: this optimizer's gradients are unscaled already; call it once before each update()"
             )
         self._found_inf[optimizer] = _unscale_(optimizer, scale, allow_fp16)
 
@@ -56,7 +56,7 @@ class CheckedSteps:
         return returned
 
     def _called(self, closure: Callable[[], Any], optimizer: Optimizer, scale: float) -> Callable[[], Any]:
-        """Calls a closure; returns one that gives this loss first, and others with unscaled gradients after it."""
+        """Calls a closure. Returns one that first returns this loss, then calls it again and unscales its gradients."""
         before = [(gradient, _version(gradient)) for gradient in _gradients(optimizer)]
         with torch.enable_grad():
             losses = [closure()]
@@ -64,7 +64,7 @@ class CheckedSteps:
         computed = any(new is not old or _version(new) != version for new, (old, version) in after)
         if optimizer in self._found_inf and computed:
             raise RuntimeError(
-                "step: unscale_ was called before the closure, which computes scaled gradients anew; leave it out, or "
+                "step: unscale_ was called before the closure, which computes scaled gradients again; leave it out, or "
                 "call backward() before unscale_ and step(optimizer) without the closure"
             )
 
@@ -108,12 +108,12 @@ def unscale_without_reading_(optimizer: Optimizer, scale: float, *, allow_fp16: 
     """Divides the optimizer's gradients by `scale` in place, and reads nothing back from the device.
 
     Args:
-        optimizer: Whose gradients to unscale.
+        optimizer: The optimizer whose gradients to unscale.
         scale: What to divide by.
         allow_fp16: Whether float16 gradients, which may underflow again, are accepted.
 
     Returns:
-        For each device with gradients a (1,) float32 tensor: not zero if any element there was inf or NaN before.
+        For each device with gradients, a (1,) float32 tensor: non-zero if any element there was inf or NaN before.
 
     Raises:
         ValueError: If a gradient is in float16 and that is not allowed.
@@ -130,7 +130,7 @@ def unscale_without_reading_(optimizer: Optimizer, scale: float, *, allow_fp16: 
                     "in float32 and compute under autocast, or pass allow_fp16=True to see it happen"
                 )
             if gradient.is_sparse:
-                if gradient.dtype is torch.float16:  # sums of one row's values may overflow, as torch says
+                if gradient.dtype is torch.float16:  # adding up a row's values may overflow, as torch notes
                     parameter.grad = gradient = gradient.coalesce()
                 gradient = gradient._values()
             if gradient.is_complex():

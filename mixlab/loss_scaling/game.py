@@ -1,8 +1,7 @@
-"""The reader as the loss scaler: the usable scales of a training, played step by step, against the policies.
+"""A game: the reader acts as the loss scaler, step by step, against the policies, on a training's usable scales.
 
-Each step has one of three moves: halve, keep or double the scale. Then the step is taken at this scale, and only then
-does the reader see which scales were usable. A step is lost if its scale was too large (skipped) or too small
-(underflowed).
+Before each step the reader halves, keeps or doubles the scale. The step is taken at this scale, and only then does the
+reader see which scales were usable. A step is lost if its scale was too large (skipped) or too small (underflowed).
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ Move = Literal["halve", "keep", "double"]
 StepOutcome = Literal["good", "skipped", "underflowed"]
 
 MOVES: dict[str, int] = {"halve": -1, "keep": 0, "double": 1}
-INIT_EXPONENTS = range(25)  # what all four policies take: DeepSpeed stops below 2^0, apex above 2^24
-GROWTH_INTERVAL = 8  # of the policies: with their default of 1000 and more, none would grow in so short a game
+INIT_EXPONENTS = range(25)  # what all four policies allow: DeepSpeed stops below 2^0, apex above 2^24
+GROWTH_INTERVAL = 8  # of the policies; their defaults, 1000 or more, are too long to grow in so short a game
 READER = "you"
 
 
@@ -61,7 +60,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Game:
-    """A game, between two moves; `play` returns the next one.
+    """The state of a game between two moves; `play` returns the next state.
 
         game = Game([(8, 15), (8, 13)], init_exponent=14)
         game.play("halve").play("keep").score
@@ -69,7 +68,7 @@ class Game:
     Args:
         windows: The usable scales of each step, as a `ScaleWindow` or as a pair of exponents (low, high).
         init_exponent: k of the scale 2^k before the first move, in `INIT_EXPONENTS`.
-        exponents: k of the scale at each step that was played.
+        exponents: k of the scale at each step played so far.
 
     Raises:
         ValueError: If there is no window, one holds no scale, or an exponent is not allowed.
@@ -95,7 +94,7 @@ class Game:
     @property
     def outcomes(self) -> tuple[StepOutcome, ...]:
         """How each step went so far."""
-        pairs = zip(self.exponents, self.windows, strict=False)  # the windows to come stay unseen
+        pairs = zip(self.exponents, self.windows, strict=False)  # later windows stay hidden
         return tuple(judge(2.0**exponent, window) for exponent, window in pairs)
 
     @property
@@ -127,7 +126,7 @@ class Result:
 
     Attributes:
         player: The player's name: a policy, or "you".
-        score: How the steps went that the player took.
+        score: How the player's steps went.
         steps: How many steps the game had.
         history: The policy's scales; None for the reader.
     """
@@ -152,13 +151,13 @@ class Result:
 def all_policies(
     init_scale: float, *, growth_interval: int, hysteresis: int = 2, consecutive_hysteresis: bool = False
 ) -> dict[str, ScalePolicy]:
-    """Returns the four policies by name, each with the knobs that it has.
+    """Returns the four policies by name, each with the knobs it supports.
 
     Args:
-        init_scale: Where the scale starts.
+        init_scale: The initial scale.
         growth_interval: Clean steps in a row before the scale grows.
-        hysteresis: Which overflow is the first to lower the scale, in Megatron's and DeepSpeed's.
-        consecutive_hysteresis: Whether every clean step restores the hysteresis, in DeepSpeed's.
+        hysteresis: Which overflow is the first to lower the scale; for Megatron and DeepSpeed.
+        consecutive_hysteresis: Whether every clean step restores the hysteresis; for DeepSpeed.
     """
     return {
         "torch": TorchPolicy(init_scale, growth_interval=growth_interval),
@@ -174,7 +173,7 @@ def all_policies(
 
 
 def judge(scale: float, window: ScaleWindow) -> StepOutcome:
-    """Returns how a step goes at a scale.
+    """Returns the outcome of a step at a scale.
 
     >>> window = ScaleWindow(8, 10)
     >>> judge(1024.0, window), judge(1025.0, window), judge(128.0, window)
@@ -192,9 +191,9 @@ def score_of(outcomes: Iterable[StepOutcome]) -> Score:
 
 
 def results(game: Game) -> tuple[Result, ...]:
-    """Returns the reader's result, and the policies' on the same windows, from the same scale.
+    """Returns the results of the reader and of each policy, on the same windows and from the same scale.
 
-    A policy takes the first step at that scale; the reader has one move before it.
+    A policy takes the first step at that scale; the reader may move once before it.
     """
     limits = [2.0**window.high for window in game.windows]
     found = [Result(READER, game.score, len(game.windows))]
@@ -217,7 +216,7 @@ def _checked(windows: Iterable[object]) -> tuple[ScaleWindow, ...]:
         raise ValueError(f"Game: windows must be a list of windows or of pairs (low, high), got {windows!r}")
     checked = tuple(_checked_window(step, window) for step, window in enumerate(windows))
     if not checked:
-        raise ValueError("Game: windows is empty; give one pair (low, high) of exponents a step")
+        raise ValueError("Game: windows is empty; give one pair (low, high) of exponents per step")
     return checked
 
 

@@ -1,4 +1,4 @@
-"""How a loss scale moves after each step, in torch, apex, Megatron and DeepSpeed: knobs are data, moves pure functions.
+"""How torch, apex, Megatron and DeepSpeed move a loss scale after each step, as frozen knobs and pure functions.
 
 | here | torch.amp | apex | Megatron-LM | DeepSpeed |
 |---|---|---|---|---|
@@ -25,10 +25,10 @@ from mixlab.arguments import require_whole
 
 @dataclass(frozen=True)
 class ScaleState:
-    """Where a policy stands between two steps.
+    """The state of a policy between two steps.
 
     Attributes:
-        scale: The factor of the loss in the next step.
+        scale: The factor that the next step's loss is multiplied by.
         clean: Steps in a row without overflow, as the policy counts them (torch calls it the growth tracker).
         hysteresis_left: Counts down to the overflow that lowers the scale, in policies that forgive the first ones.
     """
@@ -39,7 +39,7 @@ class ScaleState:
 
 
 class MinimumScaleError(RuntimeError):
-    """Raised where DeepSpeed ends a training: gradients overflow, and the scale is at its minimum."""
+    """Raised where DeepSpeed stops training: gradients overflow while the scale is at its minimum."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class TorchPolicy:
         clean:     if clean + 1 == growth_interval:  scale *= growth_factor, unless that is inf;  clean = 0
                    else:                             clean += 1
 
-    After some 150 overflows in a row the scale is zero. From then on gradients are zero, unscaling gives 0 / 0 = NaN,
+    After about 150 overflows in a row the scale is zero. From then on gradients are zero, unscaling gives 0 / 0 = NaN,
     and the step is *not* skipped. The test for growth is `==`: if the interval is lowered below `clean`, the scale
     never grows again.
 
     Args:
-        init_scale: Where the scale starts, positive and finite.
+        init_scale: The initial scale, positive and finite.
         growth_factor: Above 1.
         backoff_factor: Between 0 and 1.
         growth_interval: Clean steps in a row before the scale grows, at least 1.
@@ -77,7 +77,7 @@ class TorchPolicy:
         """Returns the state after a step.
 
         Args:
-            state: Before the step.
+            state: The state before the step.
             overflow: Whether a gradient of the step held inf or NaN.
         """
         if overflow:
@@ -96,10 +96,10 @@ class ApexPolicy:
         clean:     clean += 1;  if clean == growth_interval:  scale = min(max_scale, 2 * scale);  clean = 0
 
     Args:
-        init_scale: Where the scale starts, positive and finite.
+        init_scale: The initial scale, positive and finite.
         growth_interval: Clean steps in a row before the scale grows, at least 1.
-        min_scale: From 0, which is no bound, to `init_scale`.
-        max_scale: From `init_scale` up.
+        min_scale: The lower bound, at most `init_scale`; 0 for none.
+        max_scale: The upper bound, at least `init_scale`.
     """
 
     init_scale: float = 2.0**16
@@ -118,7 +118,7 @@ class ApexPolicy:
         """Returns the state after a step.
 
         Args:
-            state: Before the step.
+            state: The state before the step.
             overflow: Whether a gradient of the step held inf or NaN.
         """
         if overflow:
@@ -141,7 +141,7 @@ class MegatronPolicy:
 
     Args:
         init_scale, growth_factor, backoff_factor, growth_interval: As for torch.
-        min_scale: Positive, at most `init_scale`.
+        min_scale: The lower bound, positive, at most `init_scale`.
         hysteresis: Which overflow after a growth is the first to lower the scale; at least 1.
     """
 
@@ -163,7 +163,7 @@ class MegatronPolicy:
         """Returns the state after a step.
 
         Args:
-            state: Before the step.
+            state: The state before the step.
             overflow: Whether a gradient of the step held inf or NaN.
         """
         if overflow:
@@ -187,11 +187,11 @@ class DeepSpeedPolicy:
                    clean += 1
 
     So it grows on the (growth_interval + 1)-th clean step. An overflow soon after another lowers the scale at once:
-    only growth restores the hysteresis, or every clean step if it is consecutive.
+    only growth restores the hysteresis, or with `consecutive_hysteresis` every clean step.
 
     Args:
         init_scale, growth_interval: As for torch.
-        min_scale: Positive, at most `init_scale`.
+        min_scale: The lower bound, positive, at most `init_scale`.
         hysteresis: Which overflow is the first to lower the scale; at least 1.
         consecutive_hysteresis: Whether every clean step restores the hysteresis.
     """
@@ -213,11 +213,11 @@ class DeepSpeedPolicy:
         """Returns the state after a step.
 
         Args:
-            state: Before the step.
+            state: The state before the step.
             overflow: Whether a gradient of the step held inf or NaN.
 
         Raises:
-            MinimumScaleError: If an overflow would lower the scale, but it is at `min_scale`.
+            MinimumScaleError: If an overflow would lower the scale, but the scale is at `min_scale` already.
         """
         if overflow:
             if state.hysteresis_left > 1:
@@ -241,7 +241,7 @@ ScalePolicy = TorchPolicy | ApexPolicy | MegatronPolicy | DeepSpeedPolicy
 
 
 def require_state(policy: ScalePolicy, state: ScaleState) -> ScaleState:
-    """Returns a saved state with Python's numbers, if `policy` can be in it.
+    """Returns a saved state as Python numbers, if `policy` can be in it.
 
     Torch's policy, and apex's without a bound, can have a scale of zero; Megatron's and DeepSpeed's can have inf.
 
@@ -265,7 +265,7 @@ def require_state(policy: ScalePolicy, state: ScaleState) -> ScaleState:
 
 
 def _check_knobs(policy: ScalePolicy) -> None:
-    """Raises ValueError for the first knob of `policy` that is out of range; numbers of NumPy become Python's."""
+    """Converts NumPy numbers to Python's, and raises ValueError for the first knob that is out of range."""
     owner, knobs = type(policy).__name__, vars(policy)
     for name, value in list(knobs.items()):
         object.__setattr__(policy, name, _of_python(value))
@@ -300,7 +300,7 @@ def require_scale(owner: str, knob: str, value: float) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a number of Python or NumPy, and neither True nor False."""
+    """Whether `value` is a Python or NumPy number; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

@@ -1,7 +1,8 @@
 """Loss scalers: none, static and dynamic, with the verbs of `torch.amp.GradScaler`.
 
-A scaler multiplies the loss, so that small gradients do not underflow in a 16-bit format during backward, and divides
-the gradients again before the optimizer sees them (Micikevicius et al., Mixed Precision Training, 2018, section 3.2):
+A scaler multiplies the loss by a factor, so that small gradients do not underflow in a 16-bit format during backward,
+and divides the gradients by it before the optimizer sees them (Micikevicius et al., Mixed Precision Training, 2018,
+section 3.2):
 
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)      # optional: `step` does it otherwise
@@ -11,8 +12,8 @@ the gradients again before the optimizer sees them (Micikevicius et al., Mixed P
 Several optimizers may share one scaler. Each is unscaled and stepped on its own, and skipped only for its own
 gradients; one `update` follows all of them.
 
-`scale` also takes lists, tuples and other iterables of tensors. `step` passes further arguments on, and returns what
-the optimizer returns, or None for a skipped step. A closure computes the scaled gradients itself, so it is called
+`scale` also takes lists, tuples and other iterables of tensors. `step` passes extra arguments on to the optimizer, and
+returns what it returns, or None for a skipped step. A closure computes the scaled gradients itself, so it is called
 before they are unscaled and checked, and only once unless the optimizer asks for more:
 
     scaler.step(optimizer, closure)  # the closure calls optimizer.zero_grad() and scaler.scale(loss).backward()
@@ -46,15 +47,15 @@ class NoScaler:
     skips = False
 
     def scale(self, outputs: Outputs) -> Outputs:
-        """Returns the loss as it is.
+        """Returns the loss unchanged.
 
         Args:
-            outputs: The loss, or several.
+            outputs: The loss, or several losses.
         """
         return outputs
 
     def unscale_(self, optimizer: Optimizer, *, allow_fp16: bool = False) -> None:
-        """Leaves the gradients as they are.
+        """Leaves the gradients unchanged.
 
         Args:
             optimizer: Not used.
@@ -65,7 +66,7 @@ class NoScaler:
         """Takes the optimizer's step, and returns what it returns.
 
         Args:
-            optimizer: Whose step to take.
+            optimizer: The optimizer whose step to take.
             *args, **kwargs: For `optimizer.step`.
         """
         return optimizer.step(*args, **kwargs)
@@ -88,18 +89,18 @@ class NoScaler:
             state: From `state_dict`.
 
         Raises:
-            TypeError: If `state` is no dict.
+            TypeError: If `state` is not a dict.
             ValueError: If it is the state of another kind of scaler.
         """
         _require_keys(state, self.state_dict())
 
 
 class StaticScaler:
-    """A constant scale, and a check of the unscaled gradients.
+    """A constant scale, with a check of the unscaled gradients.
 
     Args:
         scale: The factor, positive and finite.
-        on_overflow: What a step with inf or NaN in a gradient becomes; see `DynamicScaler`.
+        on_overflow: What to do about a step with inf or NaN in a gradient; see `DynamicScaler`.
 
     Raises:
         ValueError: If an argument is not allowed.
@@ -132,30 +133,30 @@ class StaticScaler:
         return _scaled(outputs, self._scale)  # type: ignore[no-any-return]
 
     def unscale_(self, optimizer: Optimizer, *, allow_fp16: bool = False) -> None:
-        """Divides the optimizer's gradients by the scale, in place, and looks for inf and NaN; before clipping.
+        """Divides the optimizer's gradients by the scale in place, and looks for inf and NaN. Call it before clipping.
 
         Args:
-            optimizer: Whose gradients to unscale.
+            optimizer: The optimizer whose gradients to unscale.
             allow_fp16: Whether float16 gradients, which may underflow again, are accepted.
 
         Raises:
-            RuntimeError: If it was unscaled or stepped since the last `update`.
+            RuntimeError: If the optimizer was unscaled or stepped since the last `update`.
             ValueError: If a gradient is in float16 and that is not allowed.
         """
         self._steps.unscale_(optimizer, self._scale, allow_fp16)
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        """Unscales the gradients unless that was done, then steps, or skips the step, if inf or NaN was found.
+        """Unscales the gradients unless already done, then takes the step. On inf or NaN, does what `on_overflow` says.
 
         Args:
-            optimizer: Whose step to take.
+            optimizer: The optimizer whose step to take.
             *args, **kwargs: For `optimizer.step`, such as a closure.
 
         Returns:
             What the optimizer returns; None for a skipped step.
 
         Raises:
-            RuntimeError: If it has stepped since the last `update`.
+            RuntimeError: If the optimizer has stepped since the last `update`.
             ValueError: If no parameter has a gradient, or `unscale_` refuses one.
         """
         return self._steps.step(optimizer, self._scale, args, kwargs)
@@ -177,13 +178,13 @@ class StaticScaler:
         return {"scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a saved scale.
+        """Loads a saved scale.
 
         Args:
             state: From `state_dict`.
 
         Raises:
-            TypeError: If `state` is no dict.
+            TypeError: If `state` is not a dict.
             ValueError: If it is the state of another kind of scaler, or its scale is not allowed.
         """
         _require_keys(state, self.state_dict())
@@ -192,7 +193,7 @@ class StaticScaler:
 
 
 class DynamicScaler:
-    """The scale that hunts for the largest usable value, under one of the policies of `mixlab.loss_scaling`.
+    """A scale that hunts for its largest usable value, by one of the policies of `mixlab.loss_scaling`.
 
     With `TorchPolicy` it does step for step what `torch.amp.GradScaler` does, and their state dicts are
     interchangeable.
@@ -238,13 +239,13 @@ class DynamicScaler:
     (1024.0, 1024.0, 512.0)
 
     Args:
-        policy: How the scale moves; None takes `TorchPolicy()`.
-        on_overflow: What a step with inf or NaN in a gradient becomes. "skip": it is not taken, as in every system.
-            "zero": the gradients are set to zero and it is taken; with momentum, Adam or weight decay the weights then
-            move all the same.
+        policy: How the scale moves; None means `TorchPolicy()`.
+        on_overflow: What to do about a step with inf or NaN in a gradient. "skip": do not take it, as every system
+            does. "zero": set the gradients to zero and take it; with momentum, Adam or weight decay the weights then
+            still move.
 
     Raises:
-        TypeError: If `policy` is none.
+        TypeError: If `policy` is not a policy.
         ValueError: If `on_overflow` is neither "skip" nor "zero".
     """
 
@@ -286,30 +287,30 @@ class DynamicScaler:
         return _scaled(outputs, self._state.scale)  # type: ignore[no-any-return]
 
     def unscale_(self, optimizer: Optimizer, *, allow_fp16: bool = False) -> None:
-        """Divides the optimizer's gradients by the scale, in place, and looks for inf and NaN; before clipping.
+        """Divides the optimizer's gradients by the scale in place, and looks for inf and NaN. Call it before clipping.
 
         Args:
-            optimizer: Whose gradients to unscale.
+            optimizer: The optimizer whose gradients to unscale.
             allow_fp16: Whether float16 gradients, which may underflow again, are accepted.
 
         Raises:
-            RuntimeError: If it was unscaled or stepped since the last `update`.
+            RuntimeError: If the optimizer was unscaled or stepped since the last `update`.
             ValueError: If a gradient is in float16 and that is not allowed.
         """
         self._steps.unscale_(optimizer, self._state.scale, allow_fp16)
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        """Unscales the gradients unless that was done, then steps, or skips the step, if inf or NaN was found.
+        """Unscales the gradients unless already done, then takes the step. On inf or NaN, does what `on_overflow` says.
 
         Args:
-            optimizer: Whose step to take.
+            optimizer: The optimizer whose step to take.
             *args, **kwargs: For `optimizer.step`, such as a closure.
 
         Returns:
             What the optimizer returns; None for a skipped step.
 
         Raises:
-            RuntimeError: If it has stepped since the last `update`.
+            RuntimeError: If the optimizer has stepped since the last `update`.
             ValueError: If no parameter has a gradient, or `unscale_` refuses one.
         """
         return self._steps.step(optimizer, self._state.scale, args, kwargs)
@@ -328,20 +329,20 @@ class DynamicScaler:
         return self._state.scale
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns scale, counts and knobs, for `load_state_dict`; under `TorchPolicy` in the layout of torch."""
+        """Returns scale, counts and knobs, for `load_state_dict`; with `TorchPolicy`, in torch's layout."""
         if isinstance(self._policy, TorchPolicy):
             knobs = {name: value for name, value in vars(self._policy).items() if name != "init_scale"}
             return {"scale": self._state.scale, **knobs, "_growth_tracker": self._state.clean}
         return {"policy": type(self._policy).__name__, **asdict(self._policy), **asdict(self._state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over scale, counts and knobs; as in torch, the saved knobs replace this scaler's.
+        """Loads scale, counts and knobs; as in torch, the saved knobs replace this scaler's.
 
         Args:
-            state: From `state_dict`, or under `TorchPolicy` from a `torch.amp.GradScaler`.
+            state: From `state_dict`; with `TorchPolicy`, also from a `torch.amp.GradScaler`.
 
         Raises:
-            TypeError: If `state` is no dict.
+            TypeError: If `state` is not a dict.
             ValueError: If it is the state of another kind of scaler, or holds numbers that the policy cannot have.
         """
         own = self.state_dict()

@@ -29,36 +29,36 @@ class ScaleHistory:
 
 
 def simulate(policy: ScalePolicy, overflows: Iterable[bool]) -> ScaleHistory:
-    """Returns what `policy` does when exactly these steps overflow, whatever its scale is then.
+    """Returns what `policy` does if exactly these steps overflow, whatever the scale.
 
     >>> from mixlab.loss_scaling import TorchPolicy
     >>> simulate(TorchPolicy(1024, growth_interval=2), [True, False, False, False]).scales
     (1024.0, 512.0, 512.0, 1024.0, 1024.0)
 
     Args:
-        policy: The policy, at its start.
+        policy: The policy; it starts from its initial scale.
         overflows: Whether each step overflows.
 
     Raises:
-        TypeError: If `overflows` is no list or other iterable.
+        TypeError: If `overflows` is not iterable.
     """
     _require_sequence("simulate: overflows must be True or False for each step", overflows)
     return _history(policy, [_always(bool(overflow)) for overflow in overflows])
 
 
 def hunt(policy: ScalePolicy, limits: Iterable[float]) -> ScaleHistory:
-    """Returns what `policy` does when a step overflows if the scale is above that step's limit.
+    """Returns what `policy` does if each step overflows when the scale is above that step's limit.
 
     >>> from mixlab.loss_scaling import TorchPolicy
     >>> hunt(TorchPolicy(1024, growth_interval=2), [600.0] * 6).scales
     (1024.0, 512.0, 512.0, 1024.0, 512.0, 512.0, 1024.0)
 
     Args:
-        policy: The policy, at its start.
+        policy: The policy; it starts from its initial scale.
         limits: The largest scale at which each step does not overflow, e.g. from the largest gradient of a probe.
 
     Raises:
-        TypeError: If `limits` is no list or other iterable.
+        TypeError: If `limits` is not iterable.
         ValueError: If a limit is negative or NaN.
     """
     _require_sequence("hunt: limits must be the largest scale for each step", limits)

@@ -1,4 +1,4 @@
-"""The window of loss scales that a format can bear."""
+"""The window of usable loss scales."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ScaleWindow:
     none (2^16 is above 2^14)
 
     Attributes:
-        low: Below 2^low, more small values become zero than is tolerated.
+        low: Below 2^low, more small values become zero than tolerated.
         high: Above 2^high, the largest value overflows.
     """
 
@@ -32,7 +32,7 @@ class ScaleWindow:
         return self.low <= exponent <= self.high
 
     def __and__(self, other: ScaleWindow) -> ScaleWindow:
-        """Returns the scales that are in both windows, such as those of two steps of a training."""
+        """Returns the scales usable in both windows, such as those of two training steps."""
         return ScaleWindow(max(self.low, other.low), min(self.high, other.high))
 
     def __str__(self) -> str:
@@ -42,4 +42,4 @@ class ScaleWindow:
         return f"{low} to {high}" if self.usable else f"none ({low} is above {high})"
 
 
-NO_WINDOW = ScaleWindow(1, 0)  # of a tensor without a finite value other than zero
+NO_WINDOW = ScaleWindow(1, 0)  # for a tensor without a finite non-zero value

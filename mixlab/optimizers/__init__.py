@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW that store weights and states as they are told, and where they stand still."""
+"""SGD, Adam and AdamW with a choice of storage for weights and states, and where they stall in low precision."""
 
 from mixlab.optimizers.adam_sgd import SGD, Adam, AdamW, OptimizerName
 from mixlab.optimizers.backends import BACKENDS, Backend, MakeOptimizer, backend

@@ -1,7 +1,7 @@
-"""SGD, Adam and AdamW that compute in float32 and choose how to store weights and states.
+"""SGD, Adam and AdamW that compute in float32, with a choice of how to store weights and states.
 
 `torch.optim` keeps states in the parameters' dtype and rounds every operation to it. Here a step computes in float32,
-with the operations of `torch.optim` in their order, and rounds once, where it stores. So with float32 storage the two
+with the operations of `torch.optim` in the same order, and rounds once, when it stores. So with float32 storage the two
 are equal bit for bit, and with any other storage only the storage makes a difference.
 """
 
@@ -39,19 +39,19 @@ class SGD(StoredOptimizer):
     Args:
         params: Parameters, named parameters or groups of them.
         lr: Learning rate.
-        momentum: Factor of the momentum at each step. With 0, no state is kept.
-        weight_decay: Factor of the weight that is added to its gradient.
+        momentum: What the momentum is multiplied by at each step. With 0, no state is kept.
+        weight_decay: The multiple of the weight that is added to its gradient.
         storage: How weights and momentum are stored, the momentum in `exp_avg_dtype`; by default in float32.
-        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        generator: The generator for stochastic rounding, on the parameters' device; None means torch's global one.
         compiled: Whether to compile the step; see `AdamW`.
 
     Raises:
-        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is not a Storage.
         ValueError: If a setting is negative or not finite.
     """
 
     _settings: ClassVar = Settings("SGD", ("lr", "momentum", "weight_decay"), has_betas=False, fixed=SGD_FIXED)
-    _moments: ClassVar = {"momentum_buffer": -0.0}  # plus a gradient this is the gradient, the sign of a zero too
+    _moments: ClassVar = {"momentum_buffer": -0.0}  # plus a gradient gives the gradient, even the sign of a zero
 
     def __init__(
         self,
@@ -96,13 +96,13 @@ class Adam(StoredOptimizer):
         lr: Learning rate.
         betas: Decay rates of the first and the second moment, from 0 to below 1.
         eps: Added to the square root of the second moment.
-        weight_decay: Factor of the weight that is added to its gradient.
+        weight_decay: The multiple of the weight that is added to its gradient.
         storage: How weights and moments are stored; by default in float32.
-        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        generator: The generator for stochastic rounding, on the parameters' device; None means torch's global one.
         compiled: Whether to compile the step; see `AdamW`.
 
     Raises:
-        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is not a Storage.
         ValueError: If a setting is out of range.
     """
 
@@ -179,8 +179,8 @@ class AdamW(Adam):
     4000 0.652
     2032 0.651
 
-    Ten steps of 0.001 should move a weight from 1 to 0.99. Stored in bf16 and rounded to nearest, it stands still;
-    rounded at random, it gets there on average:
+    Ten steps of 0.001 should move a weight from 1 to 0.99. Stored in bf16 and rounded to nearest, it does not move;
+    rounded stochastically, it gets there on average:
 
     >>> for storage in (Storage(), Storage(update="stochastic")):
     ...     weight = torch.nn.Parameter(torch.ones(1000).bfloat16())
@@ -200,15 +200,15 @@ class AdamW(Adam):
         lr: Learning rate.
         betas: Decay rates of the first and the second moment, from 0 to below 1.
         eps: Added to the square root of the second moment.
-        weight_decay: Each step first takes lr * weight_decay times the weight off the weight.
+        weight_decay: Each step first subtracts lr * weight_decay times the weight from the weight.
         storage: How weights and moments are stored; by default in float32.
-        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
+        generator: The generator for stochastic rounding, on the parameters' device; None means torch's global one.
         compiled: Whether to compile each parameter's step with `torch.compile` into one pass over memory. On a CPU it
             needs a C++ compiler; the first step of each kind of parameter takes some seconds. Results are the same up
-            to last bits, and the bits of stochastic rounding are hashed instead of drawn.
+            to the last bits, and the bits of stochastic rounding are hashed instead of drawn.
 
     Raises:
-        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is no Storage.
+        TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16, or `storage` is not a Storage.
         ValueError: If a setting is out of range.
     """
 

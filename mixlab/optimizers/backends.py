@@ -1,4 +1,4 @@
-"""AdamW of torch, bitsandbytes, torchao and optimi under one signature, to train with and to compare."""
+"""The AdamW of torch, bitsandbytes, torchao and optimi under one signature, to train with and to compare."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Backend:
 
     Attributes:
         name: Its name in `BACKENDS`.
-        library: The module to import; followed by a colon and pip's name for it if the two differ.
-        weights: The parameters' dtype that it is made for.
+        library: The module to import, with a colon and pip's name for it if the two differ.
+        weights: The parameters' dtype it is made for.
         stores: How it stores its states, in words.
         make: Returns the optimizer for parameters and a learning rate.
     """
@@ -57,7 +57,7 @@ class Backend:
 
 
 def backend(name: str) -> Backend:
-    """Returns a backend: a function of parameters and learning rate, which a `mixlab.Task` takes as its optimizer too.
+    """Returns a backend: a function of parameters and learning rate, which can also be a `mixlab.Task`'s optimizer.
 
     >>> from dataclasses import replace
     >>> from mixlab.training import load_task

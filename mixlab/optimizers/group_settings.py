@@ -1,4 +1,4 @@
-"""The settings of a parameter group: allowed values, and torch.optim's settings that are refused."""
+"""The settings of a parameter group: the values allowed, and the torch.optim settings refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Settings:
     """The settings of an optimizer's groups.
 
     torch.optim's `foreach`, `fused` and `capturable` do not change the result: they are accepted and have no effect.
-    Any other name is ignored; it belongs to its owner, such as a scheduler.
+    Any other name is ignored; it may belong to a scheduler, for example.
 
     Attributes:
         owner: The optimizer's name.
@@ -41,7 +41,7 @@ class Settings:
     fixed: Mapping[str, tuple[Any, str]]
 
     def defaults(self) -> dict[str, Any]:
-        """Returns the fixed settings; torch.optim's namesake needs them to load a state saved here."""
+        """Returns the fixed settings; torch.optim's class of the same name needs them to load a state saved here."""
         return {name: value for name, (value, _) in self.fixed.items()}
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Settings:
                 raise ValueError(f"{self.owner}: {name} must be {value!r}, got {group[name]!r}; {advice}")
 
     def check_loaded(self, group: Mapping[str, Any]) -> None:
-        """Raises ValueError if a saved group lacks a setting, so that it belongs to another kind of optimizer."""
+        """Raises ValueError if a saved group lacks a setting, and so belongs to another kind of optimizer."""
         needed = [*self.numbers, *(["betas"] if self.has_betas else [])]
         if not group.keys().isdisjoint(("maximize", "foreach", "nesterov", "amsgrad")):  # torch.optim's
             needed += [name for name in ("dampening", "nesterov", "amsgrad") if name in self.fixed]
@@ -69,7 +69,7 @@ class Settings:
 
 
 def as_number(value: Any) -> Any:
-    """Returns a setting ready for torch.optim's arithmetic, in which a tensor of one element stays a tensor."""
+    """Returns a setting for arithmetic as in torch.optim, where a one-element tensor stays a tensor."""
     return value.detach().squeeze() if isinstance(value, Tensor) else value
 
 

@@ -1,4 +1,4 @@
-"""Tensors as they lie in memory: flat views for any order of dimensions."""
+"""Memory layout: flat views of tensors in any order of dimensions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
 
 
 def inner_tensors(tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """Returns the tensors inside a subclass such as torchao's, by name; a plain tensor by itself, without a name."""
+    """Returns the named tensors inside a subclass such as torchao's; a plain tensor alone, under the name ""."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [("", tensor)]
     names, _ = tensor.__tensor_flatten__()

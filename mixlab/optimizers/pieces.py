@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mixlab.optimizers.step import StepPlan, Tables, compiled_step, eager_step_
 
-_PIECE = 1 << 17  # elements per CPU thread of an eager step or one in blocks: its temporaries stay in the cache
-_WIDE_PIECE = 1 << 19  # elements per CPU thread of a compiled step on copies: fewer calls, and the copies still fit
+_PIECE = 1 << 17  # elements per CPU thread, for eager steps and steps in blocks: the temporaries stay in the cache
+_WIDE_PIECE = 1 << 19  # elements per CPU thread, for compiled steps on copies: fewer calls, and the copies still fit
 _VECTORS = torch.backends.cpu.get_cpu_capability()  # torch's name for the width of this CPU's vectors
 
 
@@ -19,7 +19,7 @@ def step_eagerly_(
     plan: StepPlan, parts: dict[str, Tensor], numbers: Sequence[float], generator: torch.Generator | None
 ) -> None:
     """Takes an eager step on flat tensors, piece by piece; see `eager_step_` for the arguments."""
-    # Two streams of random bits alternate from piece to piece: so pieces must not depend on the number of threads.
+    # Streams of random bits alternate from piece to piece, so pieces must not depend on the number of threads.
     threads = 1 if plan.random_streams > 1 else torch.get_num_threads()
     for piece in _pieces(parts, plan.block_size, size=_PIECE * threads):
         eager_step_(plan, piece, numbers, generator)
@@ -44,7 +44,7 @@ def step_compiled_(plan: StepPlan, parts: dict[str, Tensor], numbers: Tensor, se
 
 
 def _pieces(parts: dict[str, Tensor], block_size: int, *, size: int) -> Iterator[dict[str, Tensor]]:
-    """Yields corresponding pieces of all parts, each from the start of a block; on a GPU, one piece is the whole."""
+    """Yields matching pieces of all parts, each from the start of a block; on a GPU, the whole is one piece."""
     numel = parts["weight"].numel()
     size = size if parts["weight"].is_cpu else numel
     blocks = -(-size // block_size)
@@ -58,7 +58,7 @@ def step_in_blocks_(
 ) -> None:
     """Takes a compiled step of a plan whose states have scales: first on full blocks, then on the rest.
 
-    All tensors but the scales are passed as (blocks, block_size), where the compiler knows block_size: so values, amax
+    All tensors except the scales are passed as (blocks, block_size), and the compiler knows block_size. So values, amax
     and codes share one loop, and one kernel reads and writes each tensor once. If the view were made inside, from flat
     tensors of unknown size, pointwise loops and reductions would stay separate.
 
@@ -67,7 +67,7 @@ def step_in_blocks_(
         whole: The parameter's flat tensors; see `eager_step_`.
         numbers: The rule's numbers.
         seed: Two int32 seeds for the random bits.
-        at_once: About how many elements to pass in one call; None means all full blocks.
+        at_once: About how many elements to pass per call; None means all full blocks.
     """
     block_size = plan.block_size
     numel = whole["weight"].numel()
@@ -91,7 +91,7 @@ def step_in_blocks_(
 
 
 def seed_from(seed: Tensor, start: int) -> Tensor:
-    """Returns the seed for a piece that begins at element `start`, so that it hashes the bits it has in the whole."""
+    """Returns the seed with which a piece that begins at element `start` gets the same bits as within the whole."""
     if start:
         seed = seed.clone()
         seed[0] += (start + 2**31) % 2**32 - 2**31  # int32 wraps around, like the hashed indices
@@ -112,16 +112,16 @@ def widened_step_(
 ) -> None:
     """Takes a compiled step on float32 copies of a piece's 16-bit tensors, then rounds the copies back.
 
-    With 512-bit vectors, compiled code loads 16-bit states beside float32 weights through the stack, which takes longer
-    than the rest of the step. torch's own casts avoid that, and a piece stays in the cache. (Beside 16-bit weights, or
-    with 256-bit vectors, the copies cost more than they save: they double the time of the step.)
+    With 512-bit vectors and float32 weights, compiled code loads 16-bit states through the stack, which takes longer
+    than the rest of the step. torch's own casts avoid that, and a piece stays in the cache. (With 16-bit weights or
+    256-bit vectors, the copies cost more than they save: they double the time of the step.)
 
     Args:
         plan: The parameter's plan.
         piece: Flat tensors; see `eager_step_`.
         numbers: The rule's numbers.
         seed: Two int32 seeds for the random bits.
-        scratch: Memory for the copies, kept from piece to piece: fresh memory would double their cost.
+        scratch: Memory for the copies, reused from piece to piece: allocating it each time would double their cost.
     """
     narrow = [name for name, tensor in piece.items() if tensor.dtype is not torch.float32]
     wide = dict(piece)

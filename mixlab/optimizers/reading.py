@@ -13,7 +13,7 @@ from mixlab.optimizers.stored import StoredOptimizer
 
 
 def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """Returns the optimizer inside a wrapper that keeps it as its `optimizer`, such as accelerate's; or itself.
+    """Returns the optimizer inside a wrapper, such as accelerate's, that keeps it as `optimizer`; or itself.
 
     Args:
         optimizer: An optimizer, wrapped any number of times or not at all.
@@ -23,10 +23,10 @@ def unwrapped(optimizer: Optimizer) -> Optimizer:
 
 
 def state_tensors(optimizer: Optimizer, parameter: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Yields (name, tensor) for each state of one parameter or of all; step counters are left out.
+    """Yields (name, tensor) for each state of one parameter, or of all; step counters are left out.
 
     Args:
-        optimizer: Any optimizer of torch's interface.
+        optimizer: Any optimizer with torch's interface.
         parameter: One of its parameters; None means all. A parameter without state yields nothing.
     """
     states = optimizer.state.values() if parameter is None else [optimizer.state.get(parameter, {})]
@@ -40,13 +40,13 @@ def read_state(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor:
     Wrappers such as accelerate's are opened. torchao's tensors are dequantized. Complex states become complex64.
 
     Args:
-        optimizer: Any optimizer of torch's interface.
+        optimizer: Any optimizer with torch's interface.
         parameter: One of its parameters that has taken a step.
         name: Name of the state, such as "exp_avg", "exp_avg_sq" or "momentum_buffer".
 
     Raises:
         KeyError: If the parameter has no such state, or has not taken a step.
-        TypeError: If the state is kept as codes that only the optimizer can read.
+        TypeError: If the state is stored as codes that only the optimizer can read.
     """
     optimizer = unwrapped(optimizer)
     kept = optimizer.state.get(parameter, {}).get(name)
@@ -70,7 +70,7 @@ def state_bytes(optimizer: Optimizer) -> int:
     parameters share.
 
     Args:
-        optimizer: Any optimizer of torch's interface.
+        optimizer: Any optimizer with torch's interface.
     """
     kept = {}
     for state in optimizer.state.values():

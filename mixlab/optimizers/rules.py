@@ -1,6 +1,6 @@
-"""The mathematics of one step of SGD, Adam and AdamW, the same for an eager step and a compiled one.
+"""The mathematics of one step of SGD, Adam and AdamW, shared by eager and compiled steps.
 
-The operations are those of torch.optim, in its order, so that in float32 an eager step equals it bit for bit. A
+The operations and their order are torch.optim's, so that in float32 an eager step equals it bit for bit. A
 compiled step takes its numbers as 0-dimensional tensors, because it would be compiled again for each new Python number.
 Some operations of torch.optim accept only Python numbers; the functions at the end write these out for tensors, which
 may differ in last bits.
@@ -29,7 +29,7 @@ class SGDRule:
     """Stochastic gradient descent.
 
     Attributes:
-        has_momentum, decays: Whether the momentum and the weight decay are other than zero.
+        has_momentum, decays: Whether the momentum and the weight decay are non-zero.
     """
 
     has_momentum: bool
@@ -50,8 +50,8 @@ class AdamNumbers(NamedTuple):
 
     Attributes:
         step_size: The learning rate / (1 - beta1^step).
-        shrink: Factor of the weight under decoupled weight decay.
-        weight_decay: Factor of the weight that is added to the gradient if the decay is not decoupled.
+        shrink: What decoupled weight decay multiplies the weight by.
+        weight_decay: The multiple of the weight that is added to the gradient if the decay is not decoupled.
         new1, beta2, new2: 1 - beta1, beta2, 1 - beta2.
         root, inverse_root: The square root of 1 - beta2^step, and 1 over it.
         eps: Added to the square root of the second moment.

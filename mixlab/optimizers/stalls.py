@@ -1,9 +1,9 @@
-"""Where Adam stands still in low precision: moments that do not decay or rise, weights that do not move.
+"""Where Adam stalls in low precision: moments that do not decay or rise, weights that do not move.
 
-All of it follows from the gap between neighbours, eps times the power of two at or below a value (Higham, Accuracy and
+It all follows from the gap between neighbours, eps times the power of two at or below a value (Higham, Accuracy and
 Stability of Numerical Algorithms, 2002, section 2.1). Each result is computed exactly or in a wider format, then
-rounded once to nearest, ties to even. A number such as 0.95 means the decimal as written, so that a tie is a tie; in
-float32 and float64 it is one too, since v * beta2 is rounded to it there.
+rounded once to nearest, ties to even. A number such as 0.95 means the decimal as written, so that a tie is a tie. In
+float32 and float64 it is a tie too, because v * beta2 is rounded to it there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mixlab.formats import Format, round_to
 
 
 def largest_stalled_significand(fmt: Format | str, beta2: float) -> float:
-    """Returns the significand up to which a normal second moment stalls: it keeps its value while gradients are zero.
+    """Returns the significand up to which a normal second moment stalls, that is, does not decay at zero gradients.
 
     v = s * 2^e, 1 < s < 2, loses s * (1 - beta2) * 2^e (Kingma and Ba, Adam, 2015, algorithm 1, with g = 0). Neighbours
     are eps * 2^e apart, so v stalls if s < eps / 2 / (1 - beta2), the bound. An s equal to the bound stalls if it is
@@ -46,8 +46,8 @@ def largest_stalled_significand(fmt: Format | str, beta2: float) -> float:
 def decay_stalls(v: float, fmt: Format | str, beta2: float) -> bool:
     """Returns whether v * beta2 rounds back to v, so that a second moment v stalls without a gradient.
 
-    It does if v * (1 - beta2) is less than half the gap below v, or equal to it while v is even, a multiple of two gaps
-    (Higham, 2002, section 2.1). Subnormals share one gap, so they stall up to half of it / (1 - beta2).
+    It does if v * (1 - beta2) is less than half the gap below v, or equals it and v is even, a multiple of two gaps
+    (Higham, 2002, section 2.1). Subnormals share one gap, so they stall up to gap / 2 / (1 - beta2).
 
     >>> decay_stalls(1.25, "e4m3fn", 0.95), decay_stalls(1.375, "e4m3fn", 0.95), decay_stalls(1.0, "e4m3fn", 0.95)
     (True, False, False)
@@ -88,14 +88,14 @@ def rise_ratio(fmt: Format | str, beta2: float, v: float = 1.0) -> float:
     fmt, gained = _format("rise_ratio", fmt), 1 - _beta("rise_ratio", beta2)
     _require_value("rise_ratio", v, fmt)
     if v == fmt.max:
-        raise ValueError(f"rise_ratio: v must lie below the largest value of {fmt}, {fmt.max!r}, got {v!r}")
+        raise ValueError(f"rise_ratio: v must be below the largest value of {fmt}, {fmt.max!r}, got {v!r}")
     return float(1 + Fraction(fmt.next_up(v) - v) / 2 / (Fraction(v) * gained))
 
 
 def swallow_bounds(fmt: Format | str) -> tuple[float, float]:
     """Returns the |update / weight| up to which updates are always swallowed, and above which they never are.
 
-    These are eps / 4 and eps / 2. Half the gap at s * 2^e is eps / 2 / s of the weight, between eps / 4 (s near 2) and
+    They are eps / 4 and eps / 2. Half the gap at s * 2^e is eps / 2 / s of the weight, between eps / 4 (s near 2) and
     eps / 2 (s = 1); below a power of two it is eps / 4 (Micikevicius et al., Mixed Precision Training, 2018, section
     3.1, give 2^-11 for fp16). Powers of two are even and win ties: at eps / 4 every update is swallowed; at eps / 2
     only one that leads a power of two away from zero (or, with subnormals, the smallest normal value either way). This
@@ -126,7 +126,7 @@ def smallest_effective_lr(fmt: Format | str, weight: float) -> float:
 
     Args:
         fmt: A format with a sign, or its name.
-        weight: A weight from -fmt.max to fmt.max; it is first rounded to `fmt`, in which it is stored.
+        weight: A weight from -fmt.max to fmt.max; it is first rounded to `fmt`, as if stored.
 
     Raises:
         ValueError: If `fmt` is a scale format, which has neither sign nor zero, or a number is out of range.
@@ -140,7 +140,7 @@ def smallest_effective_lr(fmt: Format | str, weight: float) -> float:
 
 
 def weight_decay_lost(fmt: Format | str, lr: float, weight_decay: float) -> bool:
-    """Returns whether decoupled weight decay alone, w * (1 - lr * weight_decay), changes no normal weight at all.
+    """Returns whether decoupled weight decay alone, w * (1 - lr * weight_decay), changes no normal weight.
 
     Relative to w, half the gap towards zero is smallest at powers of two: eps / 4, and they win the tie. So the decay
     is lost if and only if lr * weight_decay <= eps / 4 (Loshchilov and Hutter, Decoupled Weight Decay Regularization,
@@ -187,7 +187,7 @@ def smallest_gradient_kept(fmt: Format | str, beta2: float) -> float:
 
 
 def steps_to_halve(beta: float) -> float:
-    """Returns the number of steps in which an exact moment halves without a gradient, ln(1/2) / ln(beta).
+    """Returns how many steps an exact moment takes to halve without a gradient, ln(1/2) / ln(beta).
 
     After t steps, beta^t of it is left (Kingma and Ba, Adam, 2015, section 3).
 
@@ -207,7 +207,7 @@ def steps_to_halve(beta: float) -> float:
 def _format(owner: str, fmt: Format | str) -> Format:
     fmt = Format.of(fmt)
     if not fmt.signed:
-        raise ValueError(f"{owner}: {fmt} is a scale, without sign and zero; use one of the other formats")
+        raise ValueError(f"{owner}: {fmt} is a scale, without sign or zero; use one of the other formats")
     return fmt
 
 

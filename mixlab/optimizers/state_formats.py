@@ -2,8 +2,8 @@
 
 A state is a tensor of codes in the parameter's shape and, for blocks, a float32 tensor of scales. It is read into
 float32 and written from float32. The same few lines run eagerly and inside a compiled step, on flat pieces that begin
-at the start of a block, or on pieces of shape (blocks, block_size), which a compiler reads, reduces and writes in one
-loop. For stochastic rounding, `bits` are uniformly random int32 numbers in the piece's shape.
+at a block boundary, or on pieces of shape (blocks, block_size), which a compiler reads, reduces and writes in one loop.
+For stochastic rounding, `bits` are uniformly random int32 numbers in the piece's shape.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CastState:
         return numel * self.dtype.itemsize
 
     def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
-        """Returns further tensors that `read` and `write_` take in a compiled step: none."""
+        """Returns the extra tensors that `read` and `write_` take in a compiled step: none."""
         return ()
 
     def read(self, codes: Tensor) -> Tensor:
@@ -82,14 +82,14 @@ class ScaledState:
     """A state in an 8-bit float format. A float32 scale per block maps the block's amax to the format's max.
 
     No scale is below 2^-126, float32's smallest normal value, because a smaller quotient would lose bits or be zero.
-    Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes NaN as
-    a whole, through its scale. torchao's `AdamWFp8` scales in the same way, but raises any smaller amax to 1e-12;
+    Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes all
+    NaN, because its scale is NaN. torchao's `AdamWFp8` scales in the same way, but raises any smaller amax to 1e-12;
     Peng et al. (FP8-LM: Training FP8 Large Language Models, 2023, section 2.2) scale whole tensors.
 
     Attributes:
         dtype: float8_e4m3fn or float8_e5m2.
         rounding: How the quotients are rounded to it.
-        block_size: Neighbours in memory that share a scale.
+        block_size: How many neighbours in memory share a scale.
         scaled: Whether the state has scales.
     """
 
@@ -110,7 +110,7 @@ class ScaledState:
         return numel + 4 * -(-numel // self.block_size)
 
     def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
-        """Returns further tensors that `read` and `write_` take in a compiled step: none."""
+        """Returns the extra tensors that `read` and `write_` take in a compiled step: none."""
         return ()
 
     def read(self, codes: Tensor, scale: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ class DynamicState:
 
     The map has seven decades, with 2^i values in the i-th, so that small values keep their order of magnitude and large
     values are resolved finely (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022, sections 2.1 and
-    2.2). A block that holds an inf or NaN becomes NaN as a whole, through its scale.
+    2.2). A block that holds an inf or NaN becomes all NaN, because its scale is NaN.
 
     Attributes:
         signed: Whether the map has negative values. Without them it has twice as many positive ones.
         rounding: How the quotients are rounded to the map's values.
-        block_size: Neighbours in memory that share a scale.
+        block_size: How many neighbours in memory share a scale.
         dtype: Dtype of the codes.
         scaled: Whether the state has scales.
     """
@@ -162,7 +162,7 @@ class DynamicState:
         return numel + 4 * -(-numel // self.block_size)
 
     def tables(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Returns further tensors that `read` and `write_` take in a compiled step: the map, its middles, the cells."""
+        """Returns the extra tensors that `read` and `write_` take in a compiled step: the map, midpoints and cells."""
         return dynamic_map(signed=self.signed, device=device), *_cells(self.signed, device)
 
     def read(self, codes: Tensor, scale: Tensor, *tables: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class DynamicState:
         return _unblocked(_blocked(_at(values, codes.int()), self.block_size) * scale.unsqueeze(1), codes)
 
     def write_(self, value: Tensor, bits: Tensor | None, codes: Tensor, scale: Tensor, *tables: Tensor) -> None:
-        """Stores float32 values; without sign, negative values become zero."""
+        """Stores float32 values; in an unsigned map, negative values become zero."""
         values, middles, cells = tables or self.tables(codes.device)
         blocks = _blocked(value, self.block_size)
         scale.copy_(_block_scale(blocks, 1.0))
@@ -203,8 +203,8 @@ def state_format(
     Args:
         dtype: One of `STATE_DTYPES`. The 8-bit ones are scaled block by block.
         signed: Whether the state has negative values.
-        rounding: "nearest_even", ties to even; or "stochastic", right on average. float32 is never rounded.
-        block_size: Neighbours in memory that share a scale.
+        rounding: "nearest_even", or "stochastic", which is correct on average. float32 is never rounded.
+        block_size: How many neighbours in memory share a scale.
     """
     if not isinstance(dtype, torch.dtype):
         return DynamicState(signed, rounding, block_size)
@@ -215,10 +215,10 @@ def state_format(
 
 @cache
 def dynamic_map(*, signed: bool, device: torch.device | str = "cpu") -> Tensor:
-    """Returns the 256 values of the 8-bit dynamic map in rising order, float32.
+    """Returns the 256 values of the 8-bit dynamic map in ascending order, float32.
 
-    Each decade [10^(i-7), 10^(i-6)], i = 0 to 6, is cut into 2^i equal parts (2^(i+1) without sign). The values are
-    the middles of the parts, 0 and 1, and with sign the negative middles.
+    Each decade [10^(i-7), 10^(i-6)], i = 0 to 6, is cut into 2^i equal parts (2^(i+1) if unsigned). The values are 0,
+    1, the midpoints of the parts and, if signed, the negated midpoints.
 
     Args:
         signed: Whether the map has negative values.
@@ -235,15 +235,15 @@ def dynamic_map(*, signed: bool, device: torch.device | str = "cpu") -> Tensor:
 def _nearest_code(scaled: Tensor, middles: Tensor, cells: Tensor) -> Tensor:
     """Returns the code of the nearest value of the dynamic map, int32.
 
-    Sign, exponent and 8 mantissa bits cut float32 into cells. No cell holds two middles between values: so a table
-    gives the number of middles below the cell, and one comparison decides about a middle within it.
+    Sign, exponent and 8 mantissa bits divide float32 into cells. No cell holds two midpoints between values. So a table
+    gives the number of midpoints below the cell, and one comparison settles a midpoint within it.
     """
     code = _at(cells, (scaled.view(torch.int32) >> 15) & 0x1FFFF)
     return code + (scaled > _at(middles, code))
 
 
 def _at(table: Tensor, index: Tensor) -> Tensor:
-    """Returns table[index]; `index_select` is faster, but compiled it would split the loop over blocks."""
+    """Returns table[index]; eager, `index_select` is faster, but compiled it would split the loop over blocks."""
     if torch.compiler.is_compiling():
         return table[index]
     return table.index_select(0, index.view(-1)).view(index.shape)
@@ -251,7 +251,7 @@ def _at(table: Tensor, index: Tensor) -> Tensor:
 
 @cache
 def _cells(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the 255 middles between the map's values, followed by infinity; and how many lie below each cell."""
+    """Returns the 255 midpoints between the map's values, then infinity; and how many of them are below each cell."""
     values = dynamic_map(signed=signed)
     middles = (values[:-1] + values[1:]) / 2
     first = torch.arange(1 << 17, dtype=torch.int64) << 15
@@ -264,7 +264,7 @@ def _cells(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _looked_up(codes: Tensor) -> Tensor:
-    """Returns 8-bit floats as float32; on a CPU this is several times as fast as a cast."""
+    """Returns 8-bit floats as float32; on a CPU this is several times faster than a cast."""
     return _all_values(codes.dtype).index_select(0, codes.view(torch.uint8).int())
 
 
@@ -286,7 +286,7 @@ def _unblocked(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _block_scale(blocks: Tensor, largest: float) -> Tensor:
-    """Returns amax / largest of each block: 1 for a block of zeros, NaN for one that holds an inf or NaN."""
+    """Returns amax / largest for each block: 1 for a block of zeros, NaN for one that holds an inf or NaN."""
     amax = blocks.abs().amax(1)
     scale = torch.where(amax > 0, amax / largest, 1.0)
     return torch.where(amax < torch.inf, scale, torch.nan)

@@ -1,4 +1,4 @@
-"""The state of one parameter: created, fitted to a parameter that has changed, and loaded.
+"""Creates, adapts and loads the state of one parameter.
 
 A state is a dict: "step", counted from 1; each moment by name, with its "_scale" if it is stored in blocks; and
 "master" or "compensation" for 16-bit weights.
@@ -20,7 +20,7 @@ State = dict[str, Any]
 
 _DEFAULT_BLOCK = 256
 
-# The words of ledgers, traces and estimates for a state's tensors; Adam's moments keep their names.
+# What ledgers, traces and estimates call a state's tensors; Adam's moments keep their names.
 STATE_NAMES = {
     "master": "master weights",
     "compensation": "Kahan compensation",
@@ -31,7 +31,7 @@ STATE_NAMES = {
 
 
 def without_gaps(parameter: Tensor) -> Tensor:
-    """Returns a parameter detached; a copy only if its memory has gaps."""
+    """Returns a parameter detached, and copied only if its memory has gaps."""
     return parameter.detach() if is_dense(parameter) else parameter.detach().contiguous()
 
 
@@ -45,17 +45,17 @@ def new_state(name: str, fmt: StateFormat, like: Tensor, start: float) -> State:
 
 
 def fit_(state: State, like: Tensor, formats: Formats) -> None:
-    """Gives the moments the memory layout of `like`, the dense parameter, if they have another one.
+    """Converts the moments to the memory layout of `like`, the dense parameter, if theirs differs.
 
     Raises:
-        ValueError: If the parameter has moved to another device or changed its shape.
+        ValueError: If the parameter has moved to another device or changed shape.
     """
     for name, fmt in formats.items():
         codes = state[name]
         if codes.device != like.device or codes.shape != like.shape:
             came, kept = (f"{tuple(t.shape)} on {t.device}" for t in (like, codes))
             raise ValueError(
-                f"a parameter is {came}, but its {name} {kept}: make a new optimizer after changing the model; "
+                f"a parameter is {came}, but its {name} is {kept}: make a new optimizer after changing the model; "
                 "its load_state_dict moves states to the parameters' device"
             )
         if codes.stride() != like.stride():
@@ -65,9 +65,9 @@ def fit_(state: State, like: Tensor, formats: Formats) -> None:
 
 
 def keep_weight_(state: State, parameter: Tensor, kept: str | None) -> None:
-    """Keeps a float32 copy or a compensation beside a 16-bit parameter, in its current dtype and layout.
+    """Keeps a float32 copy or a compensation for a 16-bit parameter, in its current dtype and layout.
 
-    If neither is needed any more, because the model was cast to float32, the parameter takes over its value.
+    If it is no longer needed, because the model was cast to float32, the parameter takes over its value.
 
     Args:
         state: The parameter's state.
@@ -93,10 +93,10 @@ def restored(state: State, formats: Formats, saved: Mapping[str, Any]) -> State:
     Args:
         state: A new state.
         formats: The formats of its moments.
-        saved: A state of the same kind of optimizer, or of its namesake in torch.optim.
+        saved: A state of the same kind of optimizer, or of torch.optim's optimizer of the same name.
 
     Raises:
-        ValueError: If the saved state has another block size or other shapes, or is another kind of optimizer's.
+        ValueError: If the saved state has another block size or other shapes, or is from another kind of optimizer.
     """
     known = {"step", "master", "compensation", *(key for name in formats for key in (name, f"{name}_scale"))}
     foreign = [name for name, value in saved.items() if name not in known and value is not None]
@@ -122,13 +122,13 @@ def restored(state: State, formats: Formats, saved: Mapping[str, Any]) -> State:
 def _require_shape(name: str, saved: Tensor, state: Tensor) -> None:
     if saved.shape != state.shape:
         raise ValueError(
-            f"load_state_dict: {name} was saved with shape {tuple(saved.shape)}, and this optimizer needs "
+            f"load_state_dict: {name} was saved with shape {tuple(saved.shape)}, but this optimizer needs "
             f"{tuple(state.shape)}; use the parameters and the block_size that it was saved with"
         )
 
 
 def _restore_(state: State, name: str, fmt: StateFormat, saved: Mapping[str, Any]) -> None:
-    """Writes a saved state over a new one, and converts it if it was stored in another format."""
+    """Copies a saved state into a new one, converting it if it was stored in another format."""
     codes, scale = saved[name], saved.get(f"{name}_scale")
     alike = (codes.dtype, scale is not None) == (fmt.dtype, fmt.scaled)
     if alike and (not fmt.scaled or codes.stride() == state[name].stride()):

@@ -1,7 +1,7 @@
 """One optimizer step on a flat piece of a parameter: read, compute in float32, round, store; eager or compiled.
 
 An eager step with float32 storage equals torch.optim bit for bit. A compiled step makes one pass over memory, blocks
-and their scales included, and may differ in last bits.
+and their scales included, and may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FORMATS = {torch.float16: FP16, torch.bfloat16: BF16}
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How a step is computed and stored; each plan has a compiled step of its own.
+    """How a step is computed and stored; each plan has its own compiled step.
 
     Attributes:
         rule: The mathematics.
@@ -64,7 +64,7 @@ class StepPlan:
 
     @property
     def block_size(self) -> int:
-        """The elements that share a scale; 1 if no state has scales. A piece has a multiple of it."""
+        """How many elements share a scale; 1 if no state has scales. Pieces begin at multiples of it."""
         return max((fmt.block_size for _, fmt in self.states), default=1)
 
 
@@ -78,7 +78,7 @@ def eager_step_(
         piece: Flat tensors: "weight", "gradient", each state by name, with its "_scale" if it has one, and "master" or
             "compensation" if the parameter has one.
         numbers: The rule's numbers.
-        generator: Draws the bits of stochastic rounding; None means torch's global one.
+        generator: Draws the bits for stochastic rounding; None means torch's global generator.
     """
 
     def bits(_stream: int) -> Tensor:
@@ -91,8 +91,8 @@ def eager_step_(
 def compiled_step(plan: StepPlan) -> Callable[..., None]:
     """Returns the step of a plan as one compiled function.
 
-    Its arguments are a piece, the rule's numbers as one tensor, two int32 seeds for the random bits, and the tables of
-    each state's format if a state has scales.
+    Its arguments are a piece, the rule's numbers as one tensor, two int32 seeds for the random bits, and, if a state
+    has scales, the tables of each state's format.
 
     A piece may also hold float32 copies of the stored tensors. Then stochastic results are already rounded on return;
     round-to-nearest ones are rounded by the caller.
@@ -111,7 +111,7 @@ def compiled_step(plan: StepPlan) -> Callable[..., None]:
 
         _step_(plan, piece, numbers.unbind(), bits, tables)
 
-    # 8-bit codes and the dynamic map's cells are always within their tables; on a CPU, checks take a third of the time
+    # 8-bit codes and the dynamic map's cells never leave their tables; on a CPU, checks would take a third of the time
     return compiled_variant(step, checks_indices=False)
 
 
@@ -155,7 +155,7 @@ def _store_weight_(plan: StepPlan, piece: dict[str, Tensor], weight: Tensor, bit
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if torch.compiler.is_compiling():
-        return round_to(weight, _FORMATS[dtype], overflow="inf")  # a compiler removes a cast and back
+        return round_to(weight, _FORMATS[dtype], overflow="inf")  # a compiler would remove a cast and back
     return weight.to(dtype).float()
 
 

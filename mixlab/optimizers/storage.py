@@ -1,4 +1,4 @@
-"""What an optimizer stores, and how: the formats of its states, and how a new weight is rounded."""
+"""How an optimizer stores things: the formats of its states, and the rounding of new weights."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from mixlab.optimizers.step import WeightUpdate
 class Storage:
     """How an optimizer stores weights and states between steps. It always computes in float32.
 
-    Values too large for a 16-bit dtype become infinite. The 8-bit dtypes have a scale that brings each block into their
-    range; a block with an inf or NaN becomes NaN as a whole.
+    Values too large for a 16-bit dtype become infinite. The 8-bit dtypes use a scale per block that brings the block
+    into their range; a block with an inf or NaN becomes all NaN.
 
-    >>> Storage(torch.bfloat16, "dynamic8").exp_avg_sq.bytes(1024)  # 1 a number, and 4 for each block of 256
+    >>> Storage(torch.bfloat16, "dynamic8").exp_avg_sq.bytes(1024)  # 1 per number, and 4 per block of 256
     1040
 
     Attributes:
         exp_avg_dtype: Dtype of Adam's first moment and of SGD's momentum: float32, float16 or bfloat16; or one of 8
             bits with a float32 scale per block: float8_e4m3fn, float8_e5m2 or "dynamic8".
-        exp_avg_sq_dtype: Dtype of Adam's second moment, out of the same; "dynamic8" has no sign here.
-        master_weights: Whether to keep a float32 copy of 16-bit parameters, update the copy, and round it to them
-            (Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
+        exp_avg_sq_dtype: Dtype of Adam's second moment, with the same choices; here "dynamic8" has no sign.
+        master_weights: Whether to keep a float32 copy of 16-bit parameters, update the copy, and round it to the
+            parameters (Micikevicius et al., Mixed Precision Training, 2018, section 3.1).
         update: How a new weight is rounded to a 16-bit parameter without master weights. "nearest_even": to nearest,
-            ties to even. "stochastic": up or down at random, the nearer neighbour more often, so that it is right on
-            average (Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3). "kahan": to
-            nearest, and the rounding error is kept in a second number of the parameter's dtype (Zamirai et al.,
+            ties to even. "stochastic": up or down at random, more often to the nearer neighbour, so that it is correct
+            on average (Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3). "kahan": to
+            nearest, with the rounding error kept in a second number of the parameter's dtype (Zamirai et al.,
             Revisiting BFloat16 Training, 2020, section 3.2).
         state_rounding: How both moments are rounded to their dtypes: "nearest_even" or "stochastic".
         block_size: Number of neighbours in memory that share a scale in the 8-bit dtypes (Dettmers et al., 8-bit
             Optimizers via Block-wise Quantization, 2022, section 2.1).
 
     Raises:
-        ValueError: If a value is not allowed, or `update` has no effect beside master weights.
+        ValueError: If a value is not allowed, or `update` has no effect because of master weights.
     """
 
     exp_avg_dtype: StateDtype = torch.float32

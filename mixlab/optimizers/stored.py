@@ -24,22 +24,22 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class StoredOptimizer(Optimizer):
-    """An optimizer that stores weights and states as a `Storage` says; `SGD`, `Adam` and `AdamW` give it their rules.
+    """An optimizer that stores weights and states as a `Storage` says; `SGD`, `Adam` and `AdamW` provide the rules.
 
     Args:
         params: Parameters, named parameters or groups of them.
-        defaults: Settings of every group that has none of its own.
+        defaults: Settings for groups that do not have their own.
         storage: How weights and states are stored.
-        generator: The generator of stochastic rounding, on the parameters' device; None means torch's global one.
-        compiled: Whether a step is compiled.
+        generator: The generator for stochastic rounding, on the parameters' device; None means torch's global one.
+        compiled: Whether to compile the step.
 
     Raises:
-        TypeError: If `storage` is no Storage, or a parameter is not a plain tensor in float32, float16 or bfloat16.
+        TypeError: If `storage` is not a Storage, or a parameter is not a plain tensor in float32, float16 or bfloat16.
         ValueError: If a setting is not allowed.
     """
 
     _settings: ClassVar[Settings]
-    _moments: ClassVar[dict[str, float]]  # the value that each starts from
+    _moments: ClassVar[dict[str, float]]  # the initial value of each
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class StoredOptimizer(Optimizer):
 
         Raises:
             TypeError: If a parameter is not a plain tensor in float32, float16 or bfloat16.
-            ValueError: If a setting is not allowed. No group is added then.
+            ValueError: If a setting is not allowed. Then no group is added.
         """
         super().add_param_group(param_group)
         group = self.param_groups.pop()
@@ -97,10 +97,10 @@ class StoredOptimizer(Optimizer):
             The closure's loss, or None.
 
         Raises:
-            ValueError: If a setting is no longer allowed; no parameter has moved then. Or if a parameter has changed
+            ValueError: If a setting is no longer allowed; then no parameter has moved. Also if a parameter has changed
                 its shape or device since its last step.
-            TypeError: If a parameter is no longer a plain tensor in float32, float16 or bfloat16; none has moved then.
-            RuntimeError: If a gradient is not dense; no parameter has moved then.
+            TypeError: If a parameter is no longer a plain tensor in float32, float16 or bfloat16; then none has moved.
+            RuntimeError: If a gradient is not dense; then no parameter has moved.
         """
         loss = None
         if closure is not None:
@@ -122,7 +122,7 @@ class StoredOptimizer(Optimizer):
         owner = type(self).__name__
         if hasattr(parameter, "__tensor_flatten__"):
             raise TypeError(
-                f"{owner}: {_named(group, index)} is a {type(parameter).__name__}, and plain tensors are needed; for "
+                f"{owner}: {_named(group, index)} is a {type(parameter).__name__}, but must be a plain tensor; for "
                 "sharded or quantized parameters use an optimizer of torch.optim or torchao"
             )
         if parameter.dtype not in _DTYPES:
@@ -153,7 +153,7 @@ class StoredOptimizer(Optimizer):
             parameter.copy_(weight)
 
     def _seed(self, plan: StepPlan, device: torch.device) -> Tensor:
-        """Returns the two seeds of a compiled step's hash; they are drawn only if something is rounded at random."""
+        """Returns the two seeds for a compiled step's hash, drawn only if something is rounded at random."""
         if not plan.random:
             return torch.zeros(2, dtype=torch.int32, device=device)
         return torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device, generator=self.generator)
@@ -163,7 +163,7 @@ class StoredOptimizer(Optimizer):
         return StepPlan(self._rule(group), tuple(self._states(group).items()), parameter.dtype, update)
 
     def _prepare(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """Creates missing states, fits the others to a parameter that has changed, and returns the parameter dense."""
+        """Creates missing states, adapts the others if the parameter has changed, and returns the parameter dense."""
         state.setdefault("step", 0)
         for name, fmt in self._states(group).items():
             if name not in state:
@@ -181,17 +181,17 @@ class StoredOptimizer(Optimizer):
         return "compensation" if self.storage.update == "kahan" else None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads a state, converts it to this optimizer's storage, and accepts one saved by `torch.optim`'s namesake.
+        """Loads a state of this class, or of torch.optim's class of the same name, and converts it to this storage.
 
         States that were stored in the same way come back bit for bit; others are rounded to nearest. Missing master
         weights and compensation start from the parameters. Hooks run as in torch.optim.
 
         Args:
-            state_dict: A state dict of this class, or of its namesake in torch.optim.
+            state_dict: A state dict of this class, or of torch.optim's class of the same name.
 
         Raises:
-            ValueError: If the state has another block size or other shapes, settings of torch.optim that this optimizer
-                does not have, or belongs to another kind of optimizer. Nothing is loaded then.
+            ValueError: If the state has another block size, other shapes, or settings of torch.optim that this
+                optimizer lacks, or if it belongs to another kind of optimizer. Then nothing is loaded.
         """
         before = self.state, self.param_groups
         saved: dict[str, Any] = {}
@@ -217,7 +217,7 @@ class StoredOptimizer(Optimizer):
                 handle.remove()
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        """Takes over a checkpoint's states, once its groups are loaded."""
+        """Loads a checkpoint's states, once its groups are loaded."""
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
         owners = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
         for group in self.param_groups:
@@ -238,7 +238,7 @@ class StoredOptimizer(Optimizer):
         return restored(state, formats, saved)
 
     def read_state(self, parameter: Tensor, name: str) -> Tensor:
-        """Returns one state of a parameter in float32 and in its shape, however it is stored.
+        """Returns one state of a parameter in float32 and in the parameter's shape, however it is stored.
 
         Args:
             parameter: One of this optimizer's parameters that has taken a step.
@@ -263,12 +263,12 @@ class StoredOptimizer(Optimizer):
         raise NotImplementedError
 
     def _numbers(self, group: dict[str, Any], step: int) -> SGDNumbers | AdamNumbers:
-        """Returns the rule's numbers in a step; steps count from 1."""
+        """Returns the rule's numbers for a step; steps count from 1."""
         raise NotImplementedError
 
 
 class _Numbers:
-    """The rule's numbers by step, also as one tensor; computed once for all parameters of a group at the same step."""
+    """The rule's numbers by step, also as one tensor, computed once for all parameters of a group at that step."""
 
     def __init__(self, of_step: Callable[[int], SGDNumbers | AdamNumbers]) -> None:
         self._of_step = of_step
@@ -296,7 +296,7 @@ def _as_bytes(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(group: dict[str, Any], index: int) -> str:
-    """Returns a parameter's name if the optimizer was given `named_parameters`, else its place and shape."""
+    """Returns a parameter's name if the optimizer was given `named_parameters`, else its index and shape."""
     names = group.get("param_names")
     shape = tuple(group["params"][index].shape)
     return repr(names[index]) if names else f"parameter {index} of its group, of shape {shape}"

@@ -1,6 +1,6 @@
-"""Histograms of magnitudes. One of them tells what any format does to a tensor under any power-of-two scale.
+"""Histograms of magnitudes. One histogram shows what any format does to a tensor at any power-of-two scale.
 
-Such a scale only shifts the bins, so the tensor itself is not needed again.
+The scale only shifts the bins, so the tensor itself is not needed again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to
 
-# A magnitude's bin is the upper part of its float32 bits: 8 exponent bits, 4 mantissa bits, and a sticky bit that tells
+# A magnitude's bin is the upper part of its float32 bits: 8 exponent bits, 4 mantissa bits, and a sticky bit that says
 # whether any lower bit is set. Even bins hold one value, odd bins the open interval up to the next one. So every
-# threshold that has at most 4 mantissa bits falls between two bins, from either side.
+# threshold with at most 4 mantissa bits falls between two bins, from either side.
 _CUT = 18
 _BINS = 1 << (31 - _CUT)
 _BINS_PER_EXPONENT = _BINS // 256
@@ -52,7 +52,7 @@ class Fractions:
 class Stratum:
     """The counts of one tensor, or of a sample of it, in 8192 bins; see `Histogram`.
 
-    Every element that was looked at is counted: zeros in the first bin, infs and NaNs in the last ones.
+    Every sampled element is counted: zeros in the first bin, infs and NaNs in the last ones.
 
     Attributes:
         counts: (8192,) counts.
@@ -80,11 +80,11 @@ class Stratum:
 class Histogram:
     """The magnitudes of non-zero finite values in 8192 bins, 32 for each exponent of float32.
 
-    Histograms add up. A sum of samples is a stratified sample: each tensor keeps its weight, whatever the size of its
-    sample, and its own part in the error (Cochran, Sampling Techniques, 1977, section 5.4).
+    Histograms add up. A sum of samples is a stratified sample: each tensor keeps its own weight, whatever the size of
+    its sample, and its own share of the error (Cochran, Sampling Techniques, 1977, section 5.4).
 
     Attributes:
-        strata: One for each sampled tensor, and one for all tensors that were counted whole.
+        strata: One for each sampled tensor, and one for all tensors that were counted completely.
     """
 
     strata: tuple[Stratum, ...]
@@ -94,12 +94,12 @@ class Histogram:
         """Counts a tensor, or a sample of it.
 
         A sample is systematic: every k-th element from a random start, with k coprime to the number of elements, so
-        that no row or column is favoured. Its error is estimated as if the draws were independent. A sparse tensor is
-        sampled among the elements that it stores; the others count as zeros.
+        that no row or column is favoured. Its error is estimated as if the draws were independent. Of a sparse tensor,
+        only the stored elements are sampled; the others count as zeros.
 
         Args:
             x: A floating tensor of at most 32 bits.
-            sample: How many elements to look at; None for all.
+            sample: How many elements to count; None for all.
             random: Draws the start of the sample; None for a random one.
 
         Raises:
@@ -112,10 +112,10 @@ class Histogram:
 
     @classmethod
     def of_zeros(cls, numel: int) -> Histogram:
-        """Returns the histogram of zeros.
+        """Returns the histogram of a tensor of zeros.
 
         Args:
-            numel: How many.
+            numel: How many zeros.
         """
         if not numel:
             return cls(())
@@ -125,7 +125,7 @@ class Histogram:
 
     @classmethod
     def of_samples(cls, samples: Sequence[Tensor], numels: Sequence[int]) -> list[Histogram]:
-        """Counts samples of several tensors together, which takes less time than one after the other.
+        """Counts samples of several tensors together, which is faster than one by one.
 
         Args:
             samples: Flat float32 tensors, on one or several devices.
@@ -144,7 +144,7 @@ class Histogram:
 
     @property
     def sampled(self) -> int:
-        """How many elements were looked at, including zeros and non-finite ones."""
+        """How many elements were counted, including zeros and non-finite ones."""
         return sum(stratum.sampled for stratum in self.strata)
 
     @property
@@ -154,7 +154,7 @@ class Histogram:
 
     @property
     def exact(self) -> bool:
-        """Whether every element was looked at."""
+        """Whether every element was counted."""
         return all(stratum.exact for stratum in self.strata)
 
     @cached_property
@@ -169,7 +169,7 @@ class Histogram:
 
     @property
     def special_counts(self) -> tuple[int, int, int]:
-        """How many of the elements that were looked at are zero, infinite and NaN."""
+        """How many of the counted elements are zero, infinite and NaN."""
         counts = np.sum([stratum.counts for stratum in self.strata], axis=0)
         return int(counts[0]), int(counts[_INF]), int(counts[_INF + 1 :].sum())
 
@@ -186,8 +186,8 @@ class Histogram:
     def fractions(self, fmt: Format | str, scale_exponent: int = 0) -> Fractions:
         """Returns what `fmt` would do to these values, each multiplied by 2^scale_exponent.
 
-        The answer equals that of scaling and rounding the values themselves, but for one bin: with more than 3 mantissa
-        bits the overflow threshold lies inside the topmost bin, which counts as in range (fp16: 63488 to 65536).
+        The answer is the same as from scaling and rounding the values themselves, except for one bin: with more than 3
+        mantissa bits, the overflow threshold is inside the top bin, which counts as in range (fp16: 63488 to 65536).
 
         >>> Histogram.of(torch.tensor([3e-5, 1e-8])).fractions("fp16").underflow
         0.5
@@ -197,7 +197,7 @@ class Histogram:
             scale_exponent: From -512 to 512.
 
         Raises:
-            TypeError, ValueError: If `fmt` is no format, or the exponent is out of range.
+            TypeError, ValueError: If `fmt` is not a format, or the exponent is out of range.
         """
         fmt = Format.of(fmt)
         require_whole("fractions: scale_exponent", scale_exponent, -512, 512)
@@ -219,8 +219,8 @@ class Histogram:
     def _standard_error(self, bins: slice) -> float:
         """Returns the standard error of the share of `bins`.
 
-        Each stratum's own share is taken as (hits + 1) / (draws + 2), because a sample that saw nothing does not prove
-        that there is nothing.
+        Each stratum's own share is estimated as (hits + 1) / (draws + 2), because a sample without hits does not prove
+        that there are none.
         """
         variance = 0.0
         for stratum in self.strata:
@@ -234,18 +234,18 @@ class Histogram:
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """Returns a floating tensor of at most 32 bits as float32, detached; a float32 one in the same memory."""
+    """Returns a floating tensor of at most 32 bits as float32, detached; a float32 tensor is not copied."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype is torch.float64:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"probes look at floating tensors of at most 32 bits, got {came}; convert with .float() first")
     if x.is_meta:
-        raise TypeError("probes look at values, but tensors on meta have none; run on another device")
+        raise TypeError("probes look at values, but tensors on the meta device have none; run on another device")
     x = x.detach()
     return x if x.dtype is torch.float32 else x.float()
 
 
 def stored_values(x: Tensor) -> Tensor:
-    """Returns the elements that a tensor stores: all if it is dense; each stored one once if it is sparse."""
+    """Returns the elements that a tensor stores: all of a dense tensor, each stored one once of a sparse one."""
     if x.layout is torch.sparse_coo:
         return x.coalesce().values()
     if x.layout is torch.strided and not x.is_nested:
@@ -254,7 +254,7 @@ def stored_values(x: Tensor) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Returns a tensor in dense form, in the same memory if it already is."""
+    """Returns a tensor in dense form; a dense one is returned as is."""
     return x if x.layout is torch.strided else x.to_dense()
 
 
@@ -271,7 +271,7 @@ def draw_sample(x: Tensor, size: int | None, random: Random | None) -> Tensor:
 
 
 def require_sample(size: int | None) -> None:
-    """Raises ValueError unless `size` is a possible size of a sample."""
+    """Raises ValueError unless `size` is a possible sample size."""
     if size is not None and (type(size) is not int or size < 1):
         raise ValueError(f"sample must be a positive whole number, or None for all elements, got {size!r}")
 
@@ -312,7 +312,7 @@ def _representatives() -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4096)
 def _classes(fmt: Format, scale_exponent: int) -> tuple[slice, slice, slice]:
-    """Returns the bins that become zero, subnormal and too large, as slices, as bins are in order of magnitude."""
+    """Returns the bins that become zero, subnormal and too large, as slices, because bins are in order of magnitude."""
     scaled = _representatives() * 2.0**scale_exponent
     rounded = round_to(torch.from_numpy(scaled), fmt, overflow="saturate").numpy()
     zero = int((rounded == 0).sum())

@@ -1,4 +1,4 @@
-"""What the steps of an optimizer lost, as records that add up."""
+"""What an optimizer's steps lost, as records that add up."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class Share:
 class Lost:
     """What one step lost on one parameter. Losses add up over steps and over parameters.
 
-    "Weight" here means the value that the optimizer holds: the master copy if there is one, and a Kahan sum with its
-    compensation. So `swallowed` counts what is gone for good. Stochastic rounding, of weights or moments, is an
-    exception: a value that stands still most of the time moves a whole gap now and then, and is right on average.
+    "Weight" here means the value that the optimizer holds: the master copy if there is one, or the weight plus its
+    Kahan compensation. So `swallowed` counts updates that are gone for good. Stochastic rounding of weights or moments
+    is an exception: a value that seldom changes moves a whole gap when it does, and is correct on average.
 
     Attributes:
         step: Counted from 0 over the steps that the optimizer took; -1 for a sum over several.
         parameter: Its name in the model; "all" for a sum over several.
         swallowed: Weights that did not change, of those with a non-zero gradient or moment.
-        stuck_falling: Second moments that did not fall, of those that should: those with g^2 < v.
-        stuck_rising: Second moments that did not rise, of those that should: those with g^2 > v.
-        vanished: Second moments stored as zero, of those whose gradient is not zero. Their update is divided by eps
+        stuck_falling: Second moments that did not fall, of those with g^2 < v, which should.
+        stuck_rising: Second moments that did not rise, of those with g^2 > v, which should.
+        vanished: Second moments stored as zero, of those with a non-zero gradient. Their update is divided by eps
             alone, or by a root that eps was not made for.
         eps_lost: Denominators that eps does not change in the dtype that the optimizer computes in, of those that it
-            changes in float32. (torch.optim computes in the parameters' dtype, in which 1e-8 may be zero.)
-        decay_lost: Weights that decoupled weight decay alone does not change, of those that are not zero. With
-            stochastic rounding this is 0, because the decay survives on average.
+            changes in float32. (torch.optim computes in the parameters' dtype, where 1e-8 may be zero.)
+        decay_lost: Weights that decoupled weight decay alone does not change, of the non-zero weights. With stochastic
+            rounding this is 0, because the decay survives on average.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""The loss scales that a format can bear, from the statistics of unscaled float32 tensors."""
+"""The usable loss scales for a format, from the statistics of unscaled float32 tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOWEST = -512  # no window begins below 2^-512
 
 
 def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0.01) -> ScaleWindow:
-    """Returns the loss scales under which `fmt` holds one tensor.
+    """Returns the loss scales at which `fmt` can hold one tensor.
 
     Inside the window no value overflows, and at most the fraction `tolerance` of the non-zero values becomes zero. The
     upper edge is exact. The lower edge is an estimate if the histogram is sampled, and never below 2^-512.
@@ -29,8 +29,8 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
     2^-4 to 2^14
 
     Args:
-        stats: Of a tensor without a loss scale in it, as of a float32 training.
-        fmt: The format that the tensor will have.
+        stats: Of a tensor without a loss scale, as in float32 training.
+        fmt: The format in which the tensor will be stored, or its name.
         tolerance: The fraction of non-zero values that may become zero, from 0 to 1.
 
     Returns:
@@ -58,26 +58,26 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
 
 
 def scale_window(stats: Iterable[TensorStats], fmt: Format | str, *, tolerance: float = 0.01) -> ScaleWindow:
-    """Returns the loss scales that suit all gradients of one step together.
+    """Returns the loss scales at which `fmt` can hold all gradients of one step.
 
     One scale serves all layers. The upper edge is set by the largest gradient of any layer, the lower edge by the
     gradients of all layers taken together.
 
     Args:
-        stats: What `track` saw of a step without a loss scale. Activations, which no loss scale moves, are ignored.
-        fmt: The format in which the gradients will be computed.
+        stats: What `track` saw in a step without a loss scale. Activations are ignored: a loss scale does not change
+            them.
+        fmt: The format in which the gradients will be computed, or its name.
         tolerance: The fraction of non-zero values that may become zero, from 0 to 1.
 
     Returns:
         A window that is not `usable` if no scale avoids both losses.
 
     Raises:
-        ValueError: If there is no gradient, or none with a finite value other than zero; if `tolerance` is out of
-            range.
+        ValueError: If there is no gradient, or none with a finite non-zero value, or if `tolerance` is out of range.
     """
     alive = [entry for entry in stats if entry.kind in GRADIENTS and entry.amax > 0]
     if not alive:
-        raise ValueError("scale_window: no gradient that is not zero; run forward and backward inside track(model)")
+        raise ValueError("scale_window: no non-zero gradient; run forward and backward inside track(model)")
     return usable_window(reduce(operator.add, alive), fmt, tolerance=tolerance)
 
 

@@ -16,7 +16,7 @@ TensorKind = Literal["activation", "gradient", "weight_gradient"]
 
 @dataclass(frozen=True, eq=False)
 class TensorStats:
-    """The statistics of one kind of tensor of one layer, over all tracked calls of the layer. They add up.
+    """The statistics of one kind of tensor in one layer, over all tracked calls of the layer. They add up.
 
     Attributes:
         layer: The module's qualified name.
@@ -65,7 +65,7 @@ def tensor_stats(
 
     Args:
         x: A floating tensor of at most 32 bits.
-        layer, kind: Labels of the result.
+        layer, kind: Labels for the result.
         sample: How many elements go into the histogram; None for all. Counts and amax are always exact.
         random: Draws the sample; None for a random one.
 
@@ -81,10 +81,10 @@ def tensor_stats(
 
 
 def amax_of(x: Tensor) -> tuple[float, bool]:
-    """Returns the largest finite magnitude of a float32 tensor, and whether all of it is finite."""
+    """Returns the largest finite magnitude of a float32 tensor, and whether all its elements are finite."""
     if not x.numel():
         return 0.0, True
-    low, high = x.aminmax()  # NaN if there is one
+    low, high = x.aminmax()  # both NaN if there is a NaN
     amax = max(-low.item(), high.item())
     if math.isfinite(amax):
         return amax, True

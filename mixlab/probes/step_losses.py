@@ -1,4 +1,4 @@
-"""What one step of an optimizer loses on one parameter: the parameter is read before and after it, and compared."""
+"""What one optimizer step loses on one parameter, found by reading the parameter before and after the step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mixlab.probes.lost import Share
 
 @dataclass
 class Before:
-    """One parameter as it is before a step, in real float64 tensors.
+    """One parameter before a step, as real float64 tensors.
 
     Attributes:
         weight: The value that the optimizer holds.
         gradient: The gradient as it enters the second moment: with weight decay, if the optimizer adds it there.
-        moving: Which weights have a non-zero gradient or first moment, and are stepped at all.
+        moving: Which weights are stepped and have a non-zero gradient or first moment.
         second: The second moment, if there is one.
         stepped: Which elements the optimizer steps; None for all.
     """
@@ -33,7 +33,7 @@ class Before:
 
 
 def look_before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Before:
-    """Returns what `shares_lost` needs to know of a parameter from before the step."""
+    """Returns what `shares_lost` needs to know about a parameter before the step."""
     weight = _held(optimizer, parameter)
     gradient = _real(parameter.grad.detach())  # type: ignore[union-attr]
     moving = gradient != 0
@@ -50,7 +50,7 @@ def look_before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) 
 
 
 def shares_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: Before) -> dict[str, Share]:
-    """Returns what the step lost on a parameter, by the names of `Lost`; without those that do not apply."""
+    """Returns what the step lost on a parameter, under the names of `Lost`; those that do not apply are left out."""
     shares = {"swallowed": _share(_held(optimizer, parameter) == before.weight, before.moving)}
     second = state_of(optimizer, parameter, "exp_avg_sq")
     if second is not None:
@@ -79,7 +79,7 @@ def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
 
 
 def _rows(parameter: Tensor) -> Tensor:
-    """Returns which elements lie in rows that the sparse gradient has."""
+    """Returns which elements are in rows of the sparse gradient."""
     rows = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
     rows[parameter.grad.coalesce().indices().unbind()] = True  # type: ignore[union-attr]
     return rows
@@ -105,14 +105,14 @@ def _decay_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, 
 
 
 def _held(optimizer: Optimizer, parameter: Tensor) -> Tensor:
-    """Returns the weight that the optimizer holds, in float64, as a Kahan sum of two bfloat16 needs up to 30 bits."""
+    """Returns the weight that the optimizer holds, in float64: a Kahan sum of two bfloat16 needs up to 30 bits."""
     state = optimizer.state.get(parameter, {}) if isinstance(optimizer, SGD | Adam) else {}
     weight = _real(state.get("master", parameter).detach())
     return weight + state["compensation"].double() if "compensation" in state else weight
 
 
 def _stored(optimizer: Optimizer, parameter: Tensor, weight: Tensor) -> Tensor:
-    """Returns the value that the optimizer would hold if it stored `weight`, in float64; the mean if it is random."""
+    """Returns the value the optimizer would hold after storing `weight`, in float64; its mean if it is random."""
     state, dtype = optimizer.state[parameter], parameter.dtype.to_real()
     if dtype is torch.float64:
         return weight
@@ -129,7 +129,7 @@ def state_of(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | Non
     """Returns a moment in float64, or None if the optimizer has none in the parameter's shape that can be read.
 
     Args:
-        optimizer: Of mixlab, or another library's; not a wrapper.
+        optimizer: From mixlab or another library; not a wrapper.
         parameter: One of its parameters.
         name: E.g. "exp_avg_sq".
     """
@@ -142,7 +142,7 @@ def state_of(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | Non
 
 
 def _real(tensor: Tensor) -> Tensor:
-    """Returns a dense float64 copy: complex numbers as pairs, and only this process's part of a sharded tensor."""
+    """Returns a dense float64 copy, with complex numbers as pairs; of a sharded tensor, only this process's part."""
     if hasattr(tensor, "to_local"):
         tensor = tensor.to_local()
     if tensor.layout is not torch.strided:

@@ -62,7 +62,7 @@ def unwatched() -> Iterator[None]:
 class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a verb
     """Watches a model: inside the with block, every layer with parameters of its own reports outputs and gradients.
 
-    It is a sequence of `TensorStats` in the order of the model's modules, and looks up by (layer, kind) too.
+    It is a sequence of `TensorStats` in the order of the model's modules, and can be indexed by (layer, kind) too.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
     >>> with track(model) as probe:
@@ -75,8 +75,8 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
     0.0
 
     Gradients are seen as backward delivers them: with the loss scale still in them, and not added to those of an
-    earlier backward pass. Outputs may lie in tuples, lists, dicts and dataclasses. Recurrent layers such as an LSTM
-    report their outputs without the states beside them.
+    earlier backward pass. Outputs may be in tuples, lists, dicts and dataclasses. Recurrent layers such as an LSTM
+    report their outputs without their states.
 
     Each tensor counts once. A shared parameter belongs to the first of its layers. Activations that a checkpoint
     recomputes do not count again. A weight gradient that one backward pass delivers in parts counts as their sum. The
@@ -87,10 +87,10 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         sample: How many elements of each tensor go into its histogram; None takes all. Counts and amax are always
             exact.
         kinds: Which of "activation", "gradient" and "weight_gradient" to watch.
-        seed: Of the sample.
+        seed: Seed of the random samples.
 
     Raises:
-        TypeError, ValueError: If `model` is no module, or an option is out of range. On entering: if a module is
+        TypeError, ValueError: If `model` is not a module, or an option is out of range. On entry: if a module is
             compiled, unless only weight gradients are watched, or if a parameter has no values. In the with block: if a
             tensor is float64 or complex; the message names the layer.
     """
@@ -119,7 +119,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         self._handles: list[RemovableHandle] = []
         self._leaves: set[tuple[str, Tensor]] = set()
         self._drawn: list[_Drawn] = []
-        self._parts: dict[Tensor, _Part] = {}  # weight gradients of the backward pass that is running
+        self._parts: dict[Tensor, _Part] = {}  # weight gradients of the current backward pass
         self._in_pass = False
         self._stats: dict[tuple[str, TensorKind], TensorStats] = {}
 
@@ -158,14 +158,14 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
     def __getitem__(self, key: slice) -> list[TensorStats]: ...
 
     def __getitem__(self, key: int | slice | tuple[str, TensorKind]) -> TensorStats | list[TensorStats]:
-        """Returns one entry by its index or by (layer, kind), or a list of them by a slice.
+        """Returns one entry by its index or by (layer, kind), or a list of entries by a slice.
 
         Args:
             key: E.g. 0, slice(0, 3) or ("fc1", "gradient").
 
         Raises:
             IndexError: If the index is out of range.
-            KeyError: If nothing was seen of the layer and kind.
+            KeyError: If nothing was seen for this layer and kind.
         """
         if isinstance(key, int | slice):
             return list(self)[key]
@@ -182,7 +182,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         return len(self._stats)
 
     def to_frame(self) -> Any:
-        """Returns a pandas DataFrame with one row for each entry; its columns are the fields but for the histogram.
+        """Returns a pandas DataFrame with one row for each entry and one column for each field except the histogram.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -210,7 +210,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         return replace(reduce(operator.add, stats), layer="all")
 
     def _root_hook(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        """Lets the model's own outputs tell when a backward pass begins, before passes within it run parts of it."""
+        """Hooks the model's outputs, to notice the start of a backward pass before passes within it run parts of it."""
         for tensor in floating_outputs(module, output):
             if tensor.grad_fn is not None:
                 tensor.register_hook(lambda _gradient: self._begin_pass())  # type: ignore[no-untyped-call]
@@ -222,7 +222,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         if again:
             self._begin_pass()
         else:
-            self._end_pass()  # of a pass that ended in an error
+            self._end_pass()  # of an earlier pass that ended in an error
         for tensor in floating_outputs(module, output):
             if "activation" in self._kinds and not again:
                 self._see(layer, "activation", tensor)
@@ -250,13 +250,13 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
             self._drawn.append(drawn)
 
     def _see_part(self, layer: str, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Sees a weight gradient, or what an inner pass, such as a reentrant checkpoint's, adds to it."""
+        """Records a weight gradient, or what an inner pass, such as a reentrant checkpoint's, adds to it."""
         self._begin_pass()
         part = self._parts.get(parameter)
         before = None if part is None else parameter.grad if part.gradient is None else part.gradient
         if part is None or before is None:
             drawn = self._draw(layer, "weight_gradient", gradient)
-            # Held only where .grad already has another pass's in it: autograd copies a gradient that is held.
+            # Kept only if .grad already holds another pass's gradient: autograd copies a gradient that is kept.
             self._parts[parameter] = _Part(drawn, None if parameter.grad is None else gradient)
             if drawn.sample is not None:
                 self._drawn.append(drawn)
@@ -309,7 +309,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
 
 @dataclass
 class _Drawn:
-    """Statistics of a tensor, and the sample that is still to be added to its histogram; None if it already is."""
+    """Statistics of a tensor, and the sample still to be added to its histogram; None if it was added already."""
 
     sample: Tensor | None
     numel: int
@@ -318,12 +318,12 @@ class _Drawn:
 
 @dataclass
 class _Part:
-    """The part of a weight gradient that a backward pass has delivered so far; with None it is in .grad."""
+    """The part of a weight gradient that a backward pass has delivered so far; with `gradient` None, it is in .grad."""
 
     drawn: _Drawn
     gradient: Tensor | None
 
 
 def in_backward() -> bool:
-    """Whether this thread runs a backward pass, in which a checkpoint runs forward again."""
+    """Whether this thread is in a backward pass, where a checkpoint runs forward again."""
     return torch._C._current_graph_task_id() != -1

@@ -1,4 +1,4 @@
-"""Watches the steps of an optimizer for what they lose to the formats of weights and states, by parameter."""
+"""Watches an optimizer's steps for what they lose to the formats of weights and states, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
     >>> str(lost["weight"][0].swallowed)  # 1 - 1e-4 is 1 in bf16
     '100.0%'
 
-    Steps that a scaler skips do not count. Watching costs about as much as some more steps of the optimizer, in time
-    and, while a step is taken, in memory. If the step is given a closure, the gradients are those of its first call.
-    Complex numbers count as two, sparse gradients as the dense ones that they stand for; SparseAdam steps only their
-    rows.
+    Steps that a scaler skips do not count. Watching a step costs about as much as a few more optimizer steps, in time
+    and, during the step, in memory. If the step gets a closure, the gradients are those of its first call. A complex
+    number counts as two. Sparse gradients count as if dense, but SparseAdam steps only their rows.
 
     Args:
         model: The model whose parameter names are used.
-        optimizer: Adam, AdamW or SGD with or without momentum, of mixlab or torch.optim, also inside of a wrapper such
-            as accelerate's. Of other optimizers the weights are watched, and a state called `exp_avg_sq` is taken for
-            Adam's second moment, a mean of squared gradients; `eps_lost` and `decay_lost` are counted for Adam and
-            AdamW only.
-        every: Watches each n-th step, counted from the first.
+        optimizer: Adam, AdamW or SGD, with or without momentum, from mixlab or torch.optim; wrappers such as
+            accelerate's are fine. With other optimizers the weights are watched, and a state called `exp_avg_sq` is
+            taken to be Adam's second moment, a mean of squared gradients. `eps_lost` and `decay_lost` are counted for
+            Adam and AdamW only.
+        every: Watches every n-th step, starting with the first.
 
     Raises:
-        TypeError: If `model` is no module, or `optimizer` no optimizer with hooks.
+        TypeError: If `model` is not a module, or `optimizer` is not an optimizer with hooks.
         ValueError: If `every` is not a whole number from 1 up.
     """
 
@@ -91,7 +90,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
             parameter: Its name in the model.
 
         Raises:
-            KeyError: If nothing was seen of it.
+            KeyError: If no step was seen for it.
         """
         found = [lost for lost in self._seen if lost.parameter == parameter]
         if not found:
@@ -118,7 +117,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
         return replace(reduce(Lost.__add__, self._seen), parameter="all")
 
     def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """Looks before the step; if a closure computes the gradients, after its first call."""
+        """Reads the parameters before the step or, if a closure computes the gradients, after its first call."""
         self._before.clear()
         if self._steps % self._every:
             return None
@@ -158,7 +157,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
 
 def _hooked(optimizer: Optimizer) -> Optimizer:
-    """Returns the optimizer, or the one inside if it has no hooks: a wrapper may not call Optimizer.__init__."""
+    """Returns the optimizer, or the one inside if it has no hooks: some wrappers do not call Optimizer.__init__."""
     try:
         optimizer.register_step_pre_hook(lambda *_: None).remove()
     except AttributeError:
@@ -166,7 +165,7 @@ def _hooked(optimizer: Optimizer) -> Optimizer:
         if inner is optimizer:
             raise TypeError(
                 f"track_updates: {type(optimizer).__name__} has no hooks, since it does not call Optimizer.__init__; "
-                "pass the optimizer inside of it"
+                "pass the optimizer inside it"
             ) from None
         return _hooked(inner)
     return optimizer

@@ -1,4 +1,4 @@
-"""Updates that rounding swallows: weights that stand still although the optimizer moves them."""
+"""Updates that rounding swallows: weights that do not change although the optimizer updates them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def swallowed(weights: Tensor, updates: Tensor, fmt: Format | str) -> float:
 
     Args:
         weights: The weights before the update.
-        updates: What is added to them, in the same shape.
+        updates: What is added to the weights, in the same shape.
         fmt: The format in which weights are stored, or its name.
 
     Returns:
@@ -48,7 +48,7 @@ def swallowed_by_layer(
 
     Args:
         before: The weights before the step, by parameter name.
-        after: The weights after it.
+        after: The weights after the step.
         fmt: The format in which weights would be stored, or its name.
     """
     return {name: swallowed(before[name], after[name].float() - before[name].float(), fmt) for name in before}

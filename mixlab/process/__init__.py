@@ -1,4 +1,4 @@
-"""What the whole process shares: settings, each with one owner, and random numbers of one's own."""
+"""State that all threads share: settings, each with one owner, and random streams private to a thread."""
 
 from mixlab.process.containment import contained
 from mixlab.process.random_streams import RandomStream

@@ -1,8 +1,8 @@
-"""Functions that leave none of torch's switches changed, whatever ends them, including Stop in a notebook.
+"""Functions that restore all of torch's switches however they end, including by Stop in a notebook.
 
-A KeyboardInterrupt may land between any two instructions: after a mode has begun but before its `with` knows, or after
-its end was called but before it runs. Context managers written in Python cannot close that gap. So the caller restores
-what they may leave behind, and does it twice, because the interrupt may land there too.
+A KeyboardInterrupt may land between any two instructions: after a mode was entered but before its `with` registers it,
+or after its exit was called but before it runs. Context managers written in Python cannot close that gap. So the caller
+undoes what they may leave behind, and does it twice, because the interrupt may land there too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 def contained(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function restore, however it ends, the state that this thread had before it.
+    """Makes a function restore the thread's earlier state, however it ends.
 
-    That is dispatch modes and function modes, the dispatcher's keys, grad mode, autocast, streams of random numbers,
-    and the settings of the process that mixlab owns.
+    This covers dispatch modes and function modes, dispatch keys, grad mode, autocast, random streams, and the
+    process-wide settings that mixlab owns.
 
     Args:
         function: Any function; it keeps its signature.
@@ -36,7 +36,7 @@ def contained(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                # A context that the interrupt broke may raise an error of its own instead.
+                # A context broken by the interrupt may raise its own error instead.
                 if (interrupt := _interrupt_behind(error)) is not None:
                     raise interrupt from None
                 raise
@@ -76,7 +76,7 @@ class _ThreadState:
 
     def restore(self) -> None:
         """Restores the state. A second call has no effect."""
-        if _function_modes() != self._function_modes:  # one may also be missing: each leaves the stack while it acts
+        if _function_modes() != self._function_modes:  # one may be missing: a mode leaves the stack while it acts
             while torch._C._len_torch_function_stack():
                 torch._C._pop_torch_function_stack()
             for mode in self._function_modes:
@@ -102,7 +102,7 @@ class _ThreadState:
                 torch.clear_autocast_cache()
         random_streams._set_stream(self._stream)
         for setting in settings.SETTINGS:
-            setting.release(self._holds.get(setting, 0))  # some are created within the function
+            setting.release(self._holds.get(setting, 0))  # some may be newer than this state
 
 
 _KINDS = ("cpu", "cuda")
@@ -114,7 +114,7 @@ def _function_modes() -> list[Any]:
 
 
 def _dispatch_modes() -> list[Any]:
-    """Returns the modes on the stack itself, above torch's own, such as the mode of fake tensors."""
+    """Returns the modes on the stack, without torch's own such as the fake tensor mode."""
     places = range(_infrastructure(), torch._C._len_torch_dispatch_stack())
     return [torch._C._get_dispatch_stack_at(place) for place in places]
 

@@ -1,14 +1,15 @@
-"""Random numbers of one's own: `torch.manual_seed` for a part of a program, which other threads do not notice.
+"""Private random numbers: `torch.manual_seed` for a part of a program, without effect on other threads.
 
 torch draws from one generator for the whole process, and most of its functions (`nn.init`, dropout) take no other. So
 seeding it, or restoring it, changes the numbers of every other thread. Within a `RandomStream`, each op that draws gets
 the stream's generator. The numbers are the same, bit for bit, as after `torch.manual_seed(seed)`; torch's own generator
 does not move.
 
-The dispatcher makes it possible. A key is on only within a stream and only in this thread, and comes last before the
-devices' keys. Python kernels for every op of ATen with a `generator` argument fill in the stream's and call on; all
-other ops pass the key by. Autograd, autocast, dispatch modes and fake tensors come before it, so none of them sees the
-generator; the threads of autograd, and compiled code, draw from it too.
+This works through the dispatcher. One dispatch key is enabled only within a stream, and only in its thread; it comes
+last before the device keys. Under it, a Python kernel for every ATen op with a `generator` argument fills in the
+stream's generator and calls the op again; all other ops fall through. Autograd, autocast, dispatch modes and fake
+tensors come before the key, so none of them sees the generator. Autograd's threads and compiled code draw from the
+stream too.
 """
 
 from __future__ import annotations
@@ -22,25 +23,24 @@ import torch
 from mixlab.process.settings import CUDA_RANDOM_NUMBERS, DEFAULT_GENERATOR
 
 _KEY_NAME = "Fake"  # unused: made for a library of deferred initialisation that no longer exists
-_TLS_NAME = "mixlab.random_stream"  # in the thread's state that torch passes on to autograd's threads
+_TLS_NAME = "mixlab.random_stream"  # in the thread-local state that torch passes on to autograd's threads
 
 
 class RandomStream:
-    """A context in which this thread draws from a generator of its own on a CPU, and from seeded ones on CUDA.
+    """A context in which this thread draws from its own generator on a CPU, and from seeded generators on CUDA.
 
     Within it, `torch.manual_seed`, `get_rng_state`, `set_rng_state` and `fork_rng`, checkpoints and torch.compile act
-    on the stream. An op that is given a generator uses that one. Streams nest, and each object can be entered once.
+    on the stream. An op called with a generator uses that one. Streams nest; each object can be entered once.
 
-    CUDA's fused dropout and attention take no generator. So on the `devices` the process's own generators are seeded,
-    and restored at the end, one thread at a time. Two streams never mix there; but if other code draws on such a device
-    meanwhile, in a thread without a stream, it draws from the stream, and its draws are undone at the end.
+    CUDA's fused dropout and attention take no generator. So on `devices`, the process's own generators are seeded, and
+    restored at the end; one thread at a time may do this. Two streams never mix there. But if a thread without a stream
+    draws on such a device meanwhile, it draws from the stream, and its draws are undone at the end.
 
-    Not covered are the generators of Python's `random` and of NumPy, which belong to the process, and threads started
-    within the stream.
+    Not covered: the process-wide generators of Python's `random` and of NumPy, and threads started within the stream.
 
     Args:
-        seed: As for `torch.manual_seed`; None continues from where the generators are, and leaves them there.
-        devices: CUDA devices on which numbers are drawn too.
+        seed: As for `torch.manual_seed`; None starts from the generators' current state, and leaves it unchanged.
+        devices: CUDA devices to cover too.
     """
 
     def __init__(self, seed: int | None, *, devices: Sequence[torch.device] = ()) -> None:
@@ -91,7 +91,7 @@ class RandomStream:
 
 
 class _Proxy:
-    """Takes the place of torch's generator in the functions of `torch.random`: within a stream, it is the stream's."""
+    """Stands in for torch's generator in the functions of `torch.random`; within a stream, it is the stream's."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_current(), name)
@@ -128,7 +128,7 @@ _REGISTERING = threading.Lock()
 
 
 def _register() -> None:
-    """Registers, once, a kernel under the key for every op that draws: some 80 ops in 40 ms."""
+    """Registers a kernel for every op that draws, once: about 80 ops in 40 ms."""
     if _LIBRARIES:
         return
     with _REGISTERING:

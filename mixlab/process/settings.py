@@ -1,10 +1,10 @@
-"""Settings of the whole process that are changed for a while. Each has one owner here.
+"""Process-wide settings that are changed temporarily. Each has one owner here.
 
 Autograd's and the dispatcher's modes belong to a thread; these settings do not, so a change shows in every thread.
-Two rules make that safe beside a training in the background:
+Two rules make that safe while a training runs in the background:
 
 - threads share a setting while they want the same value, and otherwise take turns;
-- the last to leave restores the value from before, however it leaves, unless other code has set it meanwhile.
+- the last thread to leave restores the earlier value, however it leaves, unless other code has set it meanwhile.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import torch
 T = TypeVar("T")
 SETTINGS: list[Setting[Any]] = []  # all of them
 _POLL_S = 0.0005
-_PATIENCE_S = 3600.0  # measurements take that long
+_PATIENCE_S = 3600.0  # a measurement may take that long
 
 
 class Setting(Generic[T]):
     """A process-wide setting, changed only through `held`.
 
     Args:
-        name: Names it in errors.
+        name: What error messages call it.
         read: Returns its value.
         write: Sets its value.
         exclusive: Whether only one thread at a time may hold a changed value, even if others want the same.
@@ -48,13 +48,13 @@ class Setting(Generic[T]):
         SETTINGS.append(self)
 
     def held(self, value: T) -> _Hold[T]:
-        """Returns a context in which the setting has this value. It waits while other threads hold another.
+        """Returns a context in which the setting has this value. On entry it waits while other threads hold another.
 
         Args:
             value: The value to hold.
 
         Raises:
-            RuntimeError: If, on entering, other threads hold another value for an hour.
+            RuntimeError: On entry, if other threads hold another value for an hour.
         """
         return _Hold(self, [value])
 
@@ -72,7 +72,7 @@ class Setting(Generic[T]):
         Args:
             mark: From `mark()`.
         """
-        while self._lock._is_owned():  # type: ignore[attr-defined]  # a method that an interrupt cut short has it
+        while self._lock._is_owned():  # type: ignore[attr-defined]  # held by a method that an interrupt cut short
             self._lock.release()
         for hold in self._mine()[mark:]:
             self._drop(hold)
@@ -82,7 +82,7 @@ class Setting(Generic[T]):
         return [hold for hold in tuple(self._holds) if hold.thread == me]
 
     def _take(self, hold: _Hold[T]) -> bool:
-        """Enters a hold unless other threads are in the way."""
+        """Enters a hold and returns True, or returns False if another thread's hold conflicts."""
         with self._lock:
             me = threading.get_ident()
             if not self._holds:
@@ -119,11 +119,11 @@ class Setting(Generic[T]):
 
 
 class _Hold(Generic[T]):
-    """One thread's wish. A class, because an interrupt may land between any two lines of a generator."""
+    """One thread's claim on a value. A class, because an interrupt may land between any two lines of a generator."""
 
     def __init__(self, setting: Setting[T], wanted: list[T]) -> None:
         self._setting = setting
-        self.keeps = not wanted  # whatever the value is
+        self.keeps = not wanted  # whatever value the setting has
         self.wanted = wanted
         self.thread = 0
 
@@ -134,7 +134,7 @@ class _Hold(Generic[T]):
                 if waited_s > _PATIENCE_S:
                     raise RuntimeError(
                         f"another thread has kept {self._setting.name} at another value for {_PATIENCE_S:.0f} s; "
-                        "let it end first"
+                        "wait until it ends"
                     )
                 time.sleep(_POLL_S)
                 waited_s += _POLL_S
@@ -149,7 +149,7 @@ class _Hold(Generic[T]):
             self._setting._drop(self)  # once more, in case an interrupt cut the first short
 
 
-# Whether oneDNN, and not torch's own kernels, computes products and convolutions on a CPU.
+# Whether oneDNN, rather than torch's own kernels, computes matrix products and convolutions on a CPU.
 ONEDNN: Setting[bool] = Setting("oneDNN", torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled)
 
 # The generator that the functions of torch.random act on.
@@ -164,27 +164,27 @@ CUDA_RANDOM_NUMBERS: Setting[bool] = Setting(
     "CUDA's random numbers", lambda: False, lambda _taken: None, exclusive=True
 )
 
-# Python's collector of cycles, which runs at unpredictable moments.
+# Python's garbage collector, which runs at unpredictable moments.
 COLLECTOR: Setting[bool] = Setting(
     "the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()
 )
 
-# How many threads torch's kernels use. torch also counts them by thread, so no two measure with different counts at
-# once.
+# How many threads torch's kernels use. torch also keeps the number per thread, so two threads must not measure with
+# different numbers at once.
 THREADS: Setting[int] = Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, exclusive=True)
 
-# Whether `torch.tensor` makes its tensor on the CPU first: every mode of fake tensors sets it where there is no CUDA.
+# Whether `torch.tensor` makes its tensor on the CPU first; without CUDA, every fake tensor mode sets it.
 ONLY_LIFTS_CPU_TENSORS: Setting[bool] = Setting(
     "where torch.tensor begins", torch._C._only_lift_cpu_tensors, torch._C._set_only_lift_cpu_tensors
 )
 
-# Which thread has the cache of autocast's casts to itself: one at a time holds it at True. The process has one cache,
-# and any thread that leaves autocast empties it, so a trace beside a training would see casts freed too early.
+# Which thread has autocast's cache of casts to itself: one at a time holds it at True. The process has one cache, and
+# any thread that leaves autocast empties it, so a trace made during a training would see casts freed too early.
 CAST_CACHE: Setting[bool] = Setting("autocast's cache", lambda: False, lambda _taken: None, exclusive=True)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The context of a training step. Meanwhile no other thread changes the settings that the step depends on."""
+    """The context of a training step: no other thread changes the settings that the step depends on."""
     with ONEDNN.kept(), THREADS.kept(), CAST_CACHE.kept():
         yield

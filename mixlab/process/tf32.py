@@ -1,9 +1,9 @@
-"""torch's switches of tf32 for products and convolutions on CUDA, as one setting of the process.
+"""torch's tf32 switches for matrix products and convolutions on CUDA, as one process-wide setting.
 
-torch has two ways to set them, `allow_tf32` and, since 2.9, `fp32_precision`. It keeps both, and the getters of the
-first raise if they disagree (PyTorch, aten/src/ATen/Context.cpp). Here both are written, so that model code and
+torch has two interfaces to them, `allow_tf32` and, since 2.9, `fp32_precision`. It keeps both, and the getters of the
+older one raise if they disagree (PyTorch, aten/src/ATen/Context.cpp). Both are written here, so that model code and
 torch.compile may read either, and both are restored, even if they disagreed. A precision that was set explicitly to the
-value that it inherits looks like one that inherits, and is restored as such.
+value it would inherit cannot be told from an inherited one, and is restored as inherited.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _OPERATIONS = ("matmul", "conv", "rnn")
 
 
 class Switches(NamedTuple):
-    """The values of both ways.
+    """The values of both interfaces.
 
     Attributes:
         matmul: `torch.backends.cuda.matmul.allow_tf32`.
         cudnn: `torch.backends.cudnn.allow_tf32`.
-        precisions: `fp32_precision` of products, convolutions and recurrent layers: "ieee", "tf32" or "none".
+        precisions: `fp32_precision` of matrix products, convolutions and recurrent layers: "ieee", "tf32" or "none".
         medium: Whether `torch.set_float32_matmul_precision` was last called with "medium", which on CUDA means "high".
     """
 
@@ -46,7 +46,7 @@ def _read() -> Switches:
         medium = False
     try:
         return Switches(torch._C._get_cublas_allow_tf32(), torch._C._get_cudnn_allow_tf32(), precisions, medium)
-    except RuntimeError:  # they disagree: set the newer way to agree with the older, and ask again
+    except RuntimeError:  # they disagree: make the newer agree with the older, and ask again
         try:
             matmul, cudnn = _agreed(torch._C._get_cublas_allow_tf32), _agreed(torch._C._get_cudnn_allow_tf32)
             return Switches(matmul, cudnn, precisions, medium)
@@ -66,7 +66,7 @@ def _agreed(ask: Callable[[], bool]) -> bool:
 def _write(switches: Switches) -> None:
     if switches.medium:
         onednns = torch._C._get_fp32_precision_getter("mkldnn", "matmul")
-        torch.set_float32_matmul_precision("medium")  # oneDNN's too
+        torch.set_float32_matmul_precision("medium")  # sets oneDNN's too
         torch._C._set_fp32_precision_setter("mkldnn", "matmul", onednns)
     else:
         torch._C._set_cublas_allow_tf32(switches.matmul)

@@ -1,4 +1,4 @@
-"""A training in a background thread, behind a handle with which a page can watch, pause and stop it."""
+"""A training in a background thread, with a handle to watch, pause and stop it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ R = TypeVar("R")
 
 
 class Training(Generic[R]):
-    """Runs a training in a thread of its own and collects its records.
+    """Runs a training in its own thread and collects its records.
 
     Args:
-        steps: Yields one record a step, such as `trainer.steps(300)` or `run.train(until=300)`. A training that is
-            stopped ends once the current step is done.
+        steps: Yields one record per step, such as `trainer.steps(300)` or `run.train(until=300)`. A stopped training
+            ends once the current step is done.
 
     Attributes:
         history: The records so far. It is only ever appended to.
@@ -32,16 +32,16 @@ class Training(Generic[R]):
 
     @property
     def running(self) -> bool:
-        """Whether more steps may come. True while paused."""
+        """Whether more steps may follow. True while paused."""
         return self._thread.is_alive()
 
     @property
     def paused(self) -> bool:
-        """Whether the training waits for `resume`, or will once the current step is done."""
+        """Whether the training is waiting for `resume`, or will be once the current step is done."""
         return self.running and not self._go.is_set()
 
     def pause(self) -> None:
-        """Holds the training once the current step is done; returns at once."""
+        """Pauses the training once the current step is done; returns at once."""
         self._go.clear()
 
     def resume(self) -> None:
@@ -57,7 +57,7 @@ class Training(Generic[R]):
         """Waits until the training has ended, and returns whether it has.
 
         Args:
-            timeout_s: Seconds to wait at most; None waits for the end.
+            timeout_s: The longest time to wait, in seconds; None waits for the end.
         """
         self._thread.join(timeout_s)
         return not self.running
@@ -78,5 +78,5 @@ class Training(Generic[R]):
                     break
             if isinstance(steps, Generator):
                 steps.close()  # a run saves its checkpoint on the way out
-        except BaseException as error:  # a thread has no caller to raise to: kept for `result`
+        except BaseException as error:  # a thread has no caller to raise to, so `result` raises it
             self.error = error

@@ -1,4 +1,4 @@
-"""Evaluation of a model in the middle of its training, without a trace in the training."""
+"""Evaluation of a model in the middle of training, without effect on the training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode, and on exit puts back the mode of each module and the value of each buffer.
+    """Puts a model into evaluation mode, and on exit restores the mode of each module and the value of each buffer.
 
-    Buffers are put back because some modules, such as quantization observers, change them in every mode.
+    Buffers are restored because some modules, such as quantization observers, change them in every mode.
 
     Args:
         model: Any module.
@@ -24,7 +24,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes:  # parents come first and set their children too
+        for module, training in modes:  # parents come first, and set their children too
             if module.training != training:
                 module.train(training)
         for module, training in modes:

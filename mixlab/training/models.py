@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class TinyGPT(nn.Module):
-    """A decoder-only transformer, after GPT-2; by default of 0.83M parameters.
+    """A decoder-only transformer in the style of GPT-2; by default with 0.83M parameters.
 
     Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
 
     Args:
-        vocabulary: How many tokens there are.
-        context: The longest sequence.
-        width: Features of each token.
-        heads: Attention heads in each layer.
-        layers: Transformer blocks.
+        vocabulary: How many different tokens there are.
+        context: The longest sequence, in tokens.
+        width: Features per token.
+        heads: Attention heads per layer.
+        layers: How many transformer blocks.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TinyGPT(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer of `TinyGPT`: causal self-attention, then a two-layer perceptron, each normalised first and added."""
+    """One layer of `TinyGPT`: causal self-attention, then a two-layer perceptron, both pre-norm and residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

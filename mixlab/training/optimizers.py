@@ -1,4 +1,4 @@
-"""Optimizers that store what a recipe says."""
+"""Optimizers with the storage that a recipe prescribes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def make_optimizer(
 ) -> Optimizer:
     """Returns an optimizer with the storage that the recipe prescribes.
 
-    It is torch.optim's where everything is stored in fp32, and with update=per_op, where every operation is rounded.
+    It is torch.optim's own if everything is stored in fp32, or with update=per_op, which rounds every operation.
 
     Args:
-        parameters: Already stored as the recipe says.
-        recipe: The training's, as a recipe or its text.
+        parameters: The parameters, already stored as the recipe says.
+        recipe: The training's recipe, or its text.
         optimizer: "sgd" (momentum 0.9), "adam" or "adamw", or a function of (parameters, lr); see `Task`.
         lr: Learning rate.
         generator: For stochastic rounding.
-        owner: The name that begins an error's message.
+        owner: The name at the start of error messages.
 
     Raises:
-        ValueError: If the recipe prescribes a storage, and an optimizer of your own chooses it too.
-        TypeError: If your own function returns no optimizer, or one that needs a closure to step, such as LBFGS.
+        ValueError: If the recipe prescribes a storage, but your own optimizer chooses its storage.
+        TypeError: If your own function does not return an optimizer, or returns one whose step needs a closure, such
+            as LBFGS.
     """
     recipe = Recipe.of(recipe)
     if not callable(optimizer):
@@ -67,25 +68,25 @@ def _checked(own: object, owner: str) -> Optimizer:
     closure = inspect.signature(own.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise TypeError(
-            f"{owner}: optimizer must step on gradients that are there; {type(own).__name__}.step needs a closure, "
+            f"{owner}: optimizer must step on existing gradients; {type(own).__name__}.step needs a closure, "
             "which evaluates the model again within the step"
         )
     return own
 
 
 def storage_of(recipe: Recipe | str) -> optimizers.Storage:
-    """Returns the storage that a recipe prescribes to mixlab's optimizers.
+    """Returns the storage that a recipe prescribes for mixlab's optimizers.
 
     Args:
         recipe: A recipe or its text.
 
     Raises:
-        ValueError: If the recipe has update=per_op, which torch.optim does.
+        ValueError: If the recipe has update=per_op, for which torch.optim is used.
     """
     recipe = Recipe.of(recipe)
     if recipe.update == "per_op":
         raise ValueError(
-            f"storage_of: recipe {recipe} has update=per_op, which torch.optim does, with states stored like parameters"
+            f"storage_of: recipe {recipe} has update=per_op, so torch.optim is used, with states stored like parameters"
         )
     return optimizers.Storage(
         exp_avg_dtype=_state_dtype(recipe.exp_avg),
@@ -100,5 +101,5 @@ def storage_of(recipe: Recipe | str) -> optimizers.Storage:
 def _state_dtype(state: StateName) -> StateDtype:
     if isinstance(state, str):
         return state
-    assert state.dtype is not None  # a recipe takes no others
+    assert state.dtype is not None  # a recipe allows no others
     return state.dtype

@@ -15,7 +15,7 @@ def outcome(records: Sequence[StepRecord]) -> str:
         records: The record of each step.
 
     Raises:
-        TypeError: If `records` is no sequence.
+        TypeError: If `records` is not a sequence.
     """
     _require_records("outcome", records)
     if not len(records):
@@ -33,7 +33,7 @@ def final(records: Sequence[StepRecord]) -> tuple[float, float]:
     """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps.
 
     Args:
-        records: Of at least one step, in their order.
+        records: The record of each step, in order; at least one.
 
     Raises:
         ValueError: If there is no step.
@@ -46,7 +46,7 @@ def final(records: Sequence[StepRecord]) -> tuple[float, float]:
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:
-    """Returns the index of the record from which on no loss is finite; None if the last loss is finite.
+    """Returns the index of the record from which no loss is finite any more; None if the last loss is finite.
 
     Args:
         records: The record of each step.

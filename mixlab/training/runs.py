@@ -1,10 +1,10 @@
-"""A run on disk: its description, a record of every step, a checkpoint to go on from. Nothing is half written.
+"""A run on disk: its description, a record of every step, and a checkpoint to resume from. It survives a kill.
 
 runs/digits/
   run.json         task, recipe, seed and machine; written once
   steps.jsonl      one line for each step, in order; appended to
-  checkpoint.pt    the trainer's state, and the run it belongs to; replaced as a whole
-  lock             held by the one process or thread that trains the run
+  checkpoint.pt    the trainer's state, and which run it belongs to; replaced as a whole
+  lock             held by the process or thread that trains the run
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from mixlab.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The description of a run: what decides its weights, and where and when it was started.
+    """The description of a run: what determines its weights, and where and when it was started.
 
     Attributes:
         task: The task's name.
         recipe: The recipe's text.
         seed, probe_every: As for `Trainer`.
         loss_weight: As for `load_task`.
-        machine: A line about the machine, as of `mixlab.machine.Machine.summary`.
-        started: Time of the start, UTC, in ISO 8601.
+        machine: A line about the machine, from `mixlab.machine.Machine.summary`.
+        started: When the run was created, in UTC, ISO 8601.
     """
 
     task: str
@@ -58,14 +58,14 @@ class RunInfo:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """The fields that decide the weights: task, recipe, seed, loss_weight and probe_every."""
+        """The fields that determine the weights: task, recipe, seed, loss_weight and probe_every."""
         return {name: getattr(self, name) for name in ("task", "recipe", "seed", "loss_weight", "probe_every")}
 
 
 class Run:
-    """A folder that holds one training. It survives `kill -9` at any moment, and continues bit for bit.
+    """A folder that holds one training. It survives `kill -9` at any moment, and resumes bit for bit.
 
-    One process or thread at a time trains it; any number may read it meanwhile.
+    Only one process or thread at a time can train it; any number can read it meanwhile.
 
     >>> from tempfile import TemporaryDirectory
     >>> folder = TemporaryDirectory()
@@ -97,7 +97,7 @@ class Run:
         self.path = Path(path)
         if not (self.path / "run.json").is_file():
             raise FileNotFoundError(
-                f"{self.path} holds no run: there is no run.json in it; Run.create starts a new one"
+                f"{self.path} holds no run, because there is no run.json in it; Run.create starts a new one"
             )
         self.info = _read_info(self.path / "run.json")
 
@@ -112,7 +112,7 @@ class Run:
         loss_weight: float = 1.0,
         probe_every: int = 0,
     ) -> Run:
-        """Starts a run in a folder that does not exist yet, or is empty.
+        """Starts a run in a folder that does not exist yet or is empty.
 
         Args:
             path: The folder.
@@ -155,10 +155,10 @@ class Run:
 
         Args:
             path: The folder.
-            task, recipe, seed, loss_weight, probe_every: As for `create`. A run that is there must have the same.
+            task, recipe, seed, loss_weight, probe_every: As for `create`. An existing run must have the same.
 
         Raises:
-            ValueError: If the run in `path` is another one, or is damaged.
+            ValueError: If the run in `path` has other settings, or is damaged.
             FileExistsError, OSError, TypeError: As for `create`.
         """
         recipe = Recipe.of(recipe)
@@ -172,15 +172,15 @@ class Run:
             if there != wanted:
                 raise ValueError(
                     f"{path} holds a run with {name}={there}, not {wanted}; "
-                    f"choose another folder, or go on with {name}={there}"
+                    f"choose another folder, or continue with {name}={there}"
                 )
         return run
 
     def records(self) -> list[StepRecord]:
-        """Returns every record, in order; a last line that a kill cut off is left out.
+        """Returns every record, in order, without a last line that was cut off by a kill.
 
         Raises:
-            ValueError: If a line is no record, or the record of another step. The message names file and line.
+            ValueError: If a line is not a record, or is the record of another step. The message names file and line.
         """
         try:
             content = (self.path / "steps.jsonl").read_bytes()
@@ -194,7 +194,7 @@ class Run:
             try:
                 record = decode(line)
                 if record.step != step:
-                    raise ValueError(f"it is the record of step {record.step}, but step {step} comes here")
+                    raise ValueError(f"it is the record of step {record.step}, but step {step} was expected")
             except ValueError as error:
                 raise ValueError(
                     f"{self.path / 'steps.jsonl'}, line {step + 1}, is damaged: {error}; "
@@ -204,7 +204,7 @@ class Run:
         return records
 
     def trainer(self, *, device: torch.device | str | None = None) -> Trainer:
-        """Returns a trainer at this run's last checkpoint, or at the beginning if there is none.
+        """Returns a trainer at this run's last checkpoint, or at the start if there is none.
 
         Args:
             device: As for `Trainer`.
@@ -223,34 +223,34 @@ class Run:
         again = "delete it to train again from the first step"
         try:
             state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for bytes that are no checkpoint
+        except Exception as error:  # torch raises many kinds of errors for damaged files
             raise ValueError(f"{checkpoint} is damaged; {again} ({type(error).__name__})") from error
         try:
             _load(trainer, state, self.info)
-        except Exception as error:  # models and optimizers raise many kinds for states of others
+        except Exception as error:  # models and optimizers raise many kinds of errors for foreign states
             reason = next(iter(str(error).splitlines()), "").strip()
             raise ValueError(
-                f"{checkpoint} is no checkpoint of this run; {again} ({type(error).__name__}: {reason})"
+                f"{checkpoint} is not a checkpoint of this run; {again} ({type(error).__name__}: {reason})"
             ) from error
         return trainer
 
     def train(
         self, *, until: int, checkpoint_every: int = 100, device: torch.device | str | None = None
     ) -> Iterator[StepRecord]:
-        """Trains until the run has `until` steps in all; yields a record of each step that it takes.
+        """Trains until the run has `until` steps in all, and yields a record of each step it takes.
 
         Records go to disk as they are made, checkpoints every `checkpoint_every` steps and at the end. To stop, stop
         iterating. Steps recorded after the last checkpoint are trained and recorded again, with the same result.
 
         Args:
-            until: How many steps the run has at the end, including those already taken.
+            until: How many steps the run will have in all, including those already taken.
             checkpoint_every: Steps between two checkpoints, at least 1.
             device: As for `Trainer`.
 
         Raises:
-            ValueError: If a number is out of range. The first step raises it if the checkpoint or the records are
+            ValueError: If a number is out of range. Raised by the first step if the checkpoint or the records are
                 damaged.
-            BlockingIOError: By the first step, if another process or thread is training this run.
+            BlockingIOError: Raised by the first step if another process or thread is training this run.
         """
         require_whole("Run.train: until", until, 0)
         require_whole("Run.train: checkpoint_every", checkpoint_every, 1)
@@ -269,13 +269,13 @@ class Run:
                 if trainer.step % checkpoint_every == 0:
                     self._save(trainer, file)
                 yield record
-        except GeneratorExit:  # the caller stopped iterating, between two steps; an error may come within one
+        except GeneratorExit:  # the caller stopped iterating between two steps; an error may come within one
             self._save(trainer, file)
             raise
         self._save(trainer, file)
 
     def _save(self, trainer: Trainer, records: IO[bytes]) -> None:
-        """Saves a checkpoint once all records up to it are on the disk."""
+        """Saves a checkpoint once all records up to it are on disk."""
         os.fsync(records.fileno())
         with replacing(self.path / "checkpoint.pt") as file:
             torch.save({**trainer.state_dict(), "run": self.info.decisive}, file)
@@ -317,7 +317,7 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _append(file: IO[bytes], line: bytes) -> None:
-    """Writes the whole line; an unbuffered file may take only a part of it when the disk is nearly full."""
+    """Writes the whole line; an unbuffered file may accept only part of it when the disk is nearly full."""
     while line:
         line = line[file.write(line) :]
 

@@ -19,15 +19,15 @@ class StepRecord:
 
     Attributes:
         step: Counted from 0.
-        loss: The task's loss before the step, without loss weight and loss scale.
+        loss: The task's loss before the step, without loss weight or loss scale.
         accuracy: The accuracy on the training batch.
         scale: The loss scale during the step.
         found_inf: Whether a gradient held inf or NaN.
         skipped: Whether the optimizer skipped the step because of that.
         grad_norm: The Euclidean norm of all gradients as the optimizer sees them, unscaled.
         seconds: Wall time of the step, without probing.
-        underflow: For each layer, the fraction of weight-gradient elements that are zero, of those that are non-zero in
-            float32 at the same weights and batch. Empty if the step was not probed.
+        underflow: For each layer, the fraction of weight-gradient elements that are zero, among those that are non-zero
+            in float32 at the same weights and batch. Empty if the step was not probed.
     """
 
     step: int
@@ -54,7 +54,7 @@ def decode(line: bytes) -> StepRecord:
     """Reads a record from one line.
 
     Raises:
-        ValueError: If the line is no record. The message says what is wrong.
+        ValueError: If the line is not a record. The message says what is wrong.
     """
     try:
         values = json.loads(line, parse_constant=_refuse_constant)

@@ -1,4 +1,4 @@
-"""Small real tasks, seeded and offline: digits with an MLP and a CNN, and a character GPT on Python's manual."""
+"""Small real tasks, seeded and offline: an MLP and a CNN on digits, and a character GPT on Python's manual."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """A model, its data, its loss and its optimizer: everything about a training but the recipe.
+    """A model, its data, its loss and its optimizer: everything about a training except the recipe.
 
     Args:
         name: Its name on the command line and in a saved run.
@@ -40,8 +40,8 @@ class Task:
             (parameters, lr) that returns an optimizer of your own, which chooses its own storage; it works only with
             recipes that prescribe none: those with fp32 weights and states, or with update=per_op.
         lr: Learning rate at loss_weight 1.
-        loss_weight: A constant factor of the loss, as of an auxiliary loss or a mean over very many terms. With SGD the
-            learning rate is divided by it, so that in exact arithmetic nothing changes. Adam needs no correction.
+        loss_weight: A constant factor of the loss, as in an auxiliary loss or a mean over very many terms. With "sgd"
+            the learning rate is divided by it, so that in exact arithmetic nothing changes. Adam needs no correction.
 
     Raises:
         ValueError: If the optimizer is unknown, or a learning rate or loss weight is not positive and finite.
@@ -64,13 +64,13 @@ class Task:
                 raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
 
     def seeded_model(self, seed: int) -> nn.Module:
-        """Returns a new model, as it is made after `torch.manual_seed(seed)`; torch's own generator does not move.
+        """Returns a new model, as if made after `torch.manual_seed(seed)`; torch's own generator does not move.
 
         Args:
-            seed: Of torch's random numbers. NumPy's and Python's are not seeded.
+            seed: Seed of torch's random numbers. NumPy's and Python's are not seeded.
 
         Raises:
-            TypeError: If `make_model` returns anything but a module on the CPU with float32 parameters.
+            TypeError: If `make_model` does not return a module with values and float32 parameters.
         """
         with RandomStream(seed):
             model = self.make_model()
@@ -88,8 +88,8 @@ class Task:
         It depends on (seed, step) alone, so a resumed run sees the same batches.
 
         Args:
-            seed: Of the training.
-            step: Counted from 0.
+            seed: The training's seed.
+            step: The step, counted from 0.
         """
         return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
 
@@ -99,7 +99,7 @@ class Task:
         """Returns this task's optimizer over the model's parameters; see `mixlab.training.make_optimizer`.
 
         Args:
-            model: Its parameters are already stored as the recipe says.
+            model: The model, with parameters already stored as the recipe says.
             recipe: How to store states and round updates, as a recipe or its text.
             generator: For stochastic rounding.
 
@@ -114,7 +114,7 @@ class Task:
         """Returns the loss and the accuracy of one batch.
 
         Args:
-            model: Returns logits, (B, C) or (B, T, C).
+            model: A function that returns logits, (B, C) or (B, T, C).
             batch: (inputs, targets).
 
         Returns:
@@ -135,7 +135,7 @@ class Task:
         if is_lazy(tensor):
             why = "because its lazy module was not called: call the model once on a batch before returning it"
         elif tensor.is_meta:
-            why = "because it is on meta: make it on the CPU"
+            why = "because it is on the meta device: make it on the CPU"
         if why:
             raise TypeError(f"Task {self.name}: make_model must return a module with values; {name} has none, {why}")
 
@@ -175,7 +175,7 @@ def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
 
 
 def step_seed(seed: int, step: int, purpose: str = "") -> int:
-    """Returns a seed of its own for each (seed, step, purpose).
+    """Returns a different seed for each (seed, step, purpose).
 
     Args:
         seed, step: Whole numbers from 0 up.
@@ -225,8 +225,8 @@ def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator
     """Returns a function that draws training batches from Python's manual, by character, and a held-out batch.
 
     Args:
-        batch: How many rows.
-        context: Characters in a row. Inputs and targets are (batch, context), ASCII codes below 128.
+        batch: How many rows per batch.
+        context: Characters per row. Inputs and targets are (batch, context), ASCII codes below 128.
     """
     text = _manual()
     split = len(text) * 9 // 10
@@ -271,7 +271,7 @@ def _rows(train: Batch, size: int) -> Callable[[torch.Generator], Batch]:
 @lru_cache(maxsize=1)
 def _manual() -> Tensor:
     """Returns the text behind Python's `help()` as ASCII codes in uint8; it differs between Python versions."""
-    from pydoc_data.topics import topics  # a text that every Python installation has
+    from pydoc_data.topics import topics  # a text in every Python installation
 
     text = "\n".join(topics[name] for name in sorted(topics))
     return torch.frombuffer(bytearray(text.encode("ascii", errors="replace")), dtype=torch.uint8)

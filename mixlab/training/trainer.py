@@ -43,8 +43,8 @@ class Trainer:
     >>> trainer.step
     10
 
-    Batches and random numbers are functions of (seed, step). So a trainer that loads another's state continues exactly
-    as the other would have:
+    Batches and random numbers depend only on (seed, step). So a trainer that loads another's state continues exactly as
+    the other would:
 
     >>> resumed = Trainer(load_task("digits-mlp"), "amp-fp16", device="cpu")
     >>> resumed.load_state_dict(trainer.state_dict())
@@ -54,19 +54,19 @@ class Trainer:
     Args:
         task: What to train.
         recipe: How to train, as a recipe or its text.
-        seed: Of the initial weights, the batches and the random numbers within a step; a whole number from 0 up.
+        seed: Seed of the initial weights, the batches and the random numbers within steps; a whole number from 0 up.
         device: Where to train; None means CUDA if available, else the CPU.
-        probe_every: Measures underflow in every n-th step, which costs one more float32 pass; 0 for never. A model of
-            TorchScript cannot be probed, because its parameters cannot be replaced for a pass.
-        native: On a CPU, compute in the CPU's own arithmetic, with the CPU's autocast lists and its slow fp16. By
-            default a CPU emulates a GPU (`mixlab.emulation`). On CUDA this changes nothing.
+        probe_every: Measures underflow in every n-th step, which costs an extra float32 pass; 0 for never. TorchScript
+            models cannot be probed, because their parameters cannot be replaced for a pass.
+        native: Whether a CPU uses its own arithmetic, with its own autocast lists and slow fp16. By default, a CPU
+            emulates a GPU (`mixlab.emulation`). On CUDA this has no effect.
 
     Attributes:
-        model, optimizer, scaler: In use; parameters, gradients and states are stored as the recipe says.
+        model, optimizer, scaler: The live objects; parameters, gradients and states are stored as the recipe says.
         step: The number of the next step, counted from 0.
 
     Raises:
-        TypeError: If `task` is no task, or `recipe` no recipe.
+        TypeError: If `task` is not a task, or `recipe` is not a recipe.
         ValueError: If a number is out of range, the recipe or the device does not exist, or no parameter is trained.
     """
 
@@ -106,10 +106,10 @@ class Trainer:
     def steps(self, count: int) -> Iterator[StepRecord]:
         """Takes `count` more steps and yields a record of each; to stop, stop iterating.
 
-        Divergence is no error: the records then hold NaN.
+        Divergence is not an error: the records then hold NaN.
 
         Args:
-            count: How many steps to take at most, on top of those already taken.
+            count: How many steps to take at most, in addition to those already taken.
 
         Raises:
             ValueError: If `count` is not a whole number from 0 up.
@@ -146,13 +146,13 @@ class Trainer:
     def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
         """Runs forward and backward in the recipe's arithmetic. Call `unscale` and `update` next.
 
-        The gradients stay in the parameters, with the loss scale in them.
+        The gradients are left in the parameters' `.grad`, still scaled.
 
         Args:
             batch: (inputs, targets); None for the next step's.
 
         Returns:
-            (loss, accuracy), both 0-dim; the loss is without loss weight and loss scale.
+            (loss, accuracy), both 0-dim; the loss is without loss weight or loss scale.
 
         Raises:
             ValueError: If the loss depends on no trained parameter.
@@ -183,7 +183,7 @@ class Trainer:
     def held_out(self) -> tuple[float, float]:
         """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode and the recipe's arithmetic.
 
-        The training is not affected: modes, buffers and random numbers are put back.
+        The training is not affected: modes, buffers and random numbers are restored.
         """
         with (
             torch.no_grad(),
@@ -201,18 +201,18 @@ class Trainer:
     def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
         """Returns the gradients that float32 arithmetic gives at the current weights, by parameter name.
 
-        Frozen parameters, and those that no gradient reaches, are left out. Sparse gradients are returned dense.
+        Frozen parameters, and those without a gradient, are left out. Sparse gradients are returned dense.
 
         Args:
             batch: (inputs, targets); None for the next step's.
 
         Raises:
-            TypeError: If a part of the model is TorchScript.
+            TypeError: If part of the model is TorchScript.
             ValueError: If the loss depends on no trained parameter.
         """
         if scripted := scripted_part(self.model):
             raise TypeError(
-                f"reference_gradients: {scripted}, and its parameters cannot be replaced for a pass in float32; make "
+                f"reference_gradients: {scripted}, so its parameters cannot be replaced for a float32 pass; make "
                 "the model without torch.jit, or do not probe it"
             )
         parameters = {
@@ -234,7 +234,7 @@ class Trainer:
         return {name: dense(p.grad) for name, p in parameters.items() if p.grad is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that decides the coming steps. Its tensors are the live ones, not copies."""
+        """Returns everything that determines later steps. Its tensors are the live ones, not copies."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -243,7 +243,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a state of a trainer with the same task and recipe.
+        """Loads the state of a trainer with the same task and recipe, to continue from it.
 
         Args:
             state: From `state_dict`.
@@ -280,15 +280,15 @@ class Trainer:
             )
 
     def _random_numbers(self, purpose: str) -> RandomStream:
-        """Returns the context of this step's random numbers for one purpose, such as "forward" for dropout's."""
+        """Returns a context with this step's random numbers for one purpose, such as "forward" for dropout."""
         devices = [self.device] if self.device.type == "cuda" else []
         return RandomStream(step_seed(self.seed, self.step, purpose), devices=devices)
 
 
 class _Applied(nn.Module):
-    """Calls a function with the model as its own forward, so that `functional_call` replaces parameters all along.
+    """A module whose forward calls a function with the model, so that `functional_call` replaces parameters throughout.
 
-    That includes the backward pass, in which checkpoints run forward again.
+    That includes the backward pass, where checkpoints run forward again.
     """
 
     def __init__(self, model: nn.Module) -> None:

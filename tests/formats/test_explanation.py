@@ -19,8 +19,8 @@ SIGNED = [fmt for fmt in FORMATS.values() if fmt.signed]
     [
         (957, "fp16", "exact", 957.0, "957 is a value of fp16: nothing is lost."),
         (957, "e4m3b4", "rounded", 960.0, "957 is 3 from 960 and 61 from 896, so it becomes 960."),
-        (957 / 2, "e4m3fn", "overflow", 448.0, "the largest value is 448; above 464, all is out of range."),
-        (65520, "fp16", "overflow", math.inf, "from 65520 on, all is out of range. It becomes inf."),
+        (957 / 2, "e4m3fn", "overflow", 448.0, "the largest value is 448; above 464, all values overflow."),
+        (65520, "fp16", "overflow", math.inf, "from 65520 on, all values overflow. It becomes inf."),
         (65519, "fp16", "rounded", 65504.0, "65504 is the largest value; the next would round up from 65520 on."),
         (2049, "fp16", "rounded", 2048.0, "Tie: 2049 lies in the middle, so it becomes the one with the even last bit"),
         (
@@ -28,7 +28,7 @@ SIGNED = [fmt for fmt in FORMATS.values() if fmt.signed]
             "fp16",
             "underflow",
             0.0,
-            "Underflow: half of the smallest value, 2.980232239e-08, and less",
+            "Underflow: values up to half the smallest, 2.980232239e-08, become zero",
         ),
         (6e-8, "fp16", "rounded", 2.0**-24, "below the smallest normal value 2^-14. Subnormal values are all"),
         (-0.0, "fp16", "exact", -0.0, "Stored: 1 00000 0000000000, that is -zero."),

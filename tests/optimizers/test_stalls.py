@@ -313,14 +313,14 @@ BAD = [
     (lambda: decay_stalls(math.inf, "fp16", 0.9), r"v must be a positive finite value of fp16, got inf"),
     (lambda: decay_stalls(1.1, "e4m3fn", 0.9), r"e4m3fn has no value 1\.1: its neighbours are 1\.0 and 1\.125"),
     (lambda: rise_ratio("fp16", 0.9, v=1e-9), r"fp16 has no value 1e-09: its neighbours are 0\.0 and 5\.96"),
-    (lambda: rise_ratio("e4m3fn", 0.9, v=448.0), r"v must lie below the largest value of e4m3fn, 448\.0, got 448\.0"),
+    (lambda: rise_ratio("e4m3fn", 0.9, v=448.0), r"v must be below the largest value of e4m3fn, 448\.0, got 448\.0"),
     (lambda: smallest_effective_lr("fp16", 1e5), r"a number from -65504\.0 to 65504\.0, the range of fp16, got 100000"),
     (lambda: smallest_effective_lr("fp16", math.nan), r"smallest_effective_lr: weight must be a number .*, got nan"),
     (lambda: weight_decay_lost("bf16", 0.0, 0.1), r"weight_decay_lost: lr must be a positive finite number, got 0\.0"),
     (lambda: weight_decay_lost("bf16", math.inf, 0.1), r"lr must be a positive finite number, got inf"),
     (lambda: weight_decay_lost("bf16", 0.1, -1), r"weight_decay must be a finite number from 0 up, got -1"),
     (lambda: swallow_bounds("fp17"), r"unknown format 'fp17': use one of fp64, fp32"),
-    (lambda: swallow_bounds(E8M0FNU), r"swallow_bounds: e8m0fnu is a scale, without sign and zero; use one of the"),
+    (lambda: swallow_bounds(E8M0FNU), r"swallow_bounds: e8m0fnu is a scale, without sign or zero; use one of the"),
     (lambda: decay_stalls(1.0, "e8m0fnu", 0.9), r"decay_stalls: e8m0fnu is a scale"),
 ]
 

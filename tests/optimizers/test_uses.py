@@ -583,9 +583,7 @@ def test_sharded_parameters_are_refused_by_name():
         mesh = init_device_mesh("cpu", (1,))
         weight = nn.Parameter(DTensor.from_local(torch.ones(2), mesh, [Replicate()]))
         for kind in (SGD, Adam, AdamW):
-            with pytest.raises(
-                TypeError, match=f"{kind.__name__}: 'w' is a DTensor, and plain tensors are needed; for"
-            ):
+            with pytest.raises(TypeError, match=f"{kind.__name__}: 'w' is a DTensor, but must be a plain tensor; for"):
                 kind([("w", weight)])
     finally:
         torch.distributed.destroy_process_group()
@@ -598,13 +596,13 @@ def test_a_parameter_on_another_device_or_of_another_shape_is_named():
     optimizer.step()
     parameter.data = torch.ones(4)
     parameter.grad = torch.ones(4)
-    with pytest.raises(ValueError, match=r"is \(4,\) on cpu, but its exp_avg \(3,\) on cpu: make a new optimizer"):
+    with pytest.raises(ValueError, match=r"is \(4,\) on cpu, but its exp_avg is \(3,\) on cpu: make a new optimizer"):
         optimizer.step()
     moved = nn.Parameter(torch.ones(3, device="meta"))
     moved.grad = torch.ones_like(moved)
     optimizer.state[moved] = optimizer.state.pop(parameter)
     optimizer.param_groups[0]["params"] = [moved]
-    with pytest.raises(ValueError, match=r"is \(3,\) on meta, but its exp_avg \(3,\) on cpu"):
+    with pytest.raises(ValueError, match=r"is \(3,\) on meta, but its exp_avg is \(3,\) on cpu"):
         optimizer.step()
 
 
@@ -647,7 +645,7 @@ def test_saved_states_of_other_shapes_are_refused(storage):
     first, second = AdamW([other], storage=storage), AdamW([parameter])
     other.grad = torch.ones(1)
     first.step()
-    with pytest.raises(ValueError, match=r"exp_avg was saved with shape \(1,\), and this optimizer needs \(4,\)"):
+    with pytest.raises(ValueError, match=r"exp_avg was saved with shape \(1,\), but this optimizer needs \(4,\)"):
         second.load_state_dict(first.state_dict())
 
 

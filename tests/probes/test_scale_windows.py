@@ -44,8 +44,8 @@ def test_all_layers_share_the_scale_and_activations_do_not_count():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: scale_window([], "fp16"), "no gradient that is not zero"),
-        (lambda: scale_window([tensor_stats(torch.zeros(3))], "fp16"), "no gradient that is not zero"),
+        (lambda: scale_window([], "fp16"), "no non-zero gradient"),
+        (lambda: scale_window([tensor_stats(torch.zeros(3))], "fp16"), "no non-zero gradient"),
         (lambda: static_window([]), "no windows; predict_windows"),
         (lambda: predict_windows(load_task("digits-mlp"), steps=0), "steps must be a whole number from 1 up, got 0"),
         (lambda: predict_windows(load_task("digits-mlp"), steps=1, every=0), "every must be a whole number"),

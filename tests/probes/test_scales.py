@@ -351,7 +351,7 @@ def test_wide_elements_of_ones_own(rule):
 
 
 def test_elements_wider_than_float32_are_refused():
-    with pytest.raises(ValueError, match="whose values float32 holds, got Format"):
+    with pytest.raises(ValueError, match="whose values fit float32, got Format"):
         BlockFormat("wide", FP64, E8M0FNU, 32)
     assert E2M1FN.max == NVFP4.element.max
     assert math.isfinite(np.float32(NVFP4.scale.max))

@@ -206,7 +206,7 @@ def test_resume_or_create_goes_on_only_with_the_same_run(tmp_path):
     list(Run.resume_or_create(tmp_path / "run", **what).train(until=2, device="cpu"))
     assert len(Run.resume_or_create(tmp_path / "run", **what).records()) == 2
     with pytest.raises(
-        ValueError, match=r"holds a run with seed=3, not 4; choose another folder, or go on with seed=3"
+        ValueError, match=r"holds a run with seed=3, not 4; choose another folder, or continue with seed=3"
     ):
         Run.resume_or_create(tmp_path / "run", **what | {"seed": 4})
 

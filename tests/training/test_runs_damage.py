@@ -104,8 +104,8 @@ GOOD = encode(StepRecord(2, 0.5, 0.5, 1.0, False, False, 1.0, 0.01))
         (b"[1]\n", "it must be an object with step, loss"),
         (b'{"step": 2}\n', "it must be an object with step, loss"),
         (GOOD.replace(b"0.01", b"NaN"), "NaN is not strict JSON"),
-        (GOOD.replace(b'"step": 2', b'"step": 1'), "it is the record of step 1, but step 2 comes here"),
-        (GOOD.replace(b'"step": 2', b'"step": 3'), "it is the record of step 3, but step 2 comes here"),
+        (GOOD.replace(b'"step": 2', b'"step": 1'), "it is the record of step 1, but step 2 was expected"),
+        (GOOD.replace(b'"step": 2', b'"step": 3'), "it is the record of step 3, but step 2 was expected"),
         (GOOD.replace(b'"step": 2', b'"step": "2"'), "step must be a whole number from 0 up, got '2'"),
         (GOOD.replace(b'"loss": 0.5', b'"loss": "high"'), "loss must be a number or one of nan, inf, -inf, got 'high'"),
         (GOOD.replace(b'"loss": 0.5', b'"loss": true'), "loss must be a number"),
@@ -193,7 +193,7 @@ FOREIGN = {
 def test_a_foreign_checkpoint_is_named(run, content):
     torch.save(content, run.path / "checkpoint.pt")
     with pytest.raises(
-        ValueError, match=r"checkpoint.pt is no checkpoint of this run; delete it to train again from the first step"
+        ValueError, match=r"checkpoint.pt is not a checkpoint of this run; delete it to train again from the first step"
     ):
         run.trainer(device="cpu")
     (run.path / "checkpoint.pt").unlink()

@@ -136,7 +136,7 @@ def test_bad_input_is_named(change, message):
         (lambda: nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10).double()), "got torch.float64 in 1.weight"),
         (lambda: nn.Sequential(nn.LazyLinear(10)), "0.weight has none, because its lazy module was not called"),
         (lambda: nn.Sequential(nn.LazyBatchNorm1d(affine=False)), "0.running_mean has none, because its lazy module"),
-        (lambda: nn.Sequential(nn.Linear(64, 10, device="meta")), "0.weight has none, because it is on meta"),
+        (lambda: nn.Sequential(nn.Linear(64, 10, device="meta")), "0.weight has none, because it is on the meta"),
     ],
 )
 def test_a_model_that_cannot_be_stored_is_named_with_the_parameter(make, words):

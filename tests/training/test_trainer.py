@@ -487,7 +487,7 @@ def test_torchscript_trains_and_is_refused_by_name_where_it_cannot_be_probed():
     plain = replace(digits, make_model=partly_frozen)
     scripted = replace(digits, make_model=lambda: scripted_of(partly_frozen()))
     assert torch.equal(weights(trained("fp32", 2, task=plain)[0]), weights(trained("fp32", 2, task=scripted)[0]))
-    with pytest.raises(TypeError, match="reference_gradients: the model is one of TorchScript"):
+    with pytest.raises(TypeError, match="reference_gradients: the model is a TorchScript module"):
         trained("fp32", 1, task=scripted, probe_every=1)
 
 
