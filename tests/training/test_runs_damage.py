@@ -204,7 +204,7 @@ def test_the_checkpoint_of_another_run_is_refused(run, tmp_path):
     other = Run.create(tmp_path / "other", **{**WHAT, "seed": 4})
     list(other.train(until=2, device="cpu"))
     (run.path / "checkpoint.pt").write_bytes((other.path / "checkpoint.pt").read_bytes())
-    with pytest.raises(ValueError, match=r"no checkpoint of this run.*'seed': 4"):
+    with pytest.raises(ValueError, match=r"not a checkpoint of this run.*'seed': 4"):
         list(run.train(until=5, device="cpu"))
 
 
