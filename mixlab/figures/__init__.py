@@ -1,4 +1,4 @@
-"""Pure functions from data to plotly figures; they show nothing and write no file."""
+"""Pure functions from data to plotly figures; they show nothing and write no files."""
 
 from mixlab.figures.allocations import timeline
 from mixlab.figures.casts import cast_map

@@ -16,7 +16,7 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
 
     Args:
         trace: From `mixlab.memory.trace`.
-        points: How many are drawn along the step; each is the highest of a stretch of allocations.
+        points: The most points to draw along the step; each is the highest of a stretch of allocations and frees.
     """
     columns = trace.timeline(points)
     place = columns.pop("place")

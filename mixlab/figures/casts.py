@@ -1,4 +1,4 @@
-"""What autocast does to the ops of a forward pass: formats in, within and out, op by op."""
+"""What autocast does to the ops of a forward pass: the formats of inputs, computation and outputs, op by op."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mixlab.emulation import CastTrace, TracedOp
 from mixlab.figures.theme import escaped, styled
 from mixlab.reports.colours import BLUE
 
-_COLUMNS = ("given", "computed in", "handed on")
+_COLUMNS = ("inputs", "computed in", "output")
 _WIDEST = 1  # the value of a cell in 32 bits or more; 0 for 16 bits
 
 
@@ -21,8 +21,8 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
 
     Args:
         trace: From `cast_trace`.
-        title: Above the figure.
-        most: The most rows. Of a model with more ops the first are drawn, and the title says how many there are.
+        title: Title of the figure.
+        most: The most rows. Of a longer trace, the first ops are drawn, and the title says how many there are.
 
     Raises:
         ValueError: If the trace is empty.

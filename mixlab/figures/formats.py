@@ -1,4 +1,4 @@
-"""Number formats: where their values lie, how far they reach, how fine they are, and what becomes of sums."""
+"""Number formats: where their values lie, how far they reach, how fine they are, and what happens to sums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
 from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
 
-_MOST_BITS = 10  # of a format whose values can be told apart on a line
+_MOST_BITS = 10  # the widest format whose values can be told apart on a line
 _POINTS = 400  # of a curve
 
 
@@ -68,12 +68,12 @@ def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
 
 
 def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
-    """Draws side by side how far formats reach and how many decimal digits they keep.
+    """Draws how far formats reach and, beside it, how many decimal digits they keep.
 
     Digits are (mantissa_bits + 1) log10(2): a relative error of eps / 2 is half a unit in the last of them.
 
     Args:
-        formats: One row each, from above.
+        formats: The formats, one row each, from the top.
     """
     shown = [Format.of(fmt) for fmt in formats]
     figure = make_subplots(

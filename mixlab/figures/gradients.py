@@ -21,7 +21,7 @@ def gradient_histogram(stats: TensorStats, fmt: Format | str, scale_exponent: in
     """Draws the magnitudes of a tensor, times a loss scale, as a histogram by exponent among the zones of a format.
 
     Args:
-        stats: Of a tensor without a loss scale in it.
+        stats: Statistics of a tensor, without a loss scale in it.
         fmt: The format whose zones are shown.
         scale_exponent: k of the loss scale 2^k.
 
@@ -85,7 +85,7 @@ def _name_borders(figure: go.Figure, tensor: ScaledTensor) -> None:
 
 
 def _name_places(edges: Sequence[float]) -> list[float]:
-    """Returns where the zones' names stand: in the middle, or pushed aside where a zone is narrow."""
+    """Returns the positions of the zones' names: in the middle, or pushed aside where a zone is narrow."""
     room = 0.13 * (edges[-1] - edges[0])
     places = [(left + right) / 2 for left, right in pairwise(edges)]
     for i in range(1, len(places)):

@@ -15,7 +15,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
     """Draws one bar per ledger: bytes per parameter by kind, labelled with the format.
 
     Args:
-        ledgers: Of one model, by label.
+        ledgers: Ledgers of one model, by label.
         whole: Whether to add the tensors that live only until backward has used them: casts and activations.
 
     Raises:
@@ -37,7 +37,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            hovertemplate="%{y}, " + what + ": %{x:.3g} bytes a parameter (%{text})<extra></extra>",
+            hovertemplate="%{y}, " + what + ": %{x:.3g} bytes per parameter (%{text})<extra></extra>",
         )
     for label, ledger in ledgers.items():
         total = ledger.bytes / ledger.numel if whole else ledger.bytes_per_parameter

@@ -28,12 +28,12 @@ _LIMIT = {"color": PURPLE, "dash": "dot", "width": 2, "shape": "hv"}
 
 
 def scale_histories(histories: Histories, *, title: str, limits: Sequence[float] | None = None) -> go.Figure:
-    """Draws log2 of the scale of each policy over the steps, one lane each, with what it did at the overflows.
+    """Draws log2 of each policy's scale over the steps, one lane per policy, and marks how it reacts to overflows.
 
     Args:
         histories: From `simulate` or `hunt`, by name.
-        title: Above the figure.
-        limits: The largest scale that each step can bear, as given to `hunt`, drawn in every lane; None draws none.
+        title: Title of the figure.
+        limits: The largest usable scale of each step, as given to `hunt`, drawn in every lane; None draws none.
 
     Raises:
         ValueError: If there are no histories.
@@ -77,7 +77,7 @@ def _set_axes(figure: go.Figure, histories: Histories, limits: Sequence[float] |
 
 
 def _lane_traces(history: ScaleHistory, color: str, limits: Sequence[float] | None) -> list[go.Scatter]:
-    """Returns traces of the limits, of the scale, and of each kind of thing that the policy did."""
+    """Returns traces of the limits, of the scale, and of each kind of reaction."""
     levels = levels_of(history)
     end = len(history.overflows) + (0.0 if history.error else 0.5)
     traces = [_step_line(levels, end, {"color": color, "width": 2.5, "shape": "hv"})]
@@ -112,7 +112,7 @@ def _legend_traces(histories: Histories, limits: Sequence[float] | None) -> list
         if change in seen
     ]
     if limits is not None:
-        traces.append(go.Scatter(**nowhere, mode="lines", line=_LIMIT, name="largest scale that the step bears"))
+        traces.append(go.Scatter(**nowhere, mode="lines", line=_LIMIT, name="largest usable scale of the step"))
     return traces
 
 

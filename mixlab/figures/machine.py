@@ -45,7 +45,7 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
     """Draws the range of each format on a log2 axis: subnormal values, normal values, and the numbers at both ends.
 
     Args:
-        formats: One row each, from above.
+        formats: The formats, one row each, from the top.
     """
     figure = go.Figure()
     shown = [Format.of(fmt) for fmt in formats]

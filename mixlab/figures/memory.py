@@ -67,7 +67,7 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
     The last bar of each estimate is its peak and, hollow, the memory outside tensors.
 
     Args:
-        estimates: One, or several by label.
+        estimates: One estimate, or several by label.
         gpu: A GPU whose memory is drawn as a line; None draws no line.
 
     Raises:
@@ -112,10 +112,10 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
 def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gpu: GpuSpec | None = None) -> go.Figure:
     """Draws the peak memory of several recipes against the batch; below, the difference of each from the first.
 
-    An arrow marks the batch from which on a recipe needs less than the first. Memory outside tensors is not included.
+    An arrow marks the batch from which a recipe needs less than the first. Memory outside tensors is not included.
 
     Args:
-        estimates: Of one model, by label; their own batch is ignored.
+        estimates: Estimates for one model, by label; their own batch is ignored.
         batches: Rows of a batch, ascending.
         gpu: A GPU whose memory is drawn as a line; None draws no line.
 
@@ -188,7 +188,7 @@ def _line_of(figure: go.Figure, gpu: GpuSpec, *, upright: bool) -> None:
 
 
 def _first_below_zero(more: Sequence[float]) -> int | None:
-    """Returns the place from which on all numbers are below zero; None if the last is not, or if all are."""
+    """Returns the place from which all numbers are below zero; None if the last is not, or if all are."""
     below = [value < 0 for value in more]
     return None if not below[-1] or all(below) else len(below) - below[::-1].index(False)
 

@@ -40,7 +40,7 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
 
     The upper map rounds to nearest, the lower one stochastically. Rows are formats of m, columns formats of v. A cell
     holds the median over the seeds and, below it, the lowest and the highest; darker is worse; diverged runs are
-    counted. Formats without a record have no row and no column.
+    counted. Formats that the record lacks have no row or column.
 
     Args:
         record: From `mixlab measure states`.
@@ -132,7 +132,7 @@ def _cell(record: Record, setting: GridSetting, base: Sequence[float]) -> _Cell:
         return _Cell(math.nan, "", f"{setting}: not recorded")
     ratios = [loss / other for loss, other in zip(losses, base, strict=True)]
     middle, low, high = (_short(number) for number in (float(np.median(ratios)), min(ratios), max(ratios)))
-    words = f"{setting}: loss {np.median(losses):.3g}, {low} to {high} times that of fp32, {len(losses)} seeds"
+    words = f"{setting}: loss {np.median(losses):.3g}, {low} to {high} times fp32's, {len(losses)} seeds"
     return _Cell(float(np.median(ratios)), f"<b>{middle}</b><br>{_small(f'{low}–{high}')}", words)
 
 

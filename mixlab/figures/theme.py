@@ -14,7 +14,7 @@ ARROW = {"showarrow": True, "arrowcolor": GREY, "arrowwidth": 1.5, "arrowhead": 
 
 
 def escaped(text: object) -> str:
-    """Returns a name escaped for plotly, so that `<b>` is no tag and `%{x}` no value.
+    """Returns a name escaped for plotly, which then takes `<b>` and `%{x}` literally.
 
     >>> escaped("head.<lambda> %{y}")
     'head.&lt;lambda&gt; %&#123;y}'
@@ -23,7 +23,7 @@ def escaped(text: object) -> str:
 
 
 def styled(figure: go.Figure, *, title: str, height: int = 360) -> go.Figure:
-    """Sets what all figures share; returns the same figure."""
+    """Sets the look that all figures share; returns the same figure."""
     return (
         figure.update_layout(
             title={"text": title, "x": 0, "xanchor": "left"},

@@ -26,7 +26,7 @@ def training_curves(runs: Runs) -> go.Figure:
         runs: The records of each run, by label.
 
     Raises:
-        ValueError: If there is no run, or one without a step.
+        ValueError: If there are no runs, or one has no steps.
     """
     require_runs(runs)
     probed = [worst for records in runs.values() if (worst := largest_underflow(records)) is not None]
@@ -85,8 +85,8 @@ def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
     """Draws underflow by layer (rows) over the probed steps (columns), from 0 to 100 %.
 
     Args:
-        records: Of the run, step by step.
-        title: Above the figure.
+        records: The run's records, step by step.
+        title: Title of the figure.
 
     Raises:
         ValueError: If no step was probed.

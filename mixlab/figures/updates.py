@@ -26,7 +26,7 @@ def update_sizes(
     Args:
         before: All weights before the step, by name, in float32.
         after: The same weights after the step.
-        formats: The formats whose line is drawn.
+        formats: The formats to draw a line for.
 
     Raises:
         ValueError: If no weight was updated.
@@ -64,7 +64,7 @@ def _draw_border(figure: go.Figure, fmt: Format, ratios: NDArray[np.float32], in
         x=place,
         line={"color": SERIES[(index + 1) % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
         annotation={
-            "text": f"{fmt}: {lost:.0%} lie left",
+            "text": f"{fmt}: {lost:.0%} to the left",
             "yref": "paper",
             "y": 1.02 + 0.08 * index,
             "yanchor": "bottom",
@@ -79,13 +79,13 @@ def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> 
 
     Args:
         shares: The shares of each parameter, by label, such as "fp16 weights".
-        title: Above the figure.
+        title: Title of the figure.
 
     Raises:
         ValueError: If there are no shares.
     """
     if not shares:
-        raise ValueError("swallowed_bars: nothing to draw; swallowed_by_layer(before, after, fmt) counts")
+        raise ValueError("swallowed_bars: nothing to draw; swallowed_by_layer(before, after, fmt) counts them")
     figure = go.Figure()
     for index, (label, by_layer) in enumerate(shares.items()):
         figure.add_bar(

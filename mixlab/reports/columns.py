@@ -21,7 +21,7 @@ def series_style(index: int) -> tuple[str, str]:
     """Returns (colour, dash) of the n-th run in a figure; the first 36 differ from each other.
 
     Args:
-        index: Of the run, from 0.
+        index: The run's place, from 0.
     """
     turn, place = divmod(index, len(SERIES))
     return SERIES[place], DASHES[(place + turn) % len(DASHES)]
@@ -36,7 +36,7 @@ def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Seq
     that has one.
 
     Args:
-        records: Of the run, step by step.
+        records: The run's records, step by step.
         points: The most entries of a column.
     """
     pieces = in_pieces(records, points)
@@ -52,13 +52,13 @@ def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Seq
 
 
 def in_pieces(items: Sequence[T], most: int) -> list[Sequence[T]]:
-    """Cuts a sequence into at most `most` pieces of one length, the last one shorter."""
+    """Cuts a sequence into at most `most` pieces of equal length; the last may be shorter."""
     size = max(1, math.ceil(len(items) / most))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def finite_mean(values: Sequence[float]) -> float | None:
-    """Returns the mean, None if it is not finite."""
+    """Returns the mean, or None if it is not finite."""
     mean = sum(values) / len(values)
     return mean if math.isfinite(mean) else None
 
@@ -77,17 +77,17 @@ def _first_skipped(records: Sequence[StepRecord]) -> int | None:
 
 
 def exponents(records: Sequence[StepRecord]) -> list[float | None]:
-    """Returns log2 of each scale; None for 0 and inf, at which a scaler without bounds may end."""
+    """Returns log2 of each scale; None for 0 and inf, where a scaler without bounds may end up."""
     return [finite_log2(record.scale) for record in records]
 
 
 def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
     """Returns one weight's training as columns: step, change, exp_avg, and log2 of exp_avg_sq and of update over gap.
 
-    With more than `points` steps, every n-th is kept. A zero and a value that is not finite have no logarithm: None.
+    With more than `points` steps, every n-th is kept. Values without a finite logarithm become None.
 
     Args:
-        trajectory: Of the weight.
+        trajectory: The weight's trajectory.
         points: The most entries of a column.
     """
     steps = len(trajectory.update)
@@ -106,12 +106,12 @@ def trajectory_columns(trajectory: Trajectory, *, points: int = 300) -> Columns:
 def watched_columns(steps: Sequence[WatchedStep], *, points: int = 240) -> Columns:
     """Returns a watched training as columns: step, loss, swallowed, stuck; and exponent, v of its last second moments.
 
-    A training longer than `points` is cut into pieces as in `curves`: "loss" is the mean of each, "swallowed" and
+    A training longer than `points` is cut into pieces as in `curves`: "loss" is the mean of each piece, "swallowed" and
     "stuck" are the largest shares, None if no step of the piece was watched. "exponent" lists powers of two, and "v"
-    has the share of the second moments from each up to the next.
+    the share of the second moments from each power up to the next.
 
     Args:
-        steps: Of the training.
+        steps: The training's steps.
         points: The most entries of a column.
     """
     pieces = in_pieces(steps, points)

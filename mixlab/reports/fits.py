@@ -14,10 +14,10 @@ _BOX = (
 
 
 def fits_line(estimate: Estimate, gpus: Iterable[GpuSpec] | None = None) -> str:
-    """Returns in words on how many GPUs a training fits, naming either those or the others, whichever are fewer.
+    """Says on how many GPUs a training fits, and names either those or the others, whichever are fewer.
 
     Args:
-        estimate: Of the training.
+        estimate: The training's estimate.
         gpus: The GPUs to look at; None means all of `GPUS`.
     """
     fits = [estimate.fits(gpu) for gpu in _by_memory(gpus)]
@@ -32,8 +32,8 @@ def fits_row(estimate: Estimate, chosen: GpuSpec, gpus: Iterable[GpuSpec] | None
     """Returns GPUs by memory as HTML: a tick and the memory that is left, or a cross and the memory that is missing.
 
     Args:
-        estimate: Of the training.
-        chosen: The GPU to mark; it is shown in any case.
+        estimate: The training's estimate.
+        chosen: The GPU to mark; it is always shown.
         gpus: The GPUs to show; None means all of `GPUS`.
     """
     items = []
@@ -56,7 +56,7 @@ class FitsTable:
     """GPUs by memory: whether each training fits, and the largest batch that does.
 
     Args:
-        estimates: Of the trainings, by label.
+        estimates: The trainings' estimates, by label.
         gpus: The GPUs to show; None means all of `GPUS`.
 
     Raises:

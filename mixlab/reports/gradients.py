@@ -1,6 +1,6 @@
 """Where the magnitudes of a tensor lie in a number format under a loss scale, in words and as data for a page to draw.
 
-All of it reads one histogram, taken without a loss scale: a scale of 2^k moves the histogram by k exponents.
+Everything reads one histogram, taken without a loss scale: a scale of 2^k moves the histogram by k exponents.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _SMALLEST_EXPONENT = -127  # of a bar: entry 0 of `Histogram.exponent_counts`
 
 
 def status_line(stats: TensorStats, fmt: Format | str, scale_exponent: int) -> str:
-    """Returns in words which share of a scaled tensor becomes zero, is subnormal and overflows, and the usable scales.
+    """Says which shares of a scaled tensor become zero, are subnormal and overflow, and which scales are usable.
 
-    Overflow is judged by the exact amax, so a sample cannot hide it. Fractions of a sample carry one standard error.
-    Zeros, inf and NaN are counted in no fraction; inf and NaN are mentioned.
+    Overflow is judged by the exact amax, so a sample cannot hide it. Fractions of a sample come with one standard
+    error. No fraction counts zeros, inf or NaN; inf and NaN are mentioned separately.
 
     Args:
-        stats: Of a tensor without a loss scale in it.
+        stats: Statistics of a tensor, without a loss scale in it.
         fmt: The format to which the scaled tensor would be rounded.
         scale_exponent: k of the loss scale 2^k.
 
@@ -42,13 +42,13 @@ def status_line(stats: TensorStats, fmt: Format | str, scale_exponent: int) -> s
 
 
 def drawing(stats: TensorStats, fmt: Format | str, scale_exponents: Sequence[int]) -> dict[str, Any]:
-    """Returns all that a browser needs to draw the chart at any of the scales, ready for JSON.
+    """Returns everything that a browser needs to draw the chart at any of the scales, ready for JSON.
 
-    Bars stand at their exponents without a scale; a scale of 2^k moves them by k. The lists "sentences" and
+    Bars are placed at their exponents without a scale; a scale of 2^k moves them by k. The lists "sentences" and
     "zoneShares" have one entry for each of `scale_exponents`.
 
     Args:
-        stats: Of a tensor without a loss scale in it.
+        stats: Statistics of a tensor, without a loss scale in it.
         fmt: The format whose zones are shown.
         scale_exponents: Each k of a loss scale 2^k that the reader can choose.
     """
@@ -73,7 +73,7 @@ def drawing(stats: TensorStats, fmt: Format | str, scale_exponents: Sequence[int
 
 
 def border_labels(fmt: Format | str) -> tuple[str, str, str]:
-    """Returns the values at the borders of a format's zones, as readers know them.
+    """Returns the values at the borders of a format's zones, in familiar notation.
 
     >>> border_labels("fp16")
     ('2⁻²⁵', '2⁻¹⁴', '65504')
@@ -84,19 +84,19 @@ def border_labels(fmt: Format | str) -> tuple[str, str, str]:
 
 
 def details(stats: TensorStats, fmt: Format | str) -> str:
-    """Returns which values the chart counts, and where the format's borders come from."""
+    """Says which values the chart counts, and where the format's borders come from."""
     smallest = power(round(zone_borders(fmt).zero) + 1)
     counted = f"{stats.numel - stats.zeros - stats.infs - stats.nans:,} non-zero finite values of {stats.numel:,}"
     sampled = "" if stats.histogram.exact else f", seen through a sample of {stats.histogram.sampled:,}"
     return (
         f"{NOUNS[stats.kind].capitalize()} of {place_of(stats)}: {counted}{sampled}. "
-        f"The smallest value of {fmt} is {smallest}; half of it and less rounds to zero. "
+        f"The smallest value of {fmt} is {smallest}; half of it or less rounds to zero. "
         f"A scale is usable when nothing overflows and at most 1 % becomes zero."
     )
 
 
 def place_of(stats: TensorStats) -> str:
-    """Returns in words where in the model a tensor was seen."""
+    """Returns the place in the model where a tensor was seen, in words."""
     return "all layers" if stats.layer == "all" else f"layer {stats.layer}" if stats.layer else "the model"
 
 
@@ -104,10 +104,10 @@ class ScaledTensor:
     """One tensor read in one format, under any loss scale.
 
     Attributes:
-        noun: What its values are called, in the plural.
-        axis_title: Of the magnitudes.
-        borders: Of the format's zones.
-        window: Of the usable scales.
+        noun: The name of its values, in the plural.
+        axis_title: Title of the axis of magnitudes.
+        borders: Borders of the format's zones.
+        window: Window of the usable scales.
     """
 
     def __init__(self, stats: TensorStats, fmt: Format | str) -> None:
@@ -119,7 +119,7 @@ class ScaledTensor:
         self._largest = largest_scale_exponent(stats.amax, self.fmt) if stats.amax else None
 
     def bars(self) -> tuple[list[int], list[float]]:
-        """Returns the exponents from the first to the last that occurs, and the share of values at each."""
+        """Returns all exponents from the smallest to the largest that occurs, and the share of values at each."""
         counts = self.stats.histogram.exponent_counts()
         occupied = np.nonzero(counts)[0]
         if not len(occupied):
@@ -150,7 +150,7 @@ class ScaledTensor:
         return share_words(found.underflow), share_words(found.subnormal), share_words(normal), too_large
 
     def sentence(self, scale_exponent: int) -> str:
-        """Returns what happens at a scale, in words."""
+        """Describes what happens at a scale."""
         scale = f"At scale 2^{scale_exponent}"
         if not self.stats.histogram.non_zero:
             return f"{scale}: {self._nothing_to_count()}"
@@ -164,7 +164,7 @@ class ScaledTensor:
         )
 
     def _unseen_overflow(self, scale_exponent: int) -> bool:
-        """Whether the largest value overflows, but none that the histogram shows."""
+        """Whether the largest value overflows, but no value in the histogram does."""
         overflows = self._largest is not None and scale_exponent > self._largest
         return overflows and not self.fractions(scale_exponent).overflow
 
@@ -196,7 +196,7 @@ class ScaledTensor:
 
 
 def axis_ticks(low: int, high: int) -> list[tuple[int, str]]:
-    """Returns at most 13 whole exponents at an even distance, with their labels."""
+    """Returns at most 13 evenly spaced whole exponents, with their labels."""
     step = next(step for step in (2, 4, 8, 16, 32, 64) if (high - low) / step <= 12)
     return [(e, power(e)) for e in range(-(-low // step) * step, high + 1, step)]
 

@@ -12,8 +12,8 @@ class Look(NamedTuple):
     """How one kind of bytes is drawn.
 
     Attributes:
-        colour: Of the bar.
-        pattern: One of plotly's, "" for none; kinds of the same colour differ in it.
+        colour: Colour of the bar.
+        pattern: A pattern of plotly's, "" for none; kinds of the same colour have different patterns.
         ink: The colour of text on the bar.
         hollow: Whether only the pattern is drawn, as for memory outside tensors.
     """
@@ -65,7 +65,7 @@ def stacked(kinds: Iterable[str], *, over_time: bool = False) -> list[str]:
 
     Args:
         kinds: In any order; unknown ones come last.
-        over_time: Whether gradients, which come and go within a step, follow all states, which then keep their place.
+        over_time: Whether gradients, which come and go within a step, come after all states, so that these stay put.
     """
     order = list(_LOOKS)
 
@@ -79,7 +79,7 @@ def stacked(kinds: Iterable[str], *, over_time: bool = False) -> list[str]:
 
 
 def css(kind: str) -> str:
-    """Returns the look of a kind of bytes as CSS declarations, which also print.
+    """Returns the look of a kind of bytes as CSS declarations; it is kept when the page is printed.
 
     Args:
         kind: As the memory room names it, such as "gradients".

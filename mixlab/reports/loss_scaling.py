@@ -24,7 +24,7 @@ _MOST_TICKS = 3
 
 
 def changes(history: ScaleHistory) -> list[tuple[int, Change]]:
-    """Returns the steps at which a policy did something, each with what it did.
+    """Returns the steps at which a policy reacted, each with its reaction.
 
     >>> from mixlab.loss_scaling import MegatronPolicy, simulate
     >>> changes(simulate(MegatronPolicy(1024, growth_interval=1), [True, True, False]))
@@ -42,7 +42,7 @@ def changes(history: ScaleHistory) -> list[tuple[int, Change]]:
 
 
 def ending(history: ScaleHistory) -> str:
-    """Returns in words where the scale of a policy ends, and how often it fell and grew.
+    """Says where a policy's scale ends, and how often it fell and grew.
 
     >>> from mixlab.loss_scaling import TorchPolicy, simulate
     >>> ending(simulate(TorchPolicy(1024, growth_interval=2), [True, True, False, False]))
@@ -55,7 +55,7 @@ def ending(history: ScaleHistory) -> str:
 
 
 def sentence(histories: Histories, overflows: Sequence[int], steps: int) -> str:
-    """Returns in words what the lanes of a board show."""
+    """Describes what the lanes of a board show."""
     share = f"{len(overflows) or 'None'} of {steps} steps {'overflows' if len(overflows) == 1 else 'overflow'}"
     return f"{share}. {'; '.join(f'{name} {ending(history)}' for name, history in histories.items())}."
 
@@ -72,7 +72,7 @@ def presets(steps: int) -> dict[str, list[int]]:
 
 
 def board(histories: Histories, overflows: Sequence[int], steps: int) -> dict[str, Any]:
-    """Returns all that a browser needs to draw one lane per policy over the same steps, ready for JSON.
+    """Returns everything that a browser needs to draw one lane per policy over the same steps, ready for JSON.
 
     The "levels" of a lane are log2 of its scale during each step and after the last, None for a scale of 0 or inf. Its
     "marks" are pairs of a step and a name of `LEGEND`.
@@ -100,7 +100,7 @@ def board(histories: Histories, overflows: Sequence[int], steps: int) -> dict[st
 
 
 def playfield(game: Game) -> dict[str, Any]:
-    """Returns all that a browser needs to draw a game, ready for JSON; it tells nothing of the steps to come."""
+    """Returns everything that a browser needs to draw a game, ready for JSON; it reveals nothing of later steps."""
     played = list(zip(game.exponents, game.windows, game.outcomes, strict=False))
     start, floor = game.init_exponent, game.init_exponent - 20
     seen: list[float] = [start - 8, start + 8, game.exponent - 2, game.exponent + 2, *game.exponents]
@@ -123,11 +123,11 @@ def playfield(game: Game) -> dict[str, Any]:
 
 
 def news(game: Game) -> str:
-    """Returns in words the outcome of the last step, and at the end who lost the fewest steps."""
+    """Describes how the last step turned out, and at the end who lost the fewest steps."""
     if not game.exponents:
         return (
             f"You are the loss scaler: lose as few steps as you can. The scale is 2^{game.exponent}; halve it, keep it "
-            "or double it, and the step is taken. Only then do you see which scales it could bear."
+            "or double it, and the step is taken. Only then do you see which scales were usable."
         )
     window = game.windows[len(game.exponents) - 1]
     became = {
@@ -140,7 +140,7 @@ def news(game: Game) -> str:
 
 
 def verdict(found: Sequence[Result]) -> str:
-    """Returns in words who lost the fewest steps."""
+    """Says who lost the fewest steps."""
     best = fewest_lost(found)
     fewest = min(result.lost for result in found)
     reader = next(result for result in found if result.player == READER)
@@ -150,7 +150,7 @@ def verdict(found: Sequence[Result]) -> str:
 
 
 def result_table(found: Sequence[Result]) -> list[dict[str, Any]]:
-    """Returns one row per player, the fewest lost steps first; the reader comes before policies that did as well."""
+    """Returns one row per player, the fewest lost steps first; the reader comes before policies with equally few."""
     best = fewest_lost(found)
     return [
         {
@@ -168,7 +168,7 @@ def levels_of(history: ScaleHistory) -> list[float | None]:
 
 
 def domain_of(levels: Iterable[float | None]) -> tuple[int, int]:
-    """Returns two whole exponents with all levels between them, at least four apart."""
+    """Returns two whole exponents, at least four apart, with all levels between them."""
     known = [level for level in levels if level is not None] or [0.0]
     low, high = math.floor(min(known)), math.ceil(max(known))
     missing = max(0, 4 - (high - low))

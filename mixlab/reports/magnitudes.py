@@ -1,4 +1,4 @@
-"""A tensor's magnitudes on a format's range, as a small picture for a panel, and the words that repeat it."""
+"""A tensor's magnitudes on a format's range, as a small picture for a panel and in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOP, _BOTTOM = 34, 184  # of the bars, in units of the picture
 
 
 def limits_line(fmt: Format | str) -> str:
-    """Returns the limits of a format in words.
+    """Returns the limits of a format in one line.
 
     >>> limits_line("e4m3fn")
     'e4m3fn, 8 bits: max 448, smallest normal 0.015625, smallest subnormal 0.00195312, eps 0.125'
@@ -31,13 +31,13 @@ def limits_line(fmt: Format | str) -> str:
 
 
 def loss_line(stats: RoundingStats) -> str:
-    """Returns in words what rounding did to a tensor.
+    """Describes what rounding did to a tensor.
 
     Args:
         stats: From `round_with_stats`. Fractions are of the non-zero finite values.
     """
     if not stats.non_zero:
-        return f"None of the {stats.numel:,} values is finite and not zero: there is nothing to round."
+        return f"None of the {stats.numel:,} values is finite and non-zero: there is nothing to round."
     beyond = stats.overflow + stats.clipped
     return (
         f"Of {stats.non_zero:,} non-zero values {_percent(stats.underflow)} become zero, {_percent(stats.subnormal)} "
@@ -46,7 +46,7 @@ def loss_line(stats: RoundingStats) -> str:
 
 
 def relative_rms(stats: RoundingStats) -> float:
-    """Returns the root of the squared errors over the squared values, of the values that stayed finite."""
+    """Returns the RMS error divided by the RMS value, over the values that stayed finite."""
     return math.exp(-stats.signal_to_noise_db / 20 * math.log(10))
 
 

@@ -1,4 +1,4 @@
-"""The comparison of training modes as a table: one column a mode, every cell measured or recorded."""
+"""The comparison of training modes as a table: one column per mode, every cell measured or recorded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModeTable(NotedTable):
         rows = [
             ("speed here, native", *(f"{base.step_s / r.step_s:.2f} ×, {1e3 * r.step_s:.1f} ms" for r in shown)),
             *(_recorded_row(record, shown) for record in records),
-            ("bytes a parameter", *(f"{r.ledger.bytes_per_parameter:.3g}" for r in shown)),
+            ("bytes per parameter", *(f"{r.ledger.bytes_per_parameter:.3g}" for r in shown)),
             ("memory with activations", *(f"{r.ledger.bytes / base.ledger.bytes:.2f} ×" for r in shown)),
             ("runs that stay finite", *(f"{r.finite} of {len(r.runs)}" for r in shown)),
             ("loss at the end", *(_loss(r) for r in shown)),

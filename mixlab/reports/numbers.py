@@ -21,7 +21,7 @@ def power_of_two(value: float) -> str:
 
 
 def finite_log2(value: float) -> float | None:
-    """Returns log2 of a positive finite number; None for any other, for which no chart has room."""
+    """Returns log2 of a positive finite number; None for any other, which no chart can show."""
     return math.log2(value) if 0 < value < math.inf else None
 
 

@@ -1,4 +1,4 @@
-"""One stage of a dissected training step as a page: its place, its code and words, its tensors and their sizes."""
+"""One stage of a dissected training step as a page: its place, its code, its words, its tensors and their sizes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def stage_page(stages: Sequence[Stage], index: int, fmt: Format | str) -> str:
 
     Args:
         stages: From `dissect`.
-        index: Of the stage, from 0.
-        fmt: The format whose zones stand behind the numbers: the one that matrix products are computed in.
+        index: The stage's place, from 0.
+        fmt: The format whose zones are drawn behind the numbers: the one that matrix products are computed in.
     """
     stage = stages[index]
     return (
@@ -33,20 +33,20 @@ def stage_page(stages: Sequence[Stage], index: int, fmt: Format | str) -> str:
 
 
 def stage_line(stages: Sequence[Stage], index: int) -> str:
-    """Returns a stage in one line of words, e.g. "stage 5 of 8, unscale: Divided by 65536, ...".
+    """Returns a stage in one line, e.g. "stage 5 of 8, unscale: Divided by 65536, ...".
 
     Args:
         stages: From `dissect`.
-        index: Of the stage, from 0.
+        index: The stage's place, from 0.
     """
     return f"stage {index + 1} of {len(stages)}, {stages[index].name}: {stages[index].words}"
 
 
 def values_svg(cards: Sequence[Card], fmt: Format | str) -> str:
-    """Returns where the followed values lie on the range of a format, one row a tensor, as SVG.
+    """Draws where the followed values lie on the range of a format, one row per tensor, as SVG.
 
     Args:
-        cards: Of a stage.
+        cards: The cards of a stage.
         fmt: The format whose zones are shown.
     """
     fmt = Format.of(fmt)

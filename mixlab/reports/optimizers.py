@@ -12,7 +12,7 @@ from mixlab.tables import NotedTable
 class OptimizerTable(NotedTable):
     """Bytes of states and time of a step, relative to torch's fused AdamW: mixlab's optimizers, then other libraries'.
 
-    A row of mixlab's is a recipe, eager or compiled. Optimizers that did not run on the machine are in the notes.
+    Each row of mixlab's is a recipe, eager or compiled. The notes list optimizers that did not run on the machine.
 
     Args:
         record: From `mixlab measure optimizer`.

@@ -1,4 +1,4 @@
-"""An estimate of memory for a page: bars by phase against the memory of a GPU, the numbers, and the same in words."""
+"""An estimate of memory for a page: bars by phase against a GPU's memory, the numbers, and the same in words."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mixlab.reports.colours import GREY
 from mixlab.reports.kinds import css, look, stacked
 from mixlab.tables import gib
 
-_BEYOND = 4  # times what is needed: a GPU with more lies beyond the picture, so that the bars can be seen
-_LETTER = 0.016  # of the picture's width, where it is narrow
+_BEYOND = 4  # times the memory needed; the line of a larger GPU lies beyond the picture, so that the bars stay visible
+_LETTER = 0.016  # width of a letter, as a share of a narrow picture's
 _TEXT = "color: var(--jp-ui-font-color1, currentColor); font: 13px/1.5 var(--jp-ui-font-family, sans-serif)"
 _LEFT, _RIGHT = "padding: 1px 10px 1px 0; text-align: left", "padding: 1px 0 1px 18px; text-align: right"
 
 
 def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
-    """Returns in words what the bars show: the peak, its largest parts, and whether the training fits.
+    """Describes what the bars show: the peak, its largest parts, and whether the training fits.
 
     Args:
-        estimate: Of the training.
+        estimate: The training's estimate.
         gpu: The GPU to compare with.
     """
     largest = sorted(estimate.at_peak.items(), key=lambda item: -item[1])[:3]
@@ -34,16 +34,16 @@ def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
     outside = estimate.total_bytes - estimate.peak_bytes
     return (
         f"{training_line(estimate)}. Memory peaks in {estimate.peak_phase} ({estimate.peak.name}) with "
-        f"{gib(estimate.peak_bytes)} GiB: {parts}. With {gib(outside)} GiB outside of tensors it needs "
+        f"{gib(estimate.peak_bytes)} GiB: {parts}. With {gib(outside)} GiB outside tensors it needs "
         f"{gib(estimate.total_bytes)} GiB, and {verdict}."
     )
 
 
 def training_line(estimate: Estimate) -> str:
-    """Returns the training that is estimated, in words."""
+    """Describes the estimated training."""
     one = estimate
     words = [f"{one.shape.name} under {one.recipe}", f"{one.batch} x {one.seq} tokens"]
-    words += [f"{one.accumulation} passes a step"] if one.accumulation > 1 else []
+    words += [f"{one.accumulation} passes per step"] if one.accumulation > 1 else []
     words += [f"{one.attention} attention"] if one.attention != "fused" else []
     words += [f"checkpointing {one.checkpointing}"] if one.checkpointing != "none" else []
     words += [f"optimizer's step {one.step}"] if one.step != "foreach" else []
@@ -70,8 +70,8 @@ def phase_picture(estimate: Estimate, gpu: GpuSpec) -> str:
     A line marks the memory of the GPU. `phase_table` is the legend.
 
     Args:
-        estimate: Of the training.
-        gpu: The GPU to compare with; with far more memory than needed, its line lies beyond the picture.
+        estimate: The training's estimate.
+        gpu: The GPU to compare with; if it has far more memory than needed, its line lies beyond the picture.
     """
     needed, has = estimate.total_bytes, gpu.usable_bytes
     end = 1.05 * max(needed, has) if has <= _BEYOND * needed else 1.2 * needed
@@ -98,7 +98,7 @@ def phase_table(estimate: Estimate) -> str:
     """Returns the numbers of `phase_picture` as an HTML table; its row heads are the legend of the bars.
 
     Args:
-        estimate: Of the training.
+        estimate: The training's estimate.
     """
     phases = estimate.at_phase_peaks
     kinds = stacked((kind for content in phases.values() for kind in content), over_time=True)

@@ -38,7 +38,7 @@ class TrainingTable(NotedTable):
                     last,
                 )
             )
-        size = f"a GPT of {about['parameters']:,} parameters, {about['batch']} x {about['context']} tokens a step"
+        size = f"a GPT of {about['parameters']:,} parameters, {about['batch']} x {about['context']} tokens per step"
         notes = [f"{case}: {note.removeprefix('diverged: ')}" for case, note in told.items()]
         steps = int(about["steps"]) + int(about["warm-up steps"])
         super().__init__(

@@ -1,4 +1,4 @@
-"""Trainings in words and as a table: the progress of one, how it ended, several side by side."""
+"""Trainings in words and as a table: one's progress, its outcome, and several side by side."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def progress_line(records: Sequence[StepRecord], steps: int) -> str:
     """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s".
 
     Args:
-        records: Of the steps so far.
-        steps: How many the training will take.
+        records: The records of the steps so far.
+        steps: How many steps the training will take.
     """
     if not records:
         return f"step 0 of {steps}"
@@ -37,7 +37,7 @@ def diverged(records: Sequence[StepRecord]) -> str:
     """Returns words such as "NaN from step 1 on" if the loss is not finite at the end, else "".
 
     Args:
-        records: Of the run, step by step.
+        records: The run's records, step by step.
     """
     born = first_non_finite(records)
     if born is None:
@@ -52,7 +52,7 @@ class ComparisonTable:
         runs: The records of each run, by label.
 
     Raises:
-        ValueError: If there is no run, or one without a step.
+        ValueError: If there are no runs, or one has no steps.
     """
 
     columns = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")

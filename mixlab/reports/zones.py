@@ -1,6 +1,6 @@
-"""The four zones of a format, from values that become zero to values that overflow, and pictures of magnitudes there.
+"""The four zones of a format, from values that become zero to values that overflow, and pictures of magnitudes in them.
 
-A picture is SVG, as small as a panel needs it; `mixlab.figures.gradient_histogram` draws the same zones with plotly.
+Pictures are small SVGs for panels; `mixlab.figures.gradient_histogram` draws the same zones with plotly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TEXT = "var(--jp-ui-font-color1, currentColor)"
 
 
 class Zone(NamedTuple):
-    """The name and the look of a zone; the pattern is one of plotly's, "" for none."""
+    """A zone's name and look; the pattern is one of plotly's, "" for none."""
 
     name: str
     colour: str
@@ -68,9 +68,9 @@ class ZonePicture:
     """Magnitudes on the range of a format: its zones behind, powers of two below.
 
     Attributes:
-        borders: Of the format's zones; one beyond an end of the picture stands at that end.
+        borders: Borders of the format's zones; a border beyond the picture is drawn at its end.
         low, high: The exponents at the left and at the right end.
-        top, bottom: Where the plot begins and ends, in units from above.
+        top, bottom: Where the plot begins and ends, in units from the top.
     """
 
     borders: Borders
@@ -80,7 +80,7 @@ class ZonePicture:
     bottom: float
 
     def x(self, exponent: float) -> float:
-        """Returns the place of 2^exponent, in units from the left."""
+        """Returns the position of 2^exponent, in units from the left."""
         return (exponent - self.low) * WIDTH / (self.high - self.low)
 
     def svg(self, parts: Iterable[str], *, ticks: Iterable[int], title: str, words: str) -> str:
@@ -89,7 +89,7 @@ class ZonePicture:
         Args:
             parts: SVG elements to draw above the zones.
             ticks: Exponents to name below the plot.
-            title: Of the axis.
+            title: Title of the axis.
             words: Read out by a screen reader in place of the picture.
         """
         edges = [self.low, *(min(max(border, self.low), self.high) for border in self.borders), self.high]
@@ -115,6 +115,6 @@ class ZonePicture:
 
 
 def text(x: float, y: float, words: str) -> str:
-    """Returns words centred at a place, moved inward at the picture's ends."""
+    """Returns words centred at a position, moved inward at the picture's ends."""
     x = min(max(x, 40), WIDTH - 40)
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="12" fill="{TEXT}">{words}</text>'

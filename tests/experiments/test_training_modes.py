@@ -45,7 +45,7 @@ def test_the_table_has_a_column_a_mode_and_no_empty_cell(results):
     table = ModeTable(results, "this machine")
     assert table.columns == ("", "fp32", "amp-bf16", "fp16")
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["bytes a parameter"] == ("16", "16", "8")
+    assert rows["bytes per parameter"] == ("16", "16", "8")
     assert rows["runs that stay finite"] == ("3 of 3", "3 of 3", "0 of 3")
     assert rows["loss at the end"][2] == "NaN"
     assert rows["speed here, native"][0].startswith("1.00 ×, ")

@@ -61,7 +61,7 @@ def test_limits_are_drawn_in_every_lane():
     drawn = [trace for trace in dotted if trace.x[0] is not None]
     assert len(drawn) == 4
     assert list(drawn[0].y)[:-1] == [math.log2(limit) for limit in limits]
-    assert [trace.name for trace in dotted if trace.x[0] is None] == ["largest scale that the step bears"]
+    assert [trace.name for trace in dotted if trace.x[0] is None] == ["largest usable scale of the step"]
     assert figure.layout.shapes == ()
     low, high = figure.layout.yaxis.range
     assert low < 8

@@ -37,7 +37,7 @@ def test_cells_are_ratios_seed_by_seed():
     assert nearest.z[0][column] == pytest.approx(math.log(2.5))
     assert nearest.z[0][0] == stochastic.z[0][column] == 0
     assert (
-        "fp32,exp_avg_sq=bf16, lr 0.001, spike: loss 3.5, 2.00 to 3.00 times that of fp32, 2 seeds"
+        "fp32,exp_avg_sq=bf16, lr 0.001, spike: loss 3.5, 2.00 to 3.00 times fp32's, 2 seeds"
         in nearest.customdata[0][column]
     )
 

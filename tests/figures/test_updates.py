@@ -16,7 +16,7 @@ def test_sizes_are_relative_and_lines_stand_at_the_unit_roundoff():
     assert max(bar.y) == pytest.approx(0.75)
     assert abs(bar.x[list(bar.y).index(max(bar.y))] + 10) <= 0.5
     assert [line.x0 for line in figure.layout.shapes] == [-8, -11]
-    assert [note.text for note in figure.layout.annotations] == ["bf16: 75% lie left", "fp16: 0% lie left"]
+    assert [note.text for note in figure.layout.annotations] == ["bf16: 75% to the left", "fp16: 0% to the left"]
 
 
 def test_a_step_without_updates_is_no_figure():

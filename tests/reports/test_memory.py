@@ -112,7 +112,7 @@ def test_bars_never_leave_the_picture(model, gpu):
 def test_the_words_say_what_the_bars_show():
     assert memory_line(GPT2, A4090) == (
         "gpt2 under amp-bf16, 8 x 1024 tokens. Memory peaks in backward (gradient of the logits) with 8.31 GiB: "
-        "activations 5.15, temporaries 1.53, parameters 0.46. With 1.22 GiB outside of tensors it needs 9.52 GiB, and "
+        "activations 5.15, temporaries 1.53, parameters 0.46. With 1.22 GiB outside tensors it needs 9.52 GiB, and "
         "it fits on rtx-4090: 14.46 GiB are left."
     )
     large = replace(GPT2, batch=16)
@@ -120,7 +120,7 @@ def test_the_words_say_what_the_bars_show():
     less = estimate("llama-3-8b", "bf16", attention="materialised", checkpointing="full", step="fused")
     everything = replace(less, accumulation=4, parallel=Parallelism(data=2, zero=3))
     assert training_line(everything) == (
-        "llama-3-8b under bf16, 1 x 2048 tokens, 4 passes a step, materialised attention, checkpointing full, "
+        "llama-3-8b under bf16, 1 x 2048 tokens, 4 passes per step, materialised attention, checkpointing full, "
         "optimizer's step fused, each of 2 GPUs (data 2, ZeRO 3)"
     )
 

@@ -45,7 +45,7 @@ def test_trainings_are_compared_with_the_first_and_what_diverged_says_so():
         ("fp32 eager", "100", "1.00", "-", "-", "4.5000"),
         ("fp16 eager", "250", "2.50", "1.00", "25.0%", "NaN"),
     ]
-    assert table.notes[1:] == ["a GPT of 1,000 parameters, 2 x 8 tokens a step", "fp16 eager: x"]
+    assert table.notes[1:] == ["a GPT of 1,000 parameters, 2 x 8 tokens per step", "fp16 eager: x"]
 
 
 def test_a_case_that_ran_out_of_memory_did_not_diverge_and_no_case_at_all_is_an_empty_table():
