@@ -1,4 +1,4 @@
-"""What panels share: controls of one look, words and errors, refused values, and scripts."""
+"""What panels share: uniform controls, status and errors, refused values, and scripts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def labelled(kind: Any, label: str, *, labels: str = "8em", width: str = "23em",
         kind: The class of the widget.
         label: Its text.
         labels: The width of the label, equal for all controls of a panel.
-        width: Of label and control together.
+        width: The width of label and control together.
         options: Other arguments of the widget.
     """
     return kind(description=label, style={"description_width": labels}, layout={"width": width}, **options)
@@ -67,15 +67,15 @@ def in_a_row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def status_html(html: str, style: str = "line-height: 1.6") -> str:
-    """Returns words that a screen reader reads out whenever they change."""
+    """Returns HTML that a screen reader reads out whenever it changes."""
     return f'<div role="status" aria-live="polite" style="{style}">{html}</div>'
 
 
 class ErrorBox(widgets.HTML):  # type: ignore[misc]
-    """Empty while all is well. Jupyter swallows what a callback raises; a guarded callback shows it here, in red.
+    """Empty while all is well. Jupyter swallows errors in callbacks; a guarded callback shows them here, in red.
 
     Attributes:
-        last_error: What the latest guarded callback raised, or None if it went well.
+        last_error: The error of the latest guarded callback, or None if it succeeded.
     """
 
     last_error: Exception | None = None
@@ -107,7 +107,7 @@ class ErrorBox(widgets.HTML):  # type: ignore[misc]
 
 
 class Binding:
-    """Connects controls with the value that they show: silent while the panel sets them, reset after a refusal.
+    """Connects controls to the value that they show: silent while the panel sets them, reset after a refusal.
 
     Args:
         errors: Shows a refused change.
@@ -120,7 +120,7 @@ class Binding:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Lets the panel set controls inside the block without any reaction."""
+        """Returns a context in which the panel sets controls without triggering their callbacks."""
         self._silent = True
         try:
             yield
@@ -142,7 +142,7 @@ class Binding:
 
 
 class Panel(widgets.VBox):  # type: ignore[misc]
-    """A panel of ipywidgets. A subclass gives its status in words; its guarded callbacks show errors in red."""
+    """A panel of ipywidgets. A subclass provides `status`; guarded callbacks show errors in red."""
 
     def __init__(self) -> None:
         self.errors = ErrorBox()
@@ -155,7 +155,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
 
     @property
     def last_error(self) -> Exception | None:
-        """What the latest change raised, or None if it went well."""
+        """The error of the latest change, or None if it succeeded."""
         return self.errors.last_error
 
     def __repr__(self) -> str:
@@ -182,11 +182,11 @@ class Anything(traitlets.TraitType[Any, Any]):
 
 
 class DrawnPanel(anywidget.AnyWidget):
-    """A panel drawn by its script in the browser. A subclass gives its status in words.
+    """A panel drawn by its script in the browser. A subclass provides `status`.
 
     Attributes:
-        last_error: The error of the latest change, or None if it went well. A value from the browser that was refused
-            counts too. It is shown in red.
+        last_error: The error of the latest change, or None if it succeeded. Refused values from the browser count too.
+            It is shown in red.
     """
 
     last_error: Exception | None = None
@@ -201,7 +201,7 @@ class DrawnPanel(anywidget.AnyWidget):
         return self.status
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Takes changes from the browser; a wrong one is undone there, and its error shown in red."""
+        """Takes changes from the browser; a wrong one is undone there, and its error is shown in red."""
         try:
             super().set_state(sync_data)
         except Exception as error:
@@ -232,10 +232,10 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./shared\.js";\n', re.MULTILINE)
 
 
 def script(name: str) -> str:
-    """Returns a script with the text of shared.js in place of its import: a widget takes one script, as text.
+    """Returns a script with the text of shared.js in place of its import, since a widget takes a single script.
 
     Args:
-        name: Of a file in this folder, such as "curves.js".
+        name: Name of a file in this folder, such as "curves.js".
     """
     folder = Path(__file__).parent
     shared = re.sub(r"^export ", "", (folder / "shared.js").read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -34,14 +34,14 @@ export function fieldsOf({ signed, exponentBits }, bits) {
   return { sign: bits.slice(0, start), exponent: bits.slice(start, start + exponentBits), mantissa: bits.slice(start + exponentBits) };
 }
 
-/** What bits mean: `kind` and `value` as Format.decode, and the exponent and significand that make the value. */
+/** What bits mean: `kind` and `value` as from Format.decode, and the exponent and significand that make the value. */
 export function decode(format, bits) {
   const fields = fieldsOf(format, bits);
   const code = { negative: fields.sign === "1", exponent: number(fields.exponent), mantissa: number(fields.mantissa) };
   return meaningOf(format, code);
 }
 
-// Fields are numbers of at most 52 bits, and all products by powers of two: nothing is rounded, not even for fp64.
+// Fields are numbers of at most 52 bits, multiplied only by powers of two: nothing is rounded, not even for fp64.
 function meaningOf(format, { negative, exponent, mantissa }) {
   const { bias, mantissaBits, hasInf, hasNegativeZero, signed, subnormals } = format;
   const zeroField = signed && exponent === 0;
@@ -62,7 +62,7 @@ function isBeyond({ maxFields: [exponent, mantissa] }, e, m) {
   return e > exponent || (e === exponent && m > mantissa);
 }
 
-/** The values next to a finite one, as Format.next_down and next_up, with their bits where they have some. */
+/** The values below and above, as from Format.next_down and next_up, with their bits if they have any. */
 export function neighbours(format, bits) {
   const meaning = decode(format, bits);
   if (meaning.kind === "nan") return [null, null];
@@ -71,7 +71,7 @@ export function neighbours(format, bits) {
   return meaning.negative && meaning.kind !== "zero" ? [away, toward] : [toward, away];
 }
 
-/** The gap between a format's values at a finite value, as Format.ulp. */
+/** The gap between a format's values at a finite value, as from Format.ulp. */
 export function ulp(format, bits) {
   const { kind, power } = decode(format, bits);
   return format.signed && !format.subnormals && kind === "zero" ? 2 ** power : 2 ** (power - format.mantissaBits);
@@ -132,7 +132,7 @@ function makeEntry(model, id) {
 
 function makeBits(model, id) {
   const hint = html("p", { class: "mixlab-be-soft", id: `${id}-hint` }, [
-    "Click a bit to flip it. By keyboard: ← → Home End go from bit to bit, Space or Enter flips.",
+    "Click a bit to flip it. With the keyboard: ← → Home End move between bits, Space or Enter flips.",
   ]);
   const row = html("div", { class: "mixlab-be-row", role: "group", "aria-label": "Bits", "aria-describedby": hint.id });
   const node = html("div", {}, [row, hint]);
@@ -289,7 +289,7 @@ function makeTable(model) {
 
 // Numbers in words
 
-/** All digits of a float64, if there are at most 30; else the shortest text that stands for it, after ≈. */
+/** All digits of a float64 if there are at most 30; else the shortest text that reads back as it, after ≈. */
 export function exactText(value) {
   if (!Number.isFinite(value) || value === 0) return text(value);
   const [digits, exponent] = value.toExponential(99).split("e");

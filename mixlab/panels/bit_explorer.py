@@ -29,9 +29,9 @@ class BitExplorer(DrawnPanel):
 
     Attributes:
         format: The name of the format.
-        bits: The code as a text of 0 and 1, the sign first.
-        value: The number that was asked for; after a change of bits, the number that they stand for.
-        last_error: The error of the latest change, or None if it went well. It is shown in red too.
+        bits: The code as a string of 0 and 1, the sign first.
+        value: The number that was asked for; after a change of bits, the number that they encode.
+        last_error: The error of the latest change, or None if it succeeded. It is shown in red too.
 
     Raises:
         ValueError: If there is no such format, if the bits are not one of its codes, or if it has no code for the
@@ -71,7 +71,7 @@ class BitExplorer(DrawnPanel):
         return self._fmt.name
 
     def _choose(self, name: str | Format) -> None:
-        """Keeps the number as well as the new format can, or shows 1 if the format has no code for it."""
+        """Keeps the number as closely as the new format can, or shows 1 if the format has no code for it."""
         fmt = self._formats[name] if isinstance(name, str) and name in self._formats else _parsed(name)
         try:
             code = _nearest_code(self._asked, fmt)
@@ -114,7 +114,7 @@ class BitExplorer(DrawnPanel):
         self._show_error(None)
 
     def _place(self, fmt: Format, bits: str) -> None:
-        """Shows other bits, perhaps of another format, in one message: the browser never sees half of a change."""
+        """Shows other bits, perhaps of another format, in one message, so that the browser never sees half a change."""
         self._placing = True
         try:
             with self.hold_sync():
@@ -142,7 +142,7 @@ class BitExplorer(DrawnPanel):
 
 
 def parameters(fmt: Format) -> dict[str, Any]:
-    """Returns all that is needed to decode the bits of a format, ready for JSON."""
+    """Returns everything needed to decode the bits of a format, ready for JSON."""
     largest = fmt.decode(fmt.encode(fmt.max))
     return {
         "name": fmt.name,
@@ -180,7 +180,7 @@ def read_number(text: str) -> float:
 
 
 def code_line(asked: float, fmt: Format, code: int) -> str:
-    """Returns in words what a code means, and how far it is from the number that was asked for."""
+    """Describes what a code means, and how far it is from the number that was asked for."""
     meaning = fmt.decode(code)
     fields = " ".join(filter(None, _fields(code, fmt)))
     if meaning.kind == "nan":
@@ -214,7 +214,7 @@ def table_row(cast: Explanation) -> list[str]:
 
 
 def number_text(value: float) -> str:
-    """Returns the shortest text that stands for this float64, without a trailing ".0".
+    """Returns the shortest text that reads back as this float64, without a trailing ".0".
 
     >>> number_text(448.0), number_text(2.0**-24), number_text(-0.0)
     ('448', '5.960464477539063e-08', '-0')
@@ -242,7 +242,7 @@ def _fields(code: int, fmt: Format) -> tuple[str, str, str]:
 
 
 def _parsed(fmt: object) -> Format:
-    return Format.of(fmt)  # type: ignore[arg-type]  # it says what it takes
+    return Format.of(fmt)  # type: ignore[arg-type]  # it checks the type
 
 
 def _explained(value: float, fmt: Format) -> Explanation:

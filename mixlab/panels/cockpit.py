@@ -23,7 +23,7 @@ _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
 
 
 class Cockpit(LiveTraining[StepRecord]):
-    """Trains in the background under the recipe of its controls, draws while it trains, and keeps the runs to compare.
+    """Trains in the background under the recipe of its controls, draws while it trains, and keeps runs to compare.
 
     Every run is a folder on disk (`mixlab.Run`).
 
@@ -32,9 +32,9 @@ class Cockpit(LiveTraining[StepRecord]):
         task: One of `mixlab.TASKS`.
         loss_weight: The factor of the task's loss; see `mixlab.Task`.
         steps: Steps of a training.
-        seed: Of weights and batches.
-        runs_dir: The folder where runs are kept, and looked for at the start; None takes one that is deleted when the
-            kernel ends.
+        seed: Seed of weights and batches.
+        runs_dir: The folder that keeps the runs; those already in it are listed at the start. None takes one that is
+            deleted when the kernel ends.
         probe_every: Steps between two measurements of underflow; 0 means never.
 
     Raises:
@@ -54,7 +54,7 @@ class Cockpit(LiveTraining[StepRecord]):
     ) -> None:
         for name, value, low in (("steps", steps, 1), ("seed", seed, 0), ("probe_every", probe_every, 0)):
             require_whole(f"Cockpit: {name}", value, low, _MOST[name])
-        load_task(task, loss_weight=loss_weight)  # refuses what is no task, and spares the first click the wait
+        load_task(task, loss_weight=loss_weight)  # refuses an unknown task, and saves the first click the wait
         if runs_dir is None:
             runs_dir = tempfile.mkdtemp(prefix="mixlab-runs-")
             weakref.finalize(self, shutil.rmtree, runs_dir, ignore_errors=True)
@@ -76,7 +76,7 @@ class Cockpit(LiveTraining[StepRecord]):
 
     @property
     def runs(self) -> dict[str, list[StepRecord]]:
-        """The records of the ended runs, by label, oldest first."""
+        """The records of the finished runs, by label, oldest first."""
         return self._list.runs
 
     def new_job(self) -> Job[StepRecord]:

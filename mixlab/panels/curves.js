@@ -1,10 +1,10 @@
-// Small charts of several runs. The model says which charts there are, and holds short columns of numbers for each run;
-// everything here is drawing. A chart is {column, title, and any of
-//   x: the column across, "step" without it; of others, xTitle says what they are, and all runs share their extent
+// Small charts of several runs. The model lists the charts, and holds short columns of numbers for each run; this script
+// only draws. A chart is {column, title, and any of
+//   x: the column on the horizontal axis, by default "step"; xTitle names any other, and all runs share its extent
 //   format, xFormat: how numbers are written, by name in FORMATS
 //   thin: a second column, drawn thin; ticks: a column of places to mark at the bottom
-//   line: a value to rule a line at
-//   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn so
+//   line: a value to draw a line at
+//   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn as steps
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
 import { html, svg } from "./shared.js";
@@ -161,7 +161,7 @@ export default {
   render({ model, el }) {
     const root = html("div", { class: "mixlab-curves", role: "img" });
     el.append(root);
-    // As last observed: measured while drawing, it may be of a layout that never shows, as in a change of theme.
+    // As last observed. Measured while drawing, it may belong to a layout that never shows, as when the theme changes.
     let width = 0;
     let asked = false;
     const redraw = () => {

@@ -13,7 +13,7 @@ from mixlab.reports import diverged
 from mixlab.reports.columns import curves, series_style
 from mixlab.training import StepRecord, outcome
 
-# Plotly's names of dashes, and their lengths in pixels.
+# Plotly's names for dashes, and their lengths in pixels.
 _LENGTHS = {
     "solid": "",
     "dash": "8 5",
@@ -31,7 +31,7 @@ class Charts(anywidget.AnyWidget):
         charts: A description of each chart; curves.js lists its fields.
         finished: Runs that no longer change; each has a label, a colour, a dash and its columns.
         live: The running one, or empty; sent again at every change, some 10 KB.
-        heading: What the charts are about; read out before the summary.
+        heading: The subject of the charts; read out before the summary.
         summary: The charts in words.
     """
 
@@ -54,14 +54,14 @@ class Curves(Charts):
         super().__init__(charts=_CHARTS)
 
     def show(self, runs: Mapping[str, Sequence[StepRecord]]) -> None:
-        """Draws finished runs, and no running one."""
+        """Draws finished runs only."""
         with self.hold_sync():
             self.finished = [_series(label, records, index) for index, (label, records) in enumerate(runs.items())]
             self.live = {}
             self.summary = self._words(runs)
 
     def paint(self, label: str, records: Sequence[StepRecord], *, steps: int) -> None:
-        """Draws the records of the running training, of `steps` in all, beside the finished ones."""
+        """Draws the running training, which takes `steps` in all, beside the finished ones."""
         with self.hold_sync():
             self.live = {**_series(label, records, len(self.finished)), "steps": steps}
             self.summary = self._words({label: records})

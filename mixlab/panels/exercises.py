@@ -19,18 +19,18 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
     """A question with options; the answer shows only when the reader asks for it.
 
     Args:
-        question: What to predict.
+        question: The question.
         options: The answers to choose from.
         answer: The right option.
         explanation: Shown with the answer.
 
     Raises:
-        ValueError: If the answer is none of the options.
+        ValueError: If the answer is not one of the options.
     """
 
     def __init__(self, question: str, options: Sequence[str], answer: str, explanation: str = "") -> None:
         if answer not in options:
-            raise ValueError(f"Prediction: the answer {answer!r} is none of the options {', '.join(options)}")
+            raise ValueError(f"Prediction: the answer {answer!r} is not one of the options {', '.join(options)}")
         self.question, self.answer, self.explanation = question, answer, explanation
         self._choice = widgets.RadioButtons(options=options, value=None, layout={"width": "auto"})
         self._button = widgets.Button(description="Reveal", tooltip="Shows the answer", disabled=True)
@@ -68,7 +68,7 @@ class Check:
     """The verdict on an answer.
 
     Attributes:
-        name: Of the exercise.
+        name: The number of the exercise.
         passed: Whether the answer is right; None while there is no answer.
         message: The verdict in words.
     """
@@ -95,14 +95,14 @@ def check(
     tolerance: float = 0.0,
     read: Callable[[Any], Any] | None = None,
 ) -> Check:
-    """Compares a reader's answer with the expected one; None is no answer yet, neither right nor wrong.
+    """Compares a reader's answer with the expected one; None means no answer yet, neither right nor wrong.
 
     Args:
         name: The number of the exercise.
         answer: The reader's answer.
         expected: The right answer: a number, a text, or the result of `read`.
         hint: Shown with a wrong answer.
-        tolerance: The relative difference that is allowed between numbers.
+        tolerance: The relative difference allowed between numbers.
         read: Converts the answer before it is compared; if it raises ValueError or TypeError, the message is shown.
             None compares the answer itself.
 
@@ -116,7 +116,7 @@ def check(
         right = _close(given, expected, tolerance) if _is_number(expected) else bool(given == expected)
     except (TypeError, ValueError) as error:
         return Check(name, False, f"{error}. Hint: {hint}")
-    return Check(name, right, f"{answer} is right" if right else f"{answer} is not it. Hint: {hint}")
+    return Check(name, right, f"{answer} is right" if right else f"{answer} is not right. Hint: {hint}")
 
 
 def _is_number(value: object) -> bool:

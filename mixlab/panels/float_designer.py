@@ -30,19 +30,19 @@ class FloatDesigner(Panel):
 
     Args:
         weights: The tensor to round: float32, float16 or bfloat16, of any shape.
-        exponent_bits: From 2 to 8.
-        mantissa_bits: From 1 to 23.
+        exponent_bits: Exponent bits at first, from 2 to 8.
+        mantissa_bits: Mantissa bits at first, from 1 to 23.
         specials: "ieee", "fn" or "finite", as in `Format`.
 
     Attributes:
         exponent_bits, mantissa_bits, specials: The values of the controls; may be set.
         format: The format that they describe.
         stats: What the format does to the tensor.
-        last_error: The error of the latest change, or None if it went well. It is shown in red too.
+        last_error: The error of the latest change, or None if it succeeded. It is shown in red too.
 
     Raises:
-        TypeError: If `weights` is no such tensor.
-        ValueError: If a width or the rule is not allowed; also when an attribute is set.
+        TypeError: If `weights` is not such a tensor.
+        ValueError: If a width or `specials` is not allowed; also when an attribute is set.
     """
 
     def __init__(

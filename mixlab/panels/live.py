@@ -1,4 +1,4 @@
-"""A training that is started, held and stopped by buttons, and drawn while it runs."""
+"""A training that buttons start, pause and stop, drawn while it runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mixlab.panels.base import Panel, button, in_a_row, status_html
 from mixlab.training import Training
 
 PAINT_INTERVAL_S = 0.2
-_PAINT_SHARE = 0.1  # of the painter's time, at most: a long history is painted less often
-_EXIT_S = 5.0  # that a kernel waits for the current step when it ends
+_PAINT_SHARE = 0.1  # at most this share of the time goes into painting: a long history is painted less often
+_EXIT_S = 5.0  # how long an ending kernel waits for the current step
 
 R = TypeVar("R")
 
@@ -30,7 +30,7 @@ class Job(Generic[R]):
     Attributes:
         label: Its name.
         training: Its handle.
-        steps: How many it will take, unless it is stopped.
+        steps: How many steps it will take, unless it is stopped.
     """
 
     label: str
@@ -46,10 +46,9 @@ class Job(Generic[R]):
 class LiveTraining(Panel, Generic[R]):
     """Buttons, a status line and errors around a training in the background; a subclass decides what is trained.
 
-    A subclass gives `new_job`, which starts a training; `progress`, its progress in words; `paint`, which draws a
-    running training; and `finish`, which keeps an ended one and returns its outcome in words. `paint` and `finish` run
-    in the single painting thread, at most five times a second, while `self.lock` is held. Callbacks never wait for a
-    training.
+    A subclass provides `new_job`, which starts a training; `progress`, which describes it; `paint`, which draws a
+    running training; and `finish`, which keeps a finished one and describes its outcome. `paint` and `finish` run in
+    the single painting thread, at most five times a second, with `self.lock` held. Callbacks never wait for a training.
     """
 
     def __init__(self) -> None:
@@ -93,7 +92,7 @@ class LiveTraining(Panel, Generic[R]):
         raise NotImplementedError
 
     def finish(self, job: Job[R]) -> str:
-        """Keeps an ended training, and returns its outcome in words.
+        """Keeps a finished training, and returns its outcome in words.
 
         Args:
             job: The training.
@@ -161,7 +160,7 @@ class LiveTraining(Panel, Generic[R]):
             Its records.
 
         Raises:
-            RuntimeError: If none was started. An error inside the training is raised here too.
+            RuntimeError: If none was started. Errors inside the training are raised here too.
         """
         job, painter = self.job, self._painter
         if job is None:

@@ -28,7 +28,7 @@ export default {
   },
 };
 
-/** The entry of a list with one entry a scale that belongs to the present scale. */
+/** The entry for the current scale, from a list with one entry per scale. */
 function atScale(model, list) {
   return list[model.get("scale_exponent") - model.get("_choices").scales[0]];
 }
@@ -173,7 +173,7 @@ function makeChart(model, id) {
   return { node, move, redraw };
 }
 
-/** Pixels: x(e) of an exponent, y(share), the zones' edges, and all that was sent. */
+/** Pixels: x(e) of an exponent, y(share), the zones' edges; and everything in the drawing. */
 function makeGeometry(drawing, outerWidth) {
   const width = Math.max(outerWidth, 420);
   const height = PLOT.top + PLOT.height + PLOT.bottom;
@@ -212,7 +212,7 @@ function drawZones({ edges, foot }, id) {
   });
 }
 
-/** The same bars once for each zone, cut off at its edges; and their outline where they stand without a scale. */
+/** The same bars once for each zone, clipped to it; and their outline, placed as without a scale. */
 function drawBars(placed, id) {
   const { bars, x, y, unit, foot, edges } = placed;
   const gap = unit > 5 ? 1 : 0;
@@ -252,7 +252,7 @@ function drawAxes(placed) {
   ];
 }
 
-/** A zone's name and share above it; pushed apart where zones are narrow, with a line down to the zone. */
+/** Each zone's name and share above it, pushed apart where zones are narrow, with a line down to the zone. */
 function drawCards({ edges, width, zoneNames }) {
   const centers = edges.slice(1).map((right, i) => (edges[i] + right) / 2);
   const spread = pushedApart(centers, CARD_WIDTH, PLOT.left + CARD_WIDTH / 2 - 30, width - CARD_WIDTH / 2);
@@ -280,7 +280,7 @@ function drawMore({ width, foot }) {
   return [arrow(PLOT.left + 4, "◀ more", "start"), arrow(width - PLOT.right - 4, "more ▶", "end")];
 }
 
-/** Says at the chart's sides whether bars have left it. */
+/** Shows at the chart's sides whether bars lie beyond them. */
 function showMore([left, right], { bars, domain }, k) {
   left.style.display = bars.some(([e, share]) => share && e + k < domain[0]) ? "" : "none";
   right.style.display = bars.some(([e, share]) => share && e + k >= domain[1]) ? "" : "none";

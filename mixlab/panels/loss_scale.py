@@ -1,4 +1,4 @@
-"""The loss-scale panel: a tensor's magnitudes among a format's zones, under a loss scale set by a slider.
+"""The loss-scale panel: a tensor's magnitudes in a format's zones, under a loss scale set by a slider.
 
 The browser only moves the bars and looks up the words; both are computed here in advance.
 """
@@ -35,14 +35,14 @@ class LossScalePanel(DrawnPanel):
     Everything the reader can change can also be read and set in Python; its `repr` is its status line.
 
     Args:
-        stats: From `track`, all of it or a part, without a loss scale in it. Entries of the same layer and kind add up.
+        stats: All or some entries of a `track`, without a loss scale in them. Entries of one layer and kind add up.
         fmt: One of "fp16", "bf16", "e5m2", "e4m3fn" and "fp32".
         scale_exponent: k of the loss scale, from -24 to 40.
 
     Attributes:
         scale_exponent, format, layer, kind: The current choices; `layer` is the name of a layer or "all".
-        last_error: The error of the latest change of format, layer or kind, or None if it went well. A value from the
-            browser that was refused counts too. It is shown in red.
+        last_error: The error of the latest change of format, layer or kind, or None if it succeeded. Refused values
+            from the browser count too. It is shown in red.
 
     Raises:
         TypeError: If `stats` holds anything but `TensorStats`.

@@ -31,12 +31,12 @@ from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
-_WORTH = 0.01  # of the memory needed: a suggestion that saves less is not shown
+_WORTH = 0.01  # share of the memory needed; suggestions that save less are not shown
 _labelled = partial(labelled, labels="9em")
 
 
 class MemoryPanel(Panel):
-    """Estimates the memory of a training step from its controls, at once, and suggests changes if it does not fit.
+    """Estimates the memory of a training step as its controls change, and suggests changes that need less.
 
     Args:
         model: A shape, or a name of `mixlab.memory.SHAPES`.
@@ -46,10 +46,10 @@ class MemoryPanel(Panel):
         gpu: A GPU, or a name of `mixlab.memory.GPUS`.
 
     Attributes:
-        estimate: The estimate that is shown; may be set.
+        estimate: The estimate shown; may be set.
         gpu: The GPU to compare with.
         changes: The suggestions in the list, best first.
-        last_error: The error of the latest change, or None if it went well. It is shown in red too.
+        last_error: The error of the latest change, or None if it succeeded. It is shown in red too.
 
     Raises:
         ValueError: If the model, the recipe, a number or the GPU is not allowed.
@@ -73,7 +73,7 @@ class MemoryPanel(Panel):
         self._make_controls()
         self._apply = [_small_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
         self._lines = [widgets.HTML() for _ in range(_CHANGES)]
-        self._undo = _small_button("Undo", "Takes back the last change")
+        self._undo = _small_button("Undo", "Undoes the last change")
         for n, apply in enumerate(self._apply):
             apply.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
         self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
@@ -110,7 +110,7 @@ class MemoryPanel(Panel):
         """Makes one of the suggested changes.
 
         Args:
-            number: Of the change in the list, from 0.
+            number: The change's place in the list, from 0.
 
         Raises:
             IndexError: If the list has no such change.
@@ -121,7 +121,7 @@ class MemoryPanel(Panel):
         self.estimate = self._changes[number].estimate
 
     def undo(self) -> None:
-        """Takes back the last change that was applied, if there is one."""
+        """Undoes the last applied change, if there is one."""
         if self._before:
             self.estimate = self._before.pop()
 
@@ -133,8 +133,8 @@ class MemoryPanel(Panel):
         self._mode = _dropdown("Recipe", MODES)
         self._share = _labelled(widgets.Text, "Share", continuous_update=False)
         self._batch = _Powers("Rows of a batch", _MOST_ROWS, 10)
-        self._seq = _Powers("Tokens a row", _MOST_TOKENS, 17)
-        self._passes = _number("Passes a step", _MOST_ROWS)
+        self._seq = _Powers("Tokens per row", _MOST_TOKENS, 17)
+        self._passes = _number("Passes per step", _MOST_ROWS)
         self._attention = _dropdown("Attention", get_args(AttentionKind))
         self._checkpointing = _dropdown("Checkpointing", get_args(Checkpointing))
         self._step = _dropdown("Optimizer's step", get_args(StepKind))
@@ -186,7 +186,7 @@ class MemoryPanel(Panel):
         return self._with(name, min(2**power, shape.context) if bounded else 2**power)
 
     def _with_model(self, shape: ModelShape) -> Estimate:
-        """Returns the same training of another model, with rows and parts cut to the most that it allows."""
+        """Returns the same training of another model, with `seq` and tensor parallelism cut to the most it allows."""
         now = self._estimate
         seq = min(now.seq, shape.context) if shape.style == "gpt2" else now.seq
         tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
@@ -262,7 +262,7 @@ def _heading(fits: bool, any_change: bool) -> str:
 
 
 def _tensors(shape: ModelShape) -> Iterator[int]:
-    """Yields the numbers of GPUs among which the matrices of a shape can be divided."""
+    """Yields the numbers of GPUs that the matrices of a shape can be divided among."""
     return (n for n in range(1, shape.heads + 1) if not (shape.heads % n or shape.kv_heads % n or shape.ffn % n))
 
 

@@ -78,13 +78,13 @@ def _words(lr: float, exact: Trajectory, stored: Trajectory) -> str:
 
 
 def _theory(stored: Trajectory) -> list[str]:
-    """Returns what follows from the formats alone, in sentences."""
+    """Returns sentences on what follows from the formats alone."""
     recipe, said = stored.recipe, []
     if recipe.weights != FP32 and recipe.update in ("nearest_even", "per_op") and not recipe.master_weights:
         least = smallest_effective_lr(recipe.weights, stored.weight[0])
         said.append(f"Half the gap to its next {recipe.weights} value is {least:.3g}: smaller updates are lost.")
     v = recipe.exp_avg_sq
     if isinstance(v, Format) and largest_stalled_significand(v, _BETA2) >= 2:
-        way = "falls by chance, and rightly on average" if recipe.state_rounding == "stochastic" else "cannot fall"
+        way = "falls by chance, but correctly on average" if recipe.state_rounding == "stochastic" else "cannot fall"
         said.append(f"v in {v} {way}: {1 - _BETA2:.1%} of it is less than half a gap.")
     return said

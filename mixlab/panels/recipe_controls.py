@@ -1,4 +1,4 @@
-"""Controls for a recipe: mode, scaler and its frequent knobs, and a box with the recipe's text to share."""
+"""Controls for a recipe: mode, scaler and its common knobs, and a box with the recipe's text to share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SCALE_RANGE = (-24, 40)  # exponents of the controls; the share box takes any
 
 
 class RecipeControls(widgets.VBox):  # type: ignore[misc]
-    """Shows one recipe and changes it; the controls never hold a recipe that is not allowed.
+    """Shows and changes a recipe; the controls never hold an invalid one.
 
     Args:
-        recipe: The first recipe.
-        errors: Shows a refused change, such as a text in the share box that is no recipe.
+        recipe: The recipe at first.
+        errors: Shows a refused change, such as text in the share box that is not a recipe.
 
     Attributes:
-        note: A widget for the page to place: what the scale means, or why it cannot be changed.
+        note: A widget for the page to place. It says what the scale means, or why it cannot be changed.
     """
 
     def __init__(self, recipe: Recipe, errors: ErrorBox) -> None:

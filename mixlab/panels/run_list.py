@@ -1,4 +1,4 @@
-"""The runs that have ended: one line each, a tick to draw it, and a button that removes unticked runs."""
+"""The finished runs: one line each, a tick to draw it, and a button that removes unticked runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RunList(widgets.VBox):  # type: ignore[misc]
     """A list of runs, empty at first.
 
     Args:
-        changed: Called without arguments when a run comes, goes, or gains or loses its tick.
-        errors: Shows an error of that call.
-        lock: Held while the list changes; the lock of the caller's threads.
+        changed: Called without arguments when a run is added, removed, ticked or unticked.
+        errors: Shows errors of that call.
+        lock: Held while the list changes; shared with the caller's threads.
     """
 
     def __init__(self, changed: Callable[[], None], errors: ErrorBox, lock: threading.RLock) -> None:
@@ -53,7 +53,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
             self._show()
 
     def find(self, folder: Path) -> None:
-        """Adds the runs in the subfolders of `folder`, the newest ticked; damaged runs are left alone."""
+        """Adds the runs in the subfolders of `folder`, the newest ticked; damaged runs are skipped."""
         found = [run for path in sorted(folder.glob("*/run.json")) if (run := _read(path.parent))]
         with self._lock:
             for index, (label, records) in enumerate(found):
@@ -86,7 +86,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._redraw()
 
     def _redraw(self) -> None:
-        """Redraws without new rows, so that the keyboard's focus stays."""
+        """Redraws but keeps the rows, so that the keyboard focus stays."""
         self._forget.disabled = all(tick.value for tick in self._ticks.values())
         self._changed()
 

@@ -34,7 +34,7 @@ function makeControls(model, id) {
   const boxes = [
     makeBox(model, id, "init_exponent", "Start at 2^", { min, max }, "k of the scale 2^k before the first step"),
     makeBox(model, id, "growth_interval", "Growth interval", { min: 1 }, "clean steps before the scale grows"),
-    makeBox(model, id, "hysteresis", "Hysteresis (Megatron, DeepSpeed)", { min: 1 }, "the overflow that lowers the scale of Megatron and DeepSpeed first"),
+    makeBox(model, id, "hysteresis", "Hysteresis (Megatron, DeepSpeed)", { min: 1 }, "the number of overflows at which Megatron and DeepSpeed first lower their scale"),
   ];
   const check = html("input", { type: "checkbox", id: `${id}-consecutive` });
   check.addEventListener("change", () => change(model, "consecutive_hysteresis", check.checked));
@@ -63,7 +63,7 @@ function same(some, others) {
   return some.length === others.length && some.every((step, i) => step === others[i]);
 }
 
-/** A number box. While one types, only what is allowed is taken; what is left in it at the end goes to Python in any case. */
+/** A number box. During typing only allowed values are taken; whatever is left at the end goes to Python in any case. */
 function makeBox(model, id, trait, title, limits, hint) {
   const input = html("input", { type: "number", id: `${id}-${trait}`, step: 1, title: hint, ...limits });
   const valid = () => input.value !== "" && input.validity.valid;
@@ -82,7 +82,7 @@ function makeBox(model, id, trait, title, limits, hint) {
 
 function makeSteps(model, id) {
   const hint = html("p", { class: "mixlab-sb-hint", id: `${id}-hint` }, [
-    "Click the steps that overflow; or go there by ← → Home End, and press Space or Enter.",
+    "Click the steps that overflow; or move to them with ← → Home End, and press Space or Enter.",
   ]);
   const count = model.get("_drawing").steps;
   const buttons = Array.from({ length: count }, (_, step) => {
@@ -171,7 +171,7 @@ function drawLane({ domain: [low, high], ticks, steps }, { name, color, levels, 
   return svg("g", {}, [swatch, heading, ...grid, line, ...signs]);
 }
 
-/** A step line: flat during each step, up or down at its end; after the last step a little further, to `end`. */
+/** A step line: flat during each step, up or down at its end; after the last step it goes on to `end`. */
 function linePath(levels, x, y, end) {
   let d = "";
   levels.forEach((level, step) => {
@@ -183,7 +183,7 @@ function linePath(levels, x, y, end) {
   return d;
 }
 
-/** What a policy did: on the step where the scale stays, and at its end where it moves. */
+/** A policy's reaction: in the middle of the step if the scale stays, at its end if it moves. */
 function drawMark(kind, step, levels, x, y, color) {
   const moves = kind === "fell" || kind === "grew";
   const level = moves ? levels[step + 1] : levels[step];

@@ -1,4 +1,4 @@
-"""The scaler board: four loss scalers side by side, on overflows that the reader chooses by click.
+"""The scaler board: four loss scalers side by side, on overflows that the reader clicks.
 
 The browser only draws lanes and words; both are computed here.
 """
@@ -38,8 +38,8 @@ class ScalerBoard(DrawnPanel):
         overflows, init_exponent, growth_interval, hysteresis: As above.
         consecutive_hysteresis: Whether every clean step restores DeepSpeed's hysteresis.
         histories: The history of each scaler, by name.
-        last_error: The error of the latest change, or None if it went well. A value from the browser that was refused
-            counts too. It is shown in red.
+        last_error: The error of the latest change, or None if it succeeded. Refused values from the browser count too.
+            It is shown in red.
 
     Raises:
         ValueError: If a value is not allowed; also when an attribute is set.
@@ -137,7 +137,7 @@ class ScalerBoard(DrawnPanel):
 
 
 def _whole(step: Any) -> int:
-    """Returns a whole number, of numpy too, as int; raises TypeError for anything else."""
+    """Returns a whole number, numpy's included, as int; raises TypeError for anything else."""
     if isinstance(step, bool):
-        raise TypeError("True and False are no steps")
+        raise TypeError("True and False are not steps")
     return operator.index(step)

@@ -34,7 +34,7 @@ export default {
   },
 };
 
-/** Arrows play wherever the focus is; Space presses a button that has it. A key held down is one move. */
+/** Arrow keys play wherever the focus is; Space presses a focused button. A key held down is one move. */
 function playKey(model, event, field) {
   const move = KEYS[event.key];
   const combined = event.ctrlKey || event.metaKey || event.altKey || event.shiftKey;
@@ -156,7 +156,7 @@ function drawFuture({ turns, steps, x, foot }) {
   return width > 110 ? [area, words] : [area];
 }
 
-/** The usable scales of each step that was played, and what is above and below them. */
+/** The usable scales of each step played, and the zones above and below them. */
 function drawWindows({ turns, x, y, unit, foot }, id) {
   return turns.flatMap(({ low, high }, step) => {
     const upper = Math.max(y(high + 0.5), PLOT.top);

@@ -32,10 +32,10 @@ class ScalingGame(DrawnPanel):
 
     Attributes:
         game: The moves so far, and the rules.
-        last_error: The error of the latest move from the browser, or None if it went well. It is shown in red too.
+        last_error: The error of the latest move from the browser, or None if it succeeded. It is shown in red too.
 
     Raises:
-        ValueError: If a window holds no scale, or the exponent is not allowed.
+        ValueError: If a window contains no scale, or the exponent is not allowed.
 
     >>> game = ScalingGame([(8, 15), (8, 15)], init_exponent=16)
     >>> game.play("halve")
@@ -50,7 +50,7 @@ class ScalingGame(DrawnPanel):
     _drawing = traitlets.Dict().tag(sync=True)
 
     def __init__(self, windows: Sequence[ScaleWindow | tuple[float, float]], *, init_exponent: int = 16) -> None:
-        self.game = Game(windows, init_exponent)  # type: ignore[arg-type]  # it makes a tuple of it
+        self.game = Game(windows, init_exponent)  # type: ignore[arg-type]  # Game makes a tuple of them
         super().__init__(_drawing=playfield(self.game))
         self.on_msg(self._guard(self._heard))
 

@@ -43,7 +43,7 @@ export function makeError(model, name) {
   return { node, redraw };
 }
 
-/** Puts a panel on the page and keeps it drawn; returns the function that ends that. `handlers` go by their events. */
+/** Puts a panel on the page and keeps it drawn; returns the function that ends this. `handlers` are keyed by events. */
 export function live(model, el, root, handlers, resized) {
   keepKeysFromJupyter(root);
   el.append(root);
@@ -56,7 +56,7 @@ export function live(model, el, root, handlers, resized) {
   };
 }
 
-// JupyterLab's command mode would take arrows, letters and Enter away from the controls. Combinations stay its own.
+// JupyterLab's command mode would take arrows, letters and Enter away from the controls. It keeps key combinations.
 function keepKeysFromJupyter(root) {
   root.addEventListener("keydown", (event) => {
     const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
@@ -64,7 +64,7 @@ function keepKeysFromJupyter(root) {
   });
 }
 
-/** Makes a row of buttons one stop of the Tab key; arrows, Home and End go along it. Returns the function that goes. */
+/** Makes a row of buttons one stop of the Tab key; arrows, Home and End move in it. Returns the function that moves. */
 export function oneTabStop(buttons) {
   const goTo = (place) => {
     const to = Math.min(Math.max(place, 0), buttons.length - 1);

@@ -1,4 +1,4 @@
-"""Controls for the formats in which an optimizer stores weights and states, and the bytes that they cost."""
+"""Controls for the formats that an optimizer stores weights and states in, and the bytes that they cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 _ROUNDINGS = (("nearest", "nearest_even"), ("stochastic", "stochastic"))
 _labelled = partial(labelled, labels="10em", width="24em")
 
-# Ways to keep weights, and the fields of a recipe that each sets; gradients have the format of the weights.
+# Ways to store weights, and the recipe fields that each sets; gradients have the format of the weights.
 _WEIGHTS: dict[str, dict[str, Any]] = {
     "fp32": {"weights": FP32, "gradients": FP32, "master_weights": False, "update": "nearest_even"},
     **{
@@ -31,17 +31,17 @@ _WEIGHTS: dict[str, dict[str, Any]] = {
         }.items()
     },
 }
-_FREE = ("compute", "gradients")  # may differ without making it another way
+_FREE = ("compute", "gradients")  # may differ within one way
 _OTHER = "as Share says"
 
 
 class StateControls(Panel):
-    """Shows how a recipe stores weights and states and what that costs, and changes it; it never holds a bad recipe.
+    """Shows and changes how a recipe stores weights and states, and what that costs; it never holds an invalid recipe.
 
     Args:
-        recipe: The first recipe.
-        lr: The first learning rate.
-        spike: Whether one step's gradient is multiplied by 1000 at first.
+        recipe: The recipe at first.
+        lr: The learning rate at first.
+        spike: Whether the box "one gradient × 1000" is ticked at first.
 
     Attributes:
         changed: Functions without arguments to call after every change; may be appended to.

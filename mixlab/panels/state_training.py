@@ -1,4 +1,4 @@
-"""A training under the state controls: loss, swallowed updates and the second moments, while it runs."""
+"""A training under the state controls: its loss, swallowed updates and second moments, while it runs."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class StateTraining(LiveTraining[WatchedStep]):
     """Trains a task with the settings of the controls, and draws what its optimizer loses; the latest runs stay.
 
     Args:
-        task: The task, with Adam or AdamW; its learning rate is replaced by that of the controls.
+        task: The task, with Adam or AdamW; the controls set the learning rate.
         controls: Shown above; they may be shown elsewhere on the page too.
         steps: Steps of a training; a spike comes after a third of them.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
 
     Raises:
         ValueError: If `steps` is not a whole number from 1 up.

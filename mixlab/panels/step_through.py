@@ -18,16 +18,16 @@ class StepThrough(Panel):
 
     Args:
         task: The task to train.
-        recipe: The first recipe.
-        steps: Steps taken before the first step that is shown.
-        seed: Of weights and batches.
+        recipe: The recipe at first.
+        steps: Steps taken before the first step shown.
+        seed: Seed of weights and batches.
         parameter: The parameter of the weight to follow; None means the first.
         element: The index of that weight in the flattened parameter; None means one with a gradient of median size.
 
     Attributes:
-        stages: Of the step that is shown.
-        index: Of the stage that is shown, from 0.
-        last_error: The error of the latest press or choice, or None if it went well. It is shown in red too.
+        stages: The stages of the step shown.
+        index: The place of the stage shown, from 0.
+        last_error: The error of the latest press or choice, or None if it succeeded. It is shown in red too.
 
     Raises:
         ValueError: If the recipe, the parameter or the element is not allowed.
@@ -98,7 +98,7 @@ class StepThrough(Panel):
         self._show(0)
 
     def _start(self, *, own_scale: bool) -> None:
-        """Trains again up to the step, under the recipe of the controls, and takes that step apart."""
+        """Trains anew up to the step, under the recipe of the controls, and takes that step apart."""
         recipe = Recipe.parse(self._recipe.value)
         if not own_scale and recipe.scaler != "none":
             recipe = recipe.with_loss_scale(2.0**self._exponent.value)

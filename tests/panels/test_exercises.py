@@ -40,7 +40,7 @@ def test_headless_it_can_be_revealed_without_a_choice(prediction: Prediction):
 
 
 def test_the_answer_must_be_an_option():
-    with pytest.raises(ValueError, match="the answer 'neither' is none of the options this, that"):
+    with pytest.raises(ValueError, match="the answer 'neither' is not one of the options this, that"):
         Prediction("Which one?", ["this", "that"], answer="neither")
 
 

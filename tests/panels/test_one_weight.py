@@ -42,7 +42,7 @@ def test_it_follows_the_controls(recording):
     controls._exp_avg_sq.value = BF16
     assert "v in bf16 cannot fall: 0.1% of it is less than half a gap." in panel.status
     controls._rounding.value = "stochastic"
-    assert "v in bf16 falls by chance, and rightly on average" in panel.status
+    assert "v in bf16 falls by chance, but correctly on average" in panel.status
 
 
 def test_a_spike_comes_after_a_third(recording):
