@@ -80,8 +80,8 @@ class CastTrace(Sequence[TracedOp]):
     """The ops of a forward pass in order. Its repr and its HTML are a table.
 
     Attributes:
-        ops: The ops, in the order in which they were called.
-        weight_casts: The parameters that were converted, in the order of their first use.
+        ops: The ops, in call order.
+        weight_casts: The parameters that were converted, in order of first use.
     """
 
     ops: tuple[TracedOp, ...]

@@ -142,7 +142,7 @@ def _binade(e: Explanation) -> list[str]:
 def _choice(e: Explanation) -> list[str]:
     fmt, value = e.format, _text(e.value)
     if e.outcome == "nan":
-        return ["NaN stays NaN." if fmt.has_nan else f"{fmt} has no code for NaN; a tensor keeps NaN all the same."]
+        return ["NaN stays NaN." if fmt.has_nan else f"{fmt} has no code for NaN; a tensor keeps NaN anyway."]
     if e.outcome == "exact" and math.copysign(1, e.value) != math.copysign(1, e.below):
         return [f"{fmt} has no negative zero: {value} becomes 0."]
     if e.outcome == "exact":

@@ -1,4 +1,4 @@
-"""How a tensor is rounded to a format: the rules a caller chooses, and the format's numbers as kernels need them."""
+"""The rules for rounding a tensor to a format, and the format's limits as the kernels need them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Several optimizers may share one scaler. Each is unscaled and stepped on its own
 gradients; one `update` follows all of them.
 
 `scale` also takes lists, tuples and other iterables of tensors. `step` passes extra arguments on to the optimizer, and
-returns what it returns, or None for a skipped step. A closure computes the scaled gradients itself, so it is called
+returns its result, or None for a skipped step. A closure computes the scaled gradients itself, so it is called
 before they are unscaled and checked, and only once unless the optimizer asks for more:
 
     scaler.step(optimizer, closure)  # the closure calls optimizer.zero_grad() and scaler.scale(loss).backward()
@@ -63,7 +63,7 @@ class NoScaler:
         """
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        """Takes the optimizer's step, and returns what it returns.
+        """Takes the optimizer's step and returns its result.
 
         Args:
             optimizer: The optimizer whose step to take.
@@ -153,7 +153,7 @@ class StaticScaler:
             *args, **kwargs: For `optimizer.step`, such as a closure.
 
         Returns:
-            What the optimizer returns; None for a skipped step.
+            The optimizer's result; None for a skipped step.
 
         Raises:
             RuntimeError: If the optimizer has stepped since the last `update`.
@@ -307,7 +307,7 @@ class DynamicScaler:
             *args, **kwargs: For `optimizer.step`, such as a closure.
 
         Returns:
-            What the optimizer returns; None for a skipped step.
+            The optimizer's result; None for a skipped step.
 
         Raises:
             RuntimeError: If the optimizer has stepped since the last `update`.

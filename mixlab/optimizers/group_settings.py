@@ -18,7 +18,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
 }
 SGD_FIXED = {"dampening": (0, _TORCHS_OWN), "nesterov": (False, _TORCHS_OWN), **_FIXED}
 ADAM_FIXED = {"amsgrad": (False, _TORCHS_OWN), "decoupled_weight_decay": (False, "use AdamW"), **_FIXED}
-ADAMW_FIXED = {**ADAM_FIXED, "decoupled_weight_decay": (True, "use Adam, whose decay goes through the moments")}
+ADAMW_FIXED = {**ADAM_FIXED, "decoupled_weight_decay": (True, "use Adam, which adds the decay to the gradient")}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def final(records: Sequence[StepRecord]) -> tuple[float, float]:
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:
-    """Returns the index of the record from which no loss is finite any more; None if the last loss is finite.
+    """Returns the index of the record from which on every loss is inf or NaN; None if the last loss is finite.
 
     Args:
         records: The record of each step.
