@@ -16,7 +16,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
 
     Args:
         ledgers: Ledgers of one model, by label.
-        whole: Whether to add the tensors that live only until backward has used them: casts and activations.
+        whole: Whether to add the tensors that live only until backward uses them: casts and activations.
 
     Raises:
         ValueError: If there are no ledgers.

@@ -27,7 +27,7 @@ def measure_cast(
     command: str = "measure_cast",
     progress: Callable[[float], None] = lambda _part: None,
 ) -> Record:
-    """Measures how fast float32 tensors are rounded to formats, by every code path, beside a plain copy.
+    """Measures how fast float32 tensors are rounded to formats, by every code path, and how fast they are copied.
 
     Each series is in GB/s, counting the 8 bytes per element that any path must read and write; slower paths move more.
     The paths take turns, so that anything that slows the machine down slows them all. Where torch.compile does not

@@ -43,7 +43,7 @@ def measure_memory(
     On a CPU torch's profiler logs every allocation, and the prediction is a trace as_on="cpu". oneDNN is off, since its
     kernels take scratch memory that depends on the CPU. On CUDA the caching allocator reports the memory, and the
     prediction is a trace as_on="cuda", replayed through a model of that allocator; its blocks may be up to 1 MiB larger
-    than asked for. CUDA only: "peak requested", the sizes as asked for, beside the trace itself; "reserved", the most
+    than asked for. CUDA only: "peak requested", in requested sizes, beside the trace itself; "reserved", the most
     that the allocator held; and "workspaces", those of cuBLAS. Workspaces are part of every measured figure but "peak
     requested", and of no prediction. A case that does not run is named in the record's parameters. Nothing is compiled.
 

@@ -47,8 +47,8 @@ class RealStep:
         after: The bytes alive at the end of each phase.
         parameters, gradients, states: Counted from the tensors themselves.
         batch: The batch, the model's buffers and, if they are on the device, the optimizer's step counters.
-        requested: The most bytes in sizes as asked for; blocks of CUDA's caching allocator may be up to 1 MiB larger.
-            0 on a CPU, like the next two.
+        requested: The most bytes alive, in requested sizes; the blocks of CUDA's caching allocator may be up to 1 MiB
+            larger. 0 on a CPU, like the next two.
         reserved: The most bytes that the caching allocator held, from the first step on.
         workspaces: cuBLAS's workspaces, which the caching allocator counts all the time.
     """
@@ -113,7 +113,7 @@ def real_steps(
 
 
 class _Level(NamedTuple):
-    """Bytes of a phase: the most alive, those alive at its end, and the most in sizes as asked for."""
+    """Bytes of a phase: the most alive, those alive at its end, and the most alive in requested sizes."""
 
     most: int
     end: int

@@ -44,7 +44,7 @@ class Allocation(NamedTuple):
         op: The op that made it.
         phase: The phase in which it was made.
         module: Path of the module whose forward or backward made it: "(model)" for the model itself, "(loss)" or
-            "(optimizer)" outside of it.
+            "(optimizer)" outside it.
         born, died: Places in the log; died = -1 if it outlives the log.
     """
 

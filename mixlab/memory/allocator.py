@@ -62,10 +62,10 @@ def replay_events(events: Iterable[tuple[int, int]]) -> Replay:
     """Replays allocations and frees through a model of CUDA's caching allocator.
 
     Sizes are rounded up to a multiple of 512 bytes. The allocator takes the smallest free block that is large enough,
-    and among equals the one at the lowest address; the rest becomes a block of its own if it has at least 512 bytes
-    (for sizes up to 1 MiB) or more than 1 MiB (for others). If no free block is large enough, it takes a segment from
-    the GPU: 2 MiB for sizes up to 1 MiB, 20 MiB for sizes below 10 MiB, else the size rounded up to a multiple of
-    2 MiB. A freed block is merged with its free neighbours in the segment.
+    and of several such blocks the one at the lowest address. The rest becomes a block of its own if it has at least 512
+    bytes (for sizes up to 1 MiB) or more than 1 MiB (for others). If no free block is large enough, the allocator takes
+    a segment from the GPU: 2 MiB for sizes up to 1 MiB, 20 MiB for sizes below 10 MiB, else the size rounded up to a
+    multiple of 2 MiB. A freed block is merged with its free neighbours in the segment.
 
     >>> replay_events([(0, 1000), (1, 3_000_000), (0, -1000), (2, 4_000_000)])
     Replay(reserved_bytes=23068672, allocated_bytes=7000576, segments=2, phase_peaks={}, after={})

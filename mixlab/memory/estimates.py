@@ -254,7 +254,7 @@ def estimate(
             the other two go parameter by parameter.
         accumulation: Forward and backward passes per step, whose gradients add up.
         parallel: Division over GPUs. With more than one, gradients are views of the buffers that are sent. With ZeRO 3,
-            the parameters of two layers are gathered at a time, in the format of products, and parameters outside of
+            the parameters of two layers are gathered at a time, in the format of products, and parameters outside the
             layers stay gathered from forward to backward. All of this is modelled, not measured.
 
     Raises:

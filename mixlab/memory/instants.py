@@ -110,7 +110,7 @@ class Step:
         base = Counter({name: size for name, size in self.states.items() if name != GRADIENTS})
         base[BATCH] = 16 * self.acts.tokens  # inputs and targets in int64
         base[ACTIVATIONS] = sum(self.acts.shared.values())
-        if self.zero == 3:  # parameters outside of layers, this layer and the next
+        if self.zero == 3:  # parameters outside the layers, this layer and the next
             units = sum(self.stage.rest) + min(2, self.stage.layers) * self.stage.layer_parameters
             base[GATHERED] = self._weight * units
         return base

@@ -131,7 +131,7 @@ class PipelineStage:
 
     @property
     def rest(self) -> tuple[int, ...]:
-        """Elements of each parameter tensor outside of the layers."""
+        """Elements of each parameter tensor outside the layers."""
         return self.embeddings + self.final_norm + (() if self.tied or not self.head else (self.head,))
 
     @property

@@ -63,7 +63,7 @@ function same(some, others) {
   return some.length === others.length && some.every((step, i) => step === others[i]);
 }
 
-/** A number box. During typing only allowed values are taken; whatever is left at the end goes to Python in any case. */
+/** A number box. Typing sends only allowed values; whatever is left at the end goes to Python even if it is not. */
 function makeBox(model, id, trait, title, limits, hint) {
   const input = html("input", { type: "number", id: `${id}-${trait}`, step: 1, title: hint, ...limits });
   const valid = () => input.value !== "" && input.validity.valid;
