@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,15 +170,11 @@ def test_a_click_is_answered_without_the_kernel(notebook: Notebook):
     page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").fill("time.sleep(3)")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".jp-CodeCell").last.locator(".jp-InputPrompt")).to_contain_text("*")
-    began_s = time.monotonic()
-    took_ms = page.evaluate("""() => new Promise((done) => {
-        const began = performance.now();
+    shown = page.evaluate("""() => {
         document.querySelector('.mixlab-be-bit').click();
-        const shown = document.querySelector('.mixlab-be-value').textContent;
-        requestAnimationFrame(() => done(shown === '-1' ? performance.now() - began : Infinity));
-    })""")
-    assert took_ms < 100
-    assert time.monotonic() - began_s < 2, "the kernel was busy all the while"
+        return document.querySelector('.mixlab-be-value').textContent;  // before any message can have come back
+    }""")
+    assert shown == "-1"
     notebook.wait_for_idle()
     expect(page.locator(".mixlab-be-status")).to_contain_text("is -1")
 
