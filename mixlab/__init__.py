@@ -21,7 +21,11 @@ A room is a folder of this package, or a file of one idea. It imports only from 
     probes  training  experiments                        -- a task and a recipe become a run
     memory                                               -- bytes of a recipe, predicted
       ↓
+    matmul                                               -- bytes, speed and errors of a product, predicted
+      ↓
     measure                                              -- time, bytes, loss, measured
+      ↓
+    claims                                               -- what is said of mixed precision, and what holds
       ↓
     reports  figures  panels  cli                        -- what people see and type
 

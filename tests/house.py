@@ -43,10 +43,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("eager_ops", "fakes", "lstm", "cuda_kernels", "stand_ins", "traceable", "allocation_log", "traced_step"),
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
+    "matmul": (),
     "measure": (
         *("record", "devices", "matmul", "casts", "training", "emulation", "optimizers", "states"),
         *("memory_cases", "step_memory", "memory"),
     ),
+    "claims": (),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "fits", "phases", "one_step"),

@@ -1,0 +1,3 @@
+"""Claims about mixed-precision training, each with theory, a measurement and a verdict."""
+
+__all__ = []

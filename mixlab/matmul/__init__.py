@@ -1,0 +1,3 @@
+"""Matrix products: bytes moved, speed limits and rounding errors, predicted."""
+
+__all__ = []
