@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("record", "devices", "matmul", "casts", "training", "emulation", "optimizers", "states"),
         *("memory_cases", "step_memory", "memory"),
     ),
-    "claims": (),
+    "claims": ("claim",),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "fits", "phases", "one_step"),

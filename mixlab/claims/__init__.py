@@ -1,3 +1,5 @@
 """Claims about mixed-precision training, each with theory, a measurement and a verdict."""
 
-__all__ = []
+from mixlab.claims.claim import Claim, Finding, Verdict
+
+__all__ = ["Claim", "Finding", "Verdict"]
