@@ -1,3 +1,30 @@
-"""Matrix products: bytes moved, speed limits and rounding errors, predicted."""
+"""Matrix products: bytes moved, speed limits and rounding errors, predicted.
 
-__all__ = []
+>>> from mixlab.matmul import Matmul, best_block, bytes_moved, roof_for
+>>> product = Matmul(4096, 4096, 4096, "bf16", "bf16", out="bf16")
+>>> block = best_block(product, 228 * 1024, depth=32)
+>>> print(block, f"moves {bytes_moved(product, block).total_bytes:,} bytes")
+228 x 216 x 32 moves 1,275,068,416 bytes
+>>> roof_for(product, "h100-sxm").limit(product.arithmetic_intensity)
+'compute'
+"""
+
+from mixlab.matmul.block_search import best_block, traffic_ratio
+from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memory_bytes
+from mixlab.matmul.products import Matmul
+from mixlab.matmul.roofline import Roof, RooflinePoint, roof_for, roofs_of
+
+__all__ = [
+    "Block",
+    "Matmul",
+    "Roof",
+    "RooflinePoint",
+    "Traffic",
+    "Walk",
+    "best_block",
+    "bytes_moved",
+    "fast_memory_bytes",
+    "roof_for",
+    "roofs_of",
+    "traffic_ratio",
+]
