@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("eager_ops", "fakes", "lstm", "cuda_kernels", "stand_ins", "traceable", "allocation_log", "traced_step"),
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
-    "matmul": ("products", "blocking", "block_search", "roofline"),
+    "matmul": ("products", "blocking", "block_search", "lower_bounds", "tile_moves", "simulator", "roofline"),
     "measure": (
         *("record", "devices", "matmul", "casts", "training", "emulation", "optimizers", "states"),
         *("memory_cases", "step_memory", "memory"),

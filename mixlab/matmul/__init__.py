@@ -9,22 +9,35 @@
 'compute'
 """
 
-from mixlab.matmul.block_search import best_block, traffic_ratio
+from mixlab.matmul.block_search import Depth, best_block, traffic_ratio
 from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memory_bytes
+from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
 from mixlab.matmul.products import Matmul
 from mixlab.matmul.roofline import Roof, RooflinePoint, roof_for, roofs_of
+from mixlab.matmul.simulator import BlockedProduct, FastMemory, blocked_matmul, whole_matrices
+from mixlab.matmul.tile_moves import Move, count_products, moves
 
 __all__ = [
     "Block",
+    "BlockedProduct",
+    "Depth",
+    "FastMemory",
     "Matmul",
+    "Move",
     "Roof",
     "RooflinePoint",
     "Traffic",
     "Walk",
     "best_block",
+    "blocked_matmul",
     "bytes_moved",
+    "count_products",
     "fast_memory_bytes",
+    "irony_bound_bytes",
+    "lower_bound_bytes",
+    "moves",
     "roof_for",
     "roofs_of",
     "traffic_ratio",
+    "whole_matrices",
 ]
