@@ -45,8 +45,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "matmul": ("products", "blocking", "block_search", "lower_bounds", "tile_moves", "simulator", "roofline"),
     "measure": (
-        *("record", "devices", "matmul", "casts", "training", "emulation", "optimizers", "states"),
-        *("memory_cases", "step_memory", "memory"),
+        *("record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming", "roofs", "matmul"),
+        *("casts", "training", "emulation", "optimizers", "states", "memory_cases", "step_memory", "memory"),
+        *("everything", "comparison"),
     ),
     "claims": ("claim",),
     "reports": (

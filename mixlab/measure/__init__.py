@@ -8,10 +8,12 @@
 
 from mixlab.measure.casts import measure_cast
 from mixlab.measure.emulation import measure_emulation
-from mixlab.measure.matmul import MatmulSpeed, matmul_speeds
+from mixlab.measure.matmul import measure_matmul
 from mixlab.measure.memory import differences, measure_memory, median_and_worst
 from mixlab.measure.optimizers import measure_optimizer
+from mixlab.measure.quick_matmul import MatmulSpeed, matmul_speeds
 from mixlab.measure.record import Record, Series, shipped
+from mixlab.measure.roofs import predicted_series, roofs_here
 from mixlab.measure.states import measure_states
 from mixlab.measure.step_memory import RealStep, real_steps
 from mixlab.measure.training import measure_train
@@ -25,11 +27,14 @@ __all__ = [
     "matmul_speeds",
     "measure_cast",
     "measure_emulation",
+    "measure_matmul",
     "measure_memory",
     "measure_optimizer",
     "measure_states",
     "measure_train",
     "median_and_worst",
+    "predicted_series",
     "real_steps",
+    "roofs_here",
     "shipped",
 ]
