@@ -63,7 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
         *("cockpit", "one_weight", "state_training"),
     ),
-    "cli": ("values", "notebooks", "measure", "memory", "commands"),
+    "cli": ("values", "notebooks", "record_tables", "measure", "memory", "commands"),
     "__main__": (),
 }
 

@@ -14,24 +14,34 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from mixlab.cli.values import ANSWERED, fail, words
+from mixlab.cli.record_tables import (
+    cast_table,
+    compared_table,
+    emulation_table,
+    matmul_table,
+    memory_table,
+    optimizer_table,
+    states_table,
+    train_table,
+)
+from mixlab.cli.values import ANSWERED, fail, number, print_json, words
 from mixlab.files import refuse_unwritable
 from mixlab.machine import usable_device
 from mixlab.measure import (
     Record,
-    differences,
+    compare_records,
+    measure_all,
     measure_cast,
     measure_emulation,
+    measure_matmul,
     measure_memory,
     measure_optimizer,
     measure_states,
     measure_train,
-    median_and_worst,
 )
+from mixlab.measure.everything import KINDS
 from mixlab.measure.optimizers import STORAGE_RECIPES
 from mixlab.measure.training import SMALL, GPTShape
-from mixlab.reports import MemoryTable, TrainingTable
-from mixlab.tables import NotedTable
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -73,7 +83,103 @@ def cast(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, _cast_table)
+    _measure(measured, out, as_json, cast_table)
+
+
+@app.command()
+def matmul(
+    device: _Device = None,
+    formats: Annotated[
+        str | None, typer.Option(help="Out of fp32,tf32,fp16,bf16,e4m3fn,int8. Default: all that run here.")
+    ] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="MxNxK or BATCHxMxNxK, separated by commas. Default: of every kind.")
+    ] = None,
+    numel: Annotated[
+        int | None, typer.Option(help="Elements of element-wise ops. Default: more than the last cache holds.")
+    ] = None,
+    budget: Annotated[float, typer.Option(parser=number, metavar="SECONDS", help="Time to spend, about.")] = 120.0,
+    threads: _Threads = None,
+    seed: Annotated[int, typer.Option(help="Seed of the operands.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the record here every few seconds; the same command continues it."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Measure products in every format, memory-bound ops and bandwidths, and what a roofline predicts of them."""
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measure_matmul(
+            device,
+            formats=_listed(formats) if formats is not None else None,
+            shapes=_listed(shapes) if shapes is not None else None,
+            numel=numel,
+            budget_s=budget,
+            threads=threads,
+            seed=seed,
+            path=out,
+            command=_typed(),
+            progress=progress,
+        )
+
+    _measure(measured, out, as_json, matmul_table, keeps=True)
+
+
+@app.command(name="all")
+def everything(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the records, one for each kind.")],
+    device: _Device = None,
+    budget: Annotated[
+        float, typer.Option(parser=number, metavar="SECONDS", help="Time for all of them together, about.")
+    ] = 1800.0,
+    seed: Annotated[int, typer.Option(help="Seed of all random inputs.")] = 0,
+) -> None:
+    """Run every measurement. Those that DIR has are skipped. Exits with 1 if one is missing at the end."""
+    console = Console(stderr=True)
+    try:
+        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+            tasks = {kind: bar.add_task(kind, total=1.0) for kind in KINDS}
+            outcomes = measure_all(
+                out,
+                device,
+                budget_s=budget,
+                seed=seed,
+                command=_typed(),
+                progress=lambda kind, part: bar.update(tasks[kind], completed=part),
+            )
+    except ANSWERED as error:
+        fail(words(error), 2)
+    except KeyboardInterrupt:
+        fail(f"stopped; {out} keeps the finished records, and the same command does the others", 130)
+    for one in outcomes:
+        where = (
+            f"{one.path} ({one.seconds:.0f} s)"
+            if one.state == "measured"
+            else str(one.path)
+            if one.done
+            else one.message
+        )
+        typer.echo(f"{one.kind:<10} {one.state}: {where}")
+    if missing := [one.kind for one in outcomes if not one.done]:
+        fail(f"without a record: {', '.join(missing)}; the same command tries them again", 1)
+
+
+@app.command(name="compare")
+def compare_two(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A record's file; ratios are divided by its medians.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another record of the same kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare two records of one kind: medians, quartiles and ratios of what both measured."""
+    try:
+        comparison = compare_records(Record.load(first), Record.load(second))
+    except ANSWERED as error:
+        fail(words(error), 2)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        Console().print(compared_table(comparison))
 
 
 @app.command()
@@ -112,7 +218,7 @@ def train(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, _train_table)
+    _measure(measured, out, as_json, train_table)
 
 
 @app.command()
@@ -128,7 +234,7 @@ def emulation(
     def measured(progress: Callable[[float], None]) -> Record:
         return measure_emulation(device, formats=_listed(formats), seed=seed, command=_typed(), progress=progress)
 
-    _measure(measured, out, as_json, _emulation_table)
+    _measure(measured, out, as_json, emulation_table)
 
 
 @app.command()
@@ -160,7 +266,7 @@ def optimizer(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, _optimizer_table)
+    _measure(measured, out, as_json, optimizer_table)
 
 
 @app.command()
@@ -179,7 +285,7 @@ def states(
             steps=steps, spike_at=spike_at, seeds=seeds, seed=seed, command=_typed(), progress=progress
         )
 
-    _measure(measured, out, as_json, _states_table)
+    _measure(measured, out, as_json, states_table)
 
 
 @app.command()
@@ -197,7 +303,7 @@ def memory(
         names = _listed(cases, ";") if cases is not None else None
         return measure_memory(device, names=names, rounds=rounds, seed=seed, command=_typed(), progress=progress)
 
-    _measure(measured, out, as_json, _memory_table)
+    _measure(measured, out, as_json, memory_table)
 
 
 def _measure(
@@ -205,8 +311,13 @@ def _measure(
     out: Path | None,
     as_json: bool,
     table: Callable[[Record], Table],
+    *,
+    keeps: bool = False,
 ) -> None:
-    """Measures behind a progress bar, saves and prints the record; exits with 2 and a message for a wrong argument."""
+    """Measures behind a progress bar, saves and prints the record; exits with 2 and a message for a wrong argument.
+
+    A measurement that `keeps` writes its file itself, and continues it.
+    """
     console = Console(stderr=True)
     try:
         if out is not None:
@@ -214,12 +325,13 @@ def _measure(
         with Progress(TextColumn("measuring"), BarColumn(), TaskProgressColumn(), console=console) as bar:
             task = bar.add_task("", total=1.0)
             record = measured(lambda part: bar.update(task, completed=part))
-        if out is not None:
+        if out is not None and not keeps:
             record.save(out)
     except ANSWERED as error:
         fail(words(error), 2)
     except KeyboardInterrupt:
-        fail("stopped; nothing was saved", 130)
+        kept = f"{out} keeps what was measured; the same command continues it"
+        fail(f"stopped; {kept if keeps and out is not None else 'nothing was saved'}", 130)
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:
@@ -232,72 +344,3 @@ def _typed() -> str:
 
 def _listed(text: str, separator: str = ",") -> list[str]:
     return [word.strip() for word in text.split(separator)]
-
-
-def _new_table(record: Record, *columns: str) -> Table:
-    parameters = ", ".join(f"{name} {value}" for name, value in record.parameters.items() if value != "")
-    table = Table(title=record.summary, caption=parameters, box=None, title_justify="left", caption_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    return table
-
-
-def _cast_table(record: Record) -> Table:
-    copy = record["copy_"].median
-    table = _new_table(record, "path", "GB/s", "quartiles", "time / copy_")
-    for series in record.series:
-        low, high = series.quartiles
-        table.add_row(series.name, f"{series.median:.3g}", f"{low:.3g} to {high:.3g}", f"{copy / series.median:.2f}")
-    return table
-
-
-def _train_table(record: Record) -> Table:
-    return _filled(record, TrainingTable(record))
-
-
-def _emulation_table(record: Record) -> Table:
-    values = {series.name: series.samples[0] for series in record.series}
-    table = _new_table(record, "op", "equal", "worst, ulp", "worst / largest value")
-    for name in (name.removesuffix(", equal") for name in values if name.endswith(", equal")):
-        worst = f"{name}, largest difference"
-        table.add_row(
-            name, f"{values[f'{name}, equal']:.2%}", f"{values[worst]:.3g}", f"{values[f'{worst} / largest value']:.1e}"
-        )
-    return table
-
-
-def _states_table(record: Record) -> Table:
-    values = {series.name: series for series in record.series}
-    table = _new_table(record, "setting", "loss", "lowest to highest", "accuracy")
-    for case in (name.removesuffix(", loss") for name in values if name.endswith(", loss")):
-        loss, accuracy = values[f"{case}, loss"], values[f"{case}, accuracy"]
-        spread = f"{min(loss.samples):.3g} to {max(loss.samples):.3g}"
-        table.add_row(case, f"{loss.median:.3g}", spread, f"{accuracy.median:.1%}")
-    return table
-
-
-def _memory_table(record: Record) -> Table:
-    table = _filled(record, MemoryTable(record))
-    apart = differences(record)
-    for word, difference in zip(("median", "worst"), median_and_worst(apart) if apart else (), strict=False):
-        table.add_row(word, "", "", f"{difference:.2%}")
-    return table
-
-
-def _filled(record: Record, shown: NotedTable) -> Table:
-    table = _new_table(record, *shown.columns)
-    table.columns[0].no_wrap = False
-    for row in shown.rows:
-        table.add_row(*row)
-    return table
-
-
-def _optimizer_table(record: Record) -> Table:
-    values = {series.name: series for series in record.series}
-    table = _new_table(record, "AdamW", "ms", "/ fused", "state bytes", "GB/s")
-    table.columns[0].no_wrap = False  # a recipe may be longer than the terminal is wide
-    for case in (name.removesuffix(", step") for name in values if name.endswith(", step")):
-        step, ratio, states, speed = (values[f"{case}, {what}"].median for what in ("step", "ratio", "states", "speed"))
-        table.add_row(case, f"{1e3 * step:.3g}", f"{ratio:.2f}", f"{states:.4g}", f"{speed:.3g}")
-    table.add_row("copy_", "", "", "", f"{values['copy_'].median:.3g}")
-    return table

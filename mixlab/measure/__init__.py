@@ -7,7 +7,9 @@
 """
 
 from mixlab.measure.casts import measure_cast
+from mixlab.measure.comparison import ComparedSeries, RecordComparison, compare_records
 from mixlab.measure.emulation import measure_emulation
+from mixlab.measure.everything import KindOutcome, measure_all
 from mixlab.measure.matmul import measure_matmul
 from mixlab.measure.memory import differences, measure_memory, median_and_worst
 from mixlab.measure.optimizers import measure_optimizer
@@ -19,12 +21,17 @@ from mixlab.measure.step_memory import RealStep, real_steps
 from mixlab.measure.training import measure_train
 
 __all__ = [
+    "ComparedSeries",
+    "KindOutcome",
     "MatmulSpeed",
     "RealStep",
     "Record",
+    "RecordComparison",
     "Series",
+    "compare_records",
     "differences",
     "matmul_speeds",
+    "measure_all",
     "measure_cast",
     "measure_emulation",
     "measure_matmul",

@@ -32,6 +32,8 @@ from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS
 _SAMPLE_S = {"cpu": 0.005, "cuda": 0.02}  # a sample is the mean of as many calls as take this long
 _GUESSED_BANDWIDTH = {"cpu": 4e9, "cuda": 5e11}  # bytes/s, until an op was timed
 _DRAWN = 1 << 20  # different random numbers in an operand; they repeat after that
+_LARGEST = 2**31 - 1  # elements
+_SHARE_OF_MEMORY = 0.8  # of what is free
 _TOO_LONG = "longer than the budget allows"
 _OVERHEAD_BYTES = 1 << 28  # of memory, beside operands
 
@@ -98,9 +100,12 @@ def measure_matmul(
     if numel is None:
         numel = int(earlier.parameters.get("numel", 0)) if earlier else 0
         numel = numel or default_numel(device)
-    require_whole("measure_matmul: numel", numel, 1)
+    require_whole("measure_matmul: numel", numel, 1, _LARGEST)
     chosen = parsed_formats(formats if formats is not None else tuple(STORED))
+    if isinstance(shapes, str):
+        raise ValueError(f"measure_matmul: shapes must be a list such as ['1024x1024x512'], got {shapes!r:.60}")
     taken = tuple(shapes) if shapes is not None else default_shapes(device.type, numel)
+    cases = list(all_cases(chosen, taken, numel))
     settings: dict[str, str | int | float] = {
         "device": str(device),
         "formats": ",".join(chosen),
@@ -110,7 +115,6 @@ def measure_matmul(
         "rounds": rounds,
         "threads": threads,
     }
-    cases = list(all_cases(chosen, taken, numel))
     draft = Draft(
         "matmul", settings, seed, command, Path(path) if path is not None else None, earlier, derived=predicted_series
     )
@@ -124,7 +128,7 @@ def measure_matmul(
 
 
 def default_numel(device: torch.device) -> int:
-    """Returns a power of two, so that 16-bit tensors of as many elements exceed the device's last cache, if memory allows."""
+    """Returns a power of two: as many 16-bit numbers are more than the last cache holds, if memory allows."""
     numel = 1 << 28 if device.type == "cuda" else 1 << 22
     while 2 * numel < 1.25 * last_cache_bytes(device):
         numel *= 2
@@ -250,7 +254,9 @@ class _Measurement:
             turns.append(_Turn(case, max(call_s, (case.read_bytes + case.written_bytes) / guessed)))
         needed_s = 0.0
         for turn in sorted(turns, key=lambda one: one.call_s):
-            needed_s += 2 * turn.call_s if turn.case.name not in self.draft.samples else 0.0  # a call to warm up, and one
+            needed_s += (
+                2 * turn.call_s if turn.case.name not in self.draft.samples else 0.0
+            )  # a call to warm up, and one
             if needed_s > self.budget_s and turn.case.name not in self.draft.samples:
                 turns.remove(turn)
                 self.draft.leave_out(turn.case.name, _TOO_LONG)
@@ -282,7 +288,7 @@ class _Measurement:
         fitting: list[Case] = []
         for case in cases:
             needed = _pool_bytes([*fitting, case]) + _OVERHEAD_BYTES
-            if room is None or needed <= room:
+            if room is None or needed <= _SHARE_OF_MEMORY * room:
                 fitting.append(case)
             else:
                 self.draft.leave_out(case.name, f"more than memory holds, of which {room / 2**30:.1f} GiB are free")
@@ -303,7 +309,7 @@ class _Measurement:
             else:
                 some = torch.randn(drawn, device=self.device, generator=generator).to(stored[0])
             inputs.append(_repeated(some, numel))
-        return Operands(*inputs, torch.zeros(numels[2], dtype=stored[1], device=self.device))
+        return Operands(inputs[0], inputs[1], torch.zeros(numels[2], dtype=stored[1], device=self.device))
 
 
 def _repeated(some: Tensor, numel: int) -> Tensor:

@@ -204,13 +204,13 @@ def parsed_formats(formats: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If a name is unknown, or there is none.
     """
+    if not formats or isinstance(formats, str):
+        raise ValueError(f"measure_matmul: formats must be a list of {', '.join(STORED)}, got {formats!r}")
     for name in formats:
         if name not in STORED:
             known = ", ".join(STORED)
             hint = did_you_mean(name, STORED)
             raise ValueError(f"measure_matmul: unknown format {str(name)!r}: {hint}formats must be of {known}")
-    if not formats or isinstance(formats, str):
-        raise ValueError(f"measure_matmul: formats must be a list of {', '.join(STORED)}, got {formats!r}")
     return tuple(dict.fromkeys(map(str, formats)))
 
 
@@ -227,7 +227,9 @@ def parsed_shape(shape: str) -> tuple[int, int, int, int]:
         ValueError: If it is anything else.
     """
     if not isinstance(shape, str) or not re.fullmatch(r"-?\d{1,20}(x-?\d{1,20}){2,3}", shape):
-        raise ValueError(f"measure_matmul: a shape must be MxNxK or BATCHxMxNxK, such as 1024x1024x512, got {shape!r:.60}")
+        raise ValueError(
+            f"measure_matmul: a shape must be MxNxK or BATCHxMxNxK, such as 1024x1024x512, got {shape!r:.60}"
+        )
     sizes = tuple(map(int, shape.split("x")))
     for name, size in zip(("batch", "m", "n", "k")[-len(sizes) :], sizes, strict=True):
         require_whole(f"measure_matmul: {name} of {shape}", size, 1, _LARGEST)

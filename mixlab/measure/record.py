@@ -126,7 +126,7 @@ def shipped(kind: str) -> tuple[Record, ...]:
     ['', 'NVIDIA H100']
 
     Args:
-        kind: "cast", "emulation", "memory", "optimizer", "states" or "train".
+        kind: "cast", "emulation", "matmul", "memory", "optimizer", "states" or "train".
     """
     folder = resources.files("mixlab") / "measure" / "records"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".json"))

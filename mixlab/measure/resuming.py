@@ -52,7 +52,11 @@ def differences_from_here(record: Record, seed: int, settings: Mapping[str, Valu
     """
     here = {**this_machine(), "seed": seed, **settings}
     there = {**record.machine, "seed": record.seed, **record.parameters}
-    return [f"{name} was {there.get(name, '')!r} and is {value!r}" for name, value in here.items() if there.get(name) != value]
+    return [
+        f"{name} was {there.get(name, '')!r} and is {value!r}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
 
 
 class Draft:
@@ -95,7 +99,9 @@ class Draft:
 
     def _continue(self, earlier: Record) -> None:
         if apart := differences_from_here(earlier, self._seed, self._settings):
-            raise ValueError(f"{self._path} cannot be continued: {'; '.join(apart)}. Choose another file, or repeat its call")
+            raise ValueError(
+                f"{self._path} cannot be continued: {'; '.join(apart)}. Choose another file, or repeat its call"
+            )
         own = {*self._settings, STATE, _SPENT}
         self.notes = {name: value for name, value in earlier.parameters.items() if name not in own}
         for series in earlier.series:
@@ -129,7 +135,9 @@ class Draft:
 
     def reasons(self) -> str:
         """Returns what is left out and why, in one line."""
-        return "; ".join(f"{value}: {key.removeprefix(_LEFT_OUT)}" for key, value in self.notes.items() if key.startswith(_LEFT_OUT))
+        return "; ".join(
+            f"{value}: {key.removeprefix(_LEFT_OUT)}" for key, value in self.notes.items() if key.startswith(_LEFT_OUT)
+        )
 
     def finish(self) -> None:
         """Marks the measurement as finished, and writes its file."""
@@ -153,7 +161,10 @@ class Draft:
 
     def record(self) -> Record:
         """Returns the record of what was measured so far."""
-        names = [*(name for name in self._order if name in self.samples), *(n for n in self.samples if n not in self._order)]
+        names = [
+            *(name for name in self._order if name in self.samples),
+            *(n for n in self.samples if n not in self._order),
+        ]
         series = [Series(name, self._units[name], tuple(self.samples[name])) for name in names]
         state = FINISHED if self.finished else "unfinished: stopped before its end; the same call continues it"
         return record_here(

@@ -11,10 +11,11 @@ writes to it, which halves the speed of writing. Bytes are the compulsory ones: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from mixlab.matmul import Roof
-from mixlab.measure.matmul_cases import Case, OpCase, ProductCase, parsed_shape
+from mixlab.measure.matmul_cases import OPS, STORED, Case, OpCase, ProductCase, parsed_shape
 from mixlab.measure.record import Record, Series
 from mixlab.measure.resuming import PREDICTED
 
@@ -37,7 +38,8 @@ def roofs_here(record: Record) -> tuple[Roof, ...]:
     bandwidth = max(speeds.get("read", 0.0), speeds.get("copy", 0.0))
     if not bandwidth:
         return ()
-    machine = record.machine["gpus"].partition(";")[0] if str(record.parameters["device"]) != "cpu" else record.machine["cpu"]
+    on_cpu = record.parameters.get("device") == "cpu"
+    machine = record.machine["cpu"] if on_cpu else record.machine["gpus"].partition(",")[0]
     return tuple(
         Roof(machine, fmt, peak * 1e9, bandwidth * 1e9, f"measured {record.date[:10]}, {name}")
         for fmt, (name, peak) in _peaks(speeds).items()
@@ -82,23 +84,30 @@ def case_named(name: str) -> Case | None:
         name: Name of a series.
     """
     words = name.split(" ")
-    if len(words) == 2 and "x" in words[1]:
-        batch, m, n, k = parsed_shape(words[1])
+    if words[0] in STORED and len(words) == 2 and "x" in words[1]:
+        try:
+            batch, m, n, k = parsed_shape(words[1])
+        except ValueError:  # another program's record
+            return None
         return ProductCase(words[0], m, n, k, batch)
-    if len(words) == 3 and words[2].isdecimal():
+    if words[0] in OPS and len(words) == 3 and words[1] in STORED and re.fullmatch(r"[1-9]\d{0,17}", words[2]):
         return OpCase(words[0], words[1], int(words[2]))
     return None
 
 
 def _medians(series: Sequence[Series]) -> dict[str, float]:
-    return {one.name: one.median for one in series if not one.name.endswith(PREDICTED)}
+    return {one.name: one.median for one in series if one.median > 0 and not one.name.endswith(PREDICTED)}
 
 
 def _peaks(speeds: dict[str, float]) -> dict[str, tuple[str, float]]:
-    """Returns name and speed of the largest product of each format, of those whose sizes differ by at most a factor 2."""
+    """Returns name and speed of each format's largest product whose sizes differ by at most a factor of 2."""
     largest: dict[str, tuple[int, str]] = {}
     for name in speeds:
         case = case_named(name)
-        if isinstance(case, ProductCase) and not case.batch and max(case.m, case.n, case.k) <= 2 * min(case.m, case.n, case.k):
+        if (
+            isinstance(case, ProductCase)
+            and not case.batch
+            and max(case.m, case.n, case.k) <= 2 * min(case.m, case.n, case.k)
+        ):
             largest[case.format] = max(largest.get(case.format, (0, "")), (case.flops, name))
     return {fmt: (name, speeds[name]) for fmt, (_, name) in largest.items()}

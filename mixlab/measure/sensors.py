@@ -59,7 +59,7 @@ def _group_bytes() -> int | None:
 
 
 def clock_and_power(device: torch.device) -> dict[str, float]:
-    """Returns a GPU's clock of its multiprocessors in MHz and its power in W by name; what nvidia-smi does not say is left out.
+    """Returns a GPU's "clock" in MHz and "power" in W, as far as nvidia-smi reports them.
 
     Args:
         device: Any device; a CPU has neither.

@@ -8,13 +8,15 @@ from mixlab.reports.numbers import power_of_two
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
-from mixlab.reports.recorded import EmulationTable, MemoryTable, TrainingTable
+from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
+    "ComparedRecordsTable",
     "ComparisonTable",
     "EmulationTable",
     "FitsTable",
+    "MatmulTable",
     "MemoryTable",
     "ModeTable",
     "OptimizerTable",

@@ -1,10 +1,10 @@
-"""Records of `mixlab measure` as tables: training, memory, and the emulation compared with a GPU."""
+"""Records of `mixlab measure` as tables: training, memory, products, emulation; and two records side by side."""
 
 from __future__ import annotations
 
 import math
 
-from mixlab.measure import Record, differences
+from mixlab.measure import Record, RecordComparison, Series, differences
 from mixlab.tables import NotedTable
 
 
@@ -73,6 +73,70 @@ class MemoryTable(NotedTable):
             )
         columns = ("training", "measured peak, MiB", "predicted", "off by")
         super().__init__(columns, rows, [f"{record.summary}, not run here; without the workspaces of cuBLAS"])
+
+
+class MatmulTable(NotedTable):
+    """Measured speeds of products and memory-bound ops, beside the prediction of the record's own roofline.
+
+    Args:
+        record: From `mixlab measure matmul`.
+
+    Raises:
+        ValueError: If the record is of another kind.
+    """
+
+    def __init__(self, record: Record) -> None:
+        _require(record, "matmul")
+        predicted = {
+            one.name.removesuffix(", predicted"): one.median for one in record.series if "predicted" in one.name
+        }
+        rows = []
+        for series in record.series:
+            if series.name.endswith(", predicted"):
+                continue
+            foretold = predicted.get(series.name)
+            off = f"{foretold / series.median - 1:+.0%}" if foretold and series.median else "-"
+            rows.append(
+                (
+                    series.name,
+                    *(_speed(series.median), series.unit, _spread(series), str(len(series.samples))),
+                    *(_speed(foretold) if foretold else "-", off),
+                )
+            )
+        notes = [f"{name}: {value}" for name, value in record.parameters.items() if name.startswith("left out")]
+        state = str(record.parameters.get("state", "finished"))
+        columns = ("what", "median", "unit", "quartiles", "samples", "roofline", "off by")
+        super().__init__(columns, rows, [f"{record.summary}, not run here", *([state] * (state != "finished")), *notes])
+
+
+class ComparedRecordsTable(NotedTable):
+    """Two records of one kind, series by series.
+
+    Args:
+        comparison: From `mixlab.measure.compare_records`.
+    """
+
+    def __init__(self, comparison: RecordComparison) -> None:
+        rows = []
+        for one in comparison.both:
+            numbers = (text for series in (one.first, one.second) for text in (_speed(series.median), _spread(series)))
+            rows.append((f"{one.name} ({one.unit})", *numbers, f"{one.ratio:.3g}" if one.ratio is not None else "-"))
+        notes = [f"A: {comparison.first.summary}", f"B: {comparison.second.summary}"]
+        notes += [f"{name}: {a or 'not said'} | {b or 'not said'}" for name, (a, b) in comparison.apart.items()]
+        for who, alone in (("A", comparison.only_first), ("B", comparison.only_second)):
+            notes += [f"only in {who}: {', '.join(alone)}"] if alone else []
+        if not rows:
+            notes.insert(0, "no series is in both")
+        super().__init__(("series", "A", "quartiles of A", "B", "quartiles of B", "B / A"), rows, notes)
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _spread(series: Series) -> str:
+    low, high = series.quartiles
+    return f"{_speed(low)} to {_speed(high)}"
 
 
 class EmulationTable(NotedTable):

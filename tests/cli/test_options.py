@@ -22,6 +22,9 @@ OPTIONS = {
     "explain": "value fmt --overflow --json --help",
     "measure": "--help",
     "measure cast": "--formats --device --numel --rounds --threads --seed --out --json --help",
+    "measure matmul": "--device --formats --shapes --numel --budget --threads --seed --out --json --help",
+    "measure all": "--out --device --budget --seed --help",
+    "measure compare": "first second --json --help",
     "measure train": (
         "--device --recipes --modes --steps --width --layers --heads --vocabulary --context --batch "
         "--seed --out --json --help"
