@@ -70,8 +70,8 @@ def measure_all(
 
     A kind whose finished record is there already is skipped, so that a second call does what the first left. Each kind
     may take an equal share of the time that is left: products are measured within it, and the others with as many
-    rounds, steps and cases as usually fit. A measurement that outruns the whole budget is given up; products keep what
-    they have. One that fails is named, and the next begins.
+    rounds, steps and cases as usually fit. A measurement that outruns the budget, or three times its share, is given
+    up; products keep what they have. One that fails is named, and the next begins.
 
     Args:
         folder: Folder of the records; it is created if its parent exists.
@@ -98,17 +98,18 @@ def measure_all(
     for number, kind in enumerate(KINDS):
         began_s = time.monotonic()
         left_s = ends_s - began_s
+        share_s = left_s / (len(KINDS) - number)
         path = folder / f"{kind}.json"
 
-        def watched(part: float, kind: str = kind) -> None:
+        def watched(part: float, kind: str = kind, limit_s: float = min(ends_s, began_s + 3 * share_s)) -> None:
             progress(kind, part)
-            if part < 1 and time.monotonic() > ends_s:
+            if part < 1 and time.monotonic() > limit_s:
                 raise _NoTimeError
 
         try:
-            state, message = _one(kind, path, device, left_s / (len(KINDS) - number), seed, command, watched)
+            state, message = _one(kind, path, device, share_s, seed, command, watched)
         except _NoTimeError:
-            state, message = "no time", "the budget ended before it did; give a larger --budget"
+            state, message = "no time", "its share of the budget ended before it did; give a larger --budget"
         except Exception as error:  # whatever one measurement raises, the others go on
             state, message = "failed", next(iter(str(error).splitlines()), "") or type(error).__name__
         outcomes.append(KindOutcome(kind, path, state, message, time.monotonic() - began_s))
