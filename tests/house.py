@@ -43,7 +43,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("eager_ops", "fakes", "lstm", "cuda_kernels", "stand_ins", "traceable", "allocation_log", "traced_step"),
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
-    "matmul": ("products", "blocking", "block_search", "lower_bounds", "tile_moves", "simulator", "roofline"),
+    "matmul": (
+        *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves", "simulator"),
+        *("roofline",),
+    ),
     "measure": (
         *("record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming", "roofs", "matmul"),
         *("casts", "training", "emulation", "optimizers", "states", "memory_cases", "step_memory", "memory"),
@@ -52,16 +55,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "claims": ("claim",),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
-        *("modes", "optimizers", "recorded", "fits", "phases", "one_step"),
+        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles"),
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
-        *("loss_scaling", "storage_grid", "memory", "allocations"),
+        *("loss_scaling", "storage_grid", "memory", "allocations", "padding"),
     ),
     "panels": (
         *("base", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
-        *("cockpit", "one_weight", "state_training"),
+        *("cockpit", "one_weight", "state_training", "tile_walk"),
     ),
     "cli": ("values", "notebooks", "record_tables", "measure", "memory", "commands"),
     "__main__": (),

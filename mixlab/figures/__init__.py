@@ -8,6 +8,7 @@ from mixlab.figures.ledgers import ledger_bars
 from mixlab.figures.loss_scaling import scale_histories
 from mixlab.figures.machine import format_limits, matmul_speed_bars
 from mixlab.figures.memory import batch_lines, phase_bars, state_bars
+from mixlab.figures.padding import useful_shares
 from mixlab.figures.storage_grid import moment_map, weight_map
 from mixlab.figures.training import training_curves, underflow_map
 from mixlab.figures.updates import swallowed_bars, update_sizes
@@ -31,5 +32,6 @@ __all__ = [
     "training_curves",
     "underflow_map",
     "update_sizes",
+    "useful_shares",
     "weight_map",
 ]

@@ -12,6 +12,7 @@
 from mixlab.matmul.block_search import Depth, best_block, traffic_ratio
 from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memory_bytes
 from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
+from mixlab.matmul.padding import padded_flops, useful_share
 from mixlab.matmul.products import Matmul
 from mixlab.matmul.roofline import Roof, RooflinePoint, roof_for, roofs_of
 from mixlab.matmul.simulator import BlockedProduct, FastMemory, blocked_matmul, whole_matrices
@@ -36,8 +37,10 @@ __all__ = [
     "irony_bound_bytes",
     "lower_bound_bytes",
     "moves",
+    "padded_flops",
     "roof_for",
     "roofs_of",
     "traffic_ratio",
+    "useful_share",
     "whole_matrices",
 ]

@@ -13,6 +13,7 @@ from mixlab.panels.scaling_game import ScalingGame
 from mixlab.panels.state_controls import StateControls
 from mixlab.panels.state_training import StateTraining
 from mixlab.panels.step_through import StepThrough
+from mixlab.panels.tile_walk import TileWalk
 
 __all__ = [
     "BitExplorer",
@@ -28,5 +29,6 @@ __all__ = [
     "StateControls",
     "StateTraining",
     "StepThrough",
+    "TileWalk",
     "check",
 ]
