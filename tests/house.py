@@ -44,8 +44,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
     "matmul": (
-        *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves", "simulator"),
-        *("roofline",),
+        *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves"),
+        *("simulator", "roofline"),
+        *("rounded_sums", "tensor_cores", "summations", "dot_products", "error_bounds"),
     ),
     "measure": (
         *("record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming", "roofs", "matmul"),

@@ -11,35 +11,52 @@
 
 from mixlab.matmul.block_search import Depth, best_block, traffic_ratio
 from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memory_bytes
+from mixlab.matmul.dot_products import dot, sums_at
+from mixlab.matmul.error_bounds import error_bound, gamma, operand_error_bound, probable_error_bound, probable_gamma
 from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
 from mixlab.matmul.padding import padded_flops, useful_share
 from mixlab.matmul.products import Matmul
 from mixlab.matmul.roofline import Roof, RooflinePoint, roof_for, roofs_of
 from mixlab.matmul.simulator import BlockedProduct, FastMemory, blocked_matmul, whole_matrices
+from mixlab.matmul.summations import Order, Products, Summation
+from mixlab.matmul.tensor_cores import TENSOR_CORES, TensorCore, tensor_core
 from mixlab.matmul.tile_moves import Move, count_products, moves
 
 __all__ = [
+    "TENSOR_CORES",
     "Block",
     "BlockedProduct",
     "Depth",
     "FastMemory",
     "Matmul",
     "Move",
+    "Order",
+    "Products",
     "Roof",
     "RooflinePoint",
+    "Summation",
+    "TensorCore",
     "Traffic",
     "Walk",
     "best_block",
     "blocked_matmul",
     "bytes_moved",
     "count_products",
+    "dot",
+    "error_bound",
     "fast_memory_bytes",
+    "gamma",
     "irony_bound_bytes",
     "lower_bound_bytes",
     "moves",
+    "operand_error_bound",
     "padded_flops",
+    "probable_error_bound",
+    "probable_gamma",
     "roof_for",
     "roofs_of",
+    "sums_at",
+    "tensor_core",
     "traffic_ratio",
     "useful_share",
     "whole_matrices",
