@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
-        *("loss_scaling", "storage_grid", "memory", "allocations", "padding"),
+        *("loss_scaling", "storage_grid", "memory", "allocations", "padding", "rooflines"),
     ),
     "panels": (
         *("base", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),

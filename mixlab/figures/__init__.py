@@ -9,6 +9,7 @@ from mixlab.figures.loss_scaling import scale_histories
 from mixlab.figures.machine import format_limits, matmul_speed_bars
 from mixlab.figures.memory import batch_lines, phase_bars, state_bars
 from mixlab.figures.padding import useful_shares
+from mixlab.figures.rooflines import roofline
 from mixlab.figures.storage_grid import moment_map, weight_map
 from mixlab.figures.training import training_curves, underflow_map
 from mixlab.figures.updates import swallowed_bars, update_sizes
@@ -25,6 +26,7 @@ __all__ = [
     "moment_map",
     "number_line",
     "phase_bars",
+    "roofline",
     "scale_histories",
     "state_bars",
     "swallowed_bars",

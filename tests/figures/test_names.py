@@ -17,11 +17,13 @@ from mixlab.figures import (
     cast_map,
     gradient_histogram,
     phase_bars,
+    roofline,
     swallowed_bars,
     training_curves,
     underflow_map,
 )
 from mixlab.formats import FP16
+from mixlab.matmul import Roof, RooflinePoint
 from mixlab.memory import estimate
 
 NAME = "<lambda> %{y} & <b>x"
@@ -49,6 +51,7 @@ FIGURES = {
     "phases": lambda: phase_bars({NAME: ONE, "b": replace(ONE, recipe=Recipe())}),
     "histogram": histogram,
     "casts": casts,
+    "roofline": lambda: roofline([Roof(NAME, NAME, 1e12, 1e12)], [RooflinePoint(NAME, NAME, 1.0)]),
 }
 
 
