@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "matmul": (
         *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves"),
-        *("simulator", "roofline"),
+        *("simulator", "counted", "roofline"),
         *("rounded_sums", "tensor_cores", "summations", "dot_products", "error_bounds"),
     ),
     "measure": (
@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "claims": ("claim",),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
-        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles"),
+        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic"),
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),

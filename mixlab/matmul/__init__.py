@@ -11,6 +11,7 @@
 
 from mixlab.matmul.block_search import Depth, best_block, traffic_ratio
 from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memory_bytes
+from mixlab.matmul.counted import TRAFFIC_CASES, CountedProduct, count_traffic
 from mixlab.matmul.dot_products import dot, sums_at
 from mixlab.matmul.error_bounds import error_bound, gamma, operand_error_bound, probable_error_bound, probable_gamma
 from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
@@ -24,8 +25,10 @@ from mixlab.matmul.tile_moves import Move, count_products, moves
 
 __all__ = [
     "TENSOR_CORES",
+    "TRAFFIC_CASES",
     "Block",
     "BlockedProduct",
+    "CountedProduct",
     "Depth",
     "FastMemory",
     "Matmul",
@@ -42,6 +45,7 @@ __all__ = [
     "blocked_matmul",
     "bytes_moved",
     "count_products",
+    "count_traffic",
     "dot",
     "error_bound",
     "fast_memory_bytes",

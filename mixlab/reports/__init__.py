@@ -9,6 +9,7 @@ from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
 from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
+from mixlab.reports.traffic import TrafficTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryTable",
     "ModeTable",
     "OptimizerTable",
+    "TrafficTable",
     "TrainingTable",
     "change_line",
     "diverged",

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlab.matmul import Block, Matmul, best_block, bytes_moved, fast_memory_bytes, traffic_ratio
@@ -15,7 +15,6 @@ ALL_BF16 = replace(LARGE, **dict.fromkeys(("a", "b", "accumulator", "out"), "bf1
 FP32_SUMS = replace(ALL_BF16, accumulator="fp32")
 
 
-@settings(deadline=None)
 @given(
     st.tuples(*[st.integers(1, 14)] * 3),
     st.tuples(*[st.sampled_from(sorted(BITS))] * 4),

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlab.matmul import (
@@ -31,7 +31,6 @@ WALKS = st.sampled_from(["rows", "snake"])
 SMALL = Matmul(4, 4, 4)
 
 
-@settings(deadline=None)
 @given(SIZES, FORMATS, BLOCKS, WALKS, st.sampled_from([torch.float32, torch.float64]), st.integers(0, 2**63 - 1))
 def test_the_simulation_agrees_with_the_formula_to_the_byte(sizes, formats, block, walk, dtype, seed):
     product, block = Matmul(*sizes, *formats), Block(*block)
@@ -47,7 +46,6 @@ def test_the_simulation_agrees_with_the_formula_to_the_byte(sizes, formats, bloc
     assert done.product.dtype == dtype
 
 
-@settings(deadline=None)
 @given(SIZES, BLOCKS, WALKS)
 def test_every_term_is_multiplied_once_and_every_sum_stored_once(sizes, block, walk):
     terms, stored, tiles = Counter(), Counter(), {}
