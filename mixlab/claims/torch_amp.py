@@ -1,0 +1,262 @@
+"""Claims about PyTorch's autocast and GradScaler, tried with torch itself."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import nn
+
+from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.emulation import CastTrace, autocast, cast_trace
+from mixlab.optimizers import SGD, Storage
+from mixlab.training import load_task
+
+_IMPLEMENTATION, _FLOW = "PyTorch AMP implementation", "What is happening under the hood?"
+_TORCH = "PyTorch, documentation and source of torch.amp, 2.13."
+
+
+def _gpt_trace() -> CastTrace:
+    task = load_task("chars-gpt")
+    inputs, targets = task.batch(0, 0)
+    loss = lambda out: task.loss(lambda _: out, (inputs, targets))[0]  # noqa: E731
+    return cast_trace(task.seeded_model(0), inputs, loss=loss)
+
+
+def _deprecated() -> list[str]:
+    """Returns the names of torch.cuda.amp that torch warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.amp.autocast()
+        torch.cuda.amp.GradScaler(enabled=False)
+    words = " ".join(str(one.message) for one in caught if issubclass(one.category, FutureWarning))
+    return [name for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler") if name in words]
+
+
+def _old_names() -> Finding:
+    deprecated = _deprecated()
+    shown = f"torch {torch.__version__} warns of: {', '.join(deprecated) or 'nothing'}."
+    return Finding.of((name not in deprecated for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler")), shown)
+
+
+def _code_runs() -> Finding:
+    """The loop of the text, with the device as a parameter, on the CPU."""
+    task = load_task("digits-mlp")
+    model = task.seeded_model(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu")
+    losses = []
+    for step in range(60):
+        inputs, targets = task.batch(0, step)
+        optimizer.zero_grad()
+        with torch.amp.autocast("cpu", dtype=torch.bfloat16):
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    deprecated = _deprecated()
+    shown = (
+        f"With torch.amp on a CPU the loop learns: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps. As printed it "
+        f"warns of {len(deprecated)} names and needs CUDA."
+    )
+    return Finding.of([losses[-1] < 0.8 * losses[0], not deprecated], shown)
+
+
+def _default_dtype() -> Finding:
+    defaults = {device: torch.get_autocast_dtype(device) for device in ("cuda", "cpu")}
+    shown = ", ".join(f"{device} {str(dtype).removeprefix('torch.')}" for device, dtype in defaults.items())
+    return Finding.of((dtype == torch.float16 for dtype in defaults.values()), f"The default dtype of autocast is: {shown}.")
+
+
+def _safe_casts() -> Finding:
+    """Products are cast, exponentials and norms are not; a product can overflow all the same."""
+    with autocast("cpu", "fp16"):
+        long_sum = nn.functional.linear(torch.full((1, 4096), 8.0), torch.full((1, 4096), 8.0))
+    computed = {op.op: op.computed for op in _gpt_trace()}
+    cases = [
+        computed["linear"] == "fp16" and computed["layer_norm"] == "fp32",
+        math.isfinite(float(long_sum)),
+    ]
+    shown = f"linear computes in {computed['linear']}, layer_norm in {computed['layer_norm']}; 4096 products of 8 * 8 sum to {float(long_sum):g}."
+    return Finding.of(cases, shown)
+
+
+def _bulk() -> Finding:
+    """Counts FLOPs of a forward pass of the small GPT, by the format in which they are computed."""
+    trace = _gpt_trace()
+    products = [op for op in trace if op.op in ("linear", "scaled_dot_product_attention")]
+    half = [op for op in products if op.computed == "fp16"]
+    shown = f"Of {len(trace)} ops of a GPT's forward pass, {len(products)} multiply matrices, and {len(half)} of these in fp16."
+    return Finding.of([len(half) == len(products) > 0], shown)
+
+
+def _temporary_copy() -> Finding:
+    model = nn.Linear(64, 64)
+    stored = {p.dtype for p in model.parameters()}
+    trace = cast_trace(model, torch.randn(8, 64, generator=torch.Generator().manual_seed(0)))
+    after = {p.dtype for p in model.parameters()}
+    cases = [stored == after == {torch.float32}, len(trace.weight_casts) == 2, {one.times for one in trace.weight_casts} == {1}]
+    shown = f"Stored before and after: float32; copies made in forward: {len(trace.weight_casts)}, {trace.cache_bytes:,} bytes."
+    return Finding.of([all(cases)], shown)
+
+
+def _gradient_formats() -> Finding:
+    """Looks at the gradients of a Linear layer's output and of its weight."""
+    layer = nn.Linear(16, 16)
+    with autocast("cpu", "fp16"):
+        out = layer(torch.ones(4, 16))
+        out.retain_grad()
+        loss = out.float().sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is not None
+    assert out.grad is not None
+    seen = {"output": out.grad.dtype, "weight": layer.weight.grad.dtype}
+    shown = ", ".join(f"the {what}'s gradient is {str(dtype).removeprefix('torch.')}" for what, dtype in seen.items())
+    return Finding.of((dtype == torch.float16 for dtype in seen.values()), f"After backward {shown}.")
+
+
+def _converted_back() -> Finding:
+    """Lets torch's scaler unscale gradients: of fp32 parameters, and of fp16 ones, which it refuses."""
+    cases = []
+    for dtype in (torch.float32, torch.float16):
+        weight = nn.Parameter(torch.ones(2, dtype=dtype))
+        scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.optim.SGD([weight], lr=0.1)
+        scaler.scale((weight.float() * 0.5).sum()).backward()
+        assert weight.grad is not None
+        before = weight.grad.dtype
+        try:
+            scaler.unscale_(optimizer)
+        except ValueError:
+            cases.append(False)
+        else:
+            cases.append(before != torch.float32 and bool((weight.grad == 0.5).all()))
+    shown = "Gradients of fp32 weights are fp32 before unscaling, and are multiplied by 1 / scale; of fp16 weights torch refuses them."
+    return Finding.of(cases, shown)
+
+
+def _skips_and_moves() -> Finding:
+    """Follows torch's scaler over clean and overflowing steps."""
+    weight = nn.Parameter(torch.ones(1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    optimizer = torch.optim.SGD([weight], lr=0.25)
+    scales, weights = [], []
+    for factor in (1.0, 1.0, math.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale(weight.sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+        weights.append(float(weight.detach()))
+    shown = f"Clean, clean, inf, clean: scales {', '.join(f'{s:g}' for s in scales)}; weights {', '.join(f'{w:g}' for w in weights)}."
+    return Finding.of([scales == [1024, 2048, 1024, 1024], weights == [0.75, 0.5, 0.5, 0.25]], shown)
+
+
+def _applied_to_master() -> Finding:
+    """Takes small steps on a bf16 weight, with and without an fp32 master copy."""
+    ends = {}
+    for master in (True, False):
+        weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+        optimizer = SGD([weight], lr=1e-3, storage=Storage(master_weights=master))
+        for _ in range(20):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        ends[master] = float(weight.detach())
+    shown = f"20 updates of -0.001 to a bf16 weight of 1: {ends[True]:.4g} with a master copy, {ends[False]:.4g} without."
+    return Finding.of([abs(ends[True] - 0.98) < 2**-8 and ends[False] == 1.0], shown)
+
+
+CLAIMS = (
+    Claim(
+        "bulk-in-16-bits",
+        "Lower precision is used for the bulk of the math.",
+        "Introduction",
+        f"Nearly all operations of a transformer are in matrix products, and autocast computes these in 16 bits. {_TORCH}",
+        Verdict.HOLDS,
+        "",
+        _bulk,
+    ),
+    Claim(
+        "update-on-master-copy",
+        "Gradients are applied to the fp32 master copy, which keeps the accuracy.",
+        "2. The underlying memory structure",
+        "An update below half the gap of a 16-bit weight is lost; fp32 keeps it. Micikevicius et al., Mixed Precision Training, "
+        "2018.",
+        Verdict.HOLDS,
+        "",
+        _applied_to_master,
+    ),
+    Claim(
+        "automatic-and-safe-casts",
+        "autocast casts only the operations where it is safe and beneficial, like matrix products.",
+        _IMPLEMENTATION,
+        f"It goes by lists of ops, not by values: a product beyond 65504 is inf in fp16. {_TORCH}",
+        Verdict.HOLDS_IF,
+        "if the results fit the 16-bit format",
+        _safe_casts,
+    ),
+    Claim(
+        "torch-cuda-amp",
+        "Use torch.cuda.amp.autocast and torch.cuda.amp.GradScaler.",
+        _IMPLEMENTATION,
+        f"Both names are deprecated. {_TORCH}",
+        Verdict.DOES_NOT_HOLD,
+        'torch.amp.autocast(device_type, dtype=...) and torch.amp.GradScaler(device)',
+        _old_names,
+    ),
+    Claim(
+        "code-example",
+        "The example of autocast and GradScaler trains a model.",
+        _IMPLEMENTATION,
+        f"Its calls are right, its names are deprecated, and it moves the model to CUDA. {_TORCH}",
+        Verdict.HOLDS_IF,
+        "with the names of torch.amp and a device that is there; as printed it warns, and needs CUDA",
+        _code_runs,
+    ),
+    Claim(
+        "autocast-casts-to-fp16",
+        "autocast() casts the weights to fp16.",
+        _IMPLEMENTATION,
+        f"Without a dtype it takes the device's default. {_TORCH}",
+        Verdict.HOLDS_IF,
+        "on CUDA; on a CPU the default is bf16: pass the dtype",
+        _default_dtype,
+    ),
+    Claim(
+        "temporary-16-bit-copy",
+        "The fp32 master weights remain in memory; a temporary 16-bit version is made for the forward pass.",
+        _FLOW,
+        f"autocast casts each weight once and keeps the copy until backward has used it. {_TORCH}",
+        Verdict.HOLDS,
+        "",
+        _temporary_copy,
+    ),
+    Claim(
+        "16-bit-gradients",
+        "In the backward pass, gradients are calculated in 16 bits.",
+        _FLOW,
+        f"Gradients of activations are; that of a weight passes the cast's own backward, and is stored in fp32. {_TORCH}",
+        Verdict.HOLDS_IF,
+        "of activations; gradients of the weights are stored in fp32",
+        _gradient_formats,
+    ),
+    Claim(
+        "converted-back-and-divided",
+        "Valid gradients are converted back to fp32 and divided by the scale.",
+        _FLOW,
+        f"Under autocast they are fp32 already; unscaling multiplies by 1 / scale. fp16 gradients are refused. {_TORCH}",
+        Verdict.DOES_NOT_HOLD,
+        "nothing is converted: gradients of fp32 weights are fp32, and are multiplied by 1 / scale",
+        _converted_back,
+    ),
+    Claim(
+        "scaler-skips-lowers-grows",
+        "scaler.step skips an update with inf or NaN; scaler.update lowers the scale after it, or else keeps or grows it.",
+        _FLOW,
+        f"The scale is halved after an overflow and doubled after growth_interval clean steps. {_TORCH}",
+        Verdict.HOLDS,
+        "",
+        _skips_and_moves,
+    ),
+)
