@@ -53,7 +53,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("casts", "training", "emulation", "optimizers", "states", "memory_cases", "step_memory", "memory"),
         *("everything", "comparison"),
     ),
-    "claims": ("claim",),
+    "claims": (
+        *("claim", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
+        *("matrix_products", "optimizer_states", "stability", "catalogue"),
+    ),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic"),

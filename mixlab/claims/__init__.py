@@ -1,5 +1,17 @@
-"""Claims about mixed-precision training, each with theory, a measurement and a verdict."""
+"""Claims about mixed-precision training, each with theory, a measurement and a verdict.
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+The claims are the sentences, shortened, of the introduction to mixed-precision training that mixlab follows. Each has a
+verdict on file, and a test fails if a measurement no longer agrees with it.
 
-__all__ = ["Claim", "Finding", "Verdict"]
+>>> from mixlab.claims import claim
+>>> said = claim("precision-definition")
+>>> print(said.verdict, "-", said.correct)
+does not hold - x2 is the smallest value above x1
+>>> said.measure().verdict == said.verdict
+True
+"""
+
+from mixlab.claims.catalogue import CLAIMS, claim
+from mixlab.claims.claim import PLACES, Claim, Finding, Verdict
+
+__all__ = ["CLAIMS", "PLACES", "Claim", "Finding", "Verdict", "claim"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-
 # The sections of the introduction to mixed-precision training that mixlab follows, in its order.
 PLACES = (
     "Introduction",

@@ -12,6 +12,7 @@ from mixlab.formats import FP16
 from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScaleWindow, TorchPolicy, simulate
 from mixlab.optimizers import SGD, AdamW
 from mixlab.probes import TensorStats, scale_window, track
+from mixlab.process import THREADS
 from mixlab.training import Trainer, load_task
 
 _MICIKEVICIUS = "Micikevicius et al., Mixed Precision Training, 2018."
@@ -21,16 +22,20 @@ _TASK, _STEPS = "digits-mlp", 120
 @cache
 def _probed(loss_weight: float) -> tuple[TensorStats, ScaleWindow]:
     """Gradients of a backward pass after a few steps in fp32, and the scales that fit them."""
-    trainer = Trainer(load_task(_TASK, loss_weight=loss_weight), "fp32", seed=0, device="cpu")
-    list(trainer.steps(20))
-    with track(trainer.model, sample=None, kinds=("gradient", "weight_gradient")) as probe:
-        trainer.backward()
+    with THREADS.held(1):
+        trainer = Trainer(load_task(_TASK, loss_weight=loss_weight), "fp32", seed=0, device="cpu")
+        list(trainer.steps(20))
+        with track(trainer.model, sample=None, kinds=("gradient", "weight_gradient")) as probe:
+            trainer.backward()
     return probe.total("gradient"), scale_window(probe, FP16)
 
 
 def _underflow() -> Finding:
     lost = {weight: _probed(weight)[0].histogram.fractions(FP16).underflow for weight in (1.0, 1e-6)}
-    shown = f"{_TASK}: {lost[1.0]:.2%} of the gradients become zero in fp16, {lost[1e-6]:.0%} if the loss is weighted with 1e-6."
+    shown = (
+        f"{_TASK}: {lost[1.0]:.2%} of the gradients become zero in fp16, {lost[1e-6]:.0%} if the loss is "
+        "weighted with 1e-6."
+    )
     return Finding.of([lost[1e-6] > 0.5 and lost[1.0] < lost[1e-6]], shown)
 
 
@@ -42,7 +47,9 @@ def _scaled_gradient() -> Finding:
     plain = torch.autograd.grad(loss, parameters, retain_graph=True)
     scaled = torch.autograd.grad(loss * 1024, parameters)
     equal = [torch.equal(one * 1024, other) for one, other in zip(plain, scaled, strict=True)]
-    return Finding.of([all(equal)], f"{sum(equal)} of {len(equal)} gradients are 1024 times the unscaled ones, bit for bit.")
+    return Finding.of(
+        [all(equal)], f"{sum(equal)} of {len(equal)} gradients are 1024 times the unscaled ones, bit for bit."
+    )
 
 
 def _scale_rescues() -> Finding:
@@ -118,7 +125,7 @@ def _lower_scale() -> Finding:
     return Finding.of((scale < 2.0**16 for scale in after.values()), f"One overflow at 65,536, hysteresis 2: {shown}.")
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "fp16-underflow",
         "Because fp16 has a narrow range, small gradients can underflow to zero.",
@@ -159,7 +166,8 @@ CLAIMS = (
         "overflow-sets-gradient-to-zero",
         "On overflow, ignore the gradient (set it to 0).",
         "5. Training with BF16",
-        "Momentum, Adam's moments and weight decay move a weight without a gradient. torch, apex, Megatron and DeepSpeed skip "
+        "Momentum, Adam's moments and weight decay move a weight without a gradient. torch, apex, Megatron and "
+        "DeepSpeed skip "
         "the step.",
         Verdict.DOES_NOT_HOLD,
         "the step is skipped; a zero gradient is the same only for plain SGD",

@@ -23,17 +23,23 @@ def _blocks_reduce_reads() -> Finding:
     product = _square()
     moved = {b: bytes_moved(product, Block(b, b, 1)).total_bytes for b in (1, 16, 128)}
     shown = ", ".join(f"{size / 1e9:,.0f} GB in blocks of {b}" for b, size in moved.items())
-    return Finding.of([moved[1] > moved[16] > moved[128]], f"An fp32 product of {_SIZE} x {_SIZE} matrices moves {shown}.")
+    return Finding.of(
+        [moved[1] > moved[16] > moved[128]], f"An fp32 product of {_SIZE} x {_SIZE} matrices moves {shown}."
+    )
 
 
 def _half_size() -> Finding:
     block = Block(128, 128, 32)
     wide, narrow = (bytes_moved(_square(*formats), block).total_bytes for formats in ((), _BF16))
-    return Finding.of([wide == 2 * narrow], f"In blocks of {block}, fp32 moves {wide / narrow:.3g} times the bytes of bf16.")
+    return Finding.of(
+        [wide == 2 * narrow], f"In blocks of {block}, fp32 moves {wide / narrow:.3g} times the bytes of bf16."
+    )
 
 
 def _sides() -> tuple[float, float]:
-    wide, both, sums = (best_block(_square(*f), _FAST_BYTES, depth="square").m for f in ((), _BF16, ("bf16", "bf16", "fp32", "bf16")))
+    wide, both, sums = (
+        best_block(_square(*f), _FAST_BYTES, depth="square").m for f in ((), _BF16, ("bf16", "bf16", "fp32", "bf16"))
+    )
     return both / wide, sums / wide
 
 
@@ -43,7 +49,8 @@ def _sqrt_two() -> Finding:
     whole = _sides()
     near = [abs(side - math.sqrt(2)) < 0.05 for side in (*exact, *whole)]
     shown = (
-        f"Blocks in 228 KiB are {whole[0]:.2f} times as wide with three bf16 tiles, {whole[1]:.2f} times with an fp32 tile "
+        f"Blocks in 228 KiB are {whole[0]:.2f} times as wide with three bf16 tiles, {whole[1]:.2f} times with "
+        "an fp32 tile "
         f"of sums."
     )
     return Finding.of(near, shown)
@@ -57,11 +64,16 @@ def _2_82() -> Finding:
         "where sums fill the fast memory": traffic_ratio(wide, with_sums, depth=1),
     }
     peaks = [gpu.peak_flops["bf16"] / gpu.peak_flops["fp32"] for gpu in GPUS.values() if "bf16" in gpu.peak_flops]
-    bound = sum(roof_for(all_bf16, gpu).limit(all_bf16.arithmetic_intensity) == "compute" for gpu in GPUS if "bf16" in GPUS[gpu].peak_flops)
+    bound = sum(
+        roof_for(all_bf16, gpu).limit(all_bf16.arithmetic_intensity) == "compute"
+        for gpu in GPUS
+        if "bf16" in GPUS[gpu].peak_flops
+    )
     shown = (
         "Bytes of fp32 / bytes of bf16: "
         + ", ".join(f"{ratio:.2f} {words}" for words, ratio in ratios.items())
-        + f". At {_SIZE}^3 all {bound} of {len(peaks)} GPUs with bf16 are compute-bound, and their peaks are {min(peaks):.1f} to "
+        + f". At {_SIZE}^3 all {bound} of {len(peaks)} GPUs with bf16 are compute-bound, and their peaks are "
+        f"{min(peaks):.1f} to "
         f"{max(peaks):.1f} times fp32's."
     )
     return Finding.of((abs(ratio - 2.82) < 0.02 for ratio in ratios.values()), shown)
@@ -71,16 +83,20 @@ def _superlinear() -> Finding:
     sizes = (1024, 2048, 4096)
     moved = [bytes_moved(one, best_block(one, _FAST_BYTES)).total_bytes for one in (Matmul(n, n, n) for n in sizes)]
     growth = [after / before for before, after in zip(moved, moved[1:], strict=False)]
-    shown = f"Twice the size is 4 times the numbers, and {growth[0]:.1f} and {growth[1]:.1f} times the bytes moved (1024 to 4096)."
+    shown = (
+        f"Twice the size is 4 times the numbers, and {growth[0]:.1f} and {growth[1]:.1f} times the bytes "
+        "moved (1024 to 4096)."
+    )
     return Finding.of((one > 4.5 for one in growth), shown)
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "super-linear-memory-access",
         "Some operations have super-linear memory access patterns.",
         "3. Mathematical explanation and advantages",
-        "A product of n x n matrices with S bytes of fast memory moves on the order of n^3 / sqrt(S) (Hong and Kung, I/O "
+        "A product of n x n matrices with S bytes of fast memory moves on the order of n^3 / sqrt(S) (Hong and "
+        "Kung, I/O "
         "Complexity: The Red-Blue Pebble Game, 1981).",
         Verdict.HOLDS,
         "",
@@ -121,10 +137,12 @@ CLAIMS = (
         "bf16-matmul-2.82",
         "Total: 2.82 times faster.",
         _PLACE,
-        "2 * sqrt(2) is the ratio of the bytes moved with three bf16 tiles. Time follows bytes only below the ridge point of "
+        "2 * sqrt(2) is the ratio of the bytes moved with three bf16 tiles. Time follows bytes only below the "
+        "ridge point of "
         "the roofline (Williams, Waterman, Patterson, Roofline, 2009).",
         Verdict.HOLDS_IF,
-        "of bytes, if all three tiles are bf16: 2.45 with sums in fp32, 2.0 if they fill the fast memory; of time, only "
+        "of bytes, if all three tiles are bf16: 2.45 with sums in fp32, 2.0 if they fill the fast memory; of "
+        "time, only "
         "where memory is the limit",
         _2_82,
         owed=_OWED,

@@ -10,7 +10,9 @@ import torch
 from mixlab.claims.claim import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP16, FP32, Format
 
-_IEEE = "IEEE 754-2019 for fp32 and fp16; Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019, for bf16."
+_IEEE = (
+    "IEEE 754-2019 for fp32 and fp16; Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019, for bf16."
+)
 _DTYPES = {FP32: torch.float32, FP16: torch.float16, BF16: torch.bfloat16}
 
 
@@ -29,7 +31,9 @@ def _bits() -> Finding:
         mantissa = -round(math.log2(info.eps))
         seen[fmt] = (info.bits - 1 - mantissa, mantissa)
     shown = ", ".join(f"{fmt} {exponent} + {mantissa}" for fmt, (exponent, mantissa) in seen.items())
-    return Finding.of((seen[fmt] == bits for fmt, bits in said.items()), f"From torch.finfo, exponent + mantissa: {shown}.")
+    return Finding.of(
+        (seen[fmt] == bits for fmt, bits in said.items()), f"From torch.finfo, exponent + mantissa: {shown}."
+    )
 
 
 def _value_formula() -> Finding:
@@ -41,7 +45,10 @@ def _value_formula() -> Finding:
     formula = (-1.0) ** sign * mantissa * 2.0 ** (exponent.clamp(min=1) - 15)
     finite = values.isfinite()
     equal = formula[finite] == values[finite]
-    shown = f"Of 65,536 codes of fp16, {int(equal.sum()):,} equal the formula; the other {int((~finite).sum()):,} are inf and NaN."
+    shown = (
+        f"Of 65,536 codes of fp16, {int(equal.sum()):,} equal the formula; the other "
+        f"{int((~finite).sum()):,} are inf and NaN."
+    )
     return Finding.of([bool(equal.all())], shown)
 
 
@@ -53,7 +60,8 @@ def _same_range() -> Finding:
         BF16.smallest_subnormal <= FP32.smallest_subnormal,
     ]
     shown = (
-        f"The largest values differ by {1 - largest:.1%}, the smallest normal ones are equal; subnormal values go down to "
+        f"The largest values differ by {1 - largest:.1%}, the smallest normal ones are equal; subnormal values "
+        "go down to "
         f"{BF16.smallest_subnormal:.2g} in bf16 and to {FP32.smallest_subnormal:.2g} in fp32."
     )
     return Finding.of(cases, shown)
@@ -65,7 +73,9 @@ def _limit(fmt: Format, name: str, said: str) -> Finding:
     true = {"max": info.max, "smallest_normal": info.tiny, "eps": info.eps}[name]
     digits = len(said.split("e")[0].replace(".", ""))
     rounded = float(f"{true:.{digits - 1}e}")
-    return Finding.of([rounded == float(said)], f"torch.finfo({str(_DTYPES[fmt]).removeprefix('torch.')}) says {true:.6g}.")
+    return Finding.of(
+        [rounded == float(said)], f"torch.finfo({str(_DTYPES[fmt]).removeprefix('torch.')}) says {true:.6g}."
+    )
 
 
 def _precision_definition() -> Finding:
@@ -89,7 +99,7 @@ def _row(fmt: Format, name: str, said: str, words: str, correct: str = "") -> Cl
     return Claim(key, words, "Appendix", theory, verdict, correct, partial(_limit, fmt, name, said))
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "bytes-per-number",
         "fp32 requires 4 bytes per parameter, fp16 and bf16 2 bytes, fp8 1 byte.",
@@ -134,7 +144,13 @@ CLAIMS = (
     _row(FP16, "smallest_normal", "6e-5", "fp16: smallest normal value 6e-5."),
     _row(BF16, "eps", "7.8e-3", "bf16: relative precision 7.8e-3."),
     _row(BF16, "max", "3e38", "bf16: largest value 3e38."),
-    _row(BF16, "smallest_normal", "1.7e-38", "bf16: smallest normal value 1.7e-38.", "1.18e-38, which is 2^-126, as in fp32"),
+    _row(
+        BF16,
+        "smallest_normal",
+        "1.7e-38",
+        "bf16: smallest normal value 1.7e-38.",
+        "1.18e-38, which is 2^-126, as in fp32",
+    ),
     Claim(
         "precision-definition",
         "The relative precision is (x2 - x1) / x1, where x2 is the smallest value x2 < x1.",

@@ -37,7 +37,9 @@ def _deprecated() -> list[str]:
 def _old_names() -> Finding:
     deprecated = _deprecated()
     shown = f"torch {torch.__version__} warns of: {', '.join(deprecated) or 'nothing'}."
-    return Finding.of((name not in deprecated for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler")), shown)
+    return Finding.of(
+        (name not in deprecated for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler")), shown
+    )
 
 
 def _code_runs() -> Finding:
@@ -58,7 +60,8 @@ def _code_runs() -> Finding:
         losses.append(loss.item())
     deprecated = _deprecated()
     shown = (
-        f"With torch.amp on a CPU the loop learns: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps. As printed it "
+        f"With torch.amp on a CPU the loop learns: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} "
+        "steps. As printed it "
         f"warns of {len(deprecated)} names and needs CUDA."
     )
     return Finding.of([losses[-1] < 0.8 * losses[0], not deprecated], shown)
@@ -67,7 +70,9 @@ def _code_runs() -> Finding:
 def _default_dtype() -> Finding:
     defaults = {device: torch.get_autocast_dtype(device) for device in ("cuda", "cpu")}
     shown = ", ".join(f"{device} {str(dtype).removeprefix('torch.')}" for device, dtype in defaults.items())
-    return Finding.of((dtype == torch.float16 for dtype in defaults.values()), f"The default dtype of autocast is: {shown}.")
+    return Finding.of(
+        (dtype == torch.float16 for dtype in defaults.values()), f"The default dtype of autocast is: {shown}."
+    )
 
 
 def _safe_casts() -> Finding:
@@ -79,7 +84,10 @@ def _safe_casts() -> Finding:
         computed["linear"] == "fp16" and computed["layer_norm"] == "fp32",
         math.isfinite(float(long_sum)),
     ]
-    shown = f"linear computes in {computed['linear']}, layer_norm in {computed['layer_norm']}; 4096 products of 8 * 8 sum to {float(long_sum):g}."
+    shown = (
+        f"linear computes in {computed['linear']}, layer_norm in {computed['layer_norm']}; 4096 products "
+        f"of 8 * 8 sum to {float(long_sum):g}."
+    )
     return Finding.of(cases, shown)
 
 
@@ -88,7 +96,10 @@ def _bulk() -> Finding:
     trace = _gpt_trace()
     products = [op for op in trace if op.op in ("linear", "scaled_dot_product_attention")]
     half = [op for op in products if op.computed == "fp16"]
-    shown = f"Of {len(trace)} ops of a GPT's forward pass, {len(products)} multiply matrices, and {len(half)} of these in fp16."
+    shown = (
+        f"Of {len(trace)} ops of a GPT's forward pass, {len(products)} multiply matrices, and {len(half)} "
+        "of these in fp16."
+    )
     return Finding.of([len(half) == len(products) > 0], shown)
 
 
@@ -97,8 +108,15 @@ def _temporary_copy() -> Finding:
     stored = {p.dtype for p in model.parameters()}
     trace = cast_trace(model, torch.randn(8, 64, generator=torch.Generator().manual_seed(0)))
     after = {p.dtype for p in model.parameters()}
-    cases = [stored == after == {torch.float32}, len(trace.weight_casts) == 2, {one.times for one in trace.weight_casts} == {1}]
-    shown = f"Stored before and after: float32; copies made in forward: {len(trace.weight_casts)}, {trace.cache_bytes:,} bytes."
+    cases = [
+        stored == after == {torch.float32},
+        len(trace.weight_casts) == 2,
+        {one.times for one in trace.weight_casts} == {1},
+    ]
+    shown = (
+        f"Stored before and after: float32; copies made in forward: {len(trace.weight_casts)}, "
+        f"{trace.cache_bytes:,} bytes."
+    )
     return Finding.of([all(cases)], shown)
 
 
@@ -132,7 +150,10 @@ def _converted_back() -> Finding:
             cases.append(False)
         else:
             cases.append(before != torch.float32 and bool((weight.grad == 0.5).all()))
-    shown = "Gradients of fp32 weights are fp32 before unscaling, and are multiplied by 1 / scale; of fp16 weights torch refuses them."
+    shown = (
+        "Gradients of fp32 weights are fp32 before unscaling, and are multiplied by 1 / scale; of fp16 "
+        "weights torch refuses them."
+    )
     return Finding.of(cases, shown)
 
 
@@ -149,7 +170,10 @@ def _skips_and_moves() -> Finding:
         scaler.update()
         scales.append(scaler.get_scale())
         weights.append(float(weight.detach()))
-    shown = f"Clean, clean, inf, clean: scales {', '.join(f'{s:g}' for s in scales)}; weights {', '.join(f'{w:g}' for w in weights)}."
+    shown = (
+        f"Clean, clean, inf, clean: scales {', '.join(f'{s:g}' for s in scales)}; weights "
+        f"{', '.join(f'{w:g}' for w in weights)}."
+    )
     return Finding.of([scales == [1024, 2048, 1024, 1024], weights == [0.75, 0.5, 0.5, 0.25]], shown)
 
 
@@ -163,16 +187,19 @@ def _applied_to_master() -> Finding:
             weight.grad = torch.ones_like(weight)
             optimizer.step()
         ends[master] = float(weight.detach())
-    shown = f"20 updates of -0.001 to a bf16 weight of 1: {ends[True]:.4g} with a master copy, {ends[False]:.4g} without."
+    shown = (
+        f"20 updates of -0.001 to a bf16 weight of 1: {ends[True]:.4g} with a master copy, {ends[False]:.4g} without."
+    )
     return Finding.of([abs(ends[True] - 0.98) < 2**-8 and ends[False] == 1.0], shown)
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "bulk-in-16-bits",
         "Lower precision is used for the bulk of the math.",
         "Introduction",
-        f"Nearly all operations of a transformer are in matrix products, and autocast computes these in 16 bits. {_TORCH}",
+        "Nearly all operations of a transformer are in matrix products, and autocast computes these in 16 "
+        f"bits. {_TORCH}",
         Verdict.HOLDS,
         "",
         _bulk,
@@ -181,7 +208,8 @@ CLAIMS = (
         "update-on-master-copy",
         "Gradients are applied to the fp32 master copy, which keeps the accuracy.",
         "2. The underlying memory structure",
-        "An update below half the gap of a 16-bit weight is lost; fp32 keeps it. Micikevicius et al., Mixed Precision Training, "
+        "An update below half the gap of a 16-bit weight is lost; fp32 keeps it. Micikevicius et al., Mixed "
+        "Precision Training, "
         "2018.",
         Verdict.HOLDS,
         "",
@@ -202,7 +230,7 @@ CLAIMS = (
         _IMPLEMENTATION,
         f"Both names are deprecated. {_TORCH}",
         Verdict.DOES_NOT_HOLD,
-        'torch.amp.autocast(device_type, dtype=...) and torch.amp.GradScaler(device)',
+        "torch.amp.autocast(device_type, dtype=...) and torch.amp.GradScaler(device)",
         _old_names,
     ),
     Claim(
@@ -236,7 +264,8 @@ CLAIMS = (
         "16-bit-gradients",
         "In the backward pass, gradients are calculated in 16 bits.",
         _FLOW,
-        f"Gradients of activations are; that of a weight passes the cast's own backward, and is stored in fp32. {_TORCH}",
+        "Gradients of activations are; that of a weight passes the cast's own backward, and is stored in "
+        f"fp32. {_TORCH}",
         Verdict.HOLDS_IF,
         "of activations; gradients of the weights are stored in fp32",
         _gradient_formats,
@@ -245,14 +274,16 @@ CLAIMS = (
         "converted-back-and-divided",
         "Valid gradients are converted back to fp32 and divided by the scale.",
         _FLOW,
-        f"Under autocast they are fp32 already; unscaling multiplies by 1 / scale. fp16 gradients are refused. {_TORCH}",
+        "Under autocast they are fp32 already; unscaling multiplies by 1 / scale. fp16 gradients are refused. "
+        f"{_TORCH}",
         Verdict.DOES_NOT_HOLD,
         "nothing is converted: gradients of fp32 weights are fp32, and are multiplied by 1 / scale",
         _converted_back,
     ),
     Claim(
         "scaler-skips-lowers-grows",
-        "scaler.step skips an update with inf or NaN; scaler.update lowers the scale after it, or else keeps or grows it.",
+        "scaler.step skips an update with inf or NaN; scaler.update lowers the scale after it, or else keeps "
+        "or grows it.",
         _FLOW,
         f"The scale is halved after an overflow and doubled after growth_interval clean steps. {_TORCH}",
         Verdict.HOLDS,

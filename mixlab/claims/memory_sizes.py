@@ -1,0 +1,203 @@
+"""Claims about memory: bytes per parameter, activations, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.trainings import counted
+from mixlab.measure import Record, shipped
+from mixlab.memory import GPUS, break_even_batch, estimate, model_shape, model_states, variant
+
+_ZERO = "Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020."
+
+
+def _gpu_memory() -> Record:
+    return next(record for record in shipped("memory") if record.machine["gpus"])
+
+
+def _peaks(case: str, *recipes: str) -> Callable[[], str]:
+    def read() -> str:
+        record = _gpu_memory()
+        peaks = (f"{recipe} {record[f'{case} {recipe}, peak'].median / 2**20:,.0f} MiB" for recipe in recipes)
+        return f"Peaks of {case}: {', '.join(peaks)}; {record.summary}"
+
+    return read
+
+
+def _does_not_fit() -> Finding:
+    largest = max(GPUS.values(), key=lambda gpu: gpu.usable_bytes)
+    need = {name: 16 * model_shape(name).parameters for name in ("llama-3-8b", "llama-3-70b")}
+    fitting = {name: sum(size <= gpu.usable_bytes for gpu in GPUS.values()) for name, size in need.items()}
+    shown = ", ".join(
+        f"{name} needs {size / 2**30:,.0f} GiB and fits on {fitting[name]}" for name, size in need.items()
+    )
+    return Finding.of(
+        [need["llama-3-70b"] > largest.usable_bytes],
+        f"16 bytes a parameter: {shown} of {len(GPUS)} GPUs ({largest} is the largest).",
+    )
+
+
+def _doubles_capacity() -> Finding:
+    """Bytes of a parameter: the weight alone, and all that a training keeps, by recipe."""
+    kept = {name: model_states(name).bytes_per_parameter for name in ("fp32", "amp-bf16", "bf16")}
+    shown = ", ".join(f"{name} {size:g}" for name, size in kept.items())
+    cases = [kept["fp32"] == 2 * kept["bf16"], kept["fp32"] == 2 * kept["amp-bf16"]]
+    return Finding.of(cases, f"Bytes of weight, gradient and Adam's moments per parameter: {shown}.")
+
+
+def _less_in_all() -> Finding:
+    batches = {
+        words: break_even_batch("gpt2", seq=128, **kinds)
+        for words, kinds in (("default Adam", {}), ("fused Adam", {"step": "fused"}))
+    }
+    pairs = {
+        rows: [estimate("gpt2", recipe, batch=rows, seq=128).peak_bytes for recipe in ("fp32", "amp-bf16")]
+        for rows in (1, 64)
+    }
+    shown = (
+        "gpt2, 128 tokens: AMP needs less from "
+        f"{', '.join(f'batch {batch} on ({words})' for words, batch in batches.items())}; "
+        + ", ".join(f"{amp / fp32:.0%} of fp32 at batch {rows}" for rows, (fp32, amp) in pairs.items())
+        + "."
+    )
+    return Finding.of((amp < fp32 for fp32, amp in pairs.values()), shown)
+
+
+def _more_per_parameter() -> Finding:
+    fp32, amp = (counted(name) for name in ("fp32", "amp-fp16"))
+    casts = amp.bytes_of("weights cast by autocast") / amp.numel
+    master = counted("fp16-master").bytes_per_parameter
+    shown = (
+        f"Counted: fp32 {fp32.bytes_per_parameter:g} bytes a parameter; AMP {amp.bytes_per_parameter:g}, and "
+        f"{casts:.2f} of casts "
+        f"until backward; fp16 with master weights {master:g}."
+    )
+    return Finding.of([amp.bytes_per_parameter + casts > fp32.bytes_per_parameter < master], shown)
+
+
+def _sixteen() -> Finding:
+    sizes = [counted("fp32").bytes_of(name) / counted("fp32").numel for name in ("parameters", "gradients")]
+    total = counted("fp32").bytes_per_parameter
+    shown = (
+        f"Counted in a training: weight {sizes[0]:g}, gradient {sizes[1]:g}, in all {total:g} bytes a "
+        "parameter as the optimizer steps."
+    )
+    return Finding.of([total == 16], shown)
+
+
+def _twelve() -> Finding:
+    lean = counted("lean-bf16")
+    casts = lean.bytes_of("weights cast by autocast") / lean.numel
+    design = variant("textbook")
+    cases = [lean.bytes_per_parameter == 12, lean.bytes_per_parameter + casts <= 12]
+    shown = (
+        f"Counted: {lean.bytes_per_parameter:g} bytes a parameter as stored, and {casts:.2f} of bf16 copies in "
+        "forward: "
+        f"{design.bytes_per_parameter:g} to {design.most_bytes_per_parameter:g}."
+    )
+    return Finding.of(cases, shown)
+
+
+def _gradient_bytes() -> Finding:
+    sizes = {
+        name: counted(name).bytes_of("gradients") / counted(name).numel
+        for name in ("amp-bf16", "bf16-master", "lean-bf16")
+    }
+    shown = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
+    return Finding.of((size == 2 for size in sizes.values()), f"Bytes of a gradient, counted: {shown}.")
+
+
+def _order_of_modes() -> Finding:
+    """Peaks of a GPT with few and with many tokens, by formulas."""
+    cases, words = [], []
+    for rows in (1, 64):
+        fp32, amp, pure = (
+            estimate("gpt2", name, batch=rows, seq=128).peak_bytes for name in ("fp32", "amp-fp16", "fp16")
+        )
+        cases.append(fp32 > amp > pure)
+        words.append(
+            f"batch {rows}: fp32 {fp32 / 2**20:,.0f}, AMP {amp / 2**20:,.0f}, pure fp16 {pure / 2**20:,.0f} MiB"
+        )
+    return Finding.of(cases, f"gpt2, 128 tokens, predicted: {'; '.join(words)}.")
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "memory-wall",
+        "Large models trained in full fp32 do not fit into the memory of a GPU.",
+        "1. What problem is it solving?",
+        f"Adam in fp32 needs 16 bytes a parameter, before activations. {_ZERO}",
+        Verdict.HOLDS,
+        "",
+        _does_not_fit,
+    ),
+    Claim(
+        "capacity-doubles",
+        "Going from 4 to 2 bytes per parameter doubles the capacity of the hardware.",
+        "1. What problem is it solving?",
+        f"Of weights, yes. In training, AMP keeps weights, gradients and moments in fp32. {_ZERO}",
+        Verdict.HOLDS_IF,
+        "if everything is stored in 16 bits; under AMP a parameter takes 16 bytes, as in fp32",
+        _doubles_capacity,
+        _peaks("gpt2 x4", "fp32", "amp-bf16"),
+    ),
+    Claim(
+        "more-memory-per-parameter",
+        "Mixed precision uses more memory for a single parameter, since both versions are stored.",
+        "4. Are we sacrificing anything?",
+        f"A 16-bit copy comes on top of the fp32 weight: up to 2 bytes, for a while. {_ZERO}",
+        Verdict.HOLDS,
+        "",
+        _more_per_parameter,
+    ),
+    Claim(
+        "less-memory-in-all",
+        "The savings in activations are so large that the overall memory drops significantly.",
+        "4. Are we sacrificing anything?",
+        "States do not shrink under AMP; activations do, and they grow with the tokens. Korthikanti et al., Reducing "
+        "Activation Recomputation in Large Transformer Models, 2022, for their sizes.",
+        Verdict.HOLDS_IF,
+        "from some batch size on; with few tokens AMP saves nothing",
+        _less_in_all,
+        _peaks("gpt2 x4", "fp32", "amp-bf16"),
+    ),
+    Claim(
+        "12n-bytes",
+        "With mixed precision: weight 4N, gradient 2N, first moment 2N, second moment 4N, in all 12N bytes.",
+        "6. Summary",
+        f"A product in bf16 needs the weight in bf16: up to 2N more. torch.autocast keeps 16N. {_ZERO}",
+        Verdict.HOLDS_IF,
+        "without bf16 copies of the weights, and in a design that stores gradient and first moment in bf16; up "
+        "to 14N with them",
+        _twelve,
+    ),
+    Claim(
+        "gradient-2n-bytes",
+        "With mixed precision, a gradient takes 2 bytes.",
+        "6. Summary",
+        "A gradient has the format of its weight: fp32 under torch.autocast, and fp32 main gradients in Megatron-LM.",
+        Verdict.HOLDS_IF,
+        "if gradients are stored in bf16; torch.autocast and Megatron-LM keep fp32 gradients of 4 bytes",
+        _gradient_bytes,
+    ),
+    Claim(
+        "16n-bytes",
+        "Without optimizations: 16N bytes.",
+        "6. Summary",
+        f"Weight, gradient and two moments in fp32. Between steps 12N, since zero_grad() frees the gradients. {_ZERO}",
+        Verdict.HOLDS,
+        "",
+        _sixteen,
+    ),
+    Claim(
+        "memory-of-the-modes",
+        "Memory: fp32 high, AMP low, pure fp16 lowest.",
+        "Comparison of training modes",
+        "Pure fp16 halves everything; AMP only shrinks activations.",
+        Verdict.HOLDS_IF,
+        "if activations outweigh states; with few tokens AMP needs as much as fp32",
+        _order_of_modes,
+        _peaks("gpt2 x4", "fp32", "amp-bf16", "bf16"),
+    ),
+)

@@ -1,0 +1,250 @@
+"""Claims about speed. Speeds of the machine at hand are shown, but data sheets and a recorded GPU decide."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+
+from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.matmul import Matmul, roofs_of
+from mixlab.measure import Record, shipped
+from mixlab.memory import GPUS, model_shape
+from mixlab.process import THREADS
+from mixlab.training import Trainer, load_task
+
+_ROOFLINE = "Williams, Waterman, Patterson, Roofline: An Insightful Visual Performance Model, 2009."
+_SHEETS = "Data sheets of the GPUs, with dense products."
+_MODES = "Comparison of training modes"
+
+
+@cache
+def _gpu_training() -> Record:
+    return next(record for record in shipped("train") if record.machine["gpus"])
+
+
+def _speeds(mode: str) -> Mapping[str, float]:
+    """Returns tokens/s by recipe, as recorded on a GPU."""
+    name = f" {mode}, tokens/s"
+    return {
+        series.name.removesuffix(name): series.median for series in _gpu_training().series if series.name.endswith(name)
+    }
+
+
+def _recorded_speeds() -> str:
+    eager = _speeds("eager")
+    speeds = ", ".join(f"{recipe} {speed / eager['fp32']:.1f}" for recipe, speed in eager.items())
+    return f"A GPT in eager mode, tokens/s as a multiple of fp32: {speeds}; {_gpu_training().summary}"
+
+
+@cache
+def _here() -> str:
+    """Times a product of two matrices in fp32 and bf16 on this machine's CPU."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, times = torch.ones(512, 512, dtype=dtype), []
+        for _ in range(9):
+            start_s = time.perf_counter()
+            with THREADS.held(1):
+                a @ a
+            times.append(time.perf_counter() - start_s)
+        seconds[dtype] = sorted(times)[4]
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    return f"Here, on one CPU thread, bf16 multiplies 512 x 512 matrices {ratio:.2g} times as fast as fp32."
+
+
+def _peak_ratios() -> dict[str, float]:
+    peaks = {gpu.name: gpu.peak_flops for gpu in GPUS.values()}
+    return {name: peak["fp16"] / peak["fp32"] for name, peak in peaks.items() if "fp16" in peak}
+
+
+def _eight_to_sixteen() -> Finding:
+    ratios = _peak_ratios()
+    inside = [name for name, ratio in ratios.items() if 7.9 <= ratio <= 16.1]
+    low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    shown = (
+        f"fp16 peak / fp32 peak: 8 to 16 on {len(inside)} of {len(ratios)} GPUs ({', '.join(inside)}), "
+        f"{ratios[low]:.1f} on {low}, "
+        f"{ratios[high]:.0f} on {high}."
+    )
+    return Finding.of((7.9 <= ratio <= 16.1 for ratio in ratios.values()), shown)
+
+
+def _travels_faster() -> Finding:
+    """Bytes of n numbers; the time to move them is bytes / bandwidth."""
+    sizes = [torch.empty(1024, dtype=dtype).nbytes for dtype in (torch.float32, torch.bfloat16, torch.float8_e4m3fn)]
+    shown = (
+        f"1024 numbers are {sizes[0]:,}, {sizes[1]:,} and {sizes[2]:,} bytes in fp32, bf16 and fp8: at one "
+        "bandwidth 2 and 4 times faster."
+    )
+    return Finding.of([sizes[0] == 2 * sizes[1] == 4 * sizes[2]], shown)
+
+
+def _trains_faster() -> Finding:
+    eager = _speeds("eager")
+    ratios = {"fp32": eager["amp-bf16"] / eager["fp32"], "tf32": eager["amp-bf16"] / eager["tf32"]}
+    shown = (
+        f"On the recorded GPU AMP bf16 trains a GPT {ratios['fp32']:.1f} times as fast as fp32, "
+        f"{ratios['tf32']:.1f} as tf32. {_here()}"
+    )
+    return Finding.of((ratio > 2 for ratio in ratios.values()), shown)
+
+
+def _two_to_four() -> Finding:
+    ratios = {
+        f"{recipe} {mode} against {base}": _speeds(mode)[recipe] / _speeds(mode)[base]
+        for recipe in ("amp-fp16", "amp-bf16")
+        for mode in ("eager", "compiled")
+        for base in ("fp32", "tf32")
+        if recipe in _speeds(mode)
+    }
+    shown = ", ".join(f"{ratio:.1f} ({words})" for words, ratio in ratios.items())
+    return Finding.of((2 <= ratio <= 4 for ratio in ratios.values()), f"On the recorded GPU: {shown}. {_here()}")
+
+
+def _pure_is_fastest() -> Finding:
+    cases = [
+        max(speeds, key=speeds.__getitem__) in ("fp16", "bf16") for speeds in (_speeds("eager"), _speeds("compiled"))
+    ]
+    eager = _speeds("eager")
+    shown = (
+        f"On the recorded GPU, tokens/s in eager mode: fp32 {eager['fp32']:,.0f}, amp-fp16 "
+        f"{eager['amp-fp16']:,.0f}, fp16 {eager['fp16']:,.0f}."
+    )
+    return Finding.of(cases, shown)
+
+
+def _transformer_ops() -> dict[str, tuple[float, float]]:
+    """Returns FLOP and bytes, in bf16, of the kinds of ops in one layer of GPT-2 small with 8 x 1024 tokens."""
+    shape, rows, seq = model_shape("gpt2"), 8, 1024
+    tokens, width, heads = rows * seq, shape.width, shape.heads
+    bf16 = ("bf16", "bf16", "fp32", "bf16")
+    products = {
+        "qkv": Matmul(tokens, 3 * width, width, *bf16),
+        "attention out": Matmul(tokens, width, width, *bf16),
+        "mlp in": Matmul(tokens, 4 * width, width, *bf16),
+        "mlp out": Matmul(tokens, width, 4 * width, *bf16),
+    }
+    ops = {name: (float(one.flops), float(one.compulsory_bytes)) for name, one in products.items()}
+    scores = float(rows * heads * seq * seq)
+    for name, numel, flops, streams in (
+        ("layer norm", tokens * width, 8, 2),
+        ("softmax", scores, 5, 2),
+        ("mask", scores, 1, 2),
+        ("gelu", 4 * tokens * width, 10, 2),
+        ("bias of qkv", 3 * tokens * width, 1, 2),
+        ("bias of mlp", 4 * tokens * width, 1, 2),
+        ("residual", tokens * width, 1, 3),
+        ("second layer norm", tokens * width, 8, 2),
+        ("second residual", tokens * width, 1, 3),
+    ):
+        ops[name] = (flops * float(numel), 2.0 * streams * float(numel))
+    return ops
+
+
+def _memory_bound() -> Finding:
+    """Compares the FLOP per byte of each op of a layer with the ridge points of all GPUs that have bf16."""
+    ops = _transformer_ops()
+    roofs = {roof.name: roof for name in GPUS for roof in roofs_of(name) if roof.format == "bf16"}
+    bound = {
+        name: sum(roof.limit(flops / moved) == "memory" for flops, moved in ops.values())
+        for name, roof in roofs.items()
+    }
+    work = sum(flops for flops, _ in ops.values())
+    h100 = roofs["h100-sxm"]
+    share = sum(flops for flops, moved in ops.values() if h100.limit(flops / moved) == "compute") / work
+    shown = (
+        f"Of {len(ops)} ops of a GPT-2 layer, {min(bound.values())} to {max(bound.values())} are memory-bound, "
+        "depending on the GPU; the "
+        f"others, matrix products, do {share:.0%} of the FLOPs on an H100."
+    )
+    return Finding.of((count > len(ops) / 2 for count in bound.values()), shown)
+
+
+def _hardware() -> Finding:
+    """Takes a step of AMP in this machine's own arithmetic, without a tensor core where there is no GPU."""
+    with THREADS.held(1):
+        record = next(Trainer(load_task("digits-mlp"), "amp-bf16", seed=0, device="cpu", native=True).steps(1))
+    without = [name for name, gpu in GPUS.items() if "bf16" not in gpu.peak_flops]
+    shown = (
+        f"AMP bf16 takes a step on this CPU: loss {record.loss:.2f}. With tensor cores but without bf16: "
+        f"{', '.join(without)}."
+    )
+    return Finding.of([not math.isfinite(record.loss), not without], shown)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "trains-faster",
+        "Mixed precision trains models faster; bf16 can be more than twice as fast.",
+        "Introduction",
+        f"Products and bytes both gain, but only if the model fills the hardware. {_ROOFLINE}",
+        Verdict.HOLDS_IF,
+        "on a GPU with tensor cores, with a model that fills it, compared with fp32; compared with tf32 it is less",
+        _trains_faster,
+        _recorded_speeds,
+    ),
+    Claim(
+        "smaller-numbers-travel-faster",
+        "Smaller numbers travel faster between memory and cores.",
+        "1. What problem is it solving?",
+        f"The time is bytes / bandwidth. {_ROOFLINE}",
+        Verdict.HOLDS,
+        "",
+        _travels_faster,
+        owed="mixlab measure matmul on a GPU",
+    ),
+    Claim(
+        "tensor-cores-8-to-16",
+        "Tensor cores do 16-bit operations 8 to 16 times faster than 32-bit ones.",
+        "1. What problem is it solving?",
+        _SHEETS,
+        Verdict.HOLDS_IF,
+        "on V100, A100, H100 and H200; 2 times on many workstation cards, 28 times on a B200",
+        _eight_to_sixteen,
+        _recorded_speeds,
+        owed="mixlab measure matmul on a GPU",
+    ),
+    Claim(
+        "most-ops-memory-bound",
+        "Most operations are memory-bound.",
+        "3. Mathematical explanation and advantages",
+        f"An op on single numbers does about one FLOP per byte; ridge points of GPUs are 50 to 600. {_ROOFLINE}",
+        Verdict.HOLDS,
+        "",
+        _memory_bound,
+        owed="mixlab measure matmul on a GPU",
+    ),
+    Claim(
+        "amp-2-to-4-times",
+        "AMP is 2 to 4 times faster than fp32.",
+        _MODES,
+        "It depends on the GPU, the model and on whether fp32 products run in tf32.",
+        Verdict.HOLDS_IF,
+        "for some models and GPUs; on the recorded H100 more against fp32, about 2 against tf32",
+        _two_to_four,
+        _recorded_speeds,
+    ),
+    Claim(
+        "pure-fp16-fastest",
+        "Pure fp16 is the fastest.",
+        _MODES,
+        "No casts, and half the bytes for optimizer and gradients.",
+        Verdict.HOLDS,
+        "",
+        _pure_is_fastest,
+        _recorded_speeds,
+    ),
+    Claim(
+        "amp-needs-tensor-cores",
+        "Hardware: fp32 any GPU; AMP and pure fp16 tensor-core GPUs (Volta and later).",
+        _MODES,
+        "autocast runs wherever torch does; matrix units make it fast. Volta and Turing have no bf16 units.",
+        Verdict.DOES_NOT_HOLD,
+        "AMP runs on any GPU and on CPUs; it is fast on hardware with 16-bit matrix units, in bf16 from Ampere on",
+        _hardware,
+    ),
+)

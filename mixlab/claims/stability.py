@@ -1,0 +1,68 @@
+"""Claims about stability and effort, settled by short trainings."""
+
+from __future__ import annotations
+
+from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.trainings import SEEDS, end, survives, trained
+from mixlab.measure import shipped
+
+_STEPS = {"digits-cnn": 20, "digits-mlp": 60}  # the CNN trains with Adam, the MLP with SGD
+_MICIKEVICIUS = "Micikevicius et al., Mixed Precision Training, 2018."
+
+
+def _stability() -> Finding:
+    """Counts the trainings that survive, by recipe, with Adam and with SGD."""
+    finite = {
+        (task, recipe): sum(survives(trained(task, recipe, steps=steps, seed=seed)) for seed in SEEDS)
+        for task, steps in _STEPS.items()
+        for recipe in ("fp32", "amp-fp16", "fp16")
+    }
+    adam, sgd = (
+        ", ".join(f"{recipe} {finite[task, recipe]}" for recipe in ("fp32", "amp-fp16", "fp16")) for task in _STEPS
+    )
+    as_said = [finite[task, "fp32"] == finite[task, "amp-fp16"] == len(SEEDS) > finite[task, "fp16"] for task in _STEPS]
+    shown = f"Of {len(SEEDS)} trainings survive, with Adam: {adam}; with SGD: {sgd}."
+    return Finding.of(as_said, shown)
+
+
+def _stability_recorded() -> str:
+    record = next(one for one in shipped("train") if one.machine["gpus"])
+    ends = {name: record[f"{name} eager, loss"].samples[-1] for name in ("fp32", "amp-fp16", "fp16")}
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in ends.items())
+    noted = record.parameters.get("fp16 eager", "finite")
+    return f"Loss of a GPT at the end: {losses}; fp16: {noted}; {record.summary}"
+
+
+def _tuning() -> Finding:
+    """Trains with fp32's hyperparameters, under AMP and in pure bf16."""
+    exact = [end(trained("digits-mlp", "fp32", steps=60, seed=seed)) for seed in SEEDS]
+    ratios = {}
+    for recipe in ("amp-fp16", "amp-bf16", "bf16"):
+        ends = [end(trained("digits-mlp", recipe, steps=60, seed=seed)) for seed in SEEDS]
+        ratios[recipe] = sum(ends) / sum(exact)
+    needs = [ratio > 1.03 for ratio in ratios.values()]
+    shown = ", ".join(f"{recipe} {ratio:.2f}" for recipe, ratio in ratios.items())
+    return Finding.of(needs, f"Loss / loss of fp32 with the same hyperparameters, mean of {len(SEEDS)} seeds: {shown}.")
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "careful-tuning",
+        "Mixed precision requires careful hyperparameter tuning.",
+        "4. Are we sacrificing anything?",
+        f"AMP was made to keep the hyperparameters of fp32. {_MICIKEVICIUS}",
+        Verdict.HOLDS_IF,
+        "if weights are stored in 16 bits; AMP with a dynamic scale trains with the settings of fp32",
+        _tuning,
+    ),
+    Claim(
+        "stability-of-the-modes",
+        "Stability: fp32 highest, AMP high, pure fp16 poor with a high risk of NaN.",
+        "Comparison of training modes",
+        "In pure fp16 Adam's eps of 1e-8 is zero, and so is v of small gradients: m / 0 = inf.",
+        Verdict.HOLDS_IF,
+        "with Adam; with SGD pure fp16 may survive",
+        _stability,
+        _stability_recorded,
+    ),
+)
