@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from mixlab.claims.claim import Claim, Finding, Verdict
 from mixlab.claims.trainings import end, trained
 from mixlab.formats import FP16
-from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScaleWindow, TorchPolicy, simulate
+from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScalePolicy, ScaleWindow, TorchPolicy, simulate
 from mixlab.optimizers import SGD, AdamW
 from mixlab.probes import TensorStats, scale_window, track
 from mixlab.process import THREADS
@@ -85,13 +86,11 @@ def _fails_without() -> Finding:
 def _moved_by_zero(optimizer: str) -> float:
     """Returns how far a weight moves in a step with a zero gradient, after one with a real gradient."""
     weight = torch.nn.Parameter(torch.ones(1))
-    make = {
-        "SGD": lambda: SGD([weight], lr=0.1),
-        "SGD with momentum": lambda: SGD([weight], lr=0.1, momentum=0.9),
-        "Adam": lambda: AdamW([weight], lr=0.01, weight_decay=0.0),
-        "AdamW": lambda: AdamW([weight], lr=0.01, weight_decay=0.1),
-    }
-    chosen = make[optimizer]()
+    chosen: torch.optim.Optimizer
+    if optimizer.startswith("SGD"):
+        chosen = SGD([weight], lr=0.1, momentum=0.9 if "momentum" in optimizer else 0.0)
+    else:
+        chosen = AdamW([weight], lr=0.01, weight_decay=0.1 if optimizer == "AdamW" else 0.0)
     for gradient in (0.5, 0.0):
         before = weight.detach().clone()
         weight.grad = torch.full((1,), gradient)
@@ -105,7 +104,7 @@ def _set_to_zero() -> Finding:
     skipping = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
-    skipping.scale(weight.sum() * float("inf")).backward()
+    skipping.scale(weight.sum() * math.inf).backward()  # type: ignore[no-untyped-call]
     skipping.step(optimizer)
     shown = (
         f"A zeroed gradient moves a weight by {', '.join(f'{way:+.4f} ({name})' for name, way in moved.items())} and "
@@ -115,7 +114,7 @@ def _set_to_zero() -> Finding:
 
 
 def _lower_scale() -> Finding:
-    policies = {
+    policies: dict[str, ScalePolicy] = {
         "torch": TorchPolicy(2.0**16),
         "Megatron": MegatronPolicy(2.0**16, hysteresis=2),
         "DeepSpeed": DeepSpeedPolicy(2.0**16, hysteresis=2),

@@ -3,78 +3,74 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.formats import BF16, FP32, Format
 from mixlab.matmul import Block, Matmul, best_block, bytes_moved, roof_for, traffic_ratio
 from mixlab.memory import GPUS
 
-_BF16 = ("bf16", "bf16", "bf16", "bf16")
 _PLACE = "5. Training with BF16"
 _FAST_BYTES = 228 * 1024  # shared memory of a multiprocessor of an H100
 _OWED = "mixlab measure matmul on a GPU"
 _SIZE = 8192
 
 
-def _square(*formats: str) -> Matmul:
-    return Matmul(_SIZE, _SIZE, _SIZE, *formats)
+def _square(operands: Format = FP32, sums: Format = FP32) -> Matmul:
+    """Returns the product of two large square matrices; the result is stored as the operands are."""
+    return Matmul(_SIZE, _SIZE, _SIZE, operands, operands, sums, operands)
+
+
+_WIDE, _ALL_BF16, _BF16_WITH_FP32_SUMS = _square(), _square(BF16, BF16), _square(BF16)
 
 
 def _blocks_reduce_reads() -> Finding:
-    product = _square()
-    moved = {b: bytes_moved(product, Block(b, b, 1)).total_bytes for b in (1, 16, 128)}
+    moved = {b: bytes_moved(_WIDE, Block(b, b, 1)).total_bytes for b in (1, 16, 128)}
     shown = ", ".join(f"{size / 1e9:,.0f} GB in blocks of {b}" for b, size in moved.items())
-    return Finding.of(
-        [moved[1] > moved[16] > moved[128]], f"An fp32 product of {_SIZE} x {_SIZE} matrices moves {shown}."
-    )
+    holds = moved[1] > moved[16] > moved[128]
+    return Finding.of([holds], f"An fp32 product of {_SIZE} x {_SIZE} matrices moves {shown}.")
 
 
 def _half_size() -> Finding:
     block = Block(128, 128, 32)
-    wide, narrow = (bytes_moved(_square(*formats), block).total_bytes for formats in ((), _BF16))
-    return Finding.of(
-        [wide == 2 * narrow], f"In blocks of {block}, fp32 moves {wide / narrow:.3g} times the bytes of bf16."
-    )
+    wide, narrow = (bytes_moved(one, block).total_bytes for one in (_WIDE, _ALL_BF16))
+    return Finding.of([wide == 2 * narrow], f"In blocks of {block}, fp32 moves {wide:,} bytes and bf16 {narrow:,}.")
 
 
 def _sides() -> tuple[float, float]:
-    wide, both, sums = (
-        best_block(_square(*f), _FAST_BYTES, depth="square").m for f in ((), _BF16, ("bf16", "bf16", "fp32", "bf16"))
-    )
+    """Returns how much wider square blocks are in bf16, with sums in bf16 and in fp32."""
+    products = (_WIDE, _ALL_BF16, _BF16_WITH_FP32_SUMS)
+    wide, both, sums = (best_block(one, _FAST_BYTES, depth="square").m for one in products)
     return both / wide, sums / wide
 
 
 def _sqrt_two() -> Finding:
-    """The exact ratios of the sides, and those of whole blocks in the shared memory of an H100."""
+    """Compares the exact ratios of the sides with sqrt(2), and those of whole blocks in an H100's shared memory."""
     exact = [math.sqrt(12 / 6), math.sqrt(12 / 8)]
     whole = _sides()
     near = [abs(side - math.sqrt(2)) < 0.05 for side in (*exact, *whole)]
     shown = (
-        f"Blocks in 228 KiB are {whole[0]:.2f} times as wide with three bf16 tiles, {whole[1]:.2f} times with "
-        "an fp32 tile "
-        f"of sums."
+        f"Blocks in 228 KiB are {whole[0]:.2f} times as wide with three bf16 tiles, {whole[1]:.2f} times with an fp32 "
+        "tile of sums."
     )
     return Finding.of(near, shown)
 
 
-def _2_82() -> Finding:
-    wide, all_bf16, with_sums = _square(), _square(*_BF16), _square("bf16", "bf16", "fp32", "bf16")
+def _total() -> Finding:
+    """Compares bytes with 2.82, and says what limits time instead."""
     ratios = {
-        "with three bf16 tiles": traffic_ratio(wide, all_bf16),
-        "with sums in fp32": traffic_ratio(wide, with_sums),
-        "where sums fill the fast memory": traffic_ratio(wide, with_sums, depth=1),
+        "with three bf16 tiles": traffic_ratio(_WIDE, _ALL_BF16),
+        "with sums in fp32": traffic_ratio(_WIDE, _BF16_WITH_FP32_SUMS),
+        "where sums fill the fast memory": traffic_ratio(_WIDE, _BF16_WITH_FP32_SUMS, depth=1),
     }
-    peaks = [gpu.peak_flops["bf16"] / gpu.peak_flops["fp32"] for gpu in GPUS.values() if "bf16" in gpu.peak_flops]
-    bound = sum(
-        roof_for(all_bf16, gpu).limit(all_bf16.arithmetic_intensity) == "compute"
-        for gpu in GPUS
-        if "bf16" in GPUS[gpu].peak_flops
-    )
+    bytes_words = ", ".join(f"{ratio:.2f} {words}" for words, ratio in ratios.items())
+    gpus = [gpu for gpu in GPUS.values() if "bf16" in gpu.peak_flops]
+    limits = [roof_for(_ALL_BF16, gpu).limit(_ALL_BF16.arithmetic_intensity) for gpu in gpus]
+    faster = [gpu.peak_flops["bf16"] / gpu.peak_flops["fp32"] for gpu in gpus]
     shown = (
-        "Bytes of fp32 / bytes of bf16: "
-        + ", ".join(f"{ratio:.2f} {words}" for words, ratio in ratios.items())
-        + f". At {_SIZE}^3 all {bound} of {len(peaks)} GPUs with bf16 are compute-bound, and their peaks are "
-        f"{min(peaks):.1f} to "
-        f"{max(peaks):.1f} times fp32's."
+        f"Bytes of fp32 / bytes of bf16: {bytes_words}. At {_SIZE}^3 {limits.count('compute')} of {len(gpus)} "
+        "GPUs with "
+        f"bf16 are compute-bound; there the peaks count, {min(faster):.1f} to {max(faster):.1f} times those of fp32."
     )
     return Finding.of((abs(ratio - 2.82) < 0.02 for ratio in ratios.values()), shown)
 
@@ -82,7 +78,7 @@ def _2_82() -> Finding:
 def _superlinear() -> Finding:
     sizes = (1024, 2048, 4096)
     moved = [bytes_moved(one, best_block(one, _FAST_BYTES)).total_bytes for one in (Matmul(n, n, n) for n in sizes)]
-    growth = [after / before for before, after in zip(moved, moved[1:], strict=False)]
+    growth = [after / before for before, after in pairwise(moved)]
     shown = (
         f"Twice the size is 4 times the numbers, and {growth[0]:.1f} and {growth[1]:.1f} times the bytes "
         "moved (1024 to 4096)."
@@ -144,7 +140,7 @@ CLAIMS: tuple[Claim, ...] = (
         "of bytes, if all three tiles are bf16: 2.45 with sums in fp32, 2.0 if they fill the fast memory; of "
         "time, only "
         "where memory is the limit",
-        _2_82,
+        _total,
         owed=_OWED,
     ),
 )

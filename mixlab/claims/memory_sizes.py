@@ -48,13 +48,11 @@ def _doubles_capacity() -> Finding:
 
 def _less_in_all() -> Finding:
     batches = {
-        words: break_even_batch("gpt2", seq=128, **kinds)
-        for words, kinds in (("default Adam", {}), ("fused Adam", {"step": "fused"}))
+        "default Adam": break_even_batch("gpt2", seq=128),
+        "fused Adam": break_even_batch("gpt2", seq=128, step="fused"),
     }
-    pairs = {
-        rows: [estimate("gpt2", recipe, batch=rows, seq=128).peak_bytes for recipe in ("fp32", "amp-bf16")]
-        for rows in (1, 64)
-    }
+    recipes = ("fp32", "amp-bf16")
+    pairs = {rows: [estimate("gpt2", recipe, batch=rows, seq=128).peak_bytes for recipe in recipes] for rows in (1, 64)}
     shown = (
         "gpt2, 128 tokens: AMP needs less from "
         f"{', '.join(f'batch {batch} on ({words})' for words, batch in batches.items())}; "
@@ -100,25 +98,20 @@ def _twelve() -> Finding:
 
 
 def _gradient_bytes() -> Finding:
-    sizes = {
-        name: counted(name).bytes_of("gradients") / counted(name).numel
-        for name in ("amp-bf16", "bf16-master", "lean-bf16")
-    }
+    ledgers = {name: counted(name) for name in ("amp-bf16", "bf16-master", "lean-bf16")}
+    sizes = {name: ledger.bytes_of("gradients") / ledger.numel for name, ledger in ledgers.items()}
     shown = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
     return Finding.of((size == 2 for size in sizes.values()), f"Bytes of a gradient, counted: {shown}.")
 
 
 def _order_of_modes() -> Finding:
-    """Peaks of a GPT with few and with many tokens, by formulas."""
+    """Predicts the peaks of a GPT with few and with many tokens."""
     cases, words = [], []
     for rows in (1, 64):
-        fp32, amp, pure = (
-            estimate("gpt2", name, batch=rows, seq=128).peak_bytes for name in ("fp32", "amp-fp16", "fp16")
-        )
+        estimates = (estimate("gpt2", name, batch=rows, seq=128) for name in ("fp32", "amp-fp16", "fp16"))
+        fp32, amp, pure = (one.peak_bytes / 2**20 for one in estimates)
         cases.append(fp32 > amp > pure)
-        words.append(
-            f"batch {rows}: fp32 {fp32 / 2**20:,.0f}, AMP {amp / 2**20:,.0f}, pure fp16 {pure / 2**20:,.0f} MiB"
-        )
+        words.append(f"batch {rows}: fp32 {fp32:,.0f}, AMP {amp:,.0f}, pure fp16 {pure:,.0f} MiB")
     return Finding.of(cases, f"gpt2, 128 tokens, predicted: {'; '.join(words)}.")
 
 

@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.formats import BF16, FP32
 from mixlab.matmul import Matmul, roofs_of
 from mixlab.measure import Record, shipped
 from mixlab.memory import GPUS, model_shape
@@ -121,13 +122,13 @@ def _transformer_ops() -> dict[str, tuple[float, float]]:
     """Returns FLOP and bytes, in bf16, of the kinds of ops in one layer of GPT-2 small with 8 x 1024 tokens."""
     shape, rows, seq = model_shape("gpt2"), 8, 1024
     tokens, width, heads = rows * seq, shape.width, shape.heads
-    bf16 = ("bf16", "bf16", "fp32", "bf16")
-    products = {
-        "qkv": Matmul(tokens, 3 * width, width, *bf16),
-        "attention out": Matmul(tokens, width, width, *bf16),
-        "mlp in": Matmul(tokens, 4 * width, width, *bf16),
-        "mlp out": Matmul(tokens, width, 4 * width, *bf16),
+    sizes = {
+        "qkv": (3 * width, width),
+        "attention out": (width, width),
+        "mlp in": (4 * width, width),
+        "mlp out": (width, 4 * width),
     }
+    products = {name: Matmul(tokens, n, k, BF16, BF16, FP32, BF16) for name, (n, k) in sizes.items()}
     ops = {name: (float(one.flops), float(one.compulsory_bytes)) for name, one in products.items()}
     scores = float(rows * heads * seq * seq)
     for name, numel, flops, streams in (
