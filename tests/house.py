@@ -54,7 +54,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("everything", "comparison"),
     ),
     "claims": (
-        *("claim", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
+        *("verdicts", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
         *("matrix_products", "optimizer_states", "stability", "catalogue"),
     ),
     "reports": (

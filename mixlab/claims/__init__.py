@@ -12,6 +12,6 @@ True
 """
 
 from mixlab.claims.catalogue import CLAIMS, claim
-from mixlab.claims.claim import PLACES, Claim, Finding, Verdict
+from mixlab.claims.verdicts import PLACES, Claim, Finding, Verdict
 
 __all__ = ["CLAIMS", "PLACES", "Claim", "Finding", "Verdict", "claim"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mixlab.arguments import did_you_mean
-from mixlab.claims.claim import PLACES, Claim
 from mixlab.claims.loss_scaling import CLAIMS as LOSS_SCALING
 from mixlab.claims.matrix_products import CLAIMS as MATRIX_PRODUCTS
 from mixlab.claims.memory_sizes import CLAIMS as MEMORY_SIZES
@@ -12,6 +11,7 @@ from mixlab.claims.optimizer_states import CLAIMS as OPTIMIZER_STATES
 from mixlab.claims.speed import CLAIMS as SPEED
 from mixlab.claims.stability import CLAIMS as STABILITY
 from mixlab.claims.torch_amp import CLAIMS as TORCH_AMP
+from mixlab.claims.verdicts import PLACES, Claim
 
 _BY_SUBJECT = (
     SPEED,

@@ -7,8 +7,8 @@ from functools import cache
 
 import torch
 
-from mixlab.claims.claim import Claim, Finding, Verdict
 from mixlab.claims.trainings import end, trained
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import FP16
 from mixlab.loss_scaling import DeepSpeedPolicy, MegatronPolicy, ScalePolicy, ScaleWindow, TorchPolicy, simulate
 from mixlab.optimizers import SGD, AdamW

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP32, Format
 from mixlab.matmul import Block, Matmul, best_block, bytes_moved, roof_for, traffic_ratio
 from mixlab.memory import GPUS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mixlab.claims.claim import Claim, Finding, Verdict
 from mixlab.claims.trainings import counted
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.measure import Record, shipped
 from mixlab.memory import GPUS, break_even_batch, estimate, model_shape, model_states, variant
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP16, FP32, Format
 
 _IEEE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import round_to
 from mixlab.measure import Record, shipped
 from mixlab.memory import model_states

@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP32
 from mixlab.matmul import Matmul, roofs_of
 from mixlab.measure import Record, shipped

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mixlab.claims.claim import Claim, Finding, Verdict
 from mixlab.claims.trainings import SEEDS, end, survives, trained
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.measure import shipped
 
 _STEPS = {"digits-cnn": 20, "digits-mlp": 60}  # the CNN trains with Adam, the MLP with SGD

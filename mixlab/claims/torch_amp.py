@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import nn
 
-from mixlab.claims.claim import Claim, Finding, Verdict
+from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.emulation import CastTrace, autocast, cast_trace
 from mixlab.optimizers import SGD, Storage
 from mixlab.training import load_task
@@ -25,18 +24,16 @@ def _gpt_trace() -> CastTrace:
 
 
 def _deprecated() -> list[str]:
-    """Returns the names of torch.cuda.amp that torch warns of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.amp.autocast()
-        torch.cuda.amp.GradScaler(enabled=False)
-    words = " ".join(str(one.message) for one in caught if issubclass(one.category, FutureWarning))
-    return [name for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler") if name in words]
+    """Returns the names of torch.cuda.amp that torch has marked as deprecated."""
+    kinds = (torch.cuda.amp.autocast, torch.cuda.amp.GradScaler)
+    makers = {kind: (kind.__new__, kind.__init__) for kind in kinds}
+    marked = [kind for kind, both in makers.items() if any(hasattr(maker, "__deprecated__") for maker in both)]
+    return [f"torch.cuda.amp.{kind.__name__}" for kind in marked]
 
 
 def _old_names() -> Finding:
     deprecated = _deprecated()
-    shown = f"torch {torch.__version__} warns of: {', '.join(deprecated) or 'nothing'}."
+    shown = f"torch {torch.__version__} marks as deprecated: {', '.join(deprecated) or 'nothing'}."
     return Finding.of(
         (name not in deprecated for name in ("torch.cuda.amp.autocast", "torch.cuda.amp.GradScaler")), shown
     )
@@ -54,7 +51,7 @@ def _code_runs() -> Finding:
         optimizer.zero_grad()
         with torch.amp.autocast("cpu", dtype=torch.bfloat16):
             loss = nn.functional.cross_entropy(model(inputs), targets)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.item())
@@ -127,7 +124,7 @@ def _gradient_formats() -> Finding:
         out = layer(torch.ones(4, 16))
         out.retain_grad()
         loss = out.float().sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert layer.weight.grad is not None
     assert out.grad is not None
     seen = {"output": out.grad.dtype, "weight": layer.weight.grad.dtype}
@@ -141,7 +138,7 @@ def _converted_back() -> Finding:
     for dtype in (torch.float32, torch.float16):
         weight = nn.Parameter(torch.ones(2, dtype=dtype))
         scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.optim.SGD([weight], lr=0.1)
-        scaler.scale((weight.float() * 0.5).sum()).backward()
+        scaler.scale((weight.float() * 0.5).sum()).backward()  # type: ignore[no-untyped-call]
         assert weight.grad is not None
         before = weight.grad.dtype
         try:
@@ -165,7 +162,7 @@ def _skips_and_moves() -> Finding:
     scales, weights = [], []
     for factor in (1.0, 1.0, math.inf, 1.0):
         optimizer.zero_grad()
-        scaler.scale(weight.sum() * factor).backward()
+        scaler.scale(weight.sum() * factor).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
         scales.append(scaler.get_scale())
