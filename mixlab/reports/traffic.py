@@ -26,7 +26,7 @@ class TrafficTable(NotedTable):
         different = sum(one.difference_bytes > 0 for one in shown)
         wrong = sum(not one.correct for one in shown)
         notes = [
-            "All in bytes. Ratio: counted bytes over the lower bound, below which no order of the multiplications can go.",
+            "All in bytes. Ratio: counted bytes over the lower bound, and no order of multiplications goes below that.",
             f"{len(shown)} products: the formula differs from the count in {different or 'none'}, and the simulation's "
             f"result from torch.matmul in {wrong or 'none'}.",
         ]
