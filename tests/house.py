@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "matmul": (
         *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves"),
-        *("simulator", "counted", "roofline"),
+        *("simulator", "counted", "levels", "roofline"),
         *("rounded_sums", "tensor_cores", "summations", "dot_products", "error_bounds"),
     ),
     "measure": (

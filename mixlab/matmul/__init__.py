@@ -14,6 +14,7 @@ from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memor
 from mixlab.matmul.counted import TRAFFIC_CASES, CountedProduct, count_traffic
 from mixlab.matmul.dot_products import dot, sums_at
 from mixlab.matmul.error_bounds import error_bound, gamma, operand_error_bound, probable_error_bound, probable_gamma
+from mixlab.matmul.levels import TwoLevels
 from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
 from mixlab.matmul.padding import padded_flops, useful_share
 from mixlab.matmul.products import Matmul
@@ -40,6 +41,7 @@ __all__ = [
     "Summation",
     "TensorCore",
     "Traffic",
+    "TwoLevels",
     "Walk",
     "best_block",
     "blocked_matmul",

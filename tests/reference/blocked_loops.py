@@ -55,3 +55,19 @@ def fewest_bytes(sizes, formats, fast_bytes: int, *, depth: int | None) -> int |
         blocks = [(i, j, depth) for i in range(1, m + 1) for j in range(1, n + 1)]
     fitting = [block for block in blocks if needed(sizes, formats, block) <= fast_bytes]
     return min((sum(loop(sizes, formats, block)) for block in fitting), default=None)
+
+
+def nested_loop(sizes, formats, outer, inner) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Walks through the tiles of two levels; returns what each moves of A, B and C."""
+    (m, n, k), (fa, fb, _, fc) = sizes, formats
+    inside = [0, 0, 0]
+    for rows in cuts(m, outer[0]):
+        for columns in cuts(n, outer[1]):
+            small = [(r, c) for r in cuts(len(rows), inner[0]) for c in cuts(len(columns), inner[1])]
+            for deep in cuts(k, outer[2]):
+                for r, c in small:
+                    for d in cuts(len(deep), inner[2]):
+                        inside[0] += packed(len(r) * len(d), fa)
+                        inside[1] += packed(len(d) * len(c), fb)
+            inside[2] += sum(packed(len(r) * len(c), fc) for r, c in small)
+    return loop(sizes, formats, outer), tuple(inside)
