@@ -31,6 +31,7 @@ _WHY = {
     "widest": "widest of its inputs, by list",
     "banned": "not allowed under autocast",
 }
+_FOLLOW_DATA = frozenset({"batch_norm", "instance_norm"})  # whatever the format of their weights
 _aten = torch.ops.aten
 _COPIES = frozenset({_aten.clone.default, _aten.detach.default, _aten.alias.default, _aten.copy_.default})
 
@@ -263,7 +264,7 @@ def _why(op: str, arguments: dict[str, Any], inputs: tuple[str, ...], call: _Cal
     if call.casts or not call.computed <= set(inputs):
         return "the ops it is made of are on a list"
     if len(set(inputs)) > 1:
-        return "on no list: the widest input wins"
+        return "on no list: follows its data input" if op in _FOLLOW_DATA else "on no list: the widest input wins"
     return "on no list: follows its inputs"
 
 

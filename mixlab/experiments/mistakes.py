@@ -190,7 +190,8 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Mistake:
     """Uses Adam's default eps of 1e-8, which is zero in fp16.
 
     With parameters in pure fp16, the squares of small gradients underflow and so does eps, and the first step divides
-    zero by zero (pytorch/pytorch#147437). Keep master weights and states in float32, or choose an eps of at least
+    by zero: inf, or NaN where the gradient is zero too (pytorch/pytorch#147437). torch's fused Adam computes in float32
+    and is spared. Keep master weights and states in float32, or choose an eps of at least
     2^-14, a normal number in fp16.
 
     Args:

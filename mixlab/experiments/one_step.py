@@ -17,6 +17,8 @@ from mixlab.optimizers import state_tensors
 from mixlab.probes.histograms import dense, stored_values
 from mixlab.training import Batch, Trainer
 
+_MOVING = ("exp_avg", "momentum")  # what moves a weight without a gradient
+
 
 @dataclass(frozen=True)
 class Card:
@@ -192,15 +194,17 @@ class _Step:
         self.trainer.update()
         after = self.weight.detach().clone()
         change = float(after.flatten()[self.element].double() - self.before.flatten()[self.element].double())
-        states = [_card(name, state, self.element) for name, state in _states_of(self.trainer, self.weight)]
+        states = list(_states_of(self.trainer, self.weight))
+        moving = [self.unscaled, *(state for name, state in states if name in _MOVING)]
+        pushed = any(float(tensor.flatten()[self.element]) != 0 for tensor in moving)
         return Stage(
             "step",
             "scaler.step(optimizer)",
-            _step_words(change, skipped),
+            _step_words(change, skipped, pushed),
             (
                 _card("weight before", self.before, self.element),
                 _card("weight after", after, self.element),
-                *states,
+                *(_card(name, state, self.element) for name, state in states),
             ),
         )
 
@@ -209,7 +213,9 @@ class _Step:
         return Stage(
             "update",
             "scaler.update()",
-            _update_words(self.scale, after) if self.scaled else "No scaler, nothing to adapt.",
+            _update_words(self.scale, after, self.trainer.recipe.scaler == "static")
+            if self.scaled
+            else "No scaler, nothing to adapt.",
             (_card("scale before", torch.tensor(self.scale)), _card("scale after", torch.tensor(after))),
         )
 
@@ -329,7 +335,7 @@ def _cast_words(weights: Format, compute: Format) -> str:
     if weights == compute:
         return f"Weights are stored in {weights} and used as they are: nothing is cast."
     kept = "a copy is kept until backward has used it" if compute.bits <= 16 else "inside the product, nothing is kept"
-    return f"Weights are stored in {weights} and cast to {compute} for each product; {kept}."
+    return f"Weights are stored in {weights} and cast to {compute} once in a forward pass; {kept}."
 
 
 def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
@@ -341,15 +347,19 @@ def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
     return f"A gradient holds inf or NaN: the step will be {becomes}."
 
 
-def _step_words(change: float, skipped: bool) -> str:
+def _step_words(change: float, skipped: bool, pushed: bool) -> str:
     if skipped:
         return "The step is skipped: weights and optimizer states stay as they are."
     if change:
         return f"The weight moves by {change:.4g}."
+    if not pushed:
+        return "The gradient became zero on its way, or was zero, and no momentum is left: there is no update."
     return "The update is smaller than the weight can show: the stored weight does not move."
 
 
-def _update_words(before: float, after: float) -> str:
+def _update_words(before: float, after: float, static: bool) -> str:
+    if static:
+        return f"The scale is static and stays at {before:g}."
     if after == before:
         return f"The scale stays at {before:g}; one more clean step is counted, unless the step overflowed."
     return f"The scale {'grows' if after > before else 'falls'} from {before:g} to {after:g}."

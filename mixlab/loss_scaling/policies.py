@@ -50,9 +50,9 @@ class TorchPolicy:
         clean:     if clean + 1 == growth_interval:  scale *= growth_factor, unless that is inf;  clean = 0
                    else:                             clean += 1
 
-    After about 150 overflows in a row the scale is zero. From then on gradients are zero, unscaling gives 0 / 0 = NaN,
-    and the step is *not* skipped. The test for growth is `==`: if the interval is lowered below `clean`, the scale
-    never grows again.
+    After 144 overflows in a row from 2^16, 1 / scale is inf in float32; after 166 the scale is zero. Scaled gradients
+    are then tiny or zero, and finite, so the step is *not* skipped: unscaling makes inf or NaN of them. The test for
+    growth is `==`: if the interval is lowered below `clean`, the scale never grows again.
 
     Args:
         init_scale: The initial scale, positive and finite.

@@ -242,7 +242,7 @@ function makeStep(arrow, words) {
 /** The value as the product that the three fields stand for. */
 function formulaOf({ bias, mantissaBits, hasInf, signed }, { negative, exponent, kind, power, leading, significand, value }, bits) {
   if (kind === "inf") return "The exponent's bits are all ones and the mantissa is 0: infinity.";
-  if (kind === "nan") return hasInf ? "The exponent's bits are all ones and the mantissa is not 0: NaN." : "This one pattern is NaN; the format has no infinity.";
+  if (kind === "nan") return hasInf ? "The exponent's bits are all ones and the mantissa is not 0: NaN." : "This pattern is NaN; the format has no infinity.";
   const digits = bits.slice(bits.length - mantissaBits);
   const binary = mantissaBits ? `${leading}.${digits}₂` : "1";
   const sign = signed ? `(−1)${raised(Number(negative))} × ` : "";

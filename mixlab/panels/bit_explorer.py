@@ -197,7 +197,7 @@ def code_line(asked: float, fmt: Format, code: int) -> str:
 
 def _neighbours_text(value: float, fmt: Format) -> str:
     below, above = fmt.next_down(value), fmt.next_up(value)
-    gap = f"the gap is {number_text(fmt.ulp(value))}."
+    gap = f"the gap above is {number_text(fmt.ulp(value))}."
     if math.isnan(above) or math.isnan(below):
         last, other = ("largest", below) if math.isnan(above) else ("smallest", above)
         return f"It is the {last} value of {fmt}; its neighbour is {number_text(other)}, {gap}"

@@ -163,3 +163,16 @@ def test_a_compiled_model_is_named():
     compiled = replace(ATTENDING, make_model=lambda: torch.compile(Attending(), backend="eager"))
     with pytest.raises(TypeError, match="dissect: the model is compiled"):
         dissect(at_step("fp32", 0, task=compiled))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "loss_weight"), [("fp16,scaler=none", 2e-6), ("amp-fp16,scaler=static,scale=1", 1e-7)]
+)
+def test_a_gradient_that_became_zero_is_not_blamed_on_the_weight(recipe, loss_weight):
+    """In the second case the weight is fp32, which could show any update."""
+    step = dissect(at_step(recipe, 0, loss_weight=loss_weight))[6]
+    assert step.words.startswith("The gradient became zero on its way")
+
+
+def test_a_static_scale_counts_no_steps():
+    assert dissect(at_step("amp-fp16,scaler=static,scale=8", 0))[7].words == "The scale is static and stays at 8."

@@ -28,7 +28,7 @@ def test_it_opens_on_the_value_rounded(panel: BitExplorer):
     assert repr(panel) == panel.status == panel._answer["status"]
     assert panel.status == (
         "In fp16, 0 01011 1001100110 is 0.0999755859375, a normal value; 0.1 was rounded to it: 0.024 % off. Its "
-        "neighbours are 0.09991455078125 and 0.10003662109375, the gap is 6.103515625e-05."
+        "neighbours are 0.09991455078125 and 0.10003662109375, the gap above is 6.103515625e-05."
     )
     assert panel._repr_mimebundle_()[0]["text/plain"] == panel.status
 
