@@ -25,7 +25,7 @@ from typing import Literal
 
 from mixlab.arguments import require_whole
 from mixlab.matmul.blocking import Block, bytes_moved, fast_memory_bytes
-from mixlab.matmul.products import Matmul, packed_bytes, stored_bits
+from mixlab.matmul.products import Matmul, packed_bytes, require_matmul, stored_bits
 
 Depth = int | Literal["square"]
 
@@ -47,8 +47,10 @@ def best_block(matmul: Matmul, fast_bytes: int, *, depth: Depth = 1) -> Block:
         Of blocks that move equally many bytes, one that needs the least fast memory.
 
     Raises:
+        TypeError: If `matmul` is no Matmul.
         ValueError: If a number is not whole and at least 1, or not even a block with a single sum fits.
     """
+    require_matmul("best_block", matmul)
     require_whole("best_block: fast_bytes", fast_bytes, 1)
     _require_depth("best_block", depth)
     search = _Search(matmul, fast_bytes)
@@ -80,8 +82,11 @@ def traffic_ratio(wide: Matmul, narrow: Matmul, *, depth: Depth = "square", fast
             matrices much larger than fast memory, and fast memory much larger than a slice.
 
     Raises:
+        TypeError: If a product is no Matmul.
         ValueError: If the sizes differ, or `best_block` would refuse the other arguments.
     """
+    for one in (wide, narrow):
+        require_matmul("traffic_ratio", one)
     sizes, others = ((one.m, one.n, one.k) for one in (wide, narrow))
     if sizes != others:
         raise ValueError(f"traffic_ratio: compare one product in two sets of formats, got sizes {sizes} and {others}")

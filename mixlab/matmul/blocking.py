@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 from mixlab.arguments import require_whole
 from mixlab.formats import Format
-from mixlab.matmul.products import Matmul, packed_bytes
+from mixlab.matmul.products import Matmul, packed_bytes, require_matmul
 
 Walk = Literal["rows", "snake"]
 
@@ -95,7 +95,11 @@ def fast_memory_bytes(matmul: Matmul, block: Block) -> int:
     Args:
         matmul: The product.
         block: The block; cut to the product's sizes if it is larger.
+
+    Raises:
+        TypeError: If `matmul` is no Matmul, or `block` no Block.
     """
+    require_blocks("fast_memory_bytes", matmul, block)
     block = block.within(matmul)
     operands = packed_bytes(block.m * block.k, matmul.a) + packed_bytes(block.k * block.n, matmul.b)
     return operands + packed_bytes(block.m * block.n, matmul.accumulator)
@@ -117,8 +121,10 @@ def bytes_moved(matmul: Matmul, block: Block, *, walk: Walk = "rows") -> Traffic
                 one row to the next. These are not loaded again.
 
     Raises:
+        TypeError: If `matmul` is no Matmul, or `block` no Block.
         ValueError: If `walk` is neither.
     """
+    require_blocks("bytes_moved", matmul, block)
     require_walk("bytes_moved", walk)
     block = block.within(matmul)
     across, down = -(-matmul.n // block.n), -(-matmul.m // block.m)
@@ -141,6 +147,13 @@ def extents(whole: int, size: int) -> tuple[tuple[int, int], ...]:
     """
     full, rest = divmod(whole, size)
     return tuple((length, count) for length, count in ((size, full), (rest, 1 if rest else 0)) if count)
+
+
+def require_blocks(what: str, matmul: object, *blocks: object) -> None:
+    require_matmul(what, matmul)
+    for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(f"{what}: a block must be a Block, such as Block(64, 64, 32), got {block!r:.60}")
 
 
 def require_walk(what: str, walk: object) -> None:

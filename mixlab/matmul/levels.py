@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from mixlab.arguments import require_whole
-from mixlab.matmul.blocking import Block, Traffic, bytes_moved, extents
+from mixlab.matmul.blocking import Block, Traffic, bytes_moved, extents, require_blocks
 from mixlab.matmul.products import Matmul, packed_bytes
 
 
@@ -52,6 +52,7 @@ class TwoLevels:
         stages: How many slices of k the outer level holds at the same time.
 
     Raises:
+        TypeError: If `matmul` is no Matmul, or a block no Block.
         ValueError: If `stages` is not a whole number from 1 up.
     """
 
@@ -61,6 +62,7 @@ class TwoLevels:
     stages: int = 1
 
     def __post_init__(self) -> None:
+        require_blocks("TwoLevels", self.matmul, self.outer, self.inner)
         require_whole("TwoLevels: stages", self.stages, 1)
 
     @property

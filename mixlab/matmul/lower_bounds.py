@@ -44,7 +44,7 @@ from __future__ import annotations
 import math
 
 from mixlab.arguments import require_whole
-from mixlab.matmul.products import Matmul, stored_bits
+from mixlab.matmul.products import Matmul, require_matmul, stored_bits
 
 
 def lower_bound_bytes(matmul: Matmul, fast_bytes: int) -> int:
@@ -59,8 +59,10 @@ def lower_bound_bytes(matmul: Matmul, fast_bytes: int) -> int:
         fast_bytes: Bytes of fast memory, from 1 up.
 
     Raises:
+        TypeError: If `matmul` is no Matmul.
         ValueError: If `fast_bytes` is not a whole number from 1 up.
     """
+    require_matmul("lower_bound_bytes", matmul)
     require_whole("lower_bound_bytes: fast_bytes", fast_bytes, 1)
     narrower_bits = stored_bits(matmul.accumulator) - stored_bits(matmul.out)
     stored = -(-matmul.m * matmul.n * narrower_bits // 8)
@@ -79,8 +81,10 @@ def irony_bound_bytes(matmul: Matmul, fast_bytes: int) -> int:
         fast_bytes: Bytes of fast memory, from 1 up.
 
     Raises:
+        TypeError: If `matmul` is no Matmul.
         ValueError: If `fast_bytes` is not a whole number from 1 up.
     """
+    require_matmul("irony_bound_bytes", matmul)
     require_whole("irony_bound_bytes: fast_bytes", fast_bytes, 1)
     bits = min(stored_bits(matmul.accumulator), stored_bits(matmul.out))
     return max(0, _root_bytes(matmul, fast_bytes, bits, times_squared=1, over_squared=8) - fast_bytes)

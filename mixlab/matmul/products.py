@@ -80,6 +80,11 @@ class Matmul:
         return self.flops / self.compulsory_bytes
 
 
+def require_matmul(what: str, matmul: object) -> None:
+    if not isinstance(matmul, Matmul):
+        raise TypeError(f"{what}: matmul must be a Matmul, such as Matmul(128, 128, 128), got {matmul!r:.60}")
+
+
 def stored_bits(fmt: Format) -> int:
     """Returns the bits that a number of a format takes in memory: its width, but 32 for tf32, whose code has 19.
 

@@ -17,7 +17,7 @@ from typing import Literal
 from mixlab.arguments import did_you_mean
 from mixlab.formats import BF16, E2M1FN, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, FP16, FP32, TF32
 from mixlab.machine import Gpu
-from mixlab.matmul.products import Matmul
+from mixlab.matmul.products import Matmul, require_matmul
 from mixlab.memory import GpuSpec, gpu_spec
 
 # The names under which data sheets have the formats that GPUs multiply; the fnuz ones are those of AMD's MI300.
@@ -157,9 +157,10 @@ def roof_for(matmul: Matmul, gpu: str | GpuSpec | Gpu) -> Roof:
         gpu: As in `mixlab.memory.gpu_spec`.
 
     Raises:
-        TypeError: If `gpu` is of another type.
+        TypeError: If `matmul` or `gpu` is of another type.
         ValueError: If the GPU is unknown or does not multiply these formats; the message lists those that it does.
     """
+    require_matmul("roof_for", matmul)
     roofs = {roof.format: roof for roof in roofs_of(gpu)}
     names = [_FAMILIES.get(fmt, fmt.name) for fmt in (matmul.a, matmul.b)]
     if names[0] != names[1]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mixlab.arguments import require_whole
 from mixlab.matmul.block_search import best_block
-from mixlab.matmul.blocking import Block, Traffic, Walk, fast_memory_bytes, require_walk
-from mixlab.matmul.products import Matmul
+from mixlab.matmul.blocking import Block, Traffic, Walk, fast_memory_bytes, require_blocks, require_walk
+from mixlab.matmul.products import Matmul, require_matmul
 from mixlab.matmul.tile_moves import Matrix, Move, Place, count_products, moves
 
 MOST_PRODUCTS = 1_000_000  # of two tiles: a minute or so
@@ -118,9 +118,11 @@ def whole_matrices(matmul: Matmul, *, seed: int = 0, dtype: torch.dtype = torch.
         A, (m, k), and B, (k, n).
 
     Raises:
-        ValueError: If the seed is not a whole number from 0 to 2^63 - 1, the dtype is another, or A, B and C would take
+        TypeError: If `matmul` is no Matmul, or the dtype another.
+        ValueError: If the seed is not a whole number from 0 to 2^63 - 1, or A, B and C would take
             more than 1 GiB.
     """
+    require_matmul("whole_matrices", matmul)
     require_whole("whole_matrices: seed", seed, 0, 2**63 - 1)
     _require_dtype("whole_matrices", dtype)
     _require_room(matmul, dtype.itemsize)
@@ -153,11 +155,12 @@ def blocked_matmul(
         walk: As in `bytes_moved`.
 
     Raises:
-        TypeError: If `a` or `b` is no such tensor.
+        TypeError: If `a` or `b` is no such tensor, `matmul` no Matmul, or `block` no Block.
         ValueError: If their shapes are not those of `matmul`; the block does not fit in fast memory, and then the
             message names one that does; it takes more than a million products of tiles; or A, B and C take more than 1
             GiB.
     """
+    require_blocks("blocked_matmul", matmul, block)
     _require_operands(a, b, matmul)
     require_walk("blocked_matmul", walk)
     require_whole("blocked_matmul: fast_bytes", fast_bytes, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixlab.formats import Format
-from mixlab.matmul.blocking import Block, Walk, require_walk
+from mixlab.matmul.blocking import Block, Walk, require_blocks, require_walk
 from mixlab.matmul.products import Matmul, packed_bytes
 
 MoveKind = Literal["zero", "load", "multiply", "store", "free"]
@@ -58,7 +58,11 @@ def count_products(matmul: Matmul, block: Block) -> int:
     Args:
         matmul: The product.
         block: The block.
+
+    Raises:
+        TypeError: If `matmul` is no Matmul, or `block` no Block.
     """
+    require_blocks("count_products", matmul, block)
     return -(-matmul.m // block.m) * -(-matmul.n // block.n) * -(-matmul.k // block.k)
 
 
@@ -77,8 +81,10 @@ def moves(matmul: Matmul, block: Block, *, walk: Walk = "rows") -> Iterator[Move
         walk: As in `bytes_moved`. With "snake", a tile that the next product needs is neither freed nor loaded again.
 
     Raises:
+        TypeError: If `matmul` is no Matmul, or `block` no Block.
         ValueError: If `walk` is unknown.
     """
+    require_blocks("moves", matmul, block)
     require_walk("moves", walk)
     return _moves(matmul, block.within(matmul), walk)
 
