@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -42,4 +43,4 @@ class ScaleWindow:
         return f"{low} to {high}" if self.usable else f"none ({low} is above {high})"
 
 
-NO_WINDOW = ScaleWindow(1, 0)  # for a tensor without a finite non-zero value
+NO_WINDOW = ScaleWindow(math.inf, -math.inf)  # for a tensor without a finite non-zero value

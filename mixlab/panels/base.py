@@ -140,6 +140,10 @@ class Binding:
 
         control.observe(self._errors.guard(apply), "value")
 
+    def on_change_set(self, owner: object, name: str, control: Any, changed: Callable[[Any], object]) -> None:
+        """Sets an attribute of `owner` to `changed(value)` whenever the reader gives the control a new value."""
+        self.on_change(control, lambda value: setattr(owner, name, changed(value)))
+
 
 class Panel(widgets.VBox):  # type: ignore[misc]
     """A panel of ipywidgets. A subclass provides `status`; guarded callbacks show errors in red."""

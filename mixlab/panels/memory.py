@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -142,15 +142,16 @@ class MemoryPanel(Panel):
         self._zero = _dropdown("ZeRO stage", [(_ZERO[stage], stage) for stage in get_args(Zero)])
         self._tensor = _dropdown("Tensor parallel", [1])
         self._sequence = _labelled(widgets.Checkbox, "sequence parallel")
-        self._on(self._model, self._with_model)
-        self._on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate)
-        self._on(self._share, lambda text: self._with("recipe", Recipe.parse(text)))
+        on = partial(self._binding.on_change_set, self, "estimate")
+        on(self._model, self._with_model)
+        on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate)
+        on(self._share, lambda text: self._with("recipe", Recipe.parse(text)))
         for name, control in self._plain().items():
-            self._on(control, partial(self._with, name))
+            on(control, partial(self._with, name))
         for name, control in self._parallel().items():
-            self._on(control, partial(self._with_parallel, name))
+            on(control, partial(self._with_parallel, name))
         for name, pair in (("batch", self._batch), ("seq", self._seq)):
-            self._on(pair.slider, partial(self._with_power, name))
+            on(pair.slider, partial(self._with_power, name))
         self._binding.on_change(self._gpu_choice, self._choose_gpu)
 
     def _plain(self) -> dict[str, Any]:
@@ -191,12 +192,6 @@ class MemoryPanel(Panel):
         seq = min(now.seq, shape.context) if shape.style == "gpt2" else now.seq
         tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
         return replace(now, shape=shape, seq=seq, parallel=replace(now.parallel, tensor=tensor, pipeline=1))
-
-    def _on(self, control: Any, changed: Callable[[Any], Estimate]) -> None:
-        def take(value: Any) -> None:
-            self.estimate = changed(value)
-
-        self._binding.on_change(control, take)
 
     def _choose_gpu(self, gpu: GpuSpec) -> None:
         self._gpu = gpu

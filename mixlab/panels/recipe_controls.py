@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, get_args
+from functools import partial
+from typing import get_args
 
 import ipywidgets as widgets
 
@@ -38,13 +38,14 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._on_overflow = labelled(widgets.Dropdown, "On overflow", options=get_args(OnOverflow))
         self.note = widgets.HTML()
         self._share = labelled(widgets.Text, "Share", continuous_update=False)
-        self._on(self._mode, lambda name: PRESETS[name] if name else self._recipe)
-        self._on(self._scaler, lambda name: self._recipe.with_scaler(name))
-        self._on(self._exponent, lambda k: replace(self._recipe, scale=2.0**k))
-        self._on(self._slider, lambda k: replace(self._recipe, scale=2.0**k))
-        self._on(self._interval, lambda n: replace(self._recipe, growth_interval=n))
-        self._on(self._on_overflow, lambda policy: replace(self._recipe, on_overflow=policy))
-        self._on(self._share, Recipe.parse)
+        on = partial(self._binding.on_change_set, self, "recipe")
+        on(self._mode, lambda name: PRESETS[name] if name else self._recipe)
+        on(self._scaler, lambda name: self._recipe.with_scaler(name))
+        on(self._exponent, lambda k: replace(self._recipe, scale=2.0**k))
+        on(self._slider, lambda k: replace(self._recipe, scale=2.0**k))
+        on(self._interval, lambda n: replace(self._recipe, growth_interval=n))
+        on(self._on_overflow, lambda policy: replace(self._recipe, on_overflow=policy))
+        on(self._share, Recipe.parse)
         self.recipe = recipe
         scaling = [self._scaler, self._exponent, self._slider, self._interval, self._on_overflow]
         super().__init__([self._mode, *scaling, self._share])
@@ -58,12 +59,6 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
     def recipe(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._show()
-
-    def _on(self, control: Any, changed: Callable[[Any], Recipe]) -> None:
-        def take(value: Any) -> None:
-            self.recipe = changed(value)
-
-        self._binding.on_change(control, take)
 
     def _show(self) -> None:
         recipe = self._recipe

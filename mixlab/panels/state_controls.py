@@ -68,11 +68,12 @@ class StateControls(Panel):
         self._spike = _labelled(widgets.Checkbox, "one gradient × 1000", value=spike, indent=True)
         self._share = _labelled(widgets.Text, "Share", continuous_update=False)
         self._bytes = widgets.HTML()
-        self._on(self._exp_avg, lambda state: self._with_states(state, self._recipe.exp_avg_sq))
-        self._on(self._exp_avg_sq, lambda state: self._with_states(self._recipe.exp_avg, state))
-        self._on(self._rounding, lambda way: replace(self._recipe, state_rounding=way))
-        self._on(self._weights, self._with_weights)
-        self._on(self._share, Recipe.parse)
+        on = partial(self._binding.on_change_set, self, "recipe")
+        on(self._exp_avg, lambda state: self._with_states(state, self._recipe.exp_avg_sq))
+        on(self._exp_avg_sq, lambda state: self._with_states(self._recipe.exp_avg, state))
+        on(self._rounding, lambda way: replace(self._recipe, state_rounding=way))
+        on(self._weights, self._with_weights)
+        on(self._share, Recipe.parse)
         for control in (self._lr, self._spike):
             control.observe(self.errors.guard(lambda _change: self._tell()), "value")
         left = widgets.VBox([self._exp_avg, self._exp_avg_sq, self._rounding, self._weights])
@@ -133,12 +134,6 @@ class StateControls(Panel):
         changes = _WEIGHTS[way]
         compute = FP32 if way == "fp32" and self._recipe.weights != FP32 else self._recipe.compute
         return replace(self._recipe, **{"compute": compute, **changes})
-
-    def _on(self, control: Any, changed: Callable[[Any], Recipe]) -> None:
-        def take(value: Any) -> None:
-            self.recipe = changed(value)
-
-        self._binding.on_change(control, take)
 
     def _show(self) -> None:
         recipe = self._recipe

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import lru_cache
 
@@ -257,6 +258,14 @@ def test_does_it_fit():
     assert Fit(GPUS["t4"], GPUS["t4"].usable_bytes)  # to the last byte
     with pytest.raises(ValueError, match="unknown GPU 'h300'"):
         found.fits("h300")
+
+
+def test_it_drives_sliders():
+    estimate("gpt2", "fp32").peak_bytes  # noqa: B018
+    began_s = time.process_time()
+    for seq in range(64, 164):
+        estimate("llama-3-70b", "amp-bf16", seq=seq).peak_bytes  # noqa: B018
+    assert (time.process_time() - began_s) / 100 < 5e-3
 
 
 def test_it_reads_as_a_table():

@@ -46,6 +46,13 @@ def test_a_bound_control_answers_the_reader_and_not_the_panel():
     assert taken == [3]
 
 
+def test_a_bound_control_can_set_an_attribute():
+    owner, box = widgets.IntText(), widgets.BoundedIntText(value=1, max=9)
+    Binding(ErrorBox(), lambda: None).on_change_set(owner, "value", box, lambda value: 10 * value)
+    box.value = 3
+    assert owner.value == 30
+
+
 def test_a_refused_change_is_taken_back_and_shown():
     errors, box = ErrorBox(), widgets.BoundedIntText(value=1, max=9)
 

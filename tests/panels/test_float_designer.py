@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import Any
 
 import pytest
@@ -94,3 +96,13 @@ def test_the_tensor_is_left_alone():
     weights = torch.nn.Parameter(torch.tensor([0.3]))
     FloatDesigner(weights)
     assert weights.item() == torch.tensor(0.3).item()
+
+
+def test_a_change_takes_20_ms_of_processor_time_at_most():
+    designer = FloatDesigner(torch.randn(100_000))
+    took_s = []
+    for bits in (5, 6, 7, 3, 4, 5, 6, 7, 3, 4):
+        began_s = time.thread_time()
+        designer.exponent_bits = bits
+        took_s.append(time.thread_time() - began_s)
+    assert statistics.median(took_s) < 0.020
