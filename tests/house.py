@@ -55,11 +55,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "claims": (
         *("verdicts", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
-        *("matrix_products", "optimizer_states", "stability", "catalogue"),
+        *("matrix_products", "optimizer_states", "stability", "catalogue", "settled"),
     ),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
-        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic"),
+        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic", "claims"),
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
@@ -68,9 +68,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "panels": (
         *("base", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
-        *("cockpit", "one_weight", "state_training", "tile_walk"),
+        *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
-    "cli": ("values", "notebooks", "record_tables", "measure", "memory", "commands"),
+    "cli": ("values", "notebooks", "record_tables", "measure", "memory", "claims", "commands"),
     "__main__": (),
 }
 

@@ -11,7 +11,8 @@ does not hold - x2 is the smallest value above x1
 True
 """
 
-from mixlab.claims.catalogue import CLAIMS, claim
+from mixlab.claims.catalogue import CLAIMS, SUBJECTS, claim
+from mixlab.claims.settled import Settled, settle
 from mixlab.claims.verdicts import PLACES, Claim, Finding, Verdict
 
-__all__ = ["CLAIMS", "PLACES", "Claim", "Finding", "Verdict", "claim"]
+__all__ = ["CLAIMS", "PLACES", "SUBJECTS", "Claim", "Finding", "Settled", "Verdict", "claim", "settle"]

@@ -13,19 +13,19 @@ from mixlab.claims.stability import CLAIMS as STABILITY
 from mixlab.claims.torch_amp import CLAIMS as TORCH_AMP
 from mixlab.claims.verdicts import PLACES, Claim
 
-_BY_SUBJECT = (
-    SPEED,
-    TORCH_AMP,
-    NUMBER_FORMATS,
-    MEMORY_SIZES,
-    LOSS_SCALING,
-    MATRIX_PRODUCTS,
-    OPTIMIZER_STATES,
-    STABILITY,
-)
+SUBJECTS: dict[str, tuple[Claim, ...]] = {
+    "number formats": NUMBER_FORMATS,
+    "loss scaling": LOSS_SCALING,
+    "optimizer states": OPTIMIZER_STATES,
+    "memory": MEMORY_SIZES,
+    "matrix products": MATRIX_PRODUCTS,
+    "speed": SPEED,
+    "torch.amp": TORCH_AMP,
+    "stability": STABILITY,
+}
 
 CLAIMS: tuple[Claim, ...] = tuple(
-    sorted((one for claims in _BY_SUBJECT for one in claims), key=lambda one: PLACES.index(one.place))
+    sorted((one for claims in SUBJECTS.values() for one in claims), key=lambda one: PLACES.index(one.place))
 )
 
 

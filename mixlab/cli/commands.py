@@ -19,7 +19,7 @@ from typer.core import TyperCommand
 
 from mixlab import __version__, machine
 from mixlab.arguments import require_whole
-from mixlab.cli import measure, memory, notebooks
+from mixlab.cli import claims, measure, memory, notebooks
 from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
 from mixlab.formats import FORMATS, Format, Overflow, explain
 from mixlab.recipes import PRESETS
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 app.add_typer(measure.app, name="measure")
 app.command(name="memory")(memory.predict)
+app.command(name="claims")(claims.settle_claims)
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),

@@ -1,12 +1,14 @@
 """Panels for a notebook: widgets around reports and trainings. They hold no mathematics and no training code."""
 
 from mixlab.panels.bit_explorer import BitExplorer
+from mixlab.panels.claim_quiz import ClaimQuiz
 from mixlab.panels.cockpit import Cockpit
 from mixlab.panels.exercises import Prediction, check
 from mixlab.panels.float_designer import FloatDesigner
 from mixlab.panels.loss_scale import LossScalePanel
 from mixlab.panels.memory import MemoryPanel
 from mixlab.panels.one_weight import Microscope
+from mixlab.panels.progress import with_progress
 from mixlab.panels.recipe_controls import RecipeControls
 from mixlab.panels.scaler_board import ScalerBoard
 from mixlab.panels.scaling_game import ScalingGame
@@ -17,6 +19,7 @@ from mixlab.panels.tile_walk import TileWalk
 
 __all__ = [
     "BitExplorer",
+    "ClaimQuiz",
     "Cockpit",
     "FloatDesigner",
     "LossScalePanel",
@@ -31,4 +34,5 @@ __all__ = [
     "StepThrough",
     "TileWalk",
     "check",
+    "with_progress",
 ]

@@ -1,5 +1,6 @@
 """Trainings, measurements and predictions as tables, words, HTML and SVG, without plotly."""
 
+from mixlab.reports.claims import ClaimsTable, claim_html, claim_lines, claims_markdown, recorded_words, verdict_line
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
 from mixlab.reports.gradients import status_line
 from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
@@ -14,6 +15,7 @@ from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
     "ComparedRecordsTable",
+    "ClaimsTable",
     "ComparisonTable",
     "EmulationTable",
     "FitsTable",
@@ -24,6 +26,9 @@ __all__ = [
     "TrafficTable",
     "TrainingTable",
     "change_line",
+    "claim_html",
+    "claim_lines",
+    "claims_markdown",
     "diverged",
     "fits_line",
     "fits_row",
@@ -35,7 +40,9 @@ __all__ = [
     "phase_table",
     "power_of_two",
     "progress_line",
+    "recorded_words",
     "stage_line",
     "stage_page",
     "status_line",
+    "verdict_line",
 ]

@@ -98,6 +98,8 @@ OPTIONS = {
     ("measure", "memory", "--rounds", "0"): ["--device", "--cases", "--seed", "--out"],
     ("measure", "states", "--steps", "0"): ["--seeds", "--out"],
     ("measure", "emulation", "--formats", "none"): ["--device", "--seed", "--out"],
+    ("claims", "--verdict", "none"): ["--json"],
+    ("claims", "none"): ["--verdict", "--json"],
     ("lab", "--port", "0"): ["--no-browser"],
     ("run",): ["-p", "--out"],
     (): ["--version", "--help"],

@@ -17,6 +17,7 @@ OPTIONS = {
         "--model --recipe --batch --seq --attention --checkpointing --optimizer --step --accumulation --gpus --zero "
         "--fsdp --tensor --sequence-parallel --pipeline --microbatches --gpu --check --trace --json --help"
     ),
+    "claims": "keys --verdict --json --help",
     "doctor": "--help",
     "formats": "names --json --help",
     "explain": "value fmt --overflow --json --help",
