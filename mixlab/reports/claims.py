@@ -12,6 +12,8 @@ MARKS = {Verdict.HOLDS: "✓", Verdict.HOLDS_IF: "◐", Verdict.DOES_NOT_HOLD: "
 _COLOURS = {Verdict.HOLDS: "#009E73", Verdict.HOLDS_IF: "#E69F00", Verdict.DOES_NOT_HOLD: "#D55E00"}
 _CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
 
+_FOLDED_FROM = 20  # a table of more rows opens on a click
+
 
 class ClaimsTable:
     """Claims with verdict, right value, measurement and record: blocks of text in a terminal, a table in a notebook.
@@ -43,7 +45,10 @@ class ClaimsTable:
         head = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in heads)
         body = "".join(_html_row(one) for one in self.settled)
         notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in (self.summary, _measured_on()))
-        return f'<table style="width: 100%"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}'
+        table = f'<table style="width: 100%"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        if len(self.settled) > _FOLDED_FROM:
+            return f"<details><summary>All {len(self.settled)} claims</summary>{table}</details>{notes}"
+        return table + notes
 
 
 def verdict_line(claim: Claim) -> str:
