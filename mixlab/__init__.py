@@ -44,7 +44,8 @@ Where to add:
 - **a task**: a function in `training/tasks.py`, and its name in the table beside it;
 - **a lab**: a notebook in `labs/` and a row of README's table;
 - **a panel**: a file in `panels/` that binds widgets to data and figures;
-- **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`.
+- **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`;
+- **a claim**: an entry of `CLAIMS` in the file of its subject in `claims/`; README's table is then written anew.
 
 What others import from a room stands in its `__init__`, and every file has a place in `tests/house.py`. Tests name the
 places that were forgotten. `python -m tests.house` draws the imports as they are, and `python -m tests.docs` lists the

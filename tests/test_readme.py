@@ -12,6 +12,7 @@ from mixlab import PRESETS, Recipe, dtype_ledger, load_task
 from mixlab.cli import measure
 from mixlab.cli.commands import app
 from mixlab.cli.notebooks import find_lab, parameter_names
+from tests.claims_in_readme import with_claims
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -119,3 +120,7 @@ def test_the_recipes_parse():
     for text in shown:
         assert Recipe.parse(text).compute.name == "fp16"
     assert all(f"`{name}`" in README for name in PRESETS)
+
+
+def test_the_table_of_claims_is_that_of_the_package():
+    assert README == with_claims(README), "write it anew: python -m tests.claims_in_readme"

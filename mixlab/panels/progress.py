@@ -29,18 +29,18 @@ def with_progress(items: Sequence[T], what: str) -> Iterator[T]:
         yield from items
         return
     began_s = time.monotonic()
-    line = display(_bar(0, len(items), what), display_id=True)
+    line = display(_bar(0, len(items), what), display_id=True)  # type: ignore[no-untyped-call]
     for done, item in enumerate(items, 1):
         yield item
         line.update(_bar(done, len(items), what))
     line.update(_Line(f"{len(items)} {what} in {time.monotonic() - began_s:.0f} s"))
 
 
-class _Line(HTML):  # type: ignore[misc]
+class _Line(HTML):
     """A line of text; as plain text it is itself."""
 
     def __init__(self, words: str, before: str = "") -> None:
-        super().__init__(f"<div>{before}{escape(words)}</div>")
+        super().__init__(f"<div>{before}{escape(words)}</div>")  # type: ignore[no-untyped-call]
         self.words = words
 
     def __repr__(self) -> str:

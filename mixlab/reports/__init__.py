@@ -14,8 +14,8 @@ from mixlab.reports.traffic import TrafficTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
 
 __all__ = [
-    "ComparedRecordsTable",
     "ClaimsTable",
+    "ComparedRecordsTable",
     "ComparisonTable",
     "EmulationTable",
     "FitsTable",

@@ -51,6 +51,10 @@ PARAMETERS = {
         {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
         {"recipe": "fp16", "steps": 8},
     ],
+    "12_the_claims": [
+        {"recipe": "amp-bf16", "task": "digits-mlp", "loss_scale": 8, "steps": 6, "seed": 2},
+        {"recipe": "fp16", "steps": 40},
+    ],
 }
 DIVERGING = {  # index of the set
     "01_number_formats": 1,
@@ -58,6 +62,7 @@ DIVERGING = {  # index of the set
     "04_training_modes": 1,
     "05_dynamic_loss_scaling": 1,
     "06_adam_in_low_precision": 1,
+    "12_the_claims": 1,
 }
 
 
