@@ -46,7 +46,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "matmul": (
         *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves"),
         *("simulator", "counted", "levels", "roofline"),
-        *("rounded_sums", "tensor_cores", "summations", "dot_products", "error_bounds"),
+        *("rounded_sums", "tensor_cores", "summations", "dot_products", "error_bounds", "operand_samples"),
+        *("halted_sums", "error_curves"),
     ),
     "measure": (
         *("record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming", "roofs", "matmul"),
@@ -63,7 +64,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
-        *("loss_scaling", "storage_grid", "memory", "allocations", "padding", "rooflines"),
+        *("loss_scaling", "storage_grid", "memory", "allocations", "error_growth", "padding", "rooflines"),
     ),
     "panels": (
         *("base", "exercises", "loss_scale", "curves", "live", "recipe_controls", "run_list", "state_controls"),

@@ -2,6 +2,7 @@
 
 from mixlab.figures.allocations import timeline
 from mixlab.figures.casts import cast_map
+from mixlab.figures.error_growth import error_lines
 from mixlab.figures.formats import accumulation_error, dynamic_range_and_precision, number_line
 from mixlab.figures.gradients import gradient_histogram
 from mixlab.figures.ledgers import ledger_bars
@@ -19,6 +20,7 @@ __all__ = [
     "batch_lines",
     "cast_map",
     "dynamic_range_and_precision",
+    "error_lines",
     "format_limits",
     "gradient_histogram",
     "ledger_bars",

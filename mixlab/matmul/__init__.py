@@ -14,8 +14,11 @@ from mixlab.matmul.blocking import Block, Traffic, Walk, bytes_moved, fast_memor
 from mixlab.matmul.counted import TRAFFIC_CASES, CountedProduct, count_traffic
 from mixlab.matmul.dot_products import dot, sums_at
 from mixlab.matmul.error_bounds import error_bound, gamma, operand_error_bound, probable_error_bound, probable_gamma
+from mixlab.matmul.error_curves import ErrorGrowth, ErrorPoint, error_growth
+from mixlab.matmul.halted_sums import SumLimits, sum_limits
 from mixlab.matmul.levels import TwoLevels
 from mixlab.matmul.lower_bounds import irony_bound_bytes, lower_bound_bytes
+from mixlab.matmul.operand_samples import OPERAND_SAMPLES, OperandSample, operand_sample
 from mixlab.matmul.padding import padded_flops, useful_share
 from mixlab.matmul.products import Matmul
 from mixlab.matmul.roofline import Roof, RooflinePoint, roof_for, roofs_of
@@ -25,19 +28,24 @@ from mixlab.matmul.tensor_cores import TENSOR_CORES, TensorCore, tensor_core
 from mixlab.matmul.tile_moves import Move, count_products, moves
 
 __all__ = [
+    "OPERAND_SAMPLES",
     "TENSOR_CORES",
     "TRAFFIC_CASES",
     "Block",
     "BlockedProduct",
     "CountedProduct",
     "Depth",
+    "ErrorGrowth",
+    "ErrorPoint",
     "FastMemory",
     "Matmul",
     "Move",
+    "OperandSample",
     "Order",
     "Products",
     "Roof",
     "RooflinePoint",
+    "SumLimits",
     "Summation",
     "TensorCore",
     "Traffic",
@@ -50,17 +58,20 @@ __all__ = [
     "count_traffic",
     "dot",
     "error_bound",
+    "error_growth",
     "fast_memory_bytes",
     "gamma",
     "irony_bound_bytes",
     "lower_bound_bytes",
     "moves",
     "operand_error_bound",
+    "operand_sample",
     "padded_flops",
     "probable_error_bound",
     "probable_gamma",
     "roof_for",
     "roofs_of",
+    "sum_limits",
     "sums_at",
     "tensor_core",
     "traffic_ratio",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -77,9 +76,7 @@ def sums_at(
     Raises:
         TypeError, ValueError: As `dot`; or if a length is no whole number from 1 to K.
     """
-    operands = Format.of(operands)
-    if not operands.signed or operands.mantissa_bits > 23:
-        raise ValueError(f"dot: operands must have a sign and up to 23 mantissa bits, got {operands}")
+    operands = _operand_format(operands)
     if isinstance(summation, str):
         summation = tensor_core(summation, operands)
     if not isinstance(summation, Summation | TensorCore):
@@ -99,6 +96,33 @@ def sums_at(
     sums = np.array([each for each, _ in found]).reshape(len(found), -1)
     changed = np.array([each for _, each in found], np.int64).reshape(len(found), -1)
     return torch.from_numpy(sums), torch.from_numpy(changed)
+
+
+def sequential_stretches(
+    x: Tensor, y: Tensor, *, operands: Format | str, summation: Summation
+) -> Iterator[tuple[int, Floats]]:
+    """Yields how many products are done, and the running sums from there on, a stretch of products at a time.
+
+    Args:
+        x, y, operands: As in `dot`.
+        summation: A sequential summation.
+    """
+    operands = _operand_format(operands)
+    length = _length_of(x, y)
+    a, b = (_operand(each, operands) for each in (x, y))
+    sums = np.zeros(len(a))
+    for done in range(0, length, _STRETCH):
+        part = slice(done, done + _STRETCH)
+        history = running_sums(sums, _products(a[:, part], b[:, part], summation), summation.format)
+        yield done, history
+        sums = history[-1]
+
+
+def _operand_format(operands: Format | str) -> Format:
+    operands = Format.of(operands)
+    if not operands.signed or operands.mantissa_bits > 23:
+        raise ValueError(f"dot: operands must have a sign and up to 23 mantissa bits, got {operands}")
+    return operands
 
 
 def _length_of(x: Tensor, y: Tensor) -> int:
@@ -175,7 +199,7 @@ def _out_of_order(products: Floats, summation: Summation) -> tuple[Floats, Integ
     if summation.order == "pairwise":
         return pairwise_sums(products, summation.format), np.full(rows, -1)
     block = summation.block_length(length)
-    count = math.ceil(length / block)
+    count = -(-length // block)
     filled = np.pad(products, ((0, count * block - length), (0, 0))).reshape(count, block, rows)
     lanes = np.ascontiguousarray(filled.transpose(1, 0, 2)).reshape(block, count * rows)  # all blocks side by side
     within = running_sums(np.zeros(count * rows), lanes, summation.format)[-1].reshape(count, rows)

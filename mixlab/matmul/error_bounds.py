@@ -30,6 +30,8 @@ from mixlab.matmul.rounded_sums import overflow_of
 from mixlab.matmul.summations import Summation
 from mixlab.matmul.tensor_cores import TensorCore
 
+_MOST = 1 << 200  # beyond it, numbers of roundings are as good as infinite
+
 
 def gamma(roundings: int, unit_roundoff: float) -> float:
     """Returns how far a product of that many factors 1 + d, |d| <= u, or of their inverses, can be from 1.
@@ -50,8 +52,9 @@ def gamma(roundings: int, unit_roundoff: float) -> float:
         ValueError: If an argument is out of range.
     """
     _require(roundings, unit_roundoff)
-    total = roundings * unit_roundoff
-    return total / (1 - total) if total < 1 else math.inf
+    if roundings >= 1 / unit_roundoff:
+        return math.inf
+    return roundings * unit_roundoff / (1 - roundings * unit_roundoff)
 
 
 def probable_gamma(roundings: int, unit_roundoff: float, confidence: float) -> float:
@@ -73,6 +76,8 @@ def probable_gamma(roundings: int, unit_roundoff: float, confidence: float) -> f
     """
     _require(roundings, unit_roundoff)
     _require_confidence(confidence)
+    if roundings > _MOST:
+        return math.inf
     power = confidence * math.sqrt(roundings) * unit_roundoff + roundings * unit_roundoff**2 / (1 - unit_roundoff)
     return math.expm1(power) if power < 700 else math.inf
 
@@ -103,7 +108,8 @@ def error_bound(summation: Summation | TensorCore, length: int) -> float:
         return gamma(summation.depth(length), summation.format.unit_roundoff)
     aligned = (summation.group + 1) * 2.0**-summation.fraction_bits
     step = aligned + FP32.eps + aligned * FP32.eps
-    power = math.ceil(length / summation.group) * math.log1p(step)
+    steps = -(-length // summation.group)
+    power = min(steps, _MOST) * math.log1p(step)
     return math.expm1(power) if power < 700 else math.inf
 
 
@@ -131,7 +137,7 @@ def probable_error_bound(summation: Summation, length: int, *, confidence: float
         raise TypeError(f"probable_error_bound: summation must be a Summation, got {summation!r:.60}")
     unit = summation.format.unit_roundoff
     bound = probable_gamma(summation.depth(length), unit, confidence)
-    exceeded = 2 * length * math.exp(-((confidence * (1 - unit)) ** 2) / 2)
+    exceeded = 2 * min(length, _MOST) * math.exp(-((confidence * (1 - unit)) ** 2) / 2)
     return bound, max(0.0, 1 - exceeded)
 
 

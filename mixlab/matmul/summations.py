@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -76,7 +75,7 @@ class Summation:
         """
         if self.order == "blocked":
             return min(self.block, length)
-        return math.ceil(length / self.parts) if self.order == "split_k" else length
+        return -(-length // self.parts) if self.order == "split_k" else length
 
     def depth(self, length: int) -> int:
         """Returns the most roundings that one product goes through, its own included.
@@ -89,6 +88,6 @@ class Summation:
         """
         require_whole("Summation.depth: length", length, 1)
         if self.order == "pairwise":
-            return 1 + math.ceil(math.log2(length))
+            return 1 + (length - 1).bit_length()
         block = self.block_length(length)
-        return block + math.ceil(length / block) - 1
+        return block - (-length // block) - 1
