@@ -149,9 +149,11 @@ def _measured(kind: str, device: torch.device, share_s: float, seed: int, comman
     if kind == "emulation":
         return measure_emulation(device, **about)
     if kind == "optimizer":
-        recipes = STORAGE_RECIPES if scale >= 2 else ("fp32", "fp32,exp_avg=bf16,exp_avg_sq=bf16", "bf16", "bf16-sr")
+        recipes = STORAGE_RECIPES if scale >= 2 else STORAGE_RECIPES[::6]
         numel = 25_000_000 if scale >= 1 else 2_000_000
-        return measure_optimizer(device, numel=numel, recipes=recipes, rounds=_between(3, 7 * scale, 7), **about)
+        modes = ("eager", "compiled") if scale >= 1 else ("eager",)
+        rounds = _between(3, 7 * scale, 7)
+        return measure_optimizer(device, numel=numel, recipes=recipes, modes=modes, rounds=rounds, **about)
     if kind == "train":
         return measure_train(device, steps=_between(5, 20 * scale, 20), **about)
     if kind == "memory":

@@ -7,6 +7,7 @@ import pytest
 
 from mixlab.measure import Record, Series, everything, measure_all
 from mixlab.measure.everything import KINDS
+from mixlab.measure.optimizers import STORAGE_RECIPES
 from mixlab.measure.record import record_here
 
 
@@ -140,6 +141,7 @@ def test_each_kind_is_called_with_arguments_that_it_takes(kind: str, share_s: fl
     monkeypatch.setattr(everything, names[kind], stand_in)
     assert everything._measured(kind, everything.usable_device("cpu"), share_s, 3, "x", print) == "a record"
     assert (given["seed"], given["command"]) == (3, "x")
+    assert set(given.get("recipes", ())) <= set(STORAGE_RECIPES)
     if share_s == 4000.0 and kind in ("cast", "optimizer", "train", "states"):
         defaults = {name: one.default for name, one in signature(original).parameters.items()}
         numbers = {name: value for name, value in given.items() if name in ("rounds", "numel", "steps", "seeds")}
