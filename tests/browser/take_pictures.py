@@ -53,6 +53,14 @@ def see_the_memory(page: Page) -> None:
     expect(page.get_by_role("list", name="GPUs on which it fits")).to_be_visible()
 
 
+def load_some_tiles(page: Page) -> None:
+    page.locator(".mixlab-tw-field").focus()
+    for key in (*["ArrowDown"] * 4, *["ArrowRight"] * 9):
+        page.keyboard.press(key)
+    expect(page.locator(".mixlab-tw-tile")).to_have_count(3)
+    page.evaluate("document.activeElement.blur()")
+
+
 PICTURES = [
     ("01_number_formats", "bit_explorer", "BitExplorer(", leave_as_it_is),
     ("02_underflow_and_loss_scaling", "loss_scale_panel", "LossScalePanel(probe", turn_the_scale),
@@ -61,6 +69,7 @@ PICTURES = [
     ("05_dynamic_loss_scaling", "scaler_board", "board = ScalerBoard(", see_the_board),
     ("06_adam_in_low_precision", "microscope", "microscope = Microscope(", round_the_weights),
     ("07_memory", "memory_panel", "panel = MemoryPanel(", see_the_memory),
+    ("08_bf16_matmul", "tile_walk", "walk = TileWalk(", load_some_tiles),
 ]
 
 

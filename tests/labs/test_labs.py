@@ -51,6 +51,10 @@ PARAMETERS = {
         {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
         {"recipe": "fp16", "steps": 8},
     ],
+    "08_bf16_matmul": [
+        {"recipe": "amp-fp16", "loss_scale": 8, "steps": 2, "seed": 3, "m": 1000, "n": 17, "gpu": "v100-16gb"},
+        {"recipe": "fp32", "task": "digits-cnn", "m": 1, "k": 50257, "fast_kib": 16, "gpu": "b200", "units": 1},
+    ],
     "12_the_claims": [
         {"recipe": "amp-bf16", "task": "digits-mlp", "loss_scale": 8, "steps": 6, "seed": 2},
         {"recipe": "fp16", "steps": 40},
