@@ -45,10 +45,11 @@ class TensorCore:
 
 
 # Of each GPU and operand format: products in a group, and bits kept. Khattak and Mikaitis, Accurate Models of NVIDIA
-# Tensor Cores, 2025, and the MATLAB models published with it, which agree with the GPUs bit for bit on random inputs.
-# The groups of V100 and A100, and the cut toward zero, are in Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of
-# NVIDIA tensor cores, 2021. DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, section 3.5.2, says of Hopper's fp8 that
-# only the highest 14 bits of a product are used: 13 after the point. On some GPUs the group depends on the instruction.
+# Tensor Cores, 2025, and the MATLAB models published with it, which by their account agree with the GPUs bit for bit on
+# random inputs. The groups of V100 and A100, and the cut toward zero, are in Fasi, Higham, Mikaitis and Pranesh,
+# Numerical behavior of NVIDIA tensor cores, 2021. DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, says of Hopper's fp8
+# that only the highest 14 bits of a product are used, which is 13 after the point, and that the sums have 14 bits too;
+# in the MATLAB models, and here, the last sum may keep a few more. The group may depend on the instruction.
 _GROUPS_AND_BITS: dict[str, dict[str, tuple[int, int]]] = {
     "v100": {"fp16": (4, 23)},
     "a100": {"fp16": (8, 24), "bf16": (8, 24), "tf32": (4, 24)},
