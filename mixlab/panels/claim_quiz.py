@@ -135,7 +135,8 @@ class ClaimQuiz(Panel):
             self._choice.value = self.predictions.get(claim.key)
         self._choice.disabled = shown is not None
         self._result.value = status_html(self._answer(shown) if shown else "")
-        self._score.value = escape(self._score_words())
+        hint = "" if self.predictions else "Choose a verdict; then the claim can be measured."
+        self._score.value = escape(hint or self._score_words())
         self._enable()
 
     def _answer(self, shown: Settled) -> str:
@@ -147,7 +148,7 @@ class ClaimQuiz(Panel):
 
     def _score_words(self) -> str:
         right, made = self.score
-        return f"{right} of {made} predictions right, {len(self._claims) - made} claims to go." if made else ""
+        return f"{right} of {made} predictions right; {len(self._claims) - len(self.predictions)} claims left."
 
     def _enable(self) -> None:
         self._reveal.disabled = self._choice.value is None or self.revealed is not None

@@ -40,7 +40,7 @@ def test_a_prediction_is_judged_and_kept(quiz: ClaimQuiz):
     assert quiz.score == (1, 2)
     assert "Not so." in quiz._result.value
     assert claim("fp16-eps").correct in quiz.status
-    assert quiz._score.value == "1 of 2 predictions right, 1 claims to go."
+    assert quiz._score.value == "1 of 2 predictions right; 1 claims left."
     quiz.back()
     assert quiz._choice.value is Verdict.HOLDS
     assert quiz._choice.disabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_verdict_in_words_has_its_condition_or_the_right_value(said):
 def test_the_table_in_text_and_html(settled: list[Settled]):
     table = ClaimsTable(settled)
     assert table.summary == "1 ✓ holds, 1 ◐ holds if, 1 ✗ does not hold"
-    for shown in (repr(table), table._repr_html_()):
+    for shown in (repr(table), re.sub(r"<sup>(-?\w+)</sup>", r"^\1", table._repr_html_())):
         for one in settled:
             assert one.claim.key in shown
             assert verdict_line(one.claim) in shown
@@ -55,6 +56,15 @@ def test_a_measurement_that_disagrees_shows(settled: list[Settled]):
     assert "measured otherwise here: fp16-eps" in table.summary
     assert "<b>Measured here: ✗ does not hold</b>" in table._repr_html_()
     assert ("the measurement says", "✗ does not hold") in claim_lines(wrong)
+
+
+def test_powers_are_raised_on_a_page():
+    assert "2<sup>-10</sup>" in claim_html(settle(claim("fp16-eps")))
+
+
+def test_a_long_table_opens_on_a_click(settled: list[Settled]):
+    assert ClaimsTable(7 * settled)._repr_html_().startswith("<details><summary>All 21 claims</summary><table")
+    assert "<details>" not in ClaimsTable(6 * settled)._repr_html_()
 
 
 def test_what_is_recorded_and_what_is_missing():
