@@ -29,7 +29,7 @@ def _stability_recorded() -> str:
     record = next(one for one in shipped("train") if one.machine["gpus"])
     ends = {name: record[f"{name} eager, loss"].samples[-1] for name in ("fp32", "amp-fp16", "fp16")}
     losses = ", ".join(f"{name} {loss:.2f}" for name, loss in ends.items())
-    noted = record.parameters.get("fp16 eager", "finite")
+    noted = str(record.parameters.get("fp16 eager", "finite")).removeprefix("diverged: ")
     return f"Loss of a GPT at the end: {losses}; fp16: {noted}; {record.summary}"
 
 
