@@ -214,6 +214,8 @@ COMMANDS = [
     (["memory", "--check"], "--check needs --gpu NAME"),
     (["memory", "--trace", "--gpus", "2"], "a trace covers one GPU, but this training runs on 2 GPUs"),
     (["memory", "--trace", "--recipe", "bf16-sr", "--step", "fused"], "compiled step (fused) cannot be traced"),
+    (["claims", "12n"], "unknown claim '12n': did you mean 12n-bytes"),
+    (["claims", "--verdict", "wrong"], "unknown verdict 'wrong'; use one of holds, holds-if, does-not-hold"),
     (["doctor", "--fast"], "--fast"),
     (["formats", "fp17"], "unknown format 'fp17': use one of fp64, fp32"),
     (["explain", "many", "fp16"], "'many' is not a number"),

@@ -38,5 +38,10 @@ def settle(claim: Claim) -> Settled:
 
     Args:
         claim: The claim.
+
+    Raises:
+        TypeError: If it is something else, such as a key.
     """
+    if not isinstance(claim, Claim):
+        raise TypeError(f"settle: give a claim, such as claim('fp16-eps'), got {claim!r:.60}")
     return Settled(claim, claim.measure(), claim.recorded() if claim.recorded else "")

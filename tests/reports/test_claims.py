@@ -77,3 +77,8 @@ def test_signs_of_html_and_markdown_are_only_text():
     said = replace(claim("bytes-per-number"), words="a < b | c * d_e")
     assert "a &lt; b | c" in claim_html(settle(said)) + ClaimsTable([settle(said)])._repr_html_()
     assert claims_markdown([said]).splitlines()[2] == r"| a &lt; b \| c \* d\_e | ✓ holds |"
+
+
+def test_only_a_claim_can_be_settled():
+    with pytest.raises(TypeError, match=r"give a claim, such as claim\('fp16-eps'\), got 'fp16-max'"):
+        settle("fp16-max")
