@@ -43,5 +43,6 @@ def claim(key: str) -> Claim:
     """
     found = {one.key: one for one in CLAIMS}
     if key not in found:
-        raise ValueError(f"unknown claim {key!r}: {did_you_mean(key, found)}There are {', '.join(found)}")
+        hint = did_you_mean(key, found).strip() or f"there are {', '.join(found)}"
+        raise ValueError(f"unknown claim {key!r}: {hint}")
     return found[key]

@@ -39,11 +39,10 @@ def error_lines(
     for (name, points), colour, symbol in zip(curves.items(), SERIES, _SYMBOLS, strict=False):
         _draw_curve(figure, escaped(name), points, colour, symbol, whole)
     lengths = sorted({point.length for points in curves.values() for point in points})
-    lines = "dashed: always below" + (
-        "" if whole else "; dotted: almost surely below, if rounding errors are independent"
-    )
-    figure = styled(figure, title=f"{title}<br><sub>bars reach to the largest; {lines}</sub>", height=480)
-    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 75, "b": 40, "l": 75})
+    lines = ["bars reach to the largest; dashed: always below"]
+    lines += [] if whole else ["dotted: almost surely below, if rounding errors are independent"]
+    figure = styled(figure, title="<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)]), height=500)
+    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 95, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
     what = "error / Σ |xᵢ yᵢ|"
     return figure.update_yaxes(title=what, type="log", exponentformat="power", dtick=_step(growth.points, whole))
