@@ -175,7 +175,9 @@ def test_a_killed_process_leaves_a_record_that_is_continued(tmp_path: Path, how:
     path = tmp_path / "r.json"
     options = ["--device=cpu", "--formats=fp32", "--shapes=16x16x16,8x8x8", "--numel=4096", "--budget=500"]
     command = [sys.executable, "-m", "mixlab", "measure", "matmul", *options, f"--out={path}"]
-    slow = "import mixlab.measure.matmul as m, time, runpy, sys; take = m._Measurement._sample\n"
+    # A session that runs in the background ignores SIGINT, and so would its children.
+    slow = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    slow += "import mixlab.measure.matmul as m, time, runpy, sys; take = m._Measurement._sample\n"
     slow += "m._Measurement._sample = lambda self, turn: (time.sleep(0.2), take(self, turn))[1]\n"
     slow += f"sys.argv = {['mixlab', *command[3:]]!r}; runpy.run_module('mixlab', run_name='__main__')"
     root = Path(matmul.__file__).parents[2]
