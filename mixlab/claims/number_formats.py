@@ -79,13 +79,14 @@ def _limit(fmt: Format, name: str, said: str) -> Finding:
 
 
 def _precision_definition() -> Finding:
-    below = float(torch.finfo(torch.float16).min)
-    gap = FP16.next_up(1.0) - 1.0
+    """Takes the definition at its word, with the next value below x1, and with the next value above."""
+    lowest, below, above = float(torch.finfo(torch.float16).min), FP16.next_down(1.0), FP16.next_up(1.0)
     shown = (
-        f"The smallest fp16 value below 1 is {below:g}, which gives {abs(below - 1):g}; the smallest one above 1 gives "
-        f"{gap:.3g}, which is eps."
+        f"For x1 = 1 in fp16, the smallest value below is {lowest:g}, the next one below gives "
+        f"{1 - below:.3g}, and the "
+        f"next one above {above - 1:.3g}, which is eps."
     )
-    return Finding.of([abs(below - 1) == FP16.eps], shown)
+    return Finding.of([abs(lowest - 1) == FP16.eps, 1 - below == FP16.eps], shown)
 
 
 def _row(fmt: Format, name: str, said: str, words: str, correct: str = "") -> Claim:
@@ -157,7 +158,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Appendix",
         "The smallest value below x1 is the most negative one. What is meant is the next value above x1.",
         Verdict.DOES_NOT_HOLD,
-        "x2 is the smallest value above x1",
+        "x2 is the smallest value above x1, and x1 a power of two such as 1; elsewhere it lies between eps / 2 and eps",
         _precision_definition,
     ),
 )

@@ -58,14 +58,16 @@ def _second_moment() -> Finding:
         v = round_to(0.999 * v, "bf16", overflow="inf", rounding="stochastic", generator=coin)
     average = float(v.mean()) / 0.999**500
     low, high = _worst_ratio("fp32,exp_avg_sq=bf16")
+    best, worst = _worst_ratio("fp32,exp_avg_sq=bf16,state_rounding=stochastic")
+    half = _worst_ratio("fp32,exp_avg_sq=fp16")
     shown = (
-        f"v of 1 after 2000 zero gradients: {kept[0.999]:g} in bf16 with beta2 0.999 (exact "
-        f"{0.999**2000:.3f}), {kept[0.95]:.2g} "
-        f"with 0.95; rounded stochastically it falls to {average:.2f} of the exact value on average. Trainings "
-        f"{_where()}: "
-        f"{low:.2f} to {high:.2f} times the loss of fp32."
+        f"v of 1 after 2000 zero gradients: {kept[0.999]:g} in bf16 with beta2 0.999 (exact {0.999**2000:.3f}), "
+        f"{kept[0.95]:.2g} with 0.95; rounded stochastically, after 500, {average:.2f} of the exact value on average. "
+        f"Loss / loss of fp32 of trainings {_where()}: {low:.2f} to {high:.2f} in bf16, {best:.2f} to {worst:.2f} in "
+        f"bf16 rounded stochastically, {half[0]:.2f} to {half[1]:.2f} in fp16."
     )
-    return Finding.of([kept[0.999] == 1.0 and low > 1.05, kept[0.95] > 0.5, abs(average - 1) > 0.1], shown)
+    stands_still = [kept[0.999] == 1.0 and low > 1.05, kept[0.95] > 0.5]
+    return Finding.of([*stands_still, abs(average - 1) > 0.1 or worst > 1.05], shown)
 
 
 def _few_bits() -> Finding:
@@ -110,7 +112,8 @@ CLAIMS: tuple[Claim, ...] = (
         "v loses 1 - beta2 of itself each step; below half a gap of bf16, 1/512 to 1/256 of v, it rounds "
         f"back. {_ADAM}",
         Verdict.HOLDS_IF,
-        "with beta2 = 0.999 and rounding to nearest; with beta2 = 0.95 or stochastic rounding it trains as fp32 does",
+        "with beta2 = 0.999 and rounding to nearest, where v stands still and the loss ends higher; rounded "
+        "stochastically it trains as fp32 does, and with beta2 = 0.95 v does move",
         _second_moment,
         owed="mixlab measure states on a GPU",
     ),

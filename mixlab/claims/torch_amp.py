@@ -7,8 +7,10 @@ import math
 import torch
 from torch import nn
 
+from mixlab.claims.speed import PRODUCTS, transformer_ops
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.emulation import CastTrace, autocast, cast_trace
+from mixlab.formats import dtype_name
 from mixlab.optimizers import SGD, Storage
 from mixlab.training import load_task
 
@@ -89,15 +91,16 @@ def _safe_casts() -> Finding:
 
 
 def _bulk() -> Finding:
-    """Counts FLOPs of a forward pass of the small GPT, by the format in which they are computed."""
-    trace = _gpt_trace()
-    products = [op for op in trace if op.op in ("linear", "scaled_dot_product_attention")]
+    """Counts FLOPs of a GPT-2 layer, and looks in which format autocast computes the products of a small GPT."""
+    products = [op for op in _gpt_trace() if op.op in ("linear", "scaled_dot_product_attention")]
     half = [op for op in products if op.computed == "fp16"]
+    flops = transformer_ops()
+    share = sum(flops[name][0] for name in PRODUCTS) / sum(work for work, _ in flops.values())
     shown = (
-        f"Of {len(trace)} ops of a GPT's forward pass, {len(products)} multiply matrices, and {len(half)} "
-        "of these in fp16."
+        f"{share:.0%} of the FLOPs of a GPT-2 layer are in products; autocast computes {len(half)} of "
+        f"{len(products)} in fp16."
     )
-    return Finding.of([len(half) == len(products) > 0], shown)
+    return Finding.of([len(half) == len(products) > 0 and share > 0.9], shown)
 
 
 def _temporary_copy() -> Finding:
@@ -118,18 +121,23 @@ def _temporary_copy() -> Finding:
 
 
 def _gradient_formats() -> Finding:
-    """Looks at the gradients of a Linear layer's output and of its weight."""
-    layer = nn.Linear(16, 16)
+    """Looks whether weight gradients are numbers of fp16: of an op that computes in fp16, and of one in fp32."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(16, 16, bias=False)
+    model = nn.Sequential(linear, nn.LayerNorm(16))
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(16, 16, generator=generator))
     with autocast("cpu", "fp16"):
-        out = layer(torch.ones(4, 16))
-        out.retain_grad()
-        loss = out.float().sum()
+        loss = (model(torch.randn(8, 16, generator=generator)).float() * torch.randn(8, 16, generator=generator)).sum()
     loss.backward()
-    assert layer.weight.grad is not None
-    assert out.grad is not None
-    seen = {"output": out.grad.dtype, "weight": layer.weight.grad.dtype}
-    shown = ", ".join(f"the {what}'s gradient is {str(dtype).removeprefix('torch.')}" for what, dtype in seen.items())
-    return Finding.of((dtype == torch.float16 for dtype in seen.values()), f"After backward {shown}.")
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if name.endswith("weight")}
+    fits = {name: torch.equal(one, one.half().float()) for name, one in gradients.items() if one is not None}
+    shown = (
+        f"Stored in {', '.join(sorted({dtype_name(one.dtype) for one in gradients.values() if one is not None}))}; all "
+        f"numbers of fp16: the Linear's gradient {'yes' if fits['0.weight'] else 'no'}, the LayerNorm's "
+        f"{'yes' if fits['1.weight'] else 'no'}."
+    )
+    return Finding.of(fits.values(), shown)
 
 
 def _converted_back() -> Finding:
@@ -261,20 +269,21 @@ CLAIMS: tuple[Claim, ...] = (
         "16-bit-gradients",
         "In the backward pass, gradients are calculated in 16 bits.",
         _FLOW,
-        "Gradients of activations are; that of a weight passes the cast's own backward, and is stored in "
-        f"fp32. {_TORCH}",
+        "Backward of an op computes in the op's format. The gradient of a weight passes the cast back to "
+        f"fp32, in which it is stored. {_TORCH}",
         Verdict.HOLDS_IF,
-        "of activations; gradients of the weights are stored in fp32",
+        "of ops that autocast runs in 16 bits, their weights included: these gradients can underflow, and are "
+        "then stored in fp32; ops in fp32 have fp32 gradients",
         _gradient_formats,
     ),
     Claim(
         "converted-back-and-divided",
         "Valid gradients are converted back to fp32 and divided by the scale.",
         _FLOW,
-        "Under autocast they are fp32 already; unscaling multiplies by 1 / scale. fp16 gradients are refused. "
-        f"{_TORCH}",
+        "The cast's own backward converts a weight's gradient to fp32, before the check; unscaling multiplies "
+        f"by 1 / scale. fp16 gradients are refused. {_TORCH}",
         Verdict.DOES_NOT_HOLD,
-        "nothing is converted: gradients of fp32 weights are fp32, and are multiplied by 1 / scale",
+        "they are converted in backward, before the check, valid or not; unscaling only multiplies by 1 / scale",
         _converted_back,
     ),
     Claim(

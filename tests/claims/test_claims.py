@@ -102,7 +102,7 @@ class TestVerdictsThatChange:
         assert loss_scaling._set_to_zero().verdict == Verdict.HOLDS
 
     def test_gpus_with_other_peaks(self, monkeypatch):
-        monkeypatch.setattr(speed, "_peak_ratios", lambda: {"a": 8.0, "b": 16.0})
+        monkeypatch.setattr(speed, "_peak_ratios", lambda fmt: {"a": 8.0, "b": 16.0})
         assert speed._eight_to_sixteen().verdict == Verdict.HOLDS
 
     def test_a_gpu_that_gains_nothing(self, monkeypatch):
