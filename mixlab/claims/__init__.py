@@ -4,9 +4,9 @@ The claims are the sentences, shortened, of the introduction to mixed-precision 
 verdict on file, and a test fails if a measurement no longer agrees with it.
 
 >>> from mixlab.claims import claim
->>> said = claim("precision-definition")
+>>> said = claim("fp32-smallest-normal")
 >>> print(said.verdict, "-", said.correct)
-does not hold - x2 is the smallest value above x1
+does not hold - 1.18e-38, which is 2^-126
 >>> said.measure().verdict == said.verdict
 True
 """

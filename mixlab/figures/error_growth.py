@@ -20,8 +20,8 @@ def error_lines(
     """Draws the errors of dot products against K, both logarithmic: medians as marks, bounds as lines.
 
     The range from the median to the largest error is an upward bar. A dashed line is the bound that always holds, a
-    dotted one the bound that holds almost surely if rounding errors are independent. Errors of zero, and points at
-    which no sum is finite, have no mark.
+    dotted one the bound that holds with high probability if rounding errors are independent. Errors of zero, and points
+    at which no sum is finite, have no mark.
 
     Args:
         growth: From `mixlab.matmul.error_growth`.
@@ -40,7 +40,7 @@ def error_lines(
         _draw_curve(figure, escaped(name), points, colour, symbol, whole)
     lengths = sorted({point.length for points in curves.values() for point in points})
     lines = ["bars reach to the largest; dashed: always below"]
-    lines += [] if whole else ["dotted: almost surely below, if rounding errors are independent"]
+    lines += [] if whole else ["dotted: very likely below, if rounding errors are independent"]
     figure = styled(figure, title="<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)]), height=500)
     figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 95, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
@@ -71,7 +71,7 @@ def _draw_curve(
     )
     always: list[float | None] = [point.bound if whole else point.sum_bound for point in points]
     likely = [None if whole else point.probable_sum_bound for point in points]
-    for what, dash, bounds in (("always below", "dash", always), ("almost surely below", "dot", likely)):
+    for what, dash, bounds in (("always below", "dash", always), ("very likely below", "dot", likely)):
         if any(_drawn(bound) for bound in bounds):
             figure.add_scatter(
                 name=f"{name}: {what}",

@@ -1,4 +1,4 @@
-"""How far a dot product can be from the exact one, and how far it is almost surely.
+"""How far a dot product can be from the exact one, and how far it is with high probability.
 
 Write the computed sum as that of products x_i y_i (1 + t_i), where 1 + t_i is a product of at most h factors 1 + d with
 |d| <= u, one for each rounding that product i goes through: `Summation.depth` is h. Then the error is at most
@@ -58,7 +58,7 @@ def gamma(roundings: int, unit_roundoff: float) -> float:
 
 
 def probable_gamma(roundings: int, unit_roundoff: float, confidence: float) -> float:
-    """Returns how far a product of that many factors 1 + d is from 1 almost surely, if the d are random of mean zero.
+    """Returns how far a product of that many factors 1 + d is likely to be from 1 at most, for random d of mean zero.
 
     Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019, Theorem 2.4: the probability is at
     least 1 - 2 exp(-confidence^2 (1 - u)^2 / 2).
