@@ -5,12 +5,11 @@
 Measures for SECONDS (300), or reads a record of `mixlab measure matmul`. Goal: on a CPU within 25 %, on a GPU within
 15 %, for two groups that are named before anything is measured:
 
-- large: products whose sizes are all 2000 or more;
+- large: products whose sizes are all 1000 or more, and batches of such;
 - memory-bound: copy, add and mul in every format, and the product of one row by an fp32 weight.
 
 All others are printed too. They are bound by something that the roofline does not know: the start of a kernel, a
-conversion of 16-bit numbers, the exponentials of softmax and gelu, or too few numbers for all units. A matrix unit that
-is fast enough is not filled by 1024 x 1024 x 1024 either.
+conversion of 16-bit numbers, the exponentials of softmax and gelu, or too few numbers for all units.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mixlab.measure.roofs import case_named
 def group(case: ProductCase | OpCase) -> str:
     if isinstance(case, OpCase):
         return "memory-bound" if case.op in ("copy", "add", "mul") else "other"
-    if min(case.m, case.n, case.k) >= 2000:
+    if min(case.m, case.n, case.k) >= 1000:
         return "large"
     return "memory-bound" if case.m == 1 and case.format == "fp32" and not case.batch else "other"
 
