@@ -235,6 +235,16 @@ class DrawnPanel(anywidget.AnyWidget):
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./shared\.js";\n', re.MULTILINE)
 
 
+def stylesheet(name: str) -> str:
+    """Returns shared.css followed by a stylesheet of this folder, since a widget takes a single one.
+
+    Args:
+        name: Its file name, such as "tile_walk.css".
+    """
+    folder = Path(__file__).parent
+    return "\n".join((folder / one).read_text(encoding="utf-8") for one in ("shared.css", name))
+
+
 def script(name: str) -> str:
     """Returns a script with the text of shared.js in place of its import, since a widget takes a single script.
 

@@ -10,7 +10,7 @@ export default {
   render({ model, el }) {
     const id = freshId("mixlab-bit-explorer");
     const parts = [makeEntry, makeBits, makeMeaning, makeWords, makeTable].map((make) => make(model, id));
-    const root = html("div", { class: "mixlab-bit-explorer" }, parts.map((part) => part.node));
+    const root = html("div", { class: "mixlab-panel mixlab-bit-explorer" }, parts.map((part) => part.node));
     const redraw = () => {
       // Between a change of format and of bits there is nothing to show; Python sends both at once.
       if (model.get("bits").length === width(model.get("_format"))) parts.forEach((part) => part.redraw());
@@ -253,7 +253,7 @@ function formulaOf({ bias, mantissaBits, hasInf, signed }, { negative, exponent,
 
 function makeWords(model) {
   const status = html("p", { class: "mixlab-be-status", role: "status", "aria-live": "polite" });
-  const error = makeError(model, "mixlab-be-error");
+  const error = makeError(model);
   const redraw = () => {
     const answer = model.get("_answer");
     const stale = answer.of !== `${model.get("_format").name} ${model.get("bits")}`;

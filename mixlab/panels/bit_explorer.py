@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script, stylesheet
 
 
 class BitExplorer(DrawnPanel):
@@ -46,7 +45,7 @@ class BitExplorer(DrawnPanel):
     """
 
     _esm = script("bit_explorer.js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = stylesheet("bit_explorer.css")
 
     bits = Anything("").tag(sync=True)
     _format = traitlets.Dict().tag(sync=True)

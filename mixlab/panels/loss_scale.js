@@ -12,7 +12,7 @@ export default {
     const controls = makeControls(model, id);
     const chart = makeChart(model, id);
     const words = makeWords(model);
-    const root = html("div", { class: "mixlab-loss-scale" }, [controls.node, chart.node, words.node]);
+    const root = html("div", { class: "mixlab-panel mixlab-loss-scale" }, [controls.node, chart.node, words.node]);
 
     const move = () => [controls, chart, words].forEach((part) => part.move());
     const redraw = () => [controls, chart, words].forEach((part) => part.redraw());
@@ -130,7 +130,7 @@ function wasSeen(model, { layer = model.get("layer"), kind = model.get("kind") }
 function makeWords(model) {
   const status = html("p", { class: "mixlab-ls-status", role: "status", "aria-live": "polite" });
   const details = html("p", { class: "mixlab-ls-details" });
-  const error = makeError(model, "mixlab-ls-error");
+  const error = makeError(model);
   const move = () => {
     status.textContent = atScale(model, model.get("_drawing").sentences);
   };

@@ -9,13 +9,12 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, reduce
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from mixlab.formats import FORMATS, Format
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
 from mixlab.probes import TensorKind, TensorStats, track
 from mixlab.reports import status_line
 from mixlab.reports.gradients import NOUNS, drawing
@@ -50,7 +49,7 @@ class LossScalePanel(DrawnPanel):
     """
 
     _esm = script("loss_scale.js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = stylesheet("loss_scale.css")
 
     scale_exponent = Anything(0).tag(sync=True)
     format = Anything("fp16").tag(sync=True)

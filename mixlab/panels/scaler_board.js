@@ -16,7 +16,7 @@ export default {
     const chart = makeChart(model);
     const words = makeWords(model);
     const parts = [controls, steps, chart, words];
-    const root = html("div", { class: "mixlab-scaler-board" }, [controls.node, steps.node, chart.node, words.node]);
+    const root = html("div", { class: "mixlab-panel mixlab-scaler-board" }, [controls.node, steps.node, chart.node, words.node]);
 
     const redraw = () => parts.forEach((part) => part.redraw());
     const traits = ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis", "_drawing", "_error"];
@@ -115,7 +115,7 @@ function toggle(model, step) {
 function makeWords(model) {
   const legend = html("p", { class: "mixlab-sb-legend" });
   const status = html("p", { class: "mixlab-sb-status", role: "status", "aria-live": "polite" });
-  const error = makeError(model, "mixlab-sb-error");
+  const error = makeError(model);
   const redraw = () => {
     const { legend: kinds, sentence } = model.get("_drawing");
     legend.replaceChildren(...Object.entries(kinds).map(([kind, words]) => html("span", {}, [html("b", {}, [GLYPHS[kind]]), ` ${words}`])));

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
 from mixlab.loss_scaling.game import INIT_EXPONENTS
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
 from mixlab.reports.loss_scaling import board, presets
 
 STEPS = range(5, 61)
@@ -50,7 +49,7 @@ class ScalerBoard(DrawnPanel):
     """
 
     _esm = script("scaler_board.js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = stylesheet("scaler_board.css")
 
     overflows = Anything(()).tag(sync=True)
     init_exponent = Anything(10).tag(sync=True)

@@ -24,8 +24,8 @@ export default {
   render({ model, el }) {
     const id = freshId("mixlab-scaling-game");
     const field = makeField(model, id);
-    const parts = [makeWords(model), field, makeMoves(model, field), makeTable(model), makeError(model, "mixlab-sg-error")];
-    const root = html("div", { class: "mixlab-scaling-game" }, parts.map((part) => part.node));
+    const parts = [makeWords(model), field, makeMoves(model, field), makeTable(model), makeError(model)];
+    const root = html("div", { class: "mixlab-panel mixlab-scaling-game" }, parts.map((part) => part.node));
     root.addEventListener("keydown", (event) => playKey(model, event, field));
     const redraw = () => parts.forEach((part) => part.redraw());
     const end = live(model, el, root, { "change:_drawing change:_error": redraw }, field.redraw);

@@ -6,14 +6,13 @@ The browser draws the steps so far; the steps to come are never sent there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from mixlab.loss_scaling import Game, Result, ScaleWindow, Score
 from mixlab.loss_scaling.game import results
-from mixlab.panels.base import DrawnPanel, script
+from mixlab.panels.base import DrawnPanel, script, stylesheet
 from mixlab.reports.loss_scaling import news, playfield
 
 
@@ -45,7 +44,7 @@ class ScalingGame(DrawnPanel):
     """
 
     _esm = script("scaling_game.js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = stylesheet("scaling_game.css")
 
     _drawing = traitlets.Dict().tag(sync=True)
 

@@ -34,8 +34,8 @@ export function change(model, name, value) {
 }
 
 /** A paragraph with the panel's error, hidden while there is none. */
-export function makeError(model, name) {
-  const node = html("p", { class: name, role: "alert" });
+export function makeError(model) {
+  const node = html("p", { class: "mixlab-error", role: "alert" });
   const redraw = () => {
     node.textContent = model.get("_error");
     node.hidden = !node.textContent;

@@ -14,8 +14,8 @@ export default {
     const id = freshId("mixlab-tile-walk");
     const walk = makeWalk(model);
     const field = makeField(model, id, walk);
-    const parts = [makeControls(model, id, walk), makeButtons(walk, field.node), field, makeWords(model, walk), makeError(model, "mixlab-tw-error")];
-    const root = html("div", { class: "mixlab-tile-walk" }, parts.map((part) => part.node));
+    const parts = [makeControls(model, id, walk), makeButtons(walk, field.node), field, makeWords(model, walk), makeError(model)];
+    const root = html("div", { class: "mixlab-panel mixlab-tile-walk" }, parts.map((part) => part.node));
     const redraw = () => parts.forEach((part) => part.redraw());
     walk.onChange = redraw;
     field.node.addEventListener("keydown", (event) => playKey(event, walk));

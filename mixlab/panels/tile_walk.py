@@ -5,14 +5,13 @@ The browser only draws tiles and counts the bytes of the moves that it is sent; 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from mixlab.formats import Format
 from mixlab.matmul import Block, Matmul
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script
+from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
 from mixlab.reports.tiles import BLOCKS, BlockChoice, chosen_block, tile_walk
 
 SIZES = range(1, 129)
@@ -62,7 +61,7 @@ class TileWalk(DrawnPanel):
     """
 
     _esm = script("tile_walk.js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = stylesheet("tile_walk.css")
 
     m = Anything(96).tag(sync=True)
     n = Anything(96).tag(sync=True)
