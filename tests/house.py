@@ -55,7 +55,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("everything", "comparison"),
     ),
     "claims": (
-        *("verdicts", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
+        *("verdicts", "sources", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
         *("matrix_products", "optimizer_states", "stability", "catalogue", "settled"),
     ),
     "reports": (

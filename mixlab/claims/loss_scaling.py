@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from mixlab.claims.sources import MICIKEVICIUS
 from mixlab.claims.trainings import end, trained
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import FP16, round_to
@@ -16,7 +17,6 @@ from mixlab.probes import TensorStats, scale_window, track
 from mixlab.process import THREADS
 from mixlab.training import Trainer, load_task
 
-_MICIKEVICIUS = "Micikevicius et al., Mixed Precision Training, 2018."
 _TASK, _STEPS = "digits-mlp", 120
 
 
@@ -144,7 +144,7 @@ CLAIMS: tuple[Claim, ...] = (
         "fp16-underflow",
         "Because fp16 has a narrow range, small gradients can underflow to zero.",
         "3. Mathematical explanation and advantages",
-        f"A number of at most 2^-25 rounds to zero. IEEE 754-2019; {_MICIKEVICIUS}",
+        f"A number of at most 2^-25 rounds to zero. IEEE 754-2019; {MICIKEVICIUS}",
         Verdict.HOLDS,
         "",
         _underflow,
@@ -162,7 +162,7 @@ CLAIMS: tuple[Claim, ...] = (
         "scale-brings-into-range",
         "A factor S such as 1024 or 2^16 pushes gradients into the range of fp16, where they stay.",
         "3. Mathematical explanation and advantages",
-        f"S must lift the small gradients above 2^-25 and leave the largest below 65504: a window. {_MICIKEVICIUS}",
+        f"S must lift the small gradients above 2^-25 and leave the largest below 65504: a window. {MICIKEVICIUS}",
         Verdict.HOLDS_IF,
         "if S lies in the window of usable scales, which depends on the network, the loss and the step",
         _scale_rescues,
@@ -171,7 +171,7 @@ CLAIMS: tuple[Claim, ...] = (
         "fails-without-scaling",
         "Without loss scaling, gradients can vanish to zero or explode to NaN, and training fails.",
         "4. Are we sacrificing anything?",
-        f"Below 2^-25 they are zero, from 65520 on infinite. {_MICIKEVICIUS}",
+        f"Below 2^-25 they are zero, from 65520 on infinite. {MICIKEVICIUS}",
         Verdict.HOLDS,
         "",
         _fails_without,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from mixlab.claims.sources import OWED_PRODUCTS, ROOFLINE
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP32, Format
 from mixlab.matmul import Block, Matmul, best_block, bytes_moved, roof_for, traffic_ratio
@@ -12,8 +13,6 @@ from mixlab.memory import GPUS
 
 _PLACE = "5. Training with BF16"
 _FAST_BYTES = 228 * 1024  # shared memory of a multiprocessor of an H100
-_ROOFLINE = "Williams, Waterman, Patterson, Roofline: An Insightful Visual Performance Model, 2009."
-_OWED = "mixlab measure matmul on a GPU"
 _SIZE = 8192
 
 
@@ -115,17 +114,17 @@ CLAIMS: tuple[Claim, ...] = (
         Verdict.HOLDS,
         "",
         _blocks_reduce_reads,
-        owed=_OWED,
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "bf16-reads-half",
         "In bf16 each read is half size: 2 times faster.",
         _PLACE,
-        f"The same tiles have half the bytes; time follows bytes only where memory is the limit. {_ROOFLINE}",
+        f"The same tiles have half the bytes; time follows bytes only where memory is the limit. {ROOFLINE}",
         Verdict.HOLDS_IF,
         "of bytes always; of time only where memory is the limit in both formats",
         _half_size,
-        owed=_OWED,
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "bf16-larger-blocks",
@@ -138,18 +137,18 @@ CLAIMS: tuple[Claim, ...] = (
         "if the sums are bf16 too; 1.22 with fp32 sums in the same memory, and 1 where fp32 sums alone set the "
         "size of the block",
         _sqrt_two,
-        owed=_OWED,
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "bf16-matmul-2.82",
         "Total: 2.82 times faster.",
         _PLACE,
         "2 * sqrt(2) is the ratio of the bytes moved with three bf16 tiles. Time follows bytes only below the "
-        f"ridge point of the roofline. {_ROOFLINE}",
+        f"ridge point of the roofline. {ROOFLINE}",
         Verdict.HOLDS_IF,
         "of bytes, if all three tiles are bf16: 2.45 with sums in fp32, 2.0 if they fill the fast memory; of "
         "time, only if bandwidth limits both formats and the matrices do not fit in fast memory",
         _total,
-        owed=_OWED,
+        owed=OWED_PRODUCTS,
     ),
 )

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mixlab.claims.sources import ZERO, recorded_on_gpu
 from mixlab.claims.trainings import counted
 from mixlab.claims.verdicts import Claim, Finding, Verdict
-from mixlab.measure import Record, shipped
 from mixlab.memory import GPUS, break_even_batch, estimate, model_shape, model_states, variant
-
-_ZERO = "Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020."
-
-
-def _gpu_memory() -> Record:
-    return next(record for record in shipped("memory") if record.machine["gpus"])
 
 
 def _peaks(case: str, *recipes: str) -> Callable[[], str]:
     def read() -> str:
-        record = _gpu_memory()
+        record = recorded_on_gpu("memory")
         peaks = (f"{recipe} {record[f'{case} {recipe}, peak'].median / 2**20:,.0f} MiB" for recipe in recipes)
         return f"Peaks of {case}: {', '.join(peaks)}; {record.summary}"
 
@@ -120,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         "memory-wall",
         "Large models trained in full fp32 do not fit into the memory of a GPU.",
         "1. What problem is it solving?",
-        f"Adam in fp32 needs 16 bytes a parameter, before activations. {_ZERO}",
+        f"Adam in fp32 needs 16 bytes a parameter, before activations. {ZERO}",
         Verdict.HOLDS,
         "",
         _does_not_fit,
@@ -129,7 +123,7 @@ CLAIMS: tuple[Claim, ...] = (
         "capacity-doubles",
         "Going from 4 to 2 bytes per parameter doubles the capacity of the hardware.",
         "1. What problem is it solving?",
-        f"Of weights, yes. In training, AMP keeps weights, gradients and moments in fp32. {_ZERO}",
+        f"Of weights, yes. In training, AMP keeps weights, gradients and moments in fp32. {ZERO}",
         Verdict.HOLDS_IF,
         "if everything is stored in 16 bits; under AMP a parameter takes 16 bytes, as in fp32",
         _doubles_capacity,
@@ -139,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
         "more-memory-per-parameter",
         "Mixed precision uses more memory for a single parameter, since both versions are stored.",
         "4. Are we sacrificing anything?",
-        f"A 16-bit copy comes on top of the fp32 weight: up to 2 bytes, for a while. {_ZERO}",
+        f"A 16-bit copy comes on top of the fp32 weight: up to 2 bytes, for a while. {ZERO}",
         Verdict.HOLDS_IF,
         "of the weight alone, 6 bytes for 4; with gradient and moments autocast takes 16 bytes as fp32 does, "
         "and designs with a stored 16-bit weight and fp32 gradients 18",
@@ -160,7 +154,7 @@ CLAIMS: tuple[Claim, ...] = (
         "12n-bytes",
         "With mixed precision: weight 4N, gradient 2N, first moment 2N, second moment 4N, in all 12N bytes.",
         "6. Summary",
-        f"A product in bf16 needs the weight in bf16: up to 2N more. torch.autocast keeps 16N. {_ZERO}",
+        f"A product in bf16 needs the weight in bf16: up to 2N more. torch.autocast keeps 16N. {ZERO}",
         Verdict.HOLDS_IF,
         "in a design that stores gradient and first moment in bf16; torch.autocast keeps 16N. Up to 14N if "
         "gradients are kept while bf16 copies live, as with accumulation",
@@ -179,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
         "16n-bytes",
         "Without optimizations: 16N bytes.",
         "6. Summary",
-        f"Weight, gradient and two moments in fp32. Between steps 12N, since zero_grad() frees the gradients. {_ZERO}",
+        f"Weight, gradient and two moments in fp32. Between steps 12N, since zero_grad() frees the gradients. {ZERO}",
         Verdict.HOLDS,
         "",
         _sixteen,

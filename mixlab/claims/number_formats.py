@@ -7,12 +7,10 @@ from functools import partial
 
 import torch
 
+from mixlab.claims.sources import IEEE
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP16, FP32, Format
 
-_IEEE = (
-    "IEEE 754-2019 for fp32 and fp16; Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019, for bf16."
-)
 _DTYPES = {FP32: torch.float32, FP16: torch.float16, BF16: torch.bfloat16}
 
 
@@ -93,9 +91,9 @@ def _row(fmt: Format, name: str, said: str, words: str, correct: str = "") -> Cl
     key = f"{fmt}-{name.replace('_', '-')}"
     verdict = Verdict.DOES_NOT_HOLD if correct else Verdict.HOLDS
     theory = {
-        "max": f"The largest value is (2 - 2^-{fmt.mantissa_bits}) * 2^{math.frexp(fmt.max)[1] - 1}. {_IEEE}",
-        "smallest_normal": f"The smallest normal value is 2^{math.frexp(fmt.smallest_normal)[1] - 1}. {_IEEE}",
-        "eps": f"The gap above 1 is 2^-{fmt.mantissa_bits}; rounding to nearest is off by half of it. {_IEEE}",
+        "max": f"The largest value is (2 - 2^-{fmt.mantissa_bits}) * 2^{math.frexp(fmt.max)[1] - 1}. {IEEE}",
+        "smallest_normal": f"The smallest normal value is 2^{math.frexp(fmt.smallest_normal)[1] - 1}. {IEEE}",
+        "eps": f"The gap above 1 is 2^-{fmt.mantissa_bits}; rounding to nearest is off by half of it. {IEEE}",
     }[name]
     return Claim(key, words, "Appendix", theory, verdict, correct, partial(_limit, fmt, name, said))
 
@@ -105,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
         "bytes-per-number",
         "fp32 requires 4 bytes per parameter, fp16 and bf16 2 bytes, fp8 1 byte.",
         "1. What problem is it solving?",
-        f"32, 16 and 8 bits; a byte has 8. {_IEEE}",
+        f"32, 16 and 8 bits; a byte has 8. {IEEE}",
         Verdict.HOLDS,
         "",
         _bytes_each,
@@ -114,7 +112,7 @@ CLAIMS: tuple[Claim, ...] = (
         "exponent-and-mantissa-bits",
         "fp32 has 8 exponent and 23 mantissa bits, fp16 5 and 10, bf16 8 and 7.",
         "3. Mathematical explanation and advantages",
-        f"One bit is the sign; the leading bit of the mantissa is not stored. {_IEEE}",
+        f"One bit is the sign; the leading bit of the mantissa is not stored. {IEEE}",
         Verdict.HOLDS,
         "",
         _bits,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from mixlab.claims.sources import ADAM, OWED_STATES, recorded_on_gpu
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import round_to
 from mixlab.measure import Record, shipped
 from mixlab.memory import model_states
 from mixlab.optimizers import AdamW, Storage
 
-_ADAM = "Kingma and Ba, Adam, 2015."
 _PLACE = "5. Training with BF16"
 
 
@@ -86,7 +86,7 @@ def _few_bits() -> Finding:
 
 
 def _few_bits_recorded() -> str:
-    record = next(one for one in shipped("optimizer") if one.machine["gpus"])
+    record = recorded_on_gpu("optimizer")
     states, ratio = (record[f"bitsandbytes 8-bit, {what}"].median for what in ("states", "ratio"))
     return (
         f"bitsandbytes 8-bit: {states:.3f} bytes of states a parameter, a step takes {ratio:.1f} times "
@@ -99,23 +99,22 @@ CLAIMS: tuple[Claim, ...] = (
         "adam-first-moment-bf16",
         "Adam in bf16: the first moment is possible.",
         _PLACE,
-        f"m forgets a tenth of itself each step, far more than half a gap of bf16. {_ADAM}",
+        f"m forgets a tenth of itself each step, far more than half a gap of bf16. {ADAM}",
         Verdict.HOLDS,
         "",
         _first_moment,
-        owed="mixlab measure states on a GPU",
+        owed=OWED_STATES,
     ),
     Claim(
         "adam-second-moment-bf16",
         "Adam in bf16: the second moment is unstable, keep it in 32 bits.",
         _PLACE,
-        "v loses 1 - beta2 of itself each step; below half a gap of bf16, 1/512 to 1/256 of v, it rounds "
-        f"back. {_ADAM}",
+        f"v loses 1 - beta2 of itself each step; below half a gap of bf16, 1/512 to 1/256 of v, it rounds back. {ADAM}",
         Verdict.HOLDS_IF,
         "with beta2 = 0.999 and rounding to nearest, where v stands still and the loss ends higher; rounded "
         "stochastically it trains as fp32 does, and with beta2 = 0.95 v does move",
         _second_moment,
-        owed="mixlab measure states on a GPU",
+        owed=OWED_STATES,
     ),
     Claim(
         "low-bit-adam",

@@ -9,37 +9,34 @@ from functools import cache
 
 import torch
 
+from mixlab.claims.sources import OWED_PRODUCTS, ROOFLINE, recorded_on_gpu
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP32
 from mixlab.matmul import Matmul, roofs_of
-from mixlab.measure import Record, shipped
+from mixlab.measure import shipped
 from mixlab.memory import GPUS, model_shape
 from mixlab.process import THREADS
 from mixlab.training import Trainer, load_task
 
-_ROOFLINE = "Williams, Waterman, Patterson, Roofline: An Insightful Visual Performance Model, 2009."
 _SHEETS = "Data sheets of the GPUs, with dense products."
 _MODES = "Comparison of training modes"
 PRODUCTS = ("qkv", "attention out", "mlp in", "mlp out")  # of `transformer_ops`; attention itself is left out
-
-
-@cache
-def _gpu_training() -> Record:
-    return next(record for record in shipped("train") if record.machine["gpus"])
 
 
 def _speeds(mode: str) -> Mapping[str, float]:
     """Returns tokens/s by recipe, as recorded on a GPU."""
     name = f" {mode}, tokens/s"
     return {
-        series.name.removesuffix(name): series.median for series in _gpu_training().series if series.name.endswith(name)
+        series.name.removesuffix(name): series.median
+        for series in recorded_on_gpu("train").series
+        if series.name.endswith(name)
     }
 
 
 def _recorded_speeds() -> str:
     eager = _speeds("eager")
     speeds = ", ".join(f"{recipe} {speed / eager['fp32']:.1f}" for recipe, speed in eager.items())
-    return f"A GPT in eager mode, tokens/s as a multiple of fp32: {speeds}; {_gpu_training().summary}"
+    return f"A GPT in eager mode, tokens/s as a multiple of fp32: {speeds}; {recorded_on_gpu('train').summary}"
 
 
 @cache
@@ -113,7 +110,7 @@ def _two_to_four() -> Finding:
 
 def _pure_is_fastest() -> Finding:
     """Looks for the fastest of the recorded trainings that do train."""
-    parameters = _gpu_training().parameters
+    parameters = recorded_on_gpu("train").parameters
     cases, words = [], []
     for mode in ("eager", "compiled"):
         speeds = _speeds(mode)
@@ -193,7 +190,7 @@ CLAIMS: tuple[Claim, ...] = (
         "trains-faster",
         "Mixed precision trains models faster; bf16 can be more than twice as fast.",
         "Introduction",
-        f"Products and bytes both gain, but only if the model fills the hardware. {_ROOFLINE}",
+        f"Products and bytes both gain, but only if the model fills the hardware. {ROOFLINE}",
         Verdict.HOLDS_IF,
         "on a GPU with 16-bit matrix units, with a model that fills it, compared with full fp32; compared with "
         "tf32 AMP is less than twice as fast on the recorded H100",
@@ -204,11 +201,11 @@ CLAIMS: tuple[Claim, ...] = (
         "smaller-numbers-travel-faster",
         "Smaller numbers travel faster between memory and cores.",
         "1. What problem is it solving?",
-        f"The time is bytes / bandwidth. {_ROOFLINE}",
+        f"The time is bytes / bandwidth. {ROOFLINE}",
         Verdict.HOLDS,
         "",
         _travels_faster,
-        owed="mixlab measure matmul on a GPU",
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "tensor-cores-8-to-16",
@@ -220,18 +217,18 @@ CLAIMS: tuple[Claim, ...] = (
         "L4, L40S and RTX A6000, 28 on a B200. In 8 bits on L4, L40S and MI300X; more on H100 and B200",
         _eight_to_sixteen,
         _recorded_speeds,
-        owed="mixlab measure matmul on a GPU",
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "most-ops-memory-bound",
         "Most operations are memory-bound.",
         "3. Mathematical explanation and advantages",
         "An op on single numbers does about one FLOP per byte; the ridge points of GPUs in bf16 are some tens "
-        f"to hundreds. {_ROOFLINE}",
+        f"to hundreds. {ROOFLINE}",
         Verdict.HOLDS_IF,
         "by count of ops; nearly all FLOPs of a transformer are in products, which are compute-bound if they are large",
         _memory_bound,
-        owed="mixlab measure matmul on a GPU",
+        owed=OWED_PRODUCTS,
     ),
     Claim(
         "amp-2-to-4-times",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from mixlab.claims.sources import MICIKEVICIUS, recorded_on_gpu
 from mixlab.claims.trainings import SEEDS, end, survives, trained
 from mixlab.claims.verdicts import Claim, Finding, Verdict
-from mixlab.measure import shipped
 
 _STEPS = {"digits-cnn": 20, "digits-mlp": 60}  # the CNN trains with Adam, the MLP with SGD
-_MICIKEVICIUS = "Micikevicius et al., Mixed Precision Training, 2018."
 
 
 def _stability() -> Finding:
@@ -26,7 +25,7 @@ def _stability() -> Finding:
 
 
 def _stability_recorded() -> str:
-    record = next(one for one in shipped("train") if one.machine["gpus"])
+    record = recorded_on_gpu("train")
     ends = {name: record[f"{name} eager, loss"].samples[-1] for name in ("fp32", "amp-fp16", "fp16")}
     losses = ", ".join(f"{name} {loss:.2f}" for name, loss in ends.items())
     noted = str(record.parameters.get("fp16 eager", "finite")).removeprefix("diverged: ")
@@ -50,7 +49,7 @@ CLAIMS: tuple[Claim, ...] = (
         "careful-tuning",
         "Mixed precision requires careful hyperparameter tuning.",
         "4. Are we sacrificing anything?",
-        f"AMP was made to keep the hyperparameters of fp32. {_MICIKEVICIUS}",
+        f"AMP was made to keep the hyperparameters of fp32. {MICIKEVICIUS}",
         Verdict.HOLDS_IF,
         "not of AMP with a dynamic scale, which trains with the settings of fp32; pure bf16 ends higher with "
         "them here, and whether tuning helps is not measured",

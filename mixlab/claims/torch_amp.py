@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from mixlab.claims.sources import TORCH
 from mixlab.claims.speed import PRODUCTS, transformer_ops
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.emulation import CastTrace, autocast, cast_trace
@@ -15,7 +16,6 @@ from mixlab.optimizers import SGD, Storage
 from mixlab.training import load_task
 
 _IMPLEMENTATION, _FLOW = "PyTorch AMP implementation", "What is happening under the hood?"
-_TORCH = "PyTorch, documentation and source of torch.amp, 2.13."
 
 
 def _gpt_trace() -> CastTrace:
@@ -142,7 +142,7 @@ def _gradient_formats() -> Finding:
 
 def _converted_back() -> Finding:
     """Lets torch's scaler unscale gradients: of fp32 parameters, and of fp16 ones, which it refuses."""
-    cases = []
+    cases, words = [], []
     for dtype in (torch.float32, torch.float16):
         weight = nn.Parameter(torch.ones(2, dtype=dtype))
         scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.optim.SGD([weight], lr=0.1)
@@ -151,15 +151,13 @@ def _converted_back() -> Finding:
         before = weight.grad.dtype
         try:
             scaler.unscale_(optimizer)
-        except ValueError:
+        except ValueError as error:
             cases.append(False)
+            words.append(f"{dtype_name(before)}: refused, {str(error).rstrip('.')}")
         else:
             cases.append(before != torch.float32 and bool((weight.grad == 0.5).all()))
-    shown = (
-        "Gradients of fp32 weights are fp32 before unscaling, and are multiplied by 1 / scale; of fp16 "
-        "weights torch refuses them."
-    )
-    return Finding.of(cases, shown)
+            words.append(f"{dtype_name(before)}: multiplied by 1 / 1024, {float(weight.grad[0]):g}")
+    return Finding.of(cases, f"Gradients of 0.5, scaled by 1024, as unscale_ finds them: {'; '.join(words)}.")
 
 
 def _skips_and_moves() -> Finding:
@@ -204,7 +202,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Lower precision is used for the bulk of the math.",
         "Introduction",
         "Nearly all operations of a transformer are in matrix products, and autocast computes these in 16 "
-        f"bits. {_TORCH}",
+        f"bits. {TORCH}",
         Verdict.HOLDS,
         "",
         _bulk,
@@ -224,7 +222,7 @@ CLAIMS: tuple[Claim, ...] = (
         "automatic-and-safe-casts",
         "autocast casts only the operations where it is safe and beneficial, like matrix products.",
         _IMPLEMENTATION,
-        f"It goes by lists of ops, not by values: a product beyond 65504 is inf in fp16. {_TORCH}",
+        f"It goes by lists of ops, not by values: a product beyond 65504 is inf in fp16. {TORCH}",
         Verdict.HOLDS_IF,
         "if the results fit the 16-bit format",
         _safe_casts,
@@ -233,7 +231,7 @@ CLAIMS: tuple[Claim, ...] = (
         "torch-cuda-amp",
         "Use torch.cuda.amp.autocast and torch.cuda.amp.GradScaler.",
         _IMPLEMENTATION,
-        f"Both names are deprecated. {_TORCH}",
+        f"Both names are deprecated. {TORCH}",
         Verdict.DOES_NOT_HOLD,
         "torch.amp.autocast(device_type, dtype=...) and torch.amp.GradScaler(device)",
         _old_names,
@@ -242,7 +240,7 @@ CLAIMS: tuple[Claim, ...] = (
         "code-example",
         "The example of autocast and GradScaler trains a model.",
         _IMPLEMENTATION,
-        f"Its calls are right, its names are deprecated, and it moves the model to CUDA. {_TORCH}",
+        f"Its calls are right, its names are deprecated, and it moves the model to CUDA. {TORCH}",
         Verdict.HOLDS_IF,
         "with the names of torch.amp and a device that is there; as printed it warns, and needs CUDA",
         _code_runs,
@@ -251,7 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
         "autocast-casts-to-fp16",
         "autocast() casts the weights to fp16.",
         _IMPLEMENTATION,
-        f"Without a dtype it takes the device's default. {_TORCH}",
+        f"Without a dtype it takes the device's default. {TORCH}",
         Verdict.HOLDS_IF,
         "on CUDA; on a CPU the default is bf16: pass the dtype",
         _default_dtype,
@@ -260,7 +258,7 @@ CLAIMS: tuple[Claim, ...] = (
         "temporary-16-bit-copy",
         "The fp32 master weights remain in memory; a temporary 16-bit version is made for the forward pass.",
         _FLOW,
-        f"autocast casts each weight once and keeps the copy until backward has used it. {_TORCH}",
+        f"autocast casts each weight once and keeps the copy until backward has used it. {TORCH}",
         Verdict.HOLDS,
         "",
         _temporary_copy,
@@ -270,7 +268,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In the backward pass, gradients are calculated in 16 bits.",
         _FLOW,
         "Backward of an op computes in the op's format. The gradient of a weight passes the cast back to "
-        f"fp32, in which it is stored. {_TORCH}",
+        f"fp32, in which it is stored. {TORCH}",
         Verdict.HOLDS_IF,
         "of ops that autocast runs in 16 bits, their weights included: these gradients can underflow, and are "
         "then stored in fp32; ops in fp32 have fp32 gradients",
@@ -281,7 +279,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Valid gradients are converted back to fp32 and divided by the scale.",
         _FLOW,
         "The cast's own backward converts a weight's gradient to fp32, before the check; unscaling multiplies "
-        f"by 1 / scale. fp16 gradients are refused. {_TORCH}",
+        f"by 1 / scale. fp16 gradients are refused. {TORCH}",
         Verdict.DOES_NOT_HOLD,
         "they are converted in backward, before the check, valid or not; unscaling only multiplies by 1 / scale",
         _converted_back,
@@ -291,7 +289,7 @@ CLAIMS: tuple[Claim, ...] = (
         "scaler.step skips an update with inf or NaN; scaler.update lowers the scale after it, or else keeps "
         "or grows it.",
         _FLOW,
-        f"The scale is halved after an overflow and doubled after growth_interval clean steps. {_TORCH}",
+        f"The scale is halved after an overflow and doubled after growth_interval clean steps. {TORCH}",
         Verdict.HOLDS,
         "",
         _skips_and_moves,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mixlab.measure import Record, RecordComparison, Series, differences
+from mixlab.measure.resuming import PREDICTED
 from mixlab.tables import NotedTable
 
 
@@ -87,14 +88,12 @@ class MatmulTable(NotedTable):
 
     def __init__(self, record: Record) -> None:
         _require(record, "matmul")
-        predicted = {
-            one.name.removesuffix(", predicted"): one.median for one in record.series if "predicted" in one.name
-        }
+        predicted = {one.name: one.median for one in record.series if one.name.endswith(PREDICTED)}
         rows = []
         for series in record.series:
-            if series.name.endswith(", predicted"):
+            if series.name in predicted:
                 continue
-            foretold = predicted.get(series.name)
+            foretold = predicted.get(f"{series.name}{PREDICTED}")
             off = f"{foretold / series.median - 1:+.0%}" if foretold and series.median else "-"
             rows.append(
                 (
