@@ -41,8 +41,8 @@ def error_lines(
     lengths = sorted({point.length for points in curves.values() for point in points})
     lines = ["bars reach to the largest; dashed: always below"]
     lines += [] if whole else ["dotted: very likely below, if rounding errors are independent"]
-    figure = styled(figure, title="<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)]), height=500)
-    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 95, "b": 40, "l": 75})
+    figure = styled(figure, title="<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)]), height=515)
+    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 112, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
     what = "error / Σ |xᵢ yᵢ|"
     return figure.update_yaxes(title=what, type="log", exponentformat="power", dtick=_step(growth.points, whole))
