@@ -27,6 +27,8 @@ A room is a folder of this package, or a file of one idea. It imports only from 
       ↓
     claims                                               -- what is said of mixed precision, and what holds
       ↓
+    labs                                                 -- what each lab's parameters may be
+      ↓
     reports  figures  panels  cli                        -- what people see and type
 
 How a recipe flows through them, from left to right:
@@ -42,7 +44,7 @@ Where to add:
   `all_policies`;
 - **a GPU**: a row of `memory/gpus.py`, and the name that its driver gives it;
 - **a task**: a function in `training/tasks.py`, and its name in the table beside it;
-- **a lab**: a notebook in `labs/` and a row of README's table;
+- **a lab**: a notebook in `labs/`, its parameters in `labs.py`, and a row of README's table;
 - **a panel**: a file in `panels/` that binds widgets to data and figures;
 - **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`;
 - **a claim**: an entry of `CLAIMS` in the file of its subject in `claims/`; README's table is then written anew.

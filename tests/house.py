@@ -58,6 +58,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("verdicts", "sources", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
         *("matrix_products", "optimizer_states", "stability", "catalogue", "settled"),
     ),
+    "labs": (),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic", "claims"),

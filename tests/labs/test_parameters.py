@@ -1,0 +1,105 @@
+"""Each lab's parameters: declared once, equal to its cell of parameters, checked before anything runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixlab.labs import OneOf, Positive, RecipeText, Whole, check_parameters, lab_parameters
+
+LABS = Path(__file__).parents[2] / "labs"
+NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
+
+# Values that no parameter takes.
+NEVER = [None, True, "", -1, 1.5, float("nan"), float("inf"), -0.5, 10**400, "many", [], {}, 1j]
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Returns what the lab's cell of parameters assigns."""
+    cells = json.loads((LABS / f"{name}.ipynb").read_text())["cells"]
+    (source,) = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    return {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in ast.parse(source).body}
+
+
+def legal(allowed: object) -> list[Any]:
+    """Returns the values at the edges of what is allowed."""
+    match allowed:
+        case Whole(low, high):
+            return [low, high]
+        case Positive(low, high, zero):
+            return [low, high, *([] if zero is None else [0, 0.0])]
+        case OneOf(names):
+            return list(names)
+        case RecipeText(otherwise):
+            return ["fp32", "amp-fp16,scaler=static,scale=2^30", "bf16-kahan", *([] if otherwise is None else [""])]
+    raise AssertionError(allowed)
+
+
+def illegal(allowed: object) -> list[Any]:
+    match allowed:
+        case Whole(low, high):
+            return [low - 1, high + 1, float(low), str(low), *NEVER]
+        case Positive(low, high, zero):
+            never = [value for value in NEVER if value != 1.5]
+            return [low / 2, high * 1.01, "2^10", *([0] if zero is None else []), *never]
+        case OneOf(names):
+            return [names[0].upper(), f"{names[0]} ", names, *NEVER]
+        case RecipeText(otherwise):
+            never = NEVER if otherwise is None else [value for value in NEVER if value != ""]
+            return ["fp17", "fp32,steps=3", "amp-fp16,scale=0", "amp-fp16;fp32", *never]
+    raise AssertionError(allowed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_declared_is_what_the_lab_has_and_its_defaults_are_legal(name: str):
+    values = defaults(name)
+    assert list(lab_parameters(name)) == list(values)
+    check_parameters(name, values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_at_the_edges_are_taken_and_those_beyond_are_refused_in_words(name: str):
+    for parameter, allowed in lab_parameters(name).items():
+        for value in legal(allowed):
+            allowed.check("it", value)
+        for value in illegal(allowed):
+            with pytest.raises(ValueError, match=f"^{name}: {parameter}\\b") as refused:
+                check_parameters(name, {**defaults(name), parameter: value})
+            assert len(str(refused.value)) < 400
+
+
+def test_an_unknown_lab_and_unknown_or_missing_parameters_are_named():
+    with pytest.raises(KeyError, match="unknown lab '04_modes': did you mean 04_training_modes"):
+        lab_parameters("04_modes")
+    values = defaults("04_training_modes")
+    with pytest.raises(ValueError, match="no parameter 'step': did you mean steps"):
+        check_parameters("04_training_modes", {**values, "step": 3})
+    del values["seed"], values["task"]
+    with pytest.raises(ValueError, match="needs a value for seed, task; give all of recipe, loss_scale"):
+        check_parameters("04_training_modes", values)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("04_training_modes", {"recipe": "amp-fp16,scaler=apex", "loss_scale": 2.0**30}, "loss_scale .* max_scale"),
+        ("07_memory", {"seq": 1025}, "seq must be at most 1024, the positions of gpt2, got 1025"),
+        ("08_bf16_matmul", {"gpu": "t4"}, "gpu t4 does not multiply in bf16, .* use another recipe, or one of a10, "),
+    ],
+)
+def test_values_that_contradict_one_another_are_refused(name: str, changes: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=f"^{name}: {words}"):
+        check_parameters(name, {**defaults(name), **changes})
+
+
+def test_a_gpu_without_bf16_is_taken_with_another_recipe():
+    check_parameters("08_bf16_matmul", {**defaults("08_bf16_matmul"), "gpu": "t4", "recipe": "amp-fp16"})
+
+
+def test_nobody_can_change_the_declarations():
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        lab_parameters("00_start_here")["steps"] = Whole(1, 2)  # type: ignore[index]
