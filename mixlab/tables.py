@@ -1,4 +1,4 @@
-"""Small tables of results, as aligned text and as HTML."""
+"""Tables of results, as aligned text and as HTML, where a long one shows its first rows and unfolds the rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 Row = Sequence[str]
+
+LONGEST = 10  # rows of a table that is shown whole
+FIRST = 5  # rows of a longer one that show before it is unfolded
+
+# The rule hides rows only where the page has a summary to unfold them, and nothing on paper. A page that drops the
+# style, or does not know :has, shows all rows. The attribute on the summary keeps JupyterLab's shortcuts from its keys.
+_FOLDING = f"""<style>
+@media screen {{
+  .mixlab-folded:has(> details:not([open])) > table > tbody > tr:nth-child(n + {FIRST + 1}) {{ display: none; }}
+}}
+.mixlab-folded > details {{ margin: 2px 0 8px; }}
+.mixlab-folded > details > summary {{ cursor: pointer; display: list-item; width: fit-content; padding: 2px 4px; }}
+.mixlab-folded > details > summary:focus-visible {{ outline: 2px solid var(--jp-brand-color1, #1976d2); }}
+.mixlab-folded > details[open] > summary > :first-child,
+.mixlab-folded > details:not([open]) > summary > :last-child {{ display: none; }}
+</style>"""
 
 
 class NotedTable:
@@ -59,7 +75,7 @@ def text_table(columns: Row, rows: Iterable[Row]) -> str:
 
 
 def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_heads: bool = False) -> str:
-    """Returns a table as HTML.
+    """Returns a table as HTML; one of more than 10 rows shows 5 and a line that unfolds the rest.
 
     Args:
         columns: The column heads, in plain text; they are escaped here.
@@ -68,9 +84,28 @@ def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_head
         row_heads: Whether the first cell of a row is its heading.
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)
+    rows = list(rows)
     body = "".join(f"<tr>{''.join(_cells(row, row_heads))}</tr>" for row in rows)
     above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
-    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return folded(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", len(rows))
+
+
+def folded(table: str, rows: int, noun: str = "rows") -> str:
+    """Folds a long table in HTML to its first 5 rows, with a line below it that shows the rest and hides it again.
+
+    It works without scripts, with the keyboard, on both themes and in a saved notebook. A table of at most 10 rows is
+    returned as it is.
+
+    Args:
+        table: A `<table>` with its rows in a `<tbody>`.
+        rows: How many rows it has.
+        noun: What the rows are called.
+    """
+    if rows <= LONGEST:
+        return table
+    words = f"<span>Show all {rows} {noun}</span><span>Show only the first {FIRST}</span>"
+    unfold = f'<details><summary data-lm-suppress-shortcuts="true">{words}</summary></details>'
+    return f'{_FOLDING}<div class="mixlab-folded">{table}{unfold}</div>'
 
 
 def _cells(row: Row, row_heads: bool) -> Iterable[str]:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "mixlab"
 ROOMS: dict[str, tuple[str, ...]] = {
     "arguments": (),
     "files": (),
+    "powers": (),
     "tables": (),
     "machine": (),
     "process": ("settings", "random_streams", "tf32", "containment"),

@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 
 from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
+from mixlab.powers import power
 from mixlab.probes import TensorStats
 from mixlab.reports.colours import GREY
 from mixlab.reports.gradients import ScaledTensor, axis_ticks, border_labels, place_of
-from mixlab.reports.numbers import power
 from mixlab.reports.zones import ZONES
 
 

@@ -13,6 +13,7 @@ from mixlab.formats.encoding import Code, as_float
 from mixlab.formats.format import Format
 from mixlab.formats.rounding import round_to
 from mixlab.formats.rounding_rules import Overflow
+from mixlab.powers import power, superscript
 
 Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]
 
@@ -64,10 +65,10 @@ def explain(value: float, fmt: Format | str, *, overflow: Overflow) -> Explanati
 
     >>> print(explain(957, "e4m3b4", overflow="saturate"))
     957 in e4m3b4 (1 sign, 4 exponent, 3 mantissa bits, bias 4):
-    1. Binade: 2^9 <= 957 < 2^10, where neighbours are 2^(9-3) = 64 apart.
+    1. Binade: 2⁹ <= 957 < 2¹⁰, where neighbours are 2⁹⁻³ = 64 apart.
     2. Neighbours: 896 and 960.
     3. Nearest: 957 is 3 from 960 and 61 from 896, so it becomes 960.
-    4. Stored: 0 1101 111, that is 1.875 x 2^9. Relative error 0.31 %.
+    4. Stored: 0 1101 111, that is 1.875 × 2⁹. Relative error 0.31 %.
     """
     fmt = Format.of(fmt)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -127,16 +128,16 @@ def _binade(e: Explanation) -> list[str]:
     if e.exponent is None:
         return []
     fmt, size = e.format, _text(abs(e.value))
-    binade = f"2^{e.exponent} <= {size} < 2^{e.exponent + 1}"
+    binade = f"{power(e.exponent)} <= {size} < {power(e.exponent + 1)}"
     if e.exponent > fmt.max_exponent:
-        return [f"Binade: {binade}. The format ends in the binade of 2^{fmt.max_exponent}."]
+        return [f"Binade: {binade}. The format ends in the binade of {power(fmt.max_exponent)}."]
     if e.exponent >= fmt.min_exponent:
-        power = f"2^({e.exponent}-{fmt.mantissa_bits})"
-        return [f"Binade: {binade}, where neighbours are {power} = {_text(e.gap)} apart."]
-    small = f"Binade: {binade}, below the smallest normal value 2^{fmt.min_exponent}"
+        gap = f"{power(e.exponent)}{superscript(-fmt.mantissa_bits)}"
+        return [f"Binade: {binade}, where neighbours are {gap} = {_text(e.gap)} apart."]
+    small = f"Binade: {binade}, below the smallest normal value {power(fmt.min_exponent)}"
     if not fmt.has_subnormals:
         return [f"{small}. The format has no subnormals: the only value below is 0."]
-    return [f"{small}. Subnormal values are all {_text(e.gap)} = 2^{fmt.min_exponent - fmt.mantissa_bits} apart."]
+    return [f"{small}. Subnormal values are all {_text(e.gap)} = {power(fmt.min_exponent - fmt.mantissa_bits)} apart."]
 
 
 def _choice(e: Explanation) -> list[str]:
@@ -180,8 +181,8 @@ def _stored(e: Explanation) -> str:
         "zero": "zero",
         "inf": "infinity",
         "nan": "NaN",
-        "subnormal": f"{_text(code.mantissa_field * fmt.eps)} x 2^{fmt.min_exponent}, a subnormal",
-        "normal": f"{_text(1 + code.mantissa_field * fmt.eps)} x 2^{code.exponent_field - fmt.bias}",
+        "subnormal": f"{_text(code.mantissa_field * fmt.eps)} × {power(fmt.min_exponent)}, a subnormal",
+        "normal": f"{_text(1 + code.mantissa_field * fmt.eps)} × {power(code.exponent_field - fmt.bias)}",
     }[code.kind]
     minus = "-" if code.sign and code.kind not in ("nan",) else ""
     error = f" Relative error {_percent(e.relative_error)}." if e.relative_error > 0 and code.kind != "inf" else ""

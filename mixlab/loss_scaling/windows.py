@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mixlab.powers import power
+
 
 @dataclass(frozen=True)
 class ScaleWindow:
@@ -12,9 +14,9 @@ class ScaleWindow:
 
     >>> window = ScaleWindow(-4, 14)
     >>> window.usable, 14 in window, 15 in window, str(window)
-    (True, True, False, '2^-4 to 2^14')
+    (True, True, False, '2⁻⁴ to 2¹⁴')
     >>> print(window & ScaleWindow(16, 20))  # two steps that no single scale suits
-    none (2^16 is above 2^14)
+    none (2¹⁶ is above 2¹⁴)
 
     Attributes:
         low: Below 2^low, more small values become zero than tolerated.
@@ -39,7 +41,7 @@ class ScaleWindow:
     def __str__(self) -> str:
         if self == NO_WINDOW:
             return "none"
-        low, high = f"2^{self.low:g}", f"2^{self.high:g}"
+        low, high = power(self.low), power(self.high)
         return f"{low} to {high}" if self.usable else f"none ({low} is above {high})"
 
 

@@ -26,7 +26,7 @@ def usable_window(stats: TensorStats, fmt: Format | str, *, tolerance: float = 0
     >>> import torch
     >>> from mixlab.probes import tensor_stats
     >>> print(usable_window(tensor_stats(torch.tensor([2.0**-20, 3.0])), "fp16"))
-    2^-4 to 2^14
+    2⁻⁴ to 2¹⁴
 
     Args:
         stats: Of a tensor without a loss scale, as in float32 training.

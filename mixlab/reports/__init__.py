@@ -1,11 +1,11 @@
 """Trainings, measurements and predictions as tables, words, HTML and SVG, without plotly."""
 
+from mixlab.powers import power, power_of_two
 from mixlab.reports.claims import ClaimsTable, claim_html, claim_lines, claims_markdown, recorded_words, verdict_line
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
 from mixlab.reports.gradients import status_line
 from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
 from mixlab.reports.modes import ModeTable
-from mixlab.reports.numbers import power_of_two
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
@@ -38,6 +38,7 @@ __all__ = [
     "memory_line",
     "phase_picture",
     "phase_table",
+    "power",
     "power_of_two",
     "progress_line",
     "recorded_words",

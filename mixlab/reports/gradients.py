@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mixlab.formats import Format
+from mixlab.powers import power
 from mixlab.probes import Fractions, TensorKind, TensorStats, largest_scale_exponent, usable_window
-from mixlab.reports.numbers import power, share_words, short_number
+from mixlab.reports.numbers import share_words, short_number
 from mixlab.reports.zones import ZONES, zone_borders
 
 NOUNS: dict[TensorKind, str] = {
@@ -151,7 +152,7 @@ class ScaledTensor:
 
     def sentence(self, scale_exponent: int) -> str:
         """Describes what happens at a scale."""
-        scale = f"At scale 2^{scale_exponent}"
+        scale = f"At scale {power(scale_exponent)}"
         if not self.stats.histogram.non_zero:
             return f"{scale}: {self._nothing_to_count()}"
         found = self.fractions(scale_exponent)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from mixlab.loss_scaling import Game, Result, ScaleHistory
 from mixlab.loss_scaling.game import MOVES, READER, fewest_lost, results
+from mixlab.powers import power, power_of_two
 from mixlab.reports.colours import SERIES
-from mixlab.reports.numbers import finite_log2, power_of_two
+from mixlab.reports.numbers import finite_log2
 
 Change = Literal["fell", "kept", "grew", "end"]
 Histories = Mapping[str, ScaleHistory]
@@ -46,7 +47,7 @@ def ending(history: ScaleHistory) -> str:
 
     >>> from mixlab.loss_scaling import TorchPolicy, simulate
     >>> ending(simulate(TorchPolicy(1024, growth_interval=2), [True, True, False, False]))
-    'ends at 2^9 (fell 2×, grew 1×)'
+    'ends at 2⁹ (fell 2×, grew 1×)'
     """
     kinds = [change for _, change in changes(history)]
     scale = power_of_two(history.scales[-1])
@@ -115,7 +116,7 @@ def playfield(game: Game) -> dict[str, Any]:
             for k, window, outcome in played
         ],
         "exponent": game.exponent,
-        "choices": {} if game.over else {move: f"2^{game.exponent + step}" for move, step in MOVES.items()},
+        "choices": {} if game.over else {move: power(game.exponent + step) for move, step in MOVES.items()},
         "score": str(game),
         "news": news(game),
         "table": result_table(results(game)) if game.over else [],
@@ -126,8 +127,8 @@ def news(game: Game) -> str:
     """Describes how the last step turned out, and at the end who lost the fewest steps."""
     if not game.exponents:
         return (
-            f"You are the loss scaler: lose as few steps as you can. The scale is 2^{game.exponent}; halve it, keep it "
-            "or double it, and the step is taken. Only then do you see which scales were usable."
+            f"You are the loss scaler: lose as few steps as you can. The scale is {power(game.exponent)}; halve it, "
+            "keep it or double it, and the step is taken. Only then do you see which scales were usable."
         )
     window = game.windows[len(game.exponents) - 1]
     became = {
@@ -135,7 +136,7 @@ def news(game: Game) -> str:
         "skipped": "overflow, so the step is skipped",
         "underflowed": "taken, but small gradients underflowed",
     }[game.outcomes[-1]]
-    words = f"The last step, at 2^{game.exponent}: {became}; {window} was usable."
+    words = f"The last step, at {power(game.exponent)}: {became}; {window} was usable."
     return f"{words} {verdict(results(game))}" if game.over else words
 
 
@@ -178,4 +179,4 @@ def domain_of(levels: Iterable[float | None]) -> tuple[int, int]:
 def power_ticks(low: int, high: int, *, most: int = _MOST_TICKS) -> list[tuple[int, str]]:
     """Returns at most `most` evenly spaced exponents with their labels."""
     step = max(1, math.ceil((high - low + 1) / most))
-    return [(k, f"2^{k}") for k in range(-(-low // step) * step, high + 1, step)]
+    return [(k, power(k)) for k in range(-(-low // step) * step, high + 1, step)]

@@ -1,37 +1,15 @@
-"""Numbers in words: powers of two, shares, long numbers made short."""
+"""Numbers in words: shares, long numbers made short."""
 
 from __future__ import annotations
 
 import math
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def power_of_two(value: float) -> str:
-    """Returns "2^k" for a power of two, and the number itself for any other.
-
-    >>> power_of_two(1024.0), power_of_two(1000.0), power_of_two(0.0)
-    ('2^10', '1000', '0')
-
-    Args:
-        value: Any number.
-    """
-    mantissa, exponent = math.frexp(value)
-    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:g}"
+from mixlab.powers import superscript
 
 
 def finite_log2(value: float) -> float | None:
     """Returns log2 of a positive finite number; None for any other, which no chart can show."""
     return math.log2(value) if 0 < value < math.inf else None
-
-
-def superscript(number: int) -> str:
-    return str(number).translate(_SUPERSCRIPTS)
-
-
-def power(exponent: int) -> str:
-    """Returns 2 to a power, with its exponent raised."""
-    return f"2{superscript(exponent)}"
 
 
 def short_number(value: float) -> str:

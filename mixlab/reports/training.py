@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mixlab.reports.numbers import power_of_two
+from mixlab.powers import power_of_two
 from mixlab.tables import html_table, text_table
 from mixlab.training import StepRecord, final, first_non_finite
 
@@ -15,7 +15,7 @@ Runs = Mapping[str, Sequence[StepRecord]]
 
 
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
-    """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2^14, 3 steps skipped, 85 steps/s".
+    """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2¹⁴, 3 steps skipped, 85 steps/s".
 
     Args:
         records: The records of the steps so far.

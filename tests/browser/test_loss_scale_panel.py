@@ -31,7 +31,7 @@ print(panel.last_error)
 def notebook(opened: Notebook) -> Notebook:
     assert opened.run_in_kernel(AS_AT_FIRST) == "None"
     expect(opened.page.locator(".mixlab-ls-chart")).to_be_visible()
-    expect(opened.page.locator(".mixlab-ls-status")).to_contain_text("At scale 2^0, ")
+    expect(opened.page.locator(".mixlab-ls-status")).to_contain_text("At scale 2⁰, ")
     expect(opened.page.locator(".mixlab-ls-details")).to_contain_text("Gradients of all layers")
     return opened
 
@@ -53,7 +53,7 @@ def test_keys_move_label_drawing_and_kernel(notebook: Notebook):
         page.keyboard.press("ArrowRight")
     expect(page.get_by_label("Exponent k of the loss scale")).to_have_value("10")
     expect(page.locator(".mixlab-ls-value")).to_have_text("= 1024")
-    assert status(page).startswith("At scale 2^10, ")
+    assert status(page).startswith("At scale 2¹⁰, ")
     assert status(page) == page.locator(".mixlab-ls-chart").get_attribute("aria-label")
     assert (status(page), bars_at(page)) != before
     assert notebook.run_in_kernel("print(panel.scale_exponent, panel.status == repr(panel))") == "10 True"
@@ -72,9 +72,9 @@ def test_number_box_takes_digits_and_refuses_what_is_out_of_range(notebook: Note
     box.click()
     page.keyboard.press("Control+a")
     page.keyboard.type("12")
-    assert status(page).startswith("At scale 2^12, ")
+    assert status(page).startswith("At scale 2¹², ")
     page.keyboard.type("3")
-    assert status(page).startswith("At scale 2^12, ")
+    assert status(page).startswith("At scale 2¹², ")
     page.keyboard.press("Tab")
     expect(box).to_have_value("12")
 
@@ -99,11 +99,11 @@ def test_python_moves_every_view(tmp_path: Path, open_notebook: Callable[..., No
     expect(page.locator(".mixlab-ls-chart")).to_have_count(2)
     notebook.run_in_kernel("panel.scale_exponent = 16; panel.format = 'e5m2'; print()")
     for view in page.locator(".mixlab-ls-status").all():
-        expect(view).to_contain_text("At scale 2^16")
+        expect(view).to_contain_text("At scale 2¹⁶")
         expect(view).to_contain_text("in e5m2")
     page.get_by_label("Loss scale 2k").last.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".mixlab-ls-status").first).to_contain_text("At scale 2^17")
+    expect(page.locator(".mixlab-ls-status").first).to_contain_text("At scale 2¹⁷")
 
 
 def test_an_error_behind_a_control_shows_in_red_and_goes_again(notebook: Notebook):
@@ -130,7 +130,7 @@ def test_reload_restores_what_was_shown(notebook: Notebook):
     before = status(page), bars_at(page)
     notebook.save()
     notebook.reload()
-    expect(page.locator(".mixlab-ls-status")).to_contain_text("At scale 2^7, ")
+    expect(page.locator(".mixlab-ls-status")).to_contain_text("At scale 2⁷, ")
     assert (status(page), bars_at(page)) == before
 
 

@@ -53,8 +53,8 @@ def test_the_board_by_keyboard(notebook: Notebook):
         page.keyboard.press(key)
     expect(step(page, 7)).to_be_focused()
     expect(board_says(page)).to_have_text(
-        "4 of 10 steps overflow. torch ends at 2^7 (fell 4×, grew 1×); apex ends at 2^7 (fell 4×, grew 1×); "
-        "Megatron ends at 2^9 (fell 2×, grew 1×); DeepSpeed ends at 2^9 (fell 2×, grew 1×)."
+        "4 of 10 steps overflow. torch ends at 2⁷ (fell 4×, grew 1×); apex ends at 2⁷ (fell 4×, grew 1×); "
+        "Megatron ends at 2⁹ (fell 2×, grew 1×); DeepSpeed ends at 2⁹ (fell 2×, grew 1×)."
     )
     assert page.locator(".mixlab-sb-step[aria-pressed=true]").count() == 4
     expect(page.locator(".mixlab-sb-tint")).to_have_count(4)
@@ -74,15 +74,15 @@ def test_the_board_by_mouse(notebook: Notebook):
     page = notebook.page
     for number in (9, 0, 1, 5, 5, 7):
         step(page, number).click()
-    expect(board_says(page)).to_contain_text("DeepSpeed ends at 2^9")
+    expect(board_says(page)).to_contain_text("DeepSpeed ends at 2⁹")
     page.get_by_label("DeepSpeed: consecutive hysteresis").check()
-    expect(board_says(page)).to_contain_text("DeepSpeed ends at 2^10")
+    expect(board_says(page)).to_contain_text("DeepSpeed ends at 2¹⁰")
     page.get_by_role("button", name="a burst").click()
     expect(page.locator(".mixlab-sb-tint")).to_have_count(5)
     expect(page.get_by_role("button", name="a burst")).to_have_attribute("aria-pressed", "true")
     page.get_by_label("Start at 2^").fill("2")
     page.get_by_label("Hysteresis (Megatron, DeepSpeed)").fill("1")
-    expect(board_says(page)).to_contain_text("DeepSpeed gives up at step 4, at its minimum 2^0 (fell 2×, grew 0×)")
+    expect(board_says(page)).to_contain_text("DeepSpeed gives up at step 4, at its minimum 2⁰ (fell 2×, grew 0×)")
     expect(page.locator(".mixlab-sb-mark.mixlab-sb-end")).to_have_count(1)
     page.get_by_role("button", name="clear").click()
     expect(board_says(page)).to_contain_text("None of 10 steps overflow")
@@ -139,11 +139,11 @@ def test_the_game_by_keyboard(notebook: Notebook):
 def test_the_game_by_mouse(notebook: Notebook):
     page = notebook.page
     page.get_by_role("button", name="÷2").click()
-    expect(game_says(page)).to_contain_text("The last step, at 2^15: good; 2^8 to 2^15 was usable.")
+    expect(game_says(page)).to_contain_text("The last step, at 2¹⁵: good; 2⁸ to 2¹⁵ was usable.")
     expect(page.locator(".mixlab-sg-field")).to_be_focused()
     page.keyboard.press("Space")  # keep, not the button again
-    expect(game_says(page)).to_contain_text("at 2^15: overflow, so the step is skipped; 2^8 to 2^13 was usable.")
-    expect(page.get_by_role("button", name="×2")).to_contain_text("→ 2^16")
+    expect(game_says(page)).to_contain_text("at 2¹⁵: overflow, so the step is skipped; 2⁸ to 2¹³ was usable.")
+    expect(page.get_by_role("button", name="×2")).to_contain_text("→ 2¹⁶")
     page.get_by_role("button", name="÷2").focus()
     page.keyboard.press("Enter")
     expect(game_says(page)).to_contain_text("step 3 of 4")

@@ -30,7 +30,7 @@ SIGNED = [fmt for fmt in FORMATS.values() if fmt.signed]
             0.0,
             "Underflow: values up to half the smallest, 2.980232239e-08, become zero",
         ),
-        (6e-8, "fp16", "rounded", 2.0**-24, "below the smallest normal value 2^-14. Subnormal values are all"),
+        (6e-8, "fp16", "rounded", 2.0**-24, "below the smallest normal value 2⁻¹⁴. Subnormal values are all"),
         (-0.0, "fp16", "exact", -0.0, "Stored: 1 00000 0000000000, that is -zero."),
         (math.nan, "fp16", "nan", math.nan, "NaN stays NaN."),
         (math.nan, "e2m1fn", "nan", None, "e2m1fn has no code for NaN"),

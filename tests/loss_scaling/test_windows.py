@@ -16,9 +16,9 @@ WINDOWS = st.builds(ScaleWindow, EXPONENTS, EXPONENTS) | st.just(NO_WINDOW)
 @pytest.mark.parametrize(
     ("window", "words"),
     [
-        (ScaleWindow(-4, 14), "2^-4 to 2^14"),
-        (ScaleWindow(3, 3), "2^3 to 2^3"),
-        (ScaleWindow(1, 0), "none (2^1 is above 2^0)"),
+        (ScaleWindow(-4, 14), "2⁻⁴ to 2¹⁴"),
+        (ScaleWindow(3, 3), "2³ to 2³"),
+        (ScaleWindow(1, 0), "none (2¹ is above 2⁰)"),
         (NO_WINDOW, "none"),
     ],
 )

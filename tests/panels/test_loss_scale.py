@@ -176,4 +176,4 @@ def test_formats_may_be_given_as_data(probe: track):
 
 def test_a_layer_without_any_value_can_be_shown():
     empty: TensorStats = tensor_stats(torch.zeros(4), layer="dead")
-    assert repr(LossScalePanel([empty])).startswith("At scale 2^0: there are no non-zero finite gradients to count")
+    assert repr(LossScalePanel([empty])).startswith("At scale 2⁰: there are no non-zero finite gradients to count")

@@ -32,7 +32,7 @@ def test_the_same_overflows_end_at_different_scales(panel: ScalerBoard):
 
 def test_the_status_repeats_the_chart(panel: ScalerBoard):
     assert repr(panel) == panel.status == panel._drawing["sentence"]
-    assert panel.status.startswith("4 of 10 steps overflow. torch ends at 2^7 (fell 4×, grew 1×); apex")
+    assert panel.status.startswith("4 of 10 steps overflow. torch ends at 2⁷ (fell 4×, grew 1×); apex")
     assert panel._repr_mimebundle_()[0]["text/plain"] == panel.status
     for lane in panel._drawing["lanes"]:
         assert f"{lane['name']} {lane['ending']}" in panel.status
@@ -75,7 +75,7 @@ def test_steps_may_come_in_any_order_and_kind(panel: ScalerBoard):
 
 def test_deepspeed_gives_up_in_words():
     panel = ScalerBoard(range(6), steps=10, init_exponent=2, hysteresis=1)
-    assert "DeepSpeed gives up at step 2, at its minimum 2^0 (fell 2×, grew 0×)." in panel.status
+    assert "DeepSpeed gives up at step 2, at its minimum 2⁰ (fell 2×, grew 0×)." in panel.status
     assert panel._drawing["lanes"][-1]["marks"][-1] == (2, "end")
     assert panel.histories["DeepSpeed"].error.startswith("the loss scale is at its minimum")
 

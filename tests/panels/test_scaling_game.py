@@ -32,7 +32,7 @@ def test_the_status_says_the_score_and_what_was_seen(game: ScalingGame):
     game.play("halve")
     assert repr(game) == game.status == f"{game._drawing['score']}. {game._drawing['news']}"
     assert game.status == (
-        "step 1 of 4: 0 skipped, 0 underflowed, 1 good. The last step, at 2^15: good; 2^8 to 2^15 was usable."
+        "step 1 of 4: 0 skipped, 0 underflowed, 1 good. The last step, at 2¹⁵: good; 2⁸ to 2¹⁵ was usable."
     )
     assert game._repr_mimebundle_()[0]["text/plain"] == game.status
 

@@ -25,7 +25,7 @@ def test_the_edges_of_given_gradients():
     window = scale_window([tensor_stats(gradients)], "fp16")
     assert window == ScaleWindow(-4, 14)  # 2^-24 is the smallest fp16 value; 3 * 2^14 fits, 3 * 2^15 does not
     assert window.usable
-    assert str(window) == "2^-4 to 2^14"
+    assert str(window) == "2⁻⁴ to 2¹⁴"
 
 
 def test_a_range_too_wide_for_the_format_has_no_window():

@@ -50,8 +50,8 @@ def test_borders_are_named_as_people_know_them():
 def test_the_sentence():
     x = torch.cat([powers(-30), powers(-20).repeat(2), torch.ones(7)])
     assert status_line(tensor_stats(x), FP16, 0) == (
-        "At scale 2^0, 10.0 % of the non-zero gradients become zero in fp16, 20.0 % are subnormal, none overflow; "
-        "usable window 2^6 to 2^15."
+        "At scale 2⁰, 10.0 % of the non-zero gradients become zero in fp16, 20.0 % are subnormal, none overflow; "
+        "usable window 2⁶ to 2¹⁵."
     )
 
 
@@ -118,7 +118,7 @@ def test_no_window_is_said():
 )
 def test_nothing_to_count_is_said(values: list[float], says: str):
     stats = tensor_stats(torch.tensor(values), kind="weight_gradient")
-    assert status_line(stats, FP16, 3).startswith("At scale 2^3: there are no")
+    assert status_line(stats, FP16, 3).startswith("At scale 2³: there are no")
     assert status_line(stats, FP16, 3).endswith(says)
     json.dumps(drawing(stats, FP16, [3]))
 

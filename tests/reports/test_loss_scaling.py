@@ -37,8 +37,8 @@ def test_a_lane_has_the_levels_and_what_changed_them(histories: dict[str, ScaleH
 
 def test_the_sentence_repeats_the_lanes(histories: dict[str, ScaleHistory]):
     assert board(histories, AT, 10)["sentence"] == (
-        "4 of 10 steps overflow. torch ends at 2^7 (fell 4×, grew 1×); apex ends at 2^7 (fell 4×, grew 1×); Megatron "
-        "ends at 2^9 (fell 2×, grew 1×); DeepSpeed ends at 2^9 (fell 2×, grew 1×)."
+        "4 of 10 steps overflow. torch ends at 2⁷ (fell 4×, grew 1×); apex ends at 2⁷ (fell 4×, grew 1×); Megatron "
+        "ends at 2⁹ (fell 2×, grew 1×); DeepSpeed ends at 2⁹ (fell 2×, grew 1×)."
     )
     assert board(histories, [0], 10)["sentence"].startswith("1 of 10 steps overflows. ")
     assert board(histories, [], 10)["sentence"].startswith("None of 10 steps overflow. ")
@@ -50,7 +50,7 @@ def test_giving_up_ends_a_lane_and_says_so():
     assert only["levels"] == [2, 1, 0]
     assert only["marks"] == [(0, "fell"), (1, "fell"), (2, "end")]
     assert only["gaveUp"]
-    assert ending(history) == "gives up at step 2, at its minimum 2^0 (fell 2×, grew 0×)"
+    assert ending(history) == "gives up at step 2, at its minimum 2⁰ (fell 2×, grew 0×)"
 
 
 def test_all_lanes_share_an_axis_that_holds_every_level(histories: dict[str, ScaleHistory]):
@@ -99,9 +99,9 @@ def test_the_field_shows_what_was_played():
         (15, 8, 15, "good"),
         (14, 8, 13, "skipped"),
     ]
-    assert field["choices"] == {"halve": "2^13", "keep": "2^14", "double": "2^15"}
+    assert field["choices"] == {"halve": "2¹³", "keep": "2¹⁴", "double": "2¹⁵"}
     assert field["score"] == "step 2 of 3: 1 skipped, 0 underflowed, 1 good"
-    assert field["news"] == "The last step, at 2^14: overflow, so the step is skipped; 2^8 to 2^13 was usable."
+    assert field["news"] == "The last step, at 2¹⁴: overflow, so the step is skipped; 2⁸ to 2¹³ was usable."
     assert field["table"] == []
 
 
@@ -135,8 +135,8 @@ def test_a_lost_game_says_how_far_behind():
 
 
 def test_the_first_words_tell_the_rules():
-    assert "lose as few steps as you can. The scale is 2^16; halve it" in news(Game([(8, 15)]))
-    assert "small gradients underflowed; 2^20 to 2^22 was usable." in news(Game([(20, 22)] * 2).play("keep"))
+    assert "lose as few steps as you can. The scale is 2¹⁶; halve it" in news(Game([(8, 15)]))
+    assert "small gradients underflowed; 2²⁰ to 2²² was usable." in news(Game([(20, 22)] * 2).play("keep"))
 
 
 def test_changes_of_a_clean_run_are_growth_only():

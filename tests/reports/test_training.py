@@ -15,11 +15,11 @@ def test_the_progress_line_says_where_a_training_stands():
     assert progress_line([], 300) == "step 0 of 300"
     assert progress_line([record(0)], 300) == "step 1 of 300: loss 1, 100 steps/s"
     steps = [record(step, loss=0.4123, scale=2.0**14, skipped=step < 3) for step in range(120)]
-    assert progress_line(steps, 300) == "step 120 of 300: loss 0.412, scale 2^14, 3 steps skipped, 100 steps/s"
+    assert progress_line(steps, 300) == "step 120 of 300: loss 0.412, scale 2¹⁴, 3 steps skipped, 100 steps/s"
     assert "nan" in progress_line(records(DIVERGED), 300)
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.0, "2^0"), (65536.0, "2^16"), (0.25, "2^-2"), (1000.0, "1000")])
+@pytest.mark.parametrize(("value", "text"), [(1.0, "2⁰"), (65536.0, "2¹⁶"), (0.25, "2⁻²"), (1000.0, "1000")])
 def test_powers_of_two_are_written_as_such(value: float, text: str):
     assert power_of_two(value) == text
 

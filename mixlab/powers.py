@@ -1,0 +1,58 @@
+"""Powers in one form wherever a reader meets them: 2⁻²⁴, with the exponent raised."""
+
+from __future__ import annotations
+
+import math
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def superscript(exponent: int) -> str:
+    """Returns a whole number raised.
+
+    >>> superscript(-24)
+    '⁻²⁴'
+
+    Args:
+        exponent: Any whole number.
+    """
+    return str(exponent).translate(_RAISED)
+
+
+def power(exponent: float) -> str:
+    """Returns a power of two as text.
+
+    No character raises a decimal point, so a power that is not whole becomes a number from 1 to 2 times one that is,
+    with three digits.
+
+    >>> power(-24), power(14.5), power(-math.inf), power(math.inf)
+    ('2⁻²⁴', '1.41 × 2¹⁴', '0', 'inf')
+
+    Args:
+        exponent: k of 2^k.
+
+    Raises:
+        ValueError: If the exponent is NaN.
+    """
+    if math.isnan(exponent):
+        raise ValueError("power: the exponent must be a number, got NaN")
+    if math.isinf(exponent):
+        return "0" if exponent < 0 else "inf"
+    whole = math.floor(exponent)
+    factor = f"{2.0 ** (exponent - whole):.3g}"
+    if factor == "2":
+        factor, whole = "1", whole + 1
+    return f"2{superscript(whole)}" if factor == "1" else f"{factor} × 2{superscript(whole)}"
+
+
+def power_of_two(value: float) -> str:
+    """Returns a power of two as one, and any other number as it is.
+
+    >>> power_of_two(1024.0), power_of_two(1000.0), power_of_two(0.0)
+    ('2¹⁰', '1000', '0')
+
+    Args:
+        value: Any number.
+    """
+    mantissa, exponent = math.frexp(value)
+    return power(exponent - 1) if mantissa == 0.5 else f"{value:g}"
