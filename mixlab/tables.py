@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from mixlab.glossary import marked
+
 Row = Sequence[str]
 
 LONGEST = 10  # rows of a table that is shown whole
@@ -77,15 +79,18 @@ def text_table(columns: Row, rows: Iterable[Row]) -> str:
 def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_heads: bool = False) -> str:
     """Returns a table as HTML; one of more than 10 rows shows 5 and a line that unfolds the rest.
 
+    Words of the glossary in the heads and in the first cells of the rows are explained where each comes first.
+
     Args:
         columns: The column heads, in plain text; they are escaped here.
         rows: The cells of each row, in plain text; they are escaped here.
         caption: A line above the table; "" for none.
         row_heads: Whether the first cell of a row is its heading.
     """
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)
+    seen: set[str] = set()
+    head = "".join(f"<th>{marked(escape(cell), seen)}</th>" for cell in columns)
     rows = list(rows)
-    body = "".join(f"<tr>{''.join(_cells(row, row_heads))}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(_cells(row, row_heads, seen))}</tr>" for row in rows)
     above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
     return folded(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", len(rows))
 
@@ -108,9 +113,7 @@ def folded(table: str, rows: int, noun: str = "rows") -> str:
     return f'{_FOLDING}<div class="mixlab-folded">{table}{unfold}</div>'
 
 
-def _cells(row: Row, row_heads: bool) -> Iterable[str]:
+def _cells(row: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:
     for place, cell in enumerate(row):
-        if row_heads and place == 0:
-            yield f"<th style='text-align: left'>{escape(cell)}</th>"
-        else:
-            yield f"<td>{escape(cell)}</td>"
+        text = escape(cell) if place else marked(escape(cell), seen)
+        yield f"<th style='text-align: left'>{text}</th>" if row_heads and not place else f"<td>{text}</td>"

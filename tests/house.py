@@ -15,6 +15,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "arguments": (),
     "files": (),
     "powers": (),
+    "glossary": (),
     "tables": (),
     "machine": (),
     "process": ("settings", "random_streams", "tf32", "containment"),
@@ -62,7 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "labs": (),
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
-        *("modes", "optimizers", "recorded", "fits", "phases", "one_step", "tiles", "traffic", "claims"),
+        *("modes", "optimizers", "recorded", "glossary", "fits", "phases", "one_step", "tiles", "traffic", "claims"),
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),

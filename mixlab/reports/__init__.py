@@ -3,6 +3,7 @@
 from mixlab.powers import power, power_of_two
 from mixlab.reports.claims import ClaimsTable, claim_html, claim_lines, claims_markdown, recorded_words, verdict_line
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
+from mixlab.reports.glossary import GlossaryTable
 from mixlab.reports.gradients import status_line
 from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
 from mixlab.reports.modes import ModeTable
@@ -19,6 +20,7 @@ __all__ = [
     "ComparisonTable",
     "EmulationTable",
     "FitsTable",
+    "GlossaryTable",
     "MatmulTable",
     "MemoryTable",
     "ModeTable",
