@@ -44,7 +44,7 @@ Where to add:
 - **a scaler policy**: a class in `loss_scaling/policies.py`, its name in `recipes.py`, its place on the board in
   `all_policies`;
 - **a GPU**: a row of `memory/gpus.py`, and the name that its driver gives it;
-- **a task**: a function in `training/tasks.py`, and its name in the table beside it;
+- **a task**: a function in `training/tasks.py`, its name in the table beside it and in `training/choices.py`;
 - **a lab**: a notebook in `labs/`, its parameters in `labs.py`, and a row of README's table;
 - **a panel**: a file in `panels/` that binds widgets to data and figures;
 - **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`;
@@ -55,121 +55,13 @@ places that were forgotten. `python -m tests.house` draws the imports as they ar
 parameters that no docstring describes.
 """
 
-from mixlab.emulation import arithmetic, autocast, cast_trace
-from mixlab.experiments import dissect, dtype_ledger
-from mixlab.formats import (
-    BF16,
-    BLOCK_FORMATS,
-    E4M3FN,
-    E5M2,
-    FORMATS,
-    FP16,
-    FP32,
-    TF32,
-    BlockFormat,
-    BlockTensor,
-    Code,
-    Explanation,
-    Format,
-    RoundingStats,
-    accumulate,
-    explain,
-    fake_quantize,
-    quantize_blocks,
-    round_to,
-    round_with_stats,
-)
-from mixlab.loss_scaling import (
-    ApexPolicy,
-    DeepSpeedPolicy,
-    DynamicScaler,
-    MegatronPolicy,
-    NoScaler,
-    ScaleWindow,
-    StaticScaler,
-    TorchPolicy,
-    hunt,
-    simulate,
-)
-from mixlab.machine import describe
-from mixlab.memory import ModelStates, model_states
-from mixlab.optimizers import SGD, Adam, AdamW, Storage
-from mixlab.probes import (
-    Fractions,
-    Histogram,
-    TensorStats,
-    scale_window,
-    tensor_stats,
-    track,
-    track_updates,
-    usable_window,
-)
-from mixlab.recipes import PRESETS, Recipe
-from mixlab.training import TASKS, Run, RunInfo, StepRecord, Task, Trainer, final, first_non_finite, load_task, outcome
+import pkgutil
+
+import lazy_loader
+
+# A name is imported when it is first used, so that commands that compute nothing need not wait for torch. Names and
+# rooms stand in `__init__.pyi`; `from mixlab import *` takes the names alone.
+__getattr__, __dir__, _names_and_rooms = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted({*_names_and_rooms}.difference(room.name for room in pkgutil.iter_modules(__path__)))
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "BF16",
-    "BLOCK_FORMATS",
-    "E4M3FN",
-    "E5M2",
-    "FORMATS",
-    "FP16",
-    "FP32",
-    "PRESETS",
-    "SGD",
-    "TASKS",
-    "TF32",
-    "Adam",
-    "AdamW",
-    "ApexPolicy",
-    "BlockFormat",
-    "BlockTensor",
-    "Code",
-    "DeepSpeedPolicy",
-    "DynamicScaler",
-    "Explanation",
-    "Format",
-    "Fractions",
-    "Histogram",
-    "MegatronPolicy",
-    "ModelStates",
-    "NoScaler",
-    "Recipe",
-    "RoundingStats",
-    "Run",
-    "RunInfo",
-    "ScaleWindow",
-    "StaticScaler",
-    "StepRecord",
-    "Storage",
-    "Task",
-    "TensorStats",
-    "TorchPolicy",
-    "Trainer",
-    "accumulate",
-    "arithmetic",
-    "autocast",
-    "cast_trace",
-    "describe",
-    "dissect",
-    "dtype_ledger",
-    "explain",
-    "fake_quantize",
-    "final",
-    "first_non_finite",
-    "hunt",
-    "load_task",
-    "model_states",
-    "outcome",
-    "quantize_blocks",
-    "round_to",
-    "round_with_stats",
-    "scale_window",
-    "simulate",
-    "tensor_stats",
-    "track",
-    "track_updates",
-    "usable_window",
-]

@@ -1,19 +1,26 @@
-"""This machine: its processor, GPUs and versions, and which of the notebooks' packages are installed."""
+"""This machine: its processor, GPUs and versions, and which of the notebooks' packages are installed.
+
+`describe` and `usable_device` ask torch, which takes a second or two to import. `torch_build` and `seen_gpus` do not.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 WIDGET_STACK = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly", "papermill")
 
@@ -70,6 +77,31 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class TorchBuild:
+    """What the installed torch was built for, read from its files.
+
+    Attributes:
+        version: Torch's version, without the build.
+        cuda: The CUDA version that it was built for, such as "12.8", or None.
+        hip: The ROCm version that it was built for, or None.
+    """
+
+    version: str
+    cuda: str | None = None
+    hip: str | None = None
+
+    @property
+    def for_gpus(self) -> bool:
+        """Whether it can use a GPU at all."""
+        return self.cuda is not None or self.hip is not None
+
+    def __str__(self) -> str:
+        if not self.for_gpus:
+            return f"{self.version}, built for CPUs"
+        return f"{self.version}, built for {f'CUDA {self.cuda}' if self.cuda else f'ROCm {self.hip}'}"
+
+
+@dataclass(frozen=True)
 class Package:
     """A package that the notebooks need.
 
@@ -92,6 +124,8 @@ class Package:
 @lru_cache(maxsize=1)
 def describe() -> Machine:
     """Returns the machine that this process runs on. The first call collects the facts; later calls reuse them."""
+    import torch
+
     return Machine(
         cpu=_cpu_name(),
         cores=_usable_cores(),
@@ -99,14 +133,14 @@ def describe() -> Machine:
         python=platform.python_version(),
         torch=torch.__version__.partition("+")[0],
         numpy=metadata.version("numpy"),
-        mixlab=_installed_version("mixlab") or "not installed, run from its source",
+        mixlab=installed_version("mixlab") or "not installed, run from its source",
     )
 
 
 def widget_stack() -> tuple[Package, ...]:
     """Returns the packages that the labs need in Jupyter, installed or not."""
     requirements = _lab_requirements()
-    return tuple(Package(name, requirements.get(name, name), _installed_version(name)) for name in WIDGET_STACK)
+    return tuple(Package(name, requirements.get(name, name), installed_version(name)) for name in WIDGET_STACK)
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
@@ -118,12 +152,91 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     Raises:
         ValueError: If it is any other device, or a CUDA device on a machine where torch cannot use CUDA.
     """
+    import torch
+
     chosen = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
-        raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {chosen!r}")
+    _require_device_name(chosen)
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {chosen!r} was asked for, but torch sees no CUDA device; use device='cpu'")
     return torch.device(chosen)
+
+
+def check_device(device: str | None) -> None:
+    """Checks, without torch, that there may be such a device. Whether there is one, `usable_device` finds out.
+
+    Args:
+        device: As for `usable_device`.
+
+    Raises:
+        ValueError: If the name is none of a device, or a CUDA device is meant and torch was built without CUDA.
+    """
+    if device is None:
+        return
+    _require_device_name(device)
+    build = torch_build()
+    if device.startswith("cuda") and build is not None and not build.for_gpus:
+        raise ValueError(f"device {device!r} was asked for, but torch {build}; use device='cpu', or a torch with CUDA")
+
+
+def _require_device_name(device: str) -> None:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {device!r:.60}")
+
+
+def torch_build() -> TorchBuild | None:
+    """Returns what the installed torch was built for, or None if there is no torch, or its version file is unusual."""
+    found = util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    try:
+        return parse_torch_build((Path(found.origin).parent / "version.py").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def parse_torch_build(source: str) -> TorchBuild:
+    """Reads the text of torch's version.py.
+
+    >>> print(parse_torch_build("__version__ = '2.13.0+cpu'\\ncuda: Optional[str] = None\\nhip = None"))
+    2.13.0, built for CPUs
+
+    Args:
+        source: The text of the file.
+
+    Raises:
+        SyntaxError, ValueError: If it does not assign these names.
+    """
+    said: dict[str, Any] = {}
+    for statement in ast.parse(source).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        if isinstance(value, ast.Constant):
+            said.update({target.id: value.value for target in targets if isinstance(target, ast.Name)})
+    if not isinstance(said.get("__version__"), str):
+        raise ValueError("no __version__ in torch's version.py")
+    return TorchBuild(said["__version__"].partition("+")[0], said.get("cuda"), said.get("hip"))
+
+
+def seen_gpus(timeout_s: float = 2.0) -> tuple[str, ...] | None:
+    """Returns a line for each GPU that nvidia-smi lists, without torch.
+
+    Args:
+        timeout_s: How long to wait for nvidia-smi.
+
+    Returns:
+        () if it lists none; None if there is no nvidia-smi, it fails or does not answer in time.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
 def is_headless() -> bool:
@@ -157,11 +270,18 @@ def _usable_cores() -> int:
 
 
 def _gpu(index: int) -> Gpu:
+    import torch
+
     properties = torch.cuda.get_device_properties(index)
     return Gpu(properties.name, properties.total_memory, (properties.major, properties.minor))
 
 
-def _installed_version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Returns the installed version of a package, or None if it is missing.
+
+    Args:
+        name: As pip knows it.
+    """
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mixlab.arguments import require_whole
 from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
-from mixlab.loss_scaling import (
-    ApexPolicy,
-    DeepSpeedPolicy,
-    DynamicScaler,
-    MegatronPolicy,
-    NoScaler,
-    OnOverflow,
-    ScalePolicy,
-    Scaler,
-    StaticScaler,
-    TorchPolicy,
-)
+from mixlab.loss_scaling import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, OnOverflow, ScalePolicy, TorchPolicy
+from mixlab.loss_scaling.policies import require_on_overflow, require_scale
 from mixlab.optimizers import StateRounding
+
+if TYPE_CHECKING:
+    from mixlab.loss_scaling import Scaler
 
 ScalerName = Literal["none", "static", "dynamic", "apex", "megatron", "deepspeed"]
 Update = Literal["nearest_even", "stochastic", "kahan", "per_op"]
@@ -121,7 +114,7 @@ class Recipe:
                     f"Recipe: {knob}={_printed(value)} has no effect with scaler={self.scaler}; "
                     f"use scaler={_listed(name for name, knobs in _KNOBS.items() if knob in knobs)}"
                 )
-        self.make_scaler()  # refuses knobs out of range
+        self._check_scaler()
 
     def _check_formats(self) -> None:
         for name, allowed in _ALLOWED.items():
@@ -143,6 +136,15 @@ class Recipe:
                 f"Recipe: weights={self.weights} needs gradients={self.weights} or gradients=fp32, "
                 f"got gradients={self.gradients}"
             )
+
+    def _check_scaler(self) -> None:
+        """Refuses what a scaler would refuse, without torch, which scalers need."""
+        if self.scaler == "static":
+            require_scale("StaticScaler", "scale", self.scale)
+            require_on_overflow("StaticScaler", self.on_overflow)
+        elif self.scaler != "none":
+            self.scale_policy()
+            require_on_overflow("DynamicScaler", self.on_overflow)
 
     def _check_states(self) -> None:
         states = (self.exp_avg, self.exp_avg_sq)
@@ -252,6 +254,8 @@ class Recipe:
 
     def make_scaler(self) -> Scaler:
         """Returns a new loss scaler with this recipe's knobs."""
+        from mixlab.loss_scaling import DynamicScaler, NoScaler, StaticScaler  # which need torch, as recipes do not
+
         if self.scaler == "none":
             return NoScaler()
         if self.scaler == "static":

@@ -21,19 +21,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "process": ("settings", "random_streams", "tf32", "containment"),
     "layers": (),
     "formats": (
-        *("encoding", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
+        *("encoding", "choices", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
         *("rounding_stats", "blocks", "accumulation", "fake_quantization", "explanation"),
     ),
     "loss_scaling": ("policies", "simulation", "checked_steps", "scalers", "windows", "game"),
     "emulation": ("lists", "kernels", "model_contexts", "contexts", "cast_traces"),
     "optimizers": (
-        *("layout", "state_formats", "group_settings", "rules", "step", "pieces", "states"),
+        *("choices", "layout", "state_formats", "group_settings", "rules", "step", "pieces", "states"),
         *("storage", "stored", "adam_sgd", "reading", "backends", "stalls"),
     ),
     "recipes": (),
     "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "lost", "step_losses", "update_tracking"),
     "training": (
-        *("models", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
+        *("choices", "models", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
         *("trainer", "runs", "background"),
     ),
     "experiments": (

@@ -16,7 +16,9 @@ import pytest
 from tests.house import PACKAGE, ROOMS, drawing, imported_modules, imported_places, upward_imports
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-FACES = {path.parent.name: path for path in sorted(PACKAGE.glob("*/__init__.py"))}
+# What a face has stands in `__init__.pyi` where a room is imported name by name, else in `__init__.py`.
+FACES = {path.parent.name: path for path in [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("*/__init__.pyi")]}
+FACE = PACKAGE / "__init__.pyi"
 LABS = sorted((PACKAGE.parent / "labs").glob("*.ipynb"))
 LONGEST = 400  # lines of a file
 
@@ -142,14 +144,14 @@ def in_reading_order(name: str) -> tuple[int, str]:
     return (1 if name[0].isupper() else 2), name
 
 
-@pytest.mark.parametrize("path", [PACKAGE / "__init__.py", *FACES.values()], ids=name_of)
+@pytest.mark.parametrize("path", [FACE, *FACES.values()], ids=name_of)
 def test_a_face_is_static_sorted_and_complete(path: Path):
     source = path.read_text()
     names = public_names(source)
     module = import_module(".".join(["mixlab", *path.parent.relative_to(PACKAGE).parts]))
-    assert names == module.__all__
+    assert sorted(names) == sorted(module.__all__)
     assert names == sorted(names, key=in_reading_order)
-    assert set(names) == imported_names(source)
+    assert set(names) == imported_names(source) - set(ROOMS)
     assert module.__doc__
     assert all(hasattr(module, name) for name in names)
 
@@ -206,7 +208,7 @@ def test_no_module_bears_the_name_of_a_function():
     for path in SOURCES:
         defined = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
         assert path.stem not in defined, name_of(path)
-    for room, face in {"": PACKAGE / "__init__.py", **FACES}.items():
+    for room, face in {"": FACE, **FACES}.items():
         files = {path.stem for path in (PACKAGE / room).iterdir()} - {"mistakes"}
         assert files.isdisjoint(public_names(face.read_text())), room
 
@@ -217,10 +219,18 @@ def test_a_computed_public_api_is_refused():
 
 
 def test_import_loads_nothing_of_the_notebooks():
-    """The command imports the package and more."""
-    modules = modules_in_fresh_python("import mixlab.cli.commands")
+    """The command imports the package and more; all names together import torch too."""
+    modules = modules_in_fresh_python("import mixlab.cli.commands; from mixlab import *")
     assert {"mixlab", "torch"} <= modules
     assert modules.isdisjoint(HEAVY), modules & set(HEAVY)
+
+
+def test_every_room_that_needs_no_notebook_is_an_attribute_of_the_package():
+    """As `mixlab.formats.round_to`, after `import mixlab` alone."""
+    rooms = set(ROOMS) - {"reports", "figures", "panels", "cli", "claims", "__main__"}
+    assert imported_names(FACE.read_text()) - set(public_names(FACE.read_text())) == rooms
+    assert "torch" not in modules_in_fresh_python("import mixlab; mixlab.recipes.Recipe.parse('amp-fp16,scale=8')")
+    assert "torch" in modules_in_fresh_python("import mixlab; mixlab.formats.round_to")
 
 
 @pytest.mark.parametrize("heavy", ["plotly", "ipywidgets", "papermill"])

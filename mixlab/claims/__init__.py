@@ -11,8 +11,6 @@ does not hold - 1.18e-38, which is 2^-126
 True
 """
 
-from mixlab.claims.catalogue import CLAIMS, SUBJECTS, claim
-from mixlab.claims.settled import Settled, settle
-from mixlab.claims.verdicts import PLACES, Claim, Finding, Verdict
+import lazy_loader
 
-__all__ = ["CLAIMS", "PLACES", "SUBJECTS", "Claim", "Finding", "Settled", "Verdict", "claim", "settle"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from mixlab.arguments import require_whole
+from mixlab.formats.choices import Overflow, Rounding
 from mixlab.formats.encoding import as_float
 from mixlab.formats.format import Format
 from mixlab.formats.random_bits import draw_bits
 from mixlab.formats.rounding import checked, round_to
 from mixlab.formats.rounding_kernels import rounded_values
-from mixlab.formats.rounding_rules import Overflow, Rounding, limits_for, plan_for
+from mixlab.formats.rounding_rules import limits_for, plan_for
 
 
 def accumulate(

@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
+from mixlab.formats.choices import Overflow
 from mixlab.formats.encoding import Code, as_float
 from mixlab.formats.format import Format
 from mixlab.formats.rounding import round_to
-from mixlab.formats.rounding_rules import Overflow
 from mixlab.powers import power, superscript
 
 Outcome = Literal["exact", "rounded", "underflow", "overflow", "nan"]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlab.formats.choices import Overflow, Rounding
 from mixlab.formats.format import FP16, Format
 from mixlab.formats.rounding import checked, round_to
-from mixlab.formats.rounding_rules import Overflow, Rounding
 
 
 def fake_quantize(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import get_args
-
-import torch
+from typing import TYPE_CHECKING, get_args
 
 from mixlab.arguments import require_whole
 from mixlab.formats.encoding import Encoding, Specials
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ class Format(Encoding):
     @property
     def dtype(self) -> torch.dtype | None:
         """The torch dtype that stores exactly this format, or None."""
-        return _DTYPES.get(self)
+        import torch  # only here: formats themselves need not wait for it
+
+        name = _DTYPES.get(self)
+        return None if name is None else getattr(torch, name)
 
 
 FP64 = Format("fp64", 11, 52)
@@ -149,16 +153,17 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-_DTYPES: dict[Format, torch.dtype] = {
-    FP64: torch.float64,
-    FP32: torch.float32,
-    FP16: torch.float16,
-    BF16: torch.bfloat16,
-    E5M2: torch.float8_e5m2,
-    E5M2FNUZ: torch.float8_e5m2fnuz,
-    E4M3FN: torch.float8_e4m3fn,
-    E4M3FNUZ: torch.float8_e4m3fnuz,
-    E8M0FNU: torch.float8_e8m0fnu,
+# Named as in torch.
+_DTYPES: dict[Format, str] = {
+    FP64: "float64",
+    FP32: "float32",
+    FP16: "float16",
+    BF16: "bfloat16",
+    E5M2: "float8_e5m2",
+    E5M2FNUZ: "float8_e5m2fnuz",
+    E4M3FN: "float8_e4m3fn",
+    E4M3FNUZ: "float8_e4m3fnuz",
+    E8M0FNU: "float8_e8m0fnu",
 }
 
 
@@ -168,4 +173,5 @@ def dtype_name(dtype: torch.dtype) -> str:
     Args:
         dtype: Any torch dtype.
     """
-    return next((fmt.name for fmt, own in _DTYPES.items() if own is dtype), str(dtype).removeprefix("torch."))
+    name = str(dtype).removeprefix("torch.")
+    return next((fmt.name for fmt, own in _DTYPES.items() if own == name), name)

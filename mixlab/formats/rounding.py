@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mixlab.formats._compile import compiled_variant
+from mixlab.formats.choices import Overflow, Rounding
 from mixlab.formats.format import Format
 from mixlab.formats.random_bits import draw_bits, hashed_bits
 from mixlab.formats.rounding_kernels import rounded_values
-from mixlab.formats.rounding_rules import Limits, Overflow, Plan, Rounding, as_tensors, limits_for, plan_for
+from mixlab.formats.rounding_rules import Limits, Plan, as_tensors, limits_for, plan_for
 
 _PIECE = 1 << 17  # elements rounded at a time on a CPU, so that intermediate results stay in the cache
 

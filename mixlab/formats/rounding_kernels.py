@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixlab.formats.rounding_rules import CARRIERS, Limits, Plan, Rounding
+from mixlab.formats.choices import Rounding
+from mixlab.formats.rounding_rules import CARRIERS, Limits, Plan
 
 
 def rounded_values(

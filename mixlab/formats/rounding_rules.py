@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from mixlab.formats.choices import Overflow, Rounding
 from mixlab.formats.format import Format
-
-Overflow = Literal["inf", "nan", "saturate"]
-Rounding = Literal["nearest_even", "nearest_away", "toward_zero", "toward_positive", "toward_negative", "stochastic"]
 
 
 class Plan(NamedTuple):

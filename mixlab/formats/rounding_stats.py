@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mixlab.formats._compile import compiled_variant
+from mixlab.formats.choices import Overflow
 from mixlab.formats.format import Format
 from mixlab.formats.rounding import checked
 from mixlab.formats.rounding_kernels import rounded_values
-from mixlab.formats.rounding_rules import Limits, Overflow, Plan, as_tensors, limits_for, plan_for
+from mixlab.formats.rounding_rules import Limits, Plan, as_tensors, limits_for, plan_for
 
 _ROW = 1 << 12  # elements summed in the tensor's own dtype, before float64 takes over
 _NOTHING = torch.tensor([[0.0] * 8 + [1.0, 0.0, 1.0]])  # the sums of an empty tensor

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-OnOverflow = Literal["skip", "zero"]
+from mixlab.loss_scaling.policies import OnOverflow, require_on_overflow
 
 
 class CheckedSteps:
     """Tracks which optimizers were unscaled since the last update, what was found, and which have stepped."""
 
     def __init__(self, owner: str, on_overflow: OnOverflow) -> None:
-        if on_overflow not in get_args(OnOverflow):
-            raise ValueError(f"{owner}: on_overflow must be one of skip, zero, got {on_overflow!r}")
+        require_on_overflow(owner, on_overflow)
         self.on_overflow = on_overflow
         self._found_inf: dict[Optimizer, bool | None] = {}  # present once unscaled; None if there was no gradient
         self._stepped: set[Optimizer] = set()

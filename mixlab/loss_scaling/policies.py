@@ -17,10 +17,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from typing import Literal, get_args
 
 import numpy as np
 
 from mixlab.arguments import require_whole
+
+OnOverflow = Literal["skip", "zero"]
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,12 @@ def require_scale(owner: str, knob: str, value: float) -> None:
     """Raises ValueError if `value` cannot be a loss scale: it must be positive and finite as a float32."""
     if not (is_number(value) and 0 < _float32(value) < math.inf):
         raise ValueError(f"{owner}: {knob} must be a positive number that float32 can hold, got {value!r}")
+
+
+def require_on_overflow(owner: str, value: object) -> None:
+    """Raises ValueError if `value` is not one of `OnOverflow`."""
+    if value not in get_args(OnOverflow):
+        raise ValueError(f"{owner}: on_overflow must be one of {', '.join(get_args(OnOverflow))}, got {value!r}")
 
 
 def is_number(value: object) -> bool:

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mixlab.loss_scaling.checked_steps import CheckedSteps, OnOverflow
-from mixlab.loss_scaling.policies import ScalePolicy, ScaleState, TorchPolicy, require_scale, require_state
+from mixlab.loss_scaling.checked_steps import CheckedSteps
+from mixlab.loss_scaling.policies import OnOverflow, ScalePolicy, ScaleState, TorchPolicy, require_scale, require_state
 
 Outputs = TypeVar("Outputs")  # a tensor, or lists, tuples and iterables of tensors
 

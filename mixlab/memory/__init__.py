@@ -6,55 +6,6 @@
 ('backward', True, 21)
 """
 
-from mixlab.memory.activation_formulas import Activations, activations
-from mixlab.memory.advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
-from mixlab.memory.allocator import Replay, replay_trace
-from mixlab.memory.confirmation import confirm
-from mixlab.memory.estimates import Estimate, Fit, estimate
-from mixlab.memory.gpus import GPUS, GpuSpec, gpu_spec
-from mixlab.memory.instants import Instant, StepKind
-from mixlab.memory.parallel import Parallelism, Zero
-from mixlab.memory.shapes import SHAPES, AttentionKind, Checkpointing, ModelShape, model_shape
-from mixlab.memory.states import ModelStates, model_states
-from mixlab.memory.traceable import TraceError
-from mixlab.memory.traced_step import Trace
-from mixlab.memory.tracing import trace
-from mixlab.memory.transformers import transformer
-from mixlab.memory.variants import VARIANTS, Variant, variant
+import lazy_loader
 
-__all__ = [
-    "GPUS",
-    "SHAPES",
-    "VARIANTS",
-    "Activations",
-    "AttentionKind",
-    "Checkpointing",
-    "Estimate",
-    "Fit",
-    "GpuSpec",
-    "Instant",
-    "ModelShape",
-    "ModelStates",
-    "Parallelism",
-    "Replay",
-    "StepKind",
-    "Suggestion",
-    "Trace",
-    "TraceError",
-    "Variant",
-    "Zero",
-    "activations",
-    "break_even_batch",
-    "confirm",
-    "estimate",
-    "gpu_spec",
-    "largest_batch",
-    "largest_seq",
-    "model_shape",
-    "model_states",
-    "replay_trace",
-    "suggestions",
-    "trace",
-    "transformer",
-    "variant",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

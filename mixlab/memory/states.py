@@ -8,8 +8,8 @@ from typing import get_args
 
 from mixlab.formats import FP32
 from mixlab.optimizers import OptimizerName
-from mixlab.optimizers.state_formats import StateFormat, state_format
-from mixlab.recipes import Recipe, StateName
+from mixlab.optimizers.choices import scales_bytes
+from mixlab.recipes import EIGHT_BIT, Recipe, StateName
 from mixlab.tables import html_table, text_table
 
 
@@ -93,31 +93,20 @@ def model_states(
         formats["master weights"] = str(FP32)
     formats["gradients"] = str(recipe.gradients)
     parts = {name: numel * _ITEMSIZE[fmt] for name, fmt in formats.items()}
-    for name, (state, signed) in _MOMENTS[optimizer].items():
-        stored: StateName = getattr(recipe, state)
-        fmt = _state_format(stored, signed, recipe.block_size)
-        formats[name], parts[name] = str(stored), numel * fmt.dtype.itemsize
-        if fmt.scaled:
+    for name, field in _MOMENTS[optimizer].items():
+        stored: StateName = getattr(recipe, field)
+        formats[name] = str(stored)
+        parts[name] = numel * _ITEMSIZE.get(str(stored), 1)
+        if stored in EIGHT_BIT:
             formats[f"scales of {name}"] = str(FP32)
-            parts[f"scales of {name}"] = sum(map(fmt.bytes, sizes)) - parts[name]
+            parts[f"scales of {name}"] = sum(scales_bytes(size, recipe.block_size) for size in sizes)
     if recipe.update == "kahan":
         formats["Kahan compensation"] = str(recipe.weights)
         parts["Kahan compensation"] = numel * _ITEMSIZE[str(recipe.weights)]
     return ModelStates(recipe, numel, parts, formats)
 
 
-# States by optimizer: the recipe's field with the storage format, and whether the state is signed.
-_ADAM = {"exp_avg": ("exp_avg", True), "exp_avg_sq": ("exp_avg_sq", False)}
-_MOMENTS: dict[str, dict[str, tuple[str, bool]]] = {
-    "adam": _ADAM,
-    "adamw": _ADAM,
-    "sgd": {"momentum": ("exp_avg", True)},
-}
-_ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
-
-
-def _state_format(state: StateName, signed: bool, block_size: int) -> StateFormat:
-    if isinstance(state, str):
-        return state_format(state, signed=signed, block_size=block_size)
-    assert state.dtype is not None  # Recipe takes no other formats
-    return state_format(state.dtype, signed=signed, block_size=block_size)
+# States by optimizer: the recipe's field with the storage format.
+_ADAM = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+_MOMENTS: dict[str, dict[str, str]] = {"adam": _ADAM, "adamw": _ADAM, "sgd": {"momentum": "exp_avg"}}
+_ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}  # and 1 in 8 bits

@@ -7,7 +7,7 @@ are equal bit for bit, and with any other storage only the storage makes a diffe
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,8 +16,6 @@ from mixlab.optimizers.rules import AdamNumbers, AdamRule, SGDNumbers, SGDRule
 from mixlab.optimizers.state_formats import StateFormat
 from mixlab.optimizers.storage import Storage
 from mixlab.optimizers.stored import StoredOptimizer
-
-OptimizerName = Literal["sgd", "adam", "adamw"]
 
 _ALL_IN_FLOAT32 = Storage()
 

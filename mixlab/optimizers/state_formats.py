@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mixlab.formats import E4M3FN, E5M2, FP16, dtype_name, round_to
 from mixlab.formats.rounding_kernels import bf16_at_random
+from mixlab.optimizers.choices import StateRounding, scales_bytes
 
 StateDtype = torch.dtype | Literal["dynamic8"]
-StateRounding = Literal["nearest_even", "stochastic"]
 
 STATE_DTYPES: tuple[StateDtype, ...] = (
     torch.float32,
@@ -107,7 +107,7 @@ class ScaledState:
 
     def bytes(self, numel: int) -> int:
         """Returns the bytes of a state with `numel` elements, scales included."""
-        return numel + 4 * -(-numel // self.block_size)
+        return numel + scales_bytes(numel, self.block_size)
 
     def tables(self, _device: torch.device) -> tuple[Tensor, ...]:
         """Returns the extra tensors that `read` and `write_` take in a compiled step: none."""
@@ -159,7 +159,7 @@ class DynamicState:
 
     def bytes(self, numel: int) -> int:
         """Returns the bytes of a state with `numel` elements, scales included; all states share the map."""
-        return numel + 4 * -(-numel // self.block_size)
+        return numel + scales_bytes(numel, self.block_size)
 
     def tables(self, device: torch.device) -> tuple[Tensor, ...]:
         """Returns the extra tensors that `read` and `write_` take in a compiled step: the map, midpoints and cells."""

@@ -9,7 +9,8 @@ from typing import get_args
 import torch
 
 from mixlab.arguments import require_whole
-from mixlab.optimizers.state_formats import STATE_DTYPES, StateDtype, StateFormat, StateRounding, state_format
+from mixlab.optimizers.choices import StateRounding
+from mixlab.optimizers.state_formats import STATE_DTYPES, StateDtype, StateFormat, state_format
 from mixlab.optimizers.step import WeightUpdate
 
 

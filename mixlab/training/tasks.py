@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from mixlab.arguments import did_you_mean
 from mixlab.optimizers import MakeOptimizer, OptimizerName
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe
+from mixlab.training.choices import require_positive, require_task
 from mixlab.training.models import TinyGPT
 from mixlab.training.optimizers import make_optimizer
 
@@ -60,8 +59,7 @@ class Task:
             allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"
             raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"Task: {name} must be a positive finite number, got {value!r}")
+            require_positive(f"Task: {name}", value)
 
     def seeded_model(self, seed: int) -> nn.Module:
         """Returns a new model, as if made after `torch.manual_seed(seed)`; torch's own generator does not move.
@@ -169,8 +167,7 @@ def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
     Raises:
         ValueError: If the name is unknown, or the loss weight is not positive and finite.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"unknown task {name!r}: {did_you_mean(name, TASKS)}use one of {', '.join(TASKS)}")
+    require_task(name)
     return _LOADERS[name](loss_weight)
 
 
@@ -246,7 +243,6 @@ _LOADERS: dict[str, Callable[[float], Task]] = {
     "digits-cnn": _digits_cnn,
     "chars-gpt": _chars_gpt,
 }
-TASKS: tuple[str, ...] = tuple(_LOADERS)
 
 
 @lru_cache(maxsize=1)

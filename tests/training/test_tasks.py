@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 
 from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
 from mixlab.training import TinyGPT
-from mixlab.training.tasks import step_seed
+from mixlab.training.tasks import _LOADERS, step_seed
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -179,3 +179,7 @@ def test_an_optimizer_that_needs_a_closure_is_named():
 def test_an_unknown_task_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown task 'mnist': use one of digits-mlp, digits-cnn, chars-gpt"):
         load_task("mnist")
+
+
+def test_every_name_of_a_task_has_its_function_in_the_same_order():
+    assert tuple(_LOADERS) == TASKS
