@@ -3,8 +3,9 @@
 from mixlab.panels.bit_explorer import BitExplorer
 from mixlab.panels.claim_quiz import ClaimQuiz
 from mixlab.panels.cockpit import Cockpit
-from mixlab.panels.exercises import Prediction, check
+from mixlab.panels.exercises import Exercise, Prediction, check
 from mixlab.panels.float_designer import FloatDesigner
+from mixlab.panels.lab import Lab
 from mixlab.panels.loss_scale import LossScalePanel
 from mixlab.panels.memory import MemoryPanel
 from mixlab.panels.one_weight import Microscope
@@ -21,7 +22,9 @@ __all__ = [
     "BitExplorer",
     "ClaimQuiz",
     "Cockpit",
+    "Exercise",
     "FloatDesigner",
+    "Lab",
     "LossScalePanel",
     "MemoryPanel",
     "Microscope",

@@ -15,6 +15,7 @@ import ipywidgets as widgets
 import traitlets
 
 from mixlab.arguments import require_whole
+from mixlab.panels.presence import Present
 from mixlab.recipes import PRESETS, Recipe
 
 P = ParamSpec("P")
@@ -145,7 +146,7 @@ class Binding:
         self.on_change(control, lambda value: setattr(owner, name, changed(value)))
 
 
-class Panel(widgets.VBox):  # type: ignore[misc]
+class Panel(Present, widgets.VBox):  # type: ignore[misc]
     """A panel of ipywidgets. A subclass provides `status`; guarded callbacks show errors in red."""
 
     def __init__(self) -> None:
@@ -185,7 +186,7 @@ class Anything(traitlets.TraitType[Any, Any]):
     """A trait that takes anything, even None; the panel's own check then says what is allowed."""
 
 
-class DrawnPanel(anywidget.AnyWidget):
+class DrawnPanel(Present, anywidget.AnyWidget):
     """A panel drawn by its script in the browser. A subclass provides `status`.
 
     Attributes:

@@ -1,8 +1,9 @@
-"""Predictions to make before the answer is revealed, and exercises that check themselves."""
+"""Predictions that hold back what follows, and exercises that check themselves."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,29 +12,52 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mixlab.machine import is_headless
+from mixlab.panels.base import button, in_a_row
+from mixlab.panels.held import Held
+from mixlab.panels.kept_answers import KeptAnswers
+from mixlab.panels.presence import Present
+
 _COLOURS = {True: "#009E73", False: "#D55E00", None: "#8C8C8C"}
 _MARKS = {True: "✓", False: "✗", None: "…"}
 
 
-class Prediction(widgets.VBox):  # type: ignore[misc]
-    """A question with options; the answer shows only when the reader asks for it.
+class Prediction(Present, widgets.VBox):  # type: ignore[misc]
+    """A question with options. Until one is chosen, results handed to `then` are held back.
+
+    The answer and its explanation show when the reader asks for them. A choice is kept with the lab's answers.
 
     Args:
         question: The question.
         options: The answers to choose from.
         answer: The right option.
         explanation: Shown with the answer.
+        kept: The lab's answers; None keeps none.
 
     Raises:
         ValueError: If the answer is not one of the options.
     """
 
-    def __init__(self, question: str, options: Sequence[str], answer: str, explanation: str = "") -> None:
+    def __init__(
+        self,
+        question: str,
+        options: Sequence[str],
+        answer: str,
+        explanation: str = "",
+        *,
+        kept: KeptAnswers | None = None,
+    ) -> None:
         if answer not in options:
             raise ValueError(f"Prediction: the answer {answer!r} is not one of the options {', '.join(options)}")
         self.question, self.answer, self.explanation = question, answer, explanation
-        self._choice = widgets.RadioButtons(options=options, value=None, layout={"width": "auto"})
-        self._button = widgets.Button(description="Reveal", tooltip="Shows the answer", disabled=True)
+        self._kept = KeptAnswers(None) if kept is None else kept
+        self._held: list[Held] = []
+        before = self._kept.get("predictions", question)
+        self._choice = widgets.RadioButtons(
+            options=options, value=before if before in options else None, layout={"width": "auto"}
+        )
+        self._button = button("Reveal", "Shows the answer")
+        self._button.disabled = self.choice is None
         self._verdict = widgets.HTML()
         self._choice.observe(self._chosen, "value")
         self._button.on_click(self._clicked)
@@ -42,22 +66,60 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
         )
 
     @property
+    def choice(self) -> str | None:
+        """The option that the reader chose, in this kernel or before; None if there is none yet."""
+        chosen: str | None = self._choice.value
+        return chosen
+
+    @property
     def revealed(self) -> bool:
         return bool(self._verdict.value)
 
+    def choose(self, option: str) -> None:
+        """Chooses an option, as the reader does.
+
+        Args:
+            option: One of the options.
+
+        Raises:
+            ValueError: If it is not one of them.
+        """
+        if option not in self._choice.options:
+            raise ValueError(f"Prediction: {option!r} is not one of the options {', '.join(self._choice.options)}")
+        self._choice.value = option
+
     def reveal(self) -> None:
         """Shows the answer, and whether the prediction was right, if one was made."""
-        right = None if self._choice.value is None else self._choice.value == self.answer
+        right = None if self.choice is None else self.choice == self.answer
         verdict = {True: "Right", False: "Not so", None: "The answer"}[right]
         self._verdict.value = _line(right, f"{verdict}: {self.answer}. {self.explanation}")
         self._choice.disabled = True
         self._button.disabled = True
 
+    def then(self, shown: Any) -> Any:
+        """Returns what to show next, or a place that shows it as soon as an option is chosen.
+
+        Several results may wait for one prediction. With nobody there to choose (`MIXLAB_HEADLESS=1`), or after a
+        choice, it is `shown` itself.
+
+        Args:
+            shown: Anything that a notebook can show: a figure, a table, a panel, or a sentence.
+        """
+        held = Held(shown)
+        if self.choice is not None or is_headless():
+            held.release()
+        else:
+            self._held.append(held)
+        return held
+
     def __repr__(self) -> str:
         return f"Prediction: {self.question}" + (f" {self.answer}. {self.explanation}" if self.revealed else "")
 
-    def _chosen(self, _change: object) -> None:
+    def _chosen(self, change: Any) -> None:
         self._button.disabled = False
+        self._kept.set("predictions", self.question, change["new"])
+        while self._held:
+            self._held.pop(0).release()
 
     def _clicked(self, _button: object) -> None:
         self.reveal()
@@ -113,10 +175,119 @@ def check(
         return Check(name, None, "not answered yet; put your answer in place of None and run the cell again")
     try:
         given = answer if read is None else read(answer)
-        right = _close(given, expected, tolerance) if _is_number(expected) else bool(given == expected)
+        right = _same(given, expected, tolerance)
     except (TypeError, ValueError) as error:
         return Check(name, False, f"{error}. Hint: {hint}")
     return Check(name, right, f"{answer} is right" if right else f"{answer} is not right. Hint: {hint}")
+
+
+class Exercise(Present, widgets.VBox):  # type: ignore[misc]
+    """A box for an answer, with a button that checks it; Enter checks too. The answer is kept with the lab's answers.
+
+    Args:
+        name: The number of the exercise.
+        expected: The right answer. It decides what the box takes: a number such as 12, 1e-8 or 2^-24; a set of
+            numbers, separated by commas; or a text.
+        hint: Shown with a wrong answer.
+        tolerance: The relative difference allowed between numbers.
+        read: Converts the text before it is compared; if it raises ValueError or TypeError, the message is shown.
+            None reads what `expected` is.
+        kept: The lab's answers; None keeps none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        expected: Any,
+        hint: str,
+        tolerance: float = 0.0,
+        read: Callable[[str], Any] | None = None,
+        kept: KeptAnswers | None = None,
+    ) -> None:
+        self.name = name
+        self._expected, self._hint, self._tolerance = expected, hint, tolerance
+        self._read = _reader(expected) if read is None else read
+        self._kept = KeptAnswers(None) if kept is None else kept
+        self._box = widgets.Text(description=f"Exercise {name}", placeholder="your answer", layout={"width": "23em"})
+        self._button = button("Check", f"Checks your answer to exercise {name}")
+        self._shown = widgets.HTML()
+        self._box.value = self._kept.get("answers", name) or ""
+        self._show(self.verdict)
+        self._box.observe(self._typed, "value")
+        self._box.on_msg(self._heard)
+        self._button.on_click(self._pressed)
+        super().__init__([in_a_row(self._box, self._button), self._shown])
+
+    @property
+    def verdict(self) -> Check:
+        """The verdict on the answer in the box."""
+        text = self._box.value.strip()
+        if not text:
+            return Check(self.name, None, "type your answer, then press Check or Enter")
+        try:
+            given = self._read(text)
+            right = _same(given, self._expected, self._tolerance)
+        except (TypeError, ValueError) as error:
+            return Check(self.name, False, f"{error}. Hint: {self._hint}")
+        return Check(self.name, right, f"{text} is right" if right else f"{text} is not right. Hint: {self._hint}")
+
+    def answer(self, text: str) -> Check:
+        """Types an answer and checks it, as the reader does; returns the verdict.
+
+        Args:
+            text: The answer.
+        """
+        self._box.value = text
+        self._check()
+        return self.verdict
+
+    def __repr__(self) -> str:
+        return str(self.verdict)
+
+    def _check(self) -> None:
+        if self._box.value.strip():
+            self._kept.set("answers", self.name, self._box.value)
+        self._show(self.verdict)
+
+    def _typed(self, _change: object) -> None:
+        self._show(Check(self.name, None, "not checked yet; press Check or Enter"))
+
+    def _pressed(self, _button: object) -> None:
+        self._check()
+
+    def _heard(self, _box: object, content: Any, _buffers: object) -> None:
+        if isinstance(content, dict) and content.get("event") == "submit":  # the Enter key
+            self._check()
+
+    def _show(self, verdict: Check) -> None:
+        self._shown.value = _line(verdict.passed, str(verdict))
+
+
+def _reader(expected: Any) -> Callable[[str], Any]:
+    """Returns how to read an answer of the same kind as the expected one."""
+    if _is_number(expected):
+        return _number
+    if isinstance(expected, set | frozenset):
+        return lambda text: {_number(part) for part in text.strip(" {}").replace(";", ",").split(",")}
+    return str
+
+
+def _number(text: str) -> float:
+    """Reads 1668608, 1,668,608, 0.5, 1/256, 1e-8 or 2^-24."""
+    plain = re.sub(r"(?<=\d)[, _](?=\d{3}(?!\d))", "", text.strip().replace("\N{MINUS SIGN}", "-"))
+    power = re.fullmatch(r"([-+]?)2 *(?:\^|\*\*) *([-+]?\d{1,4})", plain)
+    above, slash, below = plain.partition("/")
+    try:
+        if power is not None:
+            return float(f"{power[1]}1") * 2.0 ** int(power[2])
+        return float(above) / float(below) if slash else float(plain)
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is not a number; type one such as 12, 0.5, 1e-8 or 2^-24") from None
+
+
+def _same(given: Any, expected: Any, tolerance: float) -> bool:
+    return _close(given, expected, tolerance) if _is_number(expected) else bool(given == expected)
 
 
 def _is_number(value: object) -> bool:

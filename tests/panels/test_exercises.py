@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mixlab.panels import Prediction, check
+from mixlab.panels import Exercise, Prediction, check
+from mixlab.panels.held import PLACEHOLDER
 from mixlab.recipes import Recipe
 
 
@@ -100,3 +101,67 @@ def test_an_answer_can_be_read_first():
     assert wrong.passed is False
     assert "unknown recipe 'amp-fp17'" in str(wrong)
     assert "unknown recipe &#x27;amp-fp17&#x27;" in wrong._repr_html_()
+
+
+def test_results_wait_for_a_choice(prediction: Prediction, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MIXLAB_HEADLESS", raising=False)
+    first, second = prediction.then("shown"), prediction.then([1, 2])
+    assert [repr(held) for held in (first, second)] == [PLACEHOLDER, PLACEHOLDER]
+    prediction.choose("that")
+    assert [repr(held) for held in (first, second, prediction.then("later"))] == ["shown", "[1, 2]", "later"]
+
+
+def test_headless_results_show_at_once(prediction: Prediction, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIXLAB_HEADLESS", "1")
+    assert repr(prediction.then("shown")) == "shown"
+
+
+def test_a_choice_that_is_no_option_is_refused(prediction: Prediction):
+    with pytest.raises(ValueError, match="'neither' is not one of the options this <a>, that"):
+        prediction.choose("neither")
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "passed"),
+    [
+        (5, "5", True),
+        (5, " 5.0 ", True),
+        (-24, "-24", True),
+        (-24, "\N{MINUS SIGN}24", True),
+        (2.0**-24, "2^-24", True),
+        (-0.25, "-2**-2", True),
+        (2.0**-8, "1/256", True),
+        (1668608, "1,668,608", True),
+        (1668608, "1 668 608", True),
+        (5, "2^2", False),
+        (5, "five", False),
+        (5, "1/0", False),
+        (5, "2^9999", False),
+        ({3, 5, 8}, "8, 3,5", True),
+        ({3, 5, 8}, "{3, 5, 8}", True),
+        ({3, 5, 8}, "3, 5", False),
+        ("fp16", "fp16", True),
+        ("fp16", "fp32", False),
+        ("fp16", "", None),
+    ],
+)
+def test_a_typed_answer_is_read_as_what_is_expected(expected: object, text: str, passed: bool | None):
+    exercise = Exercise("1", expected=expected, hint="look <up>")
+    assert exercise.answer(text).passed is passed
+    assert ("look &lt;up&gt;" in exercise._shown.value) is (passed is False)
+
+
+def test_the_verdict_never_stands_beside_another_answer():
+    exercise = Exercise("1", expected=5, hint="count")
+    exercise.answer("5")
+    assert "5 is right" in exercise._shown.value
+    exercise._box.value = "12"
+    assert "not checked yet" in exercise._shown.value
+    exercise._heard(exercise._box, {"event": "submit"}, [])
+    assert "12 is not right. Hint: count" in exercise._shown.value
+
+
+def test_an_exercise_reads_as_it_is_told():
+    exercise = Exercise("1", expected=Recipe.parse("amp-fp16,scale=8"), read=Recipe.parse, hint="scale")
+    assert exercise.answer("amp-fp16,scale=2^3").passed is True
+    assert "unknown recipe 'amp-fp17'" in str(exercise.answer("amp-fp17"))

@@ -1,0 +1,102 @@
+"""A result that is held back: its place on the page says so, and shows it once it is released."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+from IPython.display import HTML, display
+
+from mixlab.panels.presence import Words, bundle_of, remains
+
+PLACEHOLDER = "Choose an answer above; the result appears here."
+_LOST = "The result stays hidden until you choose an answer: run the cells again (Run > Run All Cells), then choose."
+
+
+class Held:
+    """Shows its result where it is displayed, at once or as soon as it is released.
+
+    Args:
+        shown: Anything that a notebook can show; a text shows as a sentence.
+    """
+
+    def __init__(self, shown: Any) -> None:
+        self._shown = Words(shown) if isinstance(shown, str) else shown
+        self._released = False
+        self._places: list[Place] = []
+
+    @property
+    def released(self) -> bool:
+        return self._released
+
+    def release(self) -> None:
+        """Shows the result wherever this was displayed."""
+        self._released = True
+        while self._places:
+            self._places.pop(0).fill(self._shown)
+
+    def __repr__(self) -> str:
+        return repr(self._shown) if self._released else PLACEHOLDER
+
+    def _ipython_display_(self) -> None:
+        if self._released:
+            display(self._shown)  # type: ignore[no-untyped-call]
+        else:
+            self._places.append(Place())
+            self._places[-1].show()
+
+
+class Place(anywidget.AnyWidget):
+    """An output that says that its result is held back, and is replaced by the result.
+
+    The replacement reaches every page that saw the cell run, and is saved with the notebook. A page that was loaded
+    since does not get it: there the script of this widget, which the kernel still has, asks for the result.
+
+    Attributes:
+        words: What it says.
+        filled: Whether it was replaced.
+    """
+
+    _esm = Path(__file__).parent / "held.js"
+    words = traitlets.Unicode(PLACEHOLDER).tag(sync=True)
+    filled = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: Any = None
+        self._display_id = uuid.uuid4().hex
+        self._output = widgets.VBox([self])
+        self.on_msg(lambda _widget, content, _buffers: self._heard(content))
+
+    def show(self) -> None:
+        """Displays the place."""
+        display(HTML(remains(words=_LOST)))  # type: ignore[no-untyped-call]
+        self._publish({**bundle_of(self._output)[0], "text/plain": self.words}, {}, update=False)
+
+    def fill(self, shown: Any) -> None:
+        """Replaces the place with a result.
+
+        Args:
+            shown: Anything that a notebook can show.
+        """
+        self._shown = shown
+        self._publish(*bundle_of(shown), update=True)
+        self.filled = True
+
+    def _publish(self, data: dict[str, Any], metadata: dict[str, Any], *, update: bool) -> None:
+        display(data, metadata=metadata, raw=True, display_id=self._display_id, update=update)  # type: ignore[no-untyped-call]
+
+    def _heard(self, content: Any) -> None:
+        """Shows the result on a page that still has this widget although it was replaced."""
+        if content != "still here" or not self.filled:
+            return
+        if isinstance(self._shown, widgets.Widget):
+            late = self._shown
+        else:
+            data, metadata = bundle_of(self._shown)
+            late = widgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": metadata},))
+        self._output.children = [late]

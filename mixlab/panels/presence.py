@@ -1,0 +1,104 @@
+"""A panel on a page whose kernel may be gone: its output then says so, and its controls are off.
+
+A displayed panel is two outputs. The first is HTML: what the panel showed, in words or as a picture, and what to do. A
+page hides it as long as the second, the widget itself, is there; without its state (a notebook that was closed, or
+opened elsewhere) only the first remains. The widget stands under a guard, whose script sees the kernel go: after a
+restart, and with widget state saved in the notebook.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import HTML, display
+
+from mixlab.machine import is_headless
+
+NEEDS_KERNEL = "This panel needs its kernel: run the cell again, after the cells above it (Run > Run All Cells)."
+
+Bundle = tuple[dict[str, Any], dict[str, Any]]  # (data, metadata) of an output, by MIME type
+
+# The output of a widget that JupyterLab has no model of; it holds the text "Error displaying widget: model not found".
+_DEAD = ".jp-OutputArea-child > .jp-OutputArea-output.jupyter-widgets"
+_STYLE = f"""<style>
+.jp-OutputArea-child:has(.mixlab-remains):not(:has(+ {_DEAD})) {{ display: none; }}
+.jp-OutputArea-child:has(.mixlab-remains) + {_DEAD} {{ display: none; }}
+</style>"""
+
+
+class Guard(anywidget.AnyWidget):
+    """Switches off what stands beside it while the kernel of a widget is gone, and says so.
+
+    Attributes:
+        panel: The model id of that widget.
+        words: What it says.
+    """
+
+    _esm = Path(__file__).parent / "presence.js"
+    _css = Path(__file__).parent / "presence.css"
+    panel = traitlets.Unicode().tag(sync=True)
+    words = traitlets.Unicode(NEEDS_KERNEL).tag(sync=True)
+
+
+class Present:
+    """What a widget inherits to be displayed in this way."""
+
+    model_id: str
+
+    def still(self) -> str:
+        """Returns HTML of what the widget shows now, without anything to press."""
+        return f"<div>{escape(repr(self))}</div>"
+
+    def _ipython_display_(self) -> None:
+        if not is_headless():
+            display(HTML(remains(self.still())))  # type: ignore[no-untyped-call]
+        data, metadata = bundle_of(self)
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+
+
+class Words:
+    """A sentence that a notebook shows as it is."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __repr__(self) -> str:
+        return self._words
+
+
+def remains(still: str = "", words: str = NEEDS_KERNEL) -> str:
+    """Returns the HTML of the first output: hidden as long as the widget in the second is there.
+
+    Args:
+        still: HTML of what the widget showed.
+        words: What to do about a widget that is not there.
+    """
+    return f'{_STYLE}<div class="mixlab-remains">{still}<p><b>{escape(words)}</b></p></div>'
+
+
+def bundle_of(shown: Any) -> Bundle:
+    """Returns how a notebook shows something: the data and metadata of its output, by MIME type.
+
+    Args:
+        shown: Anything; a widget that is `Present` comes under a guard.
+    """
+    if isinstance(shown, Present):
+        guarded = shown if is_headless() else widgets.VBox([Guard(panel=shown.model_id), shown])
+        return {"text/plain": repr(shown), "text/html": shown.still(), **_view(guarded.model_id)}, {}
+    if hasattr(type(shown), "_repr_mimebundle_"):
+        found = shown._repr_mimebundle_()
+        data, metadata = found if isinstance(found, tuple) else (found, {})
+        return {"text/plain": repr(shown), **data}, metadata
+    formatter = InteractiveShell.instance().display_formatter
+    data, metadata = formatter.format(shown) if formatter else ({"text/plain": repr(shown)}, {})  # type: ignore[no-untyped-call]
+    return data, metadata
+
+
+def _view(model_id: str) -> dict[str, Any]:
+    return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model_id}}

@@ -1,0 +1,94 @@
+"""Answers in a file: kept, replaced as a whole, and never written over something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixlab.panels.kept_answers import KeptAnswers
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "answers.json"
+
+
+def test_what_is_kept_is_found_by_the_next_kernel(path: Path):
+    kept = KeptAnswers(path)
+    assert (len(kept), kept.get("predictions", "Which?"), path.exists()) == (0, None, False)
+    kept.set("predictions", "Which?", "that")
+    kept.set("answers", "1", "2^-24")
+    kept.set("answers", "1", "2⁻²⁴ ✓")
+    later = KeptAnswers(path)
+    assert (len(later), later.get("predictions", "Which?"), later.get("answers", "1")) == (2, "that", "2⁻²⁴ ✓")
+    assert later.get("answers", "2") is None
+    assert [file.name for file in path.parent.iterdir()] == ["answers.json"]
+
+
+def test_two_kernels_keep_both_answers(path: Path):
+    one, other = KeptAnswers(path), KeptAnswers(path)
+    one.set("answers", "1", "a")
+    other.set("answers", "2", "b")
+    assert len(KeptAnswers(path)) == 2
+
+
+def test_forgetting_empties_the_file(path: Path):
+    kept = KeptAnswers(path)
+    kept.set("answers", "1", "a")
+    kept.forget()
+    assert (len(kept), len(KeptAnswers(path))) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[" * 100_000,
+        b"null",
+        b"{}",
+        b'{"cells": []}',
+        b'{"kind": "mixlab answers", "version": 2, "predictions": {}, "answers": {}}',
+        b'{"kind": "mixlab answers", "version": 1, "predictions": [], "answers": {}}',
+    ],
+)
+def test_a_damaged_or_foreign_file_is_named_and_left_alone(path: Path, content: bytes):
+    path.write_bytes(content)
+    kept = KeptAnswers(path)
+    kept.set("answers", "1", "a")
+    assert f"{path} does not hold answers of a lab" in kept.trouble
+    assert (kept.get("answers", "1"), path.read_bytes()) == ("a", content)
+    kept.forget()
+    assert kept.trouble == ""
+    kept.set("answers", "1", "b")
+    assert KeptAnswers(path).get("answers", "1") == "b"
+
+
+def test_a_file_damaged_meanwhile_is_left_alone(path: Path):
+    kept = KeptAnswers(path)
+    kept.set("answers", "1", "a")
+    path.write_text("mine now")
+    kept.set("answers", "2", "b")
+    assert "does not hold answers" in kept.trouble
+    assert path.read_text() == "mine now"
+
+
+def test_an_answer_that_is_no_text_counts_as_none(path: Path):
+    path.write_text(json.dumps({"kind": "mixlab answers", "version": 1, "predictions": {"a": 3}, "answers": {}}))
+    assert KeptAnswers(path).get("predictions", "a") is None
+
+
+def test_a_folder_that_is_gone_is_named_and_the_answer_stays_in_this_kernel(tmp_path: Path):
+    kept = KeptAnswers(tmp_path / "gone" / "answers.json")
+    kept.set("answers", "1", "a")
+    assert "cannot be written" in kept.trouble
+    assert kept.get("answers", "1") == "a"
+
+
+def test_without_a_file_answers_last_as_long_as_the_object():
+    kept = KeptAnswers(None)
+    kept.set("answers", "1", "a")
+    assert (kept.get("answers", "1"), kept.trouble) == ("a", "")
