@@ -15,7 +15,7 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from mixlab.files import refuse_unwritable
-from mixlab.labs import check_parameters
+from mixlab.labs import Parameter, RecipeText, check_parameters, lab_parameters
 from mixlab.machine import describe, is_headless
 from mixlab.panels.base import Panel, button, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
@@ -29,13 +29,12 @@ class Lab:
 
     Args:
         name: The lab's name, such as "04_training_modes".
-        default_recipe: The recipe where the parameter `recipe` is "".
         parameters: All parameters of the lab, by name.
 
     Attributes:
         name: The lab's name.
         parameters: Its parameters, by name.
-        recipe: The parameter `recipe`, with the scale of `loss_scale` unless that is 0.
+        recipe: The parameter `recipe`, or what "" stands for, with the scale of `loss_scale` unless that is 0.
         runs_dir: The folder that keeps the reader's answers and runs: `runs` and the lab's name, beside the notebook.
             Headless, or where that cannot be written, a folder that is deleted when the kernel ends.
 
@@ -44,11 +43,10 @@ class Lab:
         ValueError: If a parameter is unknown, is missing, or has a value that is not allowed.
     """
 
-    def __init__(self, name: str, *, default_recipe: Recipe | str | None = None, **parameters: Any) -> None:
+    def __init__(self, name: str, **parameters: Any) -> None:
         check_parameters(name, parameters)
         self.name, self.parameters = name, parameters
-        text = parameters.get("recipe") or default_recipe
-        self.recipe = None if text is None else Recipe.of(text).with_loss_scale(parameters.get("loss_scale", 0))
+        self.recipe = _recipe(lab_parameters(name)["recipe"], parameters["recipe"], parameters["loss_scale"])
         self.trouble = ""
         self.runs_dir = self._folder()
         self._kept = KeptAnswers(None if is_headless() else self.runs_dir / "answers.json")
@@ -113,6 +111,11 @@ class Lab:
         temporary = tempfile.mkdtemp(prefix="mixlab-runs-")
         weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
         return Path(temporary)
+
+
+def _recipe(parameter: Parameter, text: str, loss_scale: float) -> Recipe:
+    assert isinstance(parameter, RecipeText)
+    return parameter.recipe(text).with_loss_scale(loss_scale)
 
 
 class LabLine(Panel):

@@ -39,10 +39,9 @@ def test_parameters_are_checked():
         Lab("05_nothing", **PARAMETERS)
 
 
-def test_an_empty_recipe_is_the_default_or_none():
-    adam = {**PARAMETERS, "recipe": "", "loss_scale": 0}
-    assert Lab("06_adam_in_low_precision", **adam).recipe is None
-    assert Lab("06_adam_in_low_precision", **adam, default_recipe="bf16").recipe == Recipe.parse("bf16")
+def test_an_empty_recipe_is_the_labs_own():
+    made = Lab("06_adam_in_low_precision", **{**PARAMETERS, "recipe": "", "loss_scale": 0})
+    assert made.recipe == Recipe.parse("fp32,exp_avg_sq=bf16")
 
 
 def test_answers_survive_a_kernel(tmp_path: Path):
