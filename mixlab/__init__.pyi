@@ -4,6 +4,7 @@ from . import (
     experiments,
     files,
     formats,
+    glossary,
     labs,
     layers,
     loss_scaling,
