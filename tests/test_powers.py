@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mixlab.powers import power, power_of_two, superscript
 from mixlab.reports import power as reported
+from tests.house import PACKAGE
+
+OTHER_FORMS = re.compile(r"\b(?:2|10)\s?\^|\)\^|<su[pb]>|\"sup\"|exponentformat|2\s?\*\*\s?-?\d")
+RECIPES = re.compile(r"scale=2\^-?\d+")  # the syntax of a recipe
+SPOKEN = ("claims", "figures", "formats", "loss_scaling", "panels", "probes", "reports")  # the rooms that say powers
+TYPED = {  # where a reader types one, or sees it as typed
+    "panels/bit_explorer.py", "panels/bit_explorer.js", "panels/knobs.py",
+}
+
+
+def said(path: Path) -> Iterator[str]:
+    """Yields the texts in a file that a reader may see: no docstrings, no comments."""
+    source = path.read_text()
+    if path.suffix == ".js":
+        yield re.sub(r"/\*.*?\*/|//[^\n]*", "", source, flags=re.DOTALL)
+        return
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+        elif isinstance(node, ast.keyword) and node.arg:
+            yield node.arg
+
+
+def other_forms(path: Path) -> list[str]:
+    return [text for text in said(path) if OTHER_FORMS.search(RECIPES.sub("", text))]
+
+
+SOURCES = sorted(path for room in SPOKEN for path in (PACKAGE / room).iterdir() if path.suffix in (".py", ".js"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_other_form_reaches_a_reader(path: Path):
+    if f"{path.parent.name}/{path.name}" not in TYPED:
+        assert other_forms(path) == []
+
+
+@pytest.mark.parametrize(
+    "planted", ["x = f'2^{k}'", "x = '10^3'", "x = 'a<sup>2</sup>'", "f(exponentformat='power')", "x = '(-1)^s'"]
+)
+def test_a_planted_one_is_found(planted: str, tmp_path: Path):
+    path = tmp_path / "planted.py"
+    path.write_text(f'"""2^10"""\n{planted}\n')
+    assert len(other_forms(path)) == 1
 
 
 @pytest.mark.parametrize(

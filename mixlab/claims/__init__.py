@@ -6,7 +6,7 @@ verdict on file, and a test fails if a measurement no longer agrees with it.
 >>> from mixlab.claims import claim
 >>> said = claim("fp32-smallest-normal")
 >>> print(said.verdict, "-", said.correct)
-does not hold - 1.18e-38, which is 2^-126
+does not hold - 1.18e-38, which is 2⁻¹²⁶
 >>> said.measure().verdict == said.verdict
 True
 """

@@ -54,7 +54,7 @@ def _scaled_gradient() -> Finding:
 
 
 def _scale_rescues() -> Finding:
-    """Tries 1024 and 2^16 where the window is elsewhere, and where it is there."""
+    """Tries 1024 and 2¹⁶ where the window is elsewhere, and where it is there."""
     cases, words = [], []
     for weight in (1e-6, 1e-4, 1.0):
         window = _probed(weight)[1]
@@ -134,7 +134,7 @@ def _bf16_needs_scaling() -> Finding:
     same = float((plain == scaled).float().mean())
     shown = (
         f"Of {_TASK}'s gradients with a loss weighted with 1e-6, {lost['fp16']:.0%} become zero in fp16 and "
-        f"{lost['bf16']:.2%} in bf16; {same:.0%} of 10,000 small numbers round alike with a scale of 2^16."
+        f"{lost['bf16']:.2%} in bf16; {same:.0%} of 10,000 small numbers round alike with a scale of 2¹⁶."
     )
     return Finding.of([lost["bf16"] > 0.01, same < 1], shown)
 
@@ -144,7 +144,7 @@ CLAIMS: tuple[Claim, ...] = (
         "fp16-underflow",
         "Because fp16 has a narrow range, small gradients can underflow to zero.",
         "3. Mathematical explanation and advantages",
-        f"A number of at most 2^-25 rounds to zero. IEEE 754-2019; {MICIKEVICIUS}",
+        f"A number of at most 2⁻²⁵ rounds to zero. IEEE 754-2019; {MICIKEVICIUS}",
         Verdict.HOLDS,
         "",
         _underflow,
@@ -160,9 +160,9 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "scale-brings-into-range",
-        "A factor S such as 1024 or 2^16 pushes gradients into the range of fp16, where they stay.",
+        "A factor S such as 1024 or 2¹⁶ pushes gradients into the range of fp16, where they stay.",
         "3. Mathematical explanation and advantages",
-        f"S must lift the small gradients above 2^-25 and leave the largest below 65504: a window. {MICIKEVICIUS}",
+        f"S must lift the small gradients above 2⁻²⁵ and leave the largest below 65504: a window. {MICIKEVICIUS}",
         Verdict.HOLDS_IF,
         "if S lies in the window of usable scales, which depends on the network, the loss and the step",
         _scale_rescues,
@@ -171,7 +171,7 @@ CLAIMS: tuple[Claim, ...] = (
         "fails-without-scaling",
         "Without loss scaling, gradients can vanish to zero or explode to NaN, and training fails.",
         "4. Are we sacrificing anything?",
-        f"Below 2^-25 they are zero, from 65520 on infinite. {MICIKEVICIUS}",
+        f"Below 2⁻²⁵ they are zero, from 65520 on infinite. {MICIKEVICIUS}",
         Verdict.HOLDS,
         "",
         _fails_without,

@@ -76,7 +76,7 @@ def _total() -> Finding:
     limits = [roof_for(_ALL_BF16, gpu).limit(_ALL_BF16.arithmetic_intensity) for gpu in gpus]
     faster = [gpu.peak_flops["bf16"] / gpu.peak_flops["fp32"] for gpu in gpus]
     shown = (
-        f"Bytes of fp32 / bytes of bf16: {bytes_words}. At {_SIZE}^3 {limits.count('compute')} of {len(gpus)} "
+        f"Bytes of fp32 / bytes of bf16: {bytes_words}. At {_SIZE}³ {limits.count('compute')} of {len(gpus)} "
         "GPUs with "
         f"bf16 are compute-bound; there the peaks count, {min(faster):.1f} to {max(faster):.1f} times those of fp32."
     )
@@ -99,7 +99,7 @@ CLAIMS: tuple[Claim, ...] = (
         "super-linear-memory-access",
         "Some operations have super-linear memory access patterns.",
         "3. Mathematical explanation and advantages",
-        "A product of n x n matrices with S bytes of fast memory moves on the order of n^3 / sqrt(S) (Hong and "
+        "A product of n x n matrices with S bytes of fast memory moves on the order of n³ / sqrt(S) (Hong and "
         "Kung, I/O "
         "Complexity: The Red-Blue Pebble Game, 1981).",
         Verdict.HOLDS,
@@ -128,7 +128,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "bf16-larger-blocks",
-        "In bf16 a block b^2 can be 2 times larger: another factor sqrt(2).",
+        "In bf16 a block b² can be 2 times larger: another factor sqrt(2).",
         _PLACE,
         "Three tiles of b x b fill the fast memory: b grows by sqrt(12 / 6). With a tile of fp32 sums in the "
         "same memory, by sqrt(12 / 8) only; in registers, where tensor cores up to Hopper have it, the sums "

@@ -10,6 +10,7 @@ import torch
 from mixlab.claims.sources import IEEE
 from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP16, FP32, Format
+from mixlab.powers import power
 
 _DTYPES = {FP32: torch.float32, FP16: torch.float16, BF16: torch.bfloat16}
 
@@ -91,9 +92,9 @@ def _row(fmt: Format, name: str, said: str, words: str, correct: str = "") -> Cl
     key = f"{fmt}-{name.replace('_', '-')}"
     verdict = Verdict.DOES_NOT_HOLD if correct else Verdict.HOLDS
     theory = {
-        "max": f"The largest value is (2 - 2^-{fmt.mantissa_bits}) * 2^{math.frexp(fmt.max)[1] - 1}. {IEEE}",
-        "smallest_normal": f"The smallest normal value is 2^{math.frexp(fmt.smallest_normal)[1] - 1}. {IEEE}",
-        "eps": f"The gap above 1 is 2^-{fmt.mantissa_bits}; rounding to nearest is off by half of it. {IEEE}",
+        "max": f"The largest value is (2 − {power(-fmt.mantissa_bits)}) × {power(fmt.max_exponent)}. {IEEE}",
+        "smallest_normal": f"The smallest normal value is {power(fmt.min_exponent)}. {IEEE}",
+        "eps": f"The gap above 1 is {power(-fmt.mantissa_bits)}; rounding to nearest there is off by at most half of it. {IEEE}",
     }[name]
     return Claim(key, words, "Appendix", theory, verdict, correct, partial(_limit, fmt, name, said))
 
@@ -119,7 +120,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "value-formula",
-        "A number is V = (-1)^s * M * 2^E.",
+        "A number is V = (−1)ˢ × M × 2ᴱ.",
         "3. Mathematical explanation and advantages",
         "Every finite code is such a product; for a subnormal number M is below 1. IEEE 754-2019.",
         Verdict.HOLDS,
@@ -137,8 +138,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _row(FP32, "eps", "1e-7", "fp32: relative precision 1e-7."),
     _row(FP32, "max", "3e38", "fp32: largest value 3e38."),
-    _row(FP32, "smallest_normal", "1.7e-38", "fp32: smallest normal value 1.7e-38.", "1.18e-38, which is 2^-126"),
-    _row(FP16, "eps", "1e-4", "fp16: relative precision 1e-4.", "9.8e-4, which is 2^-10: ten times as coarse"),
+    _row(FP32, "smallest_normal", "1.7e-38", "fp32: smallest normal value 1.7e-38.", "1.18e-38, which is 2⁻¹²⁶"),
+    _row(FP16, "eps", "1e-4", "fp16: relative precision 1e-4.", "9.8e-4, which is 2⁻¹⁰: ten times as coarse"),
     _row(FP16, "max", "65504", "fp16: largest value 65504."),
     _row(FP16, "smallest_normal", "6e-5", "fp16: smallest normal value 6e-5."),
     _row(BF16, "eps", "7.8e-3", "bf16: relative precision 7.8e-3."),
@@ -148,7 +149,7 @@ CLAIMS: tuple[Claim, ...] = (
         "smallest_normal",
         "1.7e-38",
         "bf16: smallest normal value 1.7e-38.",
-        "1.18e-38, which is 2^-126, as in fp32",
+        "1.18e-38, which is 2⁻¹²⁶, as in fp32",
     ),
     Claim(
         "precision-definition",

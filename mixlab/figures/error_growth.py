@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from mixlab.figures.theme import BELOW, escaped, styled
 from mixlab.matmul import ErrorGrowth, ErrorPoint
+from mixlab.powers import superscript
 from mixlab.reports.colours import SERIES
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
@@ -45,7 +46,7 @@ def error_lines(
     figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 112, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
     what = "error / Σ |xᵢ yᵢ|"
-    return figure.update_yaxes(title=what, type="log", exponentformat="power", dtick=_step(growth.points, whole))
+    return figure.update_yaxes(title=what, type="log", **_decades(growth.points, whole))
 
 
 def _draw_curve(
@@ -107,8 +108,10 @@ def _powers(lengths: Sequence[int]) -> list[int]:
     return [2**power for power in range(math.floor(low), math.ceil(high) + 1, step)]
 
 
-def _step(points: Sequence[ErrorPoint], whole: bool) -> int:
-    """Returns how many powers of ten lie between two marks of the axis, so that there are eight or so."""
+def _decades(points: Sequence[ErrorPoint], whole: bool) -> dict[str, list[object]]:
+    """Returns the marks of the axis at powers of ten, eight or so, and how they are written."""
     values = [each for p in points for each in (p.median_error if whole else p.median_sum_error, p.sum_bound)]
-    sizes = [math.log10(shown) for each in values if (shown := _drawn(each))]
-    return max(1, round((max(sizes) - min(sizes)) / 8)) if sizes else 1
+    sizes = [math.log10(shown) for each in values if (shown := _drawn(each))] or [0.0]
+    step = max(1, round((max(sizes) - min(sizes)) / 8))
+    exponents = range(step * math.floor(min(sizes) / step), math.ceil(max(sizes)) + step, step)
+    return {"tickvals": [10.0**e for e in exponents], "ticktext": [f"10{superscript(e)}" for e in exponents]}

@@ -7,7 +7,7 @@
 //   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn as steps
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
-import { html, svg } from "./shared.js";
+import { html, power, svg } from "./shared.js";
 
 const HEIGHT = 165;
 const GAP = 16;
@@ -27,7 +27,7 @@ function percent(value) {
 const FORMATS = {
   short,
   percent,
-  power: (value) => `2^${short(value)}`,
+  power,
 };
 
 /** Appends an element of SVG, and returns it. */

@@ -1,6 +1,6 @@
 // Draws the loss-scale panel. Python sends bars, borders and every sentence; here they are placed, moved and looked up.
 
-import { change, freshId, html, live, makeError, sized, svg } from "./shared.js";
+import { change, freshId, html, live, makeError, power, sized, svg } from "./shared.js";
 
 const ZONES = ["zero", "subnormal", "normal", "overflow"];
 const PLOT = { left: 60, right: 14, top: 58, height: 190, bottom: 62 };
@@ -58,7 +58,7 @@ function makeScale(model, id) {
   const box = html("input", { type: "number", "aria-label": "Exponent k of the loss scale", title: `${min} to ${max}`, ...limits });
   const value = html("output", { class: "mixlab-ls-value", for: range.id });
   const usable = html("div", { class: "mixlab-ls-usable" });
-  const label = html("label", { for: range.id }, ["Loss scale 2", html("sup", {}, ["k"])]);
+  const label = html("label", { for: range.id }, ["Loss scale 2ᵏ"]);
   const take = (input) => {
     const valid = input.value !== "" && input.validity.valid;
     if (valid) change(model, "scale_exponent", input.valueAsNumber);
@@ -69,7 +69,7 @@ function makeScale(model, id) {
     const text = atScale(model, model.get("_choices").scaleValues);
     range.value = k;
     if (document.activeElement !== box || box.validity.valid) box.value = k;
-    range.setAttribute("aria-valuetext", `2^${k} = ${text}`);
+    range.setAttribute("aria-valuetext", `${power(k)} = ${text}`);
     value.textContent = `= ${text}`;
   };
   range.addEventListener("input", () => take(range));

@@ -17,7 +17,7 @@ _BETA2 = 0.999  # Adam's default, which the tasks use
 _POWER: dict[str, object] = {"format": "power", "whole": True}
 _CHARTS: list[dict[str, object]] = [
     {"column": "change", "title": "how far the weight has gone", "format": "short", "stairs": True},
-    {"column": "reach", "title": "update / gap (lost below 2^-1)", "line": -1, **_POWER},
+    {"column": "reach", "title": "update / gap (lost below 2⁻¹)", "line": -1, **_POWER},
     {"column": "exp_avg", "title": "first moment m", "format": "short", "stairs": True},
     {"column": "exp_avg_sq", "title": "second moment v", "stairs": True, **_POWER},
 ]

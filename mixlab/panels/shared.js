@@ -22,6 +22,19 @@ export function filled(node, attributes, children = []) {
   return node;
 }
 
+/** A whole number with its characters raised: raised(-24) is "⁻²⁴". */
+export function raised(number) {
+  return [...String(number)].map((character) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(character)]).join("");
+}
+
+/** A power of two as the tables write it: power(-24) is "2⁻²⁴", and power(14.5) is "1.41 × 2¹⁴". */
+export function power(exponent) {
+  const whole = Math.floor(exponent);
+  const factor = Number((2 ** (exponent - whole)).toPrecision(3));
+  if (factor === 1 || factor === 2) return `2${raised(factor === 2 ? whole + 1 : whole)}`;
+  return `${factor} × 2${raised(whole)}`;
+}
+
 /** Gives a drawing its size in pixels. */
 export function sized(node, width, height) {
   return filled(node, { width, height, viewBox: `0 0 ${width} ${height}` });

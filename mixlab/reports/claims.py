@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from html import escape as escape_html
+from html import escape
 
 from mixlab.claims import Claim, Settled, Verdict
 from mixlab.machine import describe
+from mixlab.tables import folded
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.HOLDS_IF: "◐", Verdict.DOES_NOT_HOLD: "✗"}
 _COLOURS = {Verdict.HOLDS: "#009E73", Verdict.HOLDS_IF: "#E69F00", Verdict.DOES_NOT_HOLD: "#D55E00"}
 _CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
 
-_FOLDED_FROM = 20  # a table of more rows opens on a click
 
 
 class ClaimsTable:
@@ -45,11 +44,9 @@ class ClaimsTable:
         heads = ("claim", "verdict", "measured here", "recorded on a GPU")
         head = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in heads)
         body = "".join(_html_row(one) for one in self.settled)
-        notes = "".join(f"<div><small>{_html(note)}</small></div>" for note in (self.summary, _measured_on()))
+        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in (self.summary, _measured_on()))
         table = f'<table style="width: 100%"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        if len(self.settled) > _FOLDED_FROM:
-            return f"<details><summary>All {len(self.settled)} claims</summary>{table}</details>{notes}"
-        return table + notes
+        return folded(table, len(self.settled), "claims") + notes
 
 
 def verdict_line(claim: Claim) -> str:
@@ -86,7 +83,7 @@ def claim_html(settled: Settled) -> str:
         settled: The claim, measured here.
     """
     rows = "".join(
-        f'<div style="margin: 0.3em 0"><b>{_html(what.capitalize())}:</b> {_html(sentence)}</div>'
+        f'<div style="margin: 0.3em 0"><b>{escape(what.capitalize())}:</b> {escape(sentence)}</div>'
         for what, sentence in claim_lines(settled)
     )
     edge = _COLOURS[settled.claim.verdict]
@@ -130,23 +127,18 @@ def _block(settled: Settled) -> list[str]:
 
 def _html_row(settled: Settled) -> str:
     claim = settled.claim
-    words = f"{_html(claim.words)}<br><small><code>{_html(claim.key)}</code></small>"
+    words = f"{escape(claim.words)}<br><small><code>{escape(claim.key)}</code></small>"
     edge = f"border-left: 4px solid {_COLOURS[claim.verdict]}; padding-left: 0.5em"
-    verdict = f'<div style="{edge}">{_html(verdict_line(claim))}</div>'
-    here = _html(settled.finding.shown)
+    verdict = f'<div style="{edge}">{escape(verdict_line(claim))}</div>'
+    here = escape(settled.finding.shown)
     if not settled.agrees:
-        here += f"<br><b>Measured here: {MARKS[settled.finding.verdict]} {_html(settled.finding.verdict)}</b>"
-    cells = (verdict, here, _html(recorded_words(settled)) or "–")
+        here += f"<br><b>Measured here: {MARKS[settled.finding.verdict]} {escape(settled.finding.verdict)}</b>"
+    cells = (verdict, here, escape(recorded_words(settled)) or "–")
     return (
         f'<tr><th scope="row" style="{_CELL}; width: 26%; font-weight: normal">{words}</th>'
         + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
         + "</tr>"
     )
-
-
-def _html(text: str) -> str:
-    """Returns text as HTML, with powers such as 2^-10 raised."""
-    return re.sub(r"\^(-?\w+)", r"<sup>\1</sup>", escape_html(text))
 
 
 def _measured_on() -> str:
