@@ -71,7 +71,7 @@ CALLS = [
         lambda: Format("x", 5, 2, "posit"),
         "one of ieee, fn, fnuz, finite, scale, got 'posit'",
     ),
-    ("Format", lambda: Format("x", 8, 2, "fn"), "beyond float32 (2^-149 to 2^127); use fewer exponent bits"),
+    ("Format", lambda: Format("x", 8, 2, "fn"), "beyond float32 (2⁻¹⁴⁹ to 2¹²⁷); use fewer exponent bits"),
     ("Format", lambda: Format.parse("fp17"), "unknown format 'fp17': use one of fp64, fp32, tf32, fp16"),
     ("Format", lambda: FP16.encode(0.1), "fp16 has no value 0.1: its neighbours are"),
     ("BlockFormat", lambda: BlockFormat("x", FP16, FP16, 32), "scale must be the Format e8m0fnu or e4m3fn"),

@@ -92,9 +92,9 @@ def _row(fmt: Format, name: str, said: str, words: str, correct: str = "") -> Cl
     key = f"{fmt}-{name.replace('_', '-')}"
     verdict = Verdict.DOES_NOT_HOLD if correct else Verdict.HOLDS
     theory = {
-        "max": f"The largest value is (2 − {power(-fmt.mantissa_bits)}) × {power(fmt.max_exponent)}. {IEEE}",
+        "max": f"The largest value is (2 - {power(-fmt.mantissa_bits)}) × {power(fmt.max_exponent)}. {IEEE}",
         "smallest_normal": f"The smallest normal value is {power(fmt.min_exponent)}. {IEEE}",
-        "eps": f"The gap above 1 is {power(-fmt.mantissa_bits)}; rounding to nearest there is off by at most half of it. {IEEE}",
+        "eps": f"The gap above 1 is {power(-fmt.mantissa_bits)}; rounding to nearest errs by at most half. {IEEE}",
     }[name]
     return Claim(key, words, "Appendix", theory, verdict, correct, partial(_limit, fmt, name, said))
 
@@ -120,7 +120,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "value-formula",
-        "A number is V = (−1)ˢ × M × 2ᴱ.",
+        "A number is V = (-1)ˢ × M × 2ᴱ.",
         "3. Mathematical explanation and advantages",
         "Every finite code is such a product; for a subnormal number M is below 1. IEEE 754-2019.",
         Verdict.HOLDS,

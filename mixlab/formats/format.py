@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from mixlab.arguments import require_whole
 from mixlab.formats.encoding import Encoding, Specials
+from mixlab.powers import power
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +73,8 @@ class Format(Encoding):
         if widths != (11, 52) and (self.max_exponent > 127 or self.min_exponent - self.mantissa_bits < -149):
             raise ValueError(
                 f"Format: {self.specials} with {self.exponent_bits} exponent bits and bias {self.bias} reaches from "
-                f"2^{self.min_exponent - self.mantissa_bits} to 2^{self.max_exponent}, beyond float32 (2^-149 to "
-                "2^127); use fewer exponent bits, or another bias"
+                f"{power(self.min_exponent - self.mantissa_bits)} to {power(self.max_exponent)}, beyond float32 "
+                f"({power(-149)} to {power(127)}); use fewer exponent bits, or another bias"
             )
 
     @classmethod

@@ -14,7 +14,6 @@ _COLOURS = {Verdict.HOLDS: "#009E73", Verdict.HOLDS_IF: "#E69F00", Verdict.DOES_
 _CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
 
 
-
 class ClaimsTable:
     """Claims with verdict, right value, measurement and record: blocks of text in a terminal, a table in a notebook.
 

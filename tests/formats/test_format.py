@@ -240,7 +240,7 @@ def test_parse_refuses_what_is_no_format(text):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Format("x", 8, 2, "fn"), "reaches from 2^-128 to 2^128, beyond float32"),
+        (lambda: Format("x", 8, 2, "fn"), "reaches from 2⁻¹²⁸ to 2¹²⁸, beyond float32"),
         (lambda: Format("x", 5, 2, bias=-120), "beyond float32"),
         (lambda: Format("x", 5, 2, bias=1.5), "bias must be a whole number from -127 to 1023, got 1.5"),
         (lambda: Format("x", 5, 2, subnormals=1), "subnormals must be True or False, got 1"),
