@@ -83,7 +83,7 @@ def _sixteen() -> Finding:
 def _twelve() -> Finding:
     """Counts a training whose gradient and first moment are stored in bf16, and one under torch's autocast."""
     kept = {name: counted(name).bytes_per_parameter for name in ("lean-bf16", "amp-bf16")}
-    most = variant("textbook").most_bytes_per_parameter
+    most = variant("lean-bf16").most_bytes_per_parameter
     shown = (
         f"Counted bytes a parameter as the optimizer steps: lean-bf16 {kept['lean-bf16']:g}, autocast "
         f"{kept['amp-bf16']:g}; lean-bf16 with accumulated gradients and bf16 copies up to {most:g}."

@@ -6,7 +6,7 @@ from mixlab.experiments.one_step import Card, Stage, dissect, median_element
 from mixlab.experiments.one_weight import Recording, Trajectory, follow_weight, record_gradients
 from mixlab.experiments.predicted_windows import predict_settled, predict_windows, static_window
 from mixlab.experiments.storage_grid import GridSetting, final_loss, moment_settings, spiked_steps, weight_settings
-from mixlab.experiments.training_modes import ModeResult, measure_mode
+from mixlab.experiments.training_modes import ModeResult, measure_modes
 from mixlab.experiments.watching import WatchedStep, watched_steps
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "dtype_ledger",
     "final_loss",
     "follow_weight",
-    "measure_mode",
+    "measure_modes",
     "median_element",
     "mistakes",
     "moment_settings",

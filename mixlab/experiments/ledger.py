@@ -50,12 +50,14 @@ class Ledger:
         task: The task's name.
         numel: The number of the model's parameters.
         entries: The states, which live from step to step, then the tensors that live until backward uses them.
+        stepped: Whether the optimizer took a step. If the scaler skipped all of the first 61, it has no states yet.
     """
 
     recipe: str
     task: str
     numel: int
     entries: tuple[Entry, ...]
+    stepped: bool = True
 
     @property
     def states(self) -> tuple[Entry, ...]:
@@ -95,7 +97,8 @@ class Ledger:
         return html_table(_COLUMNS, self._rows(), caption=self._title())
 
     def _title(self) -> str:
-        return f"{self.recipe} on {self.task}: {self.numel:,} parameters, {self.bytes_per_parameter:.4g} bytes each"
+        words = f"{self.recipe} on {self.task}: {self.numel:,} parameters, {self.bytes_per_parameter:.4g} bytes each"
+        return words if self.stepped else f"{words}; all {_MOST_STEPS} steps were skipped: no optimizer states yet"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -118,6 +121,9 @@ def dtype_ledger(
     recomputes in backward do not count. A GPU's libraries may save different tensors than a CPU's. Sparse gradients
     count as stored: values and indices. Tensors consumed at once, and library workspaces, are not counted.
 
+    A scaler may skip some steps before the optimizer takes its first. If it skips 61, the ledger is that of an optimizer
+    without states, and says so.
+
     >>> from mixlab import load_task
     >>> ledger = dtype_ledger(load_task("digits-mlp"), "lean-bf16")
     >>> ledger.format_of("gradients"), ledger.bytes_per_parameter
@@ -127,28 +133,17 @@ def dtype_ledger(
         task: What to train.
         recipe: The recipe to train under, or its text.
         seed, device, native: As for `Trainer`.
-
-    Raises:
-        RuntimeError: If the scaler skips the first 61 steps, so that the optimizer has no states.
     """
     recipe = Recipe.of(recipe)
     trainer = Trainer(task, recipe, seed=seed, device=device, native=native)
-    _take_a_step(trainer)
+    stepped = any(not record.skipped for record in trainer.steps(_MOST_STEPS))  # the first step creates the states
     parameters = list(trainer.model.parameters())
     saved = _Saved(parameters)
     with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         trainer.backward()
     counts = [(what, _count((t.dtype, t.numel()) for t in kept)) for what, kept in _states(trainer).items()]
     entries = [_entry(what, dtype, n) for what, count in [*counts, *saved.counts()] for dtype, n in count.items()]
-    return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries))
-
-
-def _take_a_step(trainer: Trainer) -> None:
-    """Trains until the optimizer takes its first step, which creates its states."""
-    for record in trainer.steps(_MOST_STEPS):
-        if not record.skipped:
-            return
-    raise RuntimeError(f"dtype_ledger: {trainer.recipe} skipped its first {_MOST_STEPS} steps; lower its loss scale")
+    return Ledger(str(recipe), task.name, sum(p.numel() for p in parameters), tuple(entries), stepped)
 
 
 def _states(trainer: Trainer) -> dict[str, list[Tensor]]:

@@ -1,10 +1,11 @@
-"""The textbook's comparison of training modes, measured: speed, memory, stability."""
+"""Training modes side by side, measured: speed, memory, stability."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 
 from mixlab.arguments import require_whole
 from mixlab.experiments.ledger import Ledger, dtype_ledger
+from mixlab.process import THREADS
 from mixlab.recipes import Recipe
 from mixlab.training import StepRecord, Task, Trainer
+
+_ROUNDS = (5, 30)  # of native steps: at least and at most
+_BUDGET_S = 4.0  # for the rounds after the fewest
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,14 @@ class ModeResult:
         recipe: The recipe.
         ledger: The tensors it keeps.
         runs: The records of one training for each seed: emulated on a CPU, native on CUDA.
-        step_s: The median time of a step in seconds, in this machine's native arithmetic.
+        step_s: The time of each timed step in seconds, in this machine's native arithmetic. The n-th steps of all
+            recipes were taken one after another.
     """
 
     recipe: Recipe
     ledger: Ledger
     runs: tuple[tuple[StepRecord, ...], ...]
-    step_s: float
+    step_s: tuple[float, ...]
 
     @property
     def finite(self) -> int:
@@ -38,53 +44,99 @@ class ModeResult:
         return sum(math.isfinite(run[-1].loss) for run in self.runs)
 
     @property
-    def loss(self) -> tuple[float, float]:
-        """Mean and standard deviation, over the finite runs, of the mean loss of a run's last tenth."""
+    def loss(self) -> tuple[float, float | None]:
+        """Mean and standard deviation, over the finite runs, of the mean loss of a run's last tenth.
+
+        The loss is that on the training batches. The deviation is None for a single finite run; both are NaN if no run
+        is finite.
+        """
         ends = [np.mean([record.loss for record in run[-max(1, len(run) // 10) :]]) for run in self.runs]
         finite = [float(end) for end in ends if math.isfinite(end)]
-        spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
-        return (float(np.mean(finite)), spread) if finite else (math.nan, math.nan)
+        if not finite:
+            return math.nan, math.nan
+        return float(np.mean(finite)), float(np.std(finite, ddof=1)) if len(finite) > 1 else None
 
     @property
     def skipped(self) -> float:
         """The share of steps that were skipped."""
         return sum(record.skipped for run in self.runs for record in run) / sum(map(len, self.runs))
 
+    def times_faster_than(self, other: ModeResult) -> tuple[float, float, float]:
+        """Returns how many times faster a step is than another recipe's: first quartile, median, third quartile.
 
-def measure_mode(
+        Steps that were taken one after another are compared with each other, so a machine that slows down for a while
+        slows down both.
+
+        Args:
+            other: A result of the same call of `measure_modes`.
+        """
+        ratios = [theirs / ours for theirs, ours in zip(other.step_s, self.step_s, strict=True)]
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        return float(low), float(middle), float(high)
+
+
+def measure_modes(
     task: Task,
-    recipe: Recipe | str,
+    recipes: Mapping[str, Recipe | str],
     *,
     steps: int,
-    seeds: Sequence[int] = range(5),
+    seeds: Iterable[int] = range(5),
     device: torch.device | str | None = None,
-) -> ModeResult:
-    """Trains the task under the recipe once for each seed, counts the bytes it keeps, and times native steps.
+    threads: int | None = None,
+) -> dict[str, ModeResult]:
+    """Trains a task under each recipe once for each seed, counts the bytes that it keeps, and times native steps.
+
+    Native steps are timed in turns, one of each recipe after the other, so that all meet the same machine.
 
     Args:
         task: What to train.
-        recipe: The recipe to train under, or its text.
+        recipes: Recipes, or their texts, by label; at least one.
         steps: The steps of each training, at least 1.
-        seeds: The seed of each training; at least one.
+        seeds: The seed of each training; at least one. They are taken one by one, each for all recipes.
         device: Where; None means CUDA if available, else the CPU.
+        threads: How many threads native steps may use on a CPU; None leaves the number as it is.
+
+    Returns:
+        A result for each label, in the order of `recipes`.
 
     Raises:
-        ValueError: If there are no steps or no seeds.
-        RuntimeError: As `dtype_ledger` does.
+        ValueError: If there are no recipes, no steps or no seeds, or a number is not a whole one from 1 up.
     """
-    recipe = Recipe.of(recipe)
-    require_whole("measure_mode: steps", steps, 1)
-    if not len(seeds):
-        raise ValueError("measure_mode: seeds must hold at least one seed")
-    runs = tuple(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)) for seed in seeds)
-    ledger = dtype_ledger(task, recipe, seed=seeds[0], device=device)
-    return ModeResult(recipe, ledger, runs, _native_step_s(task, recipe, seeds[0], device))
+    require_whole("measure_modes: steps", steps, 1)
+    if threads is not None:
+        require_whole("measure_modes: threads", threads, 1)
+    wanted = {label: Recipe.of(recipe) for label, recipe in recipes.items()}
+    if not wanted:
+        raise ValueError("measure_modes: recipes must hold at least one recipe")
+    taken: list[int] = []
+    runs: dict[str, list[tuple[StepRecord, ...]]] = {label: [] for label in wanted}
+    for seed in seeds:
+        taken.append(seed)
+        for label, recipe in wanted.items():
+            runs[label].append(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)))
+    if not taken:
+        raise ValueError("measure_modes: seeds must hold at least one seed")
+    ledgers = {label: dtype_ledger(task, recipe, seed=taken[0], device=device) for label, recipe in wanted.items()}
+    with _using(threads):
+        trainers = [Trainer(task, recipe, seed=taken[0], device=device, native=True) for recipe in wanted.values()]
+        seconds = zip(*_timed_in_turns(trainers), strict=True)
+    return {
+        label: ModeResult(recipe, ledgers[label], tuple(runs[label]), step_s)
+        for (label, recipe), step_s in zip(wanted.items(), seconds, strict=True)
+    }
 
 
-def _native_step_s(task: Task, recipe: Recipe, seed: int, device: torch.device | str | None) -> float:
-    trainer = Trainer(task, recipe, seed=seed, device=device, native=True)
-    seconds: list[float] = []
+def _timed_in_turns(trainers: list[Trainer]) -> Iterator[tuple[float, ...]]:
+    """Yields rounds of one step of each trainer, after a round that does not count: each step's time in seconds."""
+    fewest, most = _ROUNDS
+    for trainer in trainers:
+        next(trainer.steps(1))
     started_s = time.perf_counter()
-    while len(seconds) < 3 or (len(seconds) < 30 and time.perf_counter() - started_s < 0.5):
-        seconds.append(next(trainer.steps(1)).seconds)
-    return float(np.median(seconds[1:]))
+    for done in range(most):
+        if done >= fewest and time.perf_counter() - started_s > _BUDGET_S:
+            return
+        yield tuple(next(trainer.steps(1)).seconds for trainer in trainers)
+
+
+def _using(threads: int | None) -> AbstractContextManager[object]:
+    return nullcontext() if threads is None else THREADS.held(threads)

@@ -41,9 +41,8 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
         )
     for label, ledger in ledgers.items():
         total = ledger.bytes / ledger.numel if whole else ledger.bytes_per_parameter
-        figure.add_annotation(
-            x=total, y=escaped(label), text=f"<b>{total:.3g}</b>", showarrow=False, xanchor="left", xshift=4
-        )
+        words = f"<b>{total:.3g}</b>{'' if ledger.stepped else ', no step taken'}"
+        figure.add_annotation(x=total, y=escaped(label), text=words, showarrow=False, xanchor="left", xshift=4)
     first = next(iter(ledgers.values()))
     kept = "all that is kept at the end of forward" if whole else "parameters, gradients and optimizer states"
     title = f"Bytes per parameter: {kept}<br><sub>{first.task}, {first.numel:,} parameters, counted as stored</sub>"

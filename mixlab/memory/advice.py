@@ -221,7 +221,7 @@ def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
     if now.attention != "fused":
         yield "fused attention", "none", FREE, replace(now, attention="fused")
     if now.checkpointing == "none":
-        selective = "the attention core again in backward, a few % of the FLOPs"
+        selective = f"the attention core again in backward, some {_core_share(now):.0%} of the FLOPs on top"
         yield "checkpointing of attention (selective)", selective, SLOWER, replace(now, checkpointing="selective")
     if now.checkpointing != "full":
         full = "one more forward pass, a third of the FLOPs on top"
@@ -234,6 +234,15 @@ def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
     yield from _more_gpus(now)
     if now.seq > 1:
         yield f"rows of {now.seq // 2} tokens", "another task: less context", TASK, replace(now, seq=now.seq // 2)
+
+
+def _core_share(now: Estimate) -> float:
+    """Returns the FLOPs of the attention core's forward pass, over those of a step of the layers, about.
+
+    A layer's forward pass takes 24 h^2 + 4 h s for each token of a row of s, with width h; the second term is the core,
+    not causal. Backward takes twice as much (Korthikanti et al., 2022, section 4.1 and appendix A).
+    """
+    return now.seq / (3 * (6 * now.shape.width + now.seq))
 
 
 def _in_passes(now: Estimate, gpu: GpuSpec) -> Estimate:
@@ -264,10 +273,11 @@ _LEANER = {
 def _more_gpus(now: Estimate) -> Iterator[_Change]:
     """Yields two to eight times the GPUs that share states, and twice the GPUs that share matrices."""
     parallel = now.parallel
-    prices = {
-        1: "gradients and parameters are sent once per step, as without ZeRO",
-        2: "as ZeRO 1",
-        3: "parameters are gathered twice per step, half as much again is sent",
+    many = now.accumulation > 1
+    prices = {  # Rajbhandari et al., ZeRO, 2020, section 7
+        1: "as many bytes are sent as without ZeRO, half of them parameters",
+        2: "gradients are sent in every pass, not once a step" if many else "as many bytes are sent as with ZeRO 1",
+        3: f"parameters are gathered twice in every pass; {'' if many else 'half as '}much more is sent",
     }
     for data in (2, 4, 8):
         for zero, price in prices.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mixlab.arguments import did_you_mean
 from mixlab.machine import Gpu
 
-_USABLE = 0.94  # of the memory as sold, where no tool's figure was found: about the lowest share of those below
+_USABLE = 0.91  # of the memory as sold, where no figure was found: the lowest share of those below
 _PEAKS = ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4")
 
 
@@ -24,7 +24,8 @@ class GpuSpec:
         peak_flops: Peak FLOP/s by format ("fp32", "tf32", "fp16", "bf16", "fp8", "fp4") of dense products: on tensor
             cores with fp32 accumulation where the GPU has them, "fp32" without them. Formats that the GPU does not
             multiply are left out.
-        seen_bytes: Total memory as the vendor's tool reports it, without the part that ECC takes; None if unknown.
+        seen_bytes: Total memory that CUDA or HIP reports to a process, without what ECC and the driver take; None if
+            unknown. nvidia-smi shows 0.2 to 0.8 GiB more, the driver's part.
         source: Where the numbers come from, and which are uncertain.
 
     Raises:
@@ -52,37 +53,37 @@ class GpuSpec:
 
     @property
     def usable_bytes(self) -> int:
-        """Memory that a process can have: `seen_bytes`, or else 94 % of the memory as sold."""
+        """Memory that a process can have: `seen_bytes`, or else 91 % of the memory as sold."""
         return self.seen_bytes if self.seen_bytes is not None else int(_USABLE * self.memory_bytes)
 
     def __str__(self) -> str:
         return self.name
 
 
-# Memory in GiB as sold and in MiB as public logs of nvidia-smi or rocm-smi show it, bandwidth in GB/s, peaks in
-# TFLOP/s, 0 for none. Peaks are dense: half of those marked "with sparsity". They are the vendors' numbers as quoted
+# Memory in GiB as sold, and in GiB as PyTorch's out-of-memory messages in public logs give it ("total capacity"): the
+# lowest of several, for it varies with driver and ECC. Bandwidth in GB/s, peaks in TFLOP/s, 0 for none. Peaks are dense: half of those marked "with sparsity". They are the vendors' numbers as quoted
 # on the pages named; no vendor's own PDF was read. "?" marks recollected numbers, and those on which sources disagree.
 _ROWS = (
-    # name        sold   seen  GB/s   fp32   tf32    fp16    bf16     fp8    fp4
-    ("v100-16gb", 16, 16160, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
-    ("v100-32gb", 32, 32510, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
-    ("t4", 16, 15360, 320, (8.1, 0, 65, 0, 0, 0), "winston-zhang-orz/gpu-specs"),
-    ("a10", 24, 23028, 600, (31.2, 62.5, 125, 125, 0, 0), "astroC86/gpu-datasheet; others call the sparse 250 dense"),
-    ("a100-40gb", 40, 40960, 1555, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs"),
-    ("a100-80gb", 80, 81920, 2039, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs; SXM"),
-    ("rtx-a6000", 48, 49140, 768, (38.7, 77.4, 154.8, 154.8, 0, 0), "? all peaks and the bandwidth"),
-    ("l4", 24, 23034, 300, (30.3, 60, 121, 121, 242, 0), "winston-zhang-orz/gpu-specs"),
-    ("l40s", 48, 46068, 864, (91.6, 183, 362, 362, 733, 0), "winston-zhang-orz/gpu-specs"),
-    ("rtx-3090", 24, 24576, 936, (35.6, 35.6, 71, 71, 0, 0), "astroC86/gpu-datasheet; fp16 accumulation: 142"),
-    ("rtx-4090", 24, 24564, 1008, (82.6, 82.6, 165.2, 165.2, 330.3, 0), "waredb.com; fp16 accumulation: 330, fp8 661"),
-    ("rtx-5090", 32, 32607, 1792, (104.8, 104.8, 209.5, 209.5, 419, 1676), "VladislavDuma/gpu_specs; ? all but fp32"),
-    ("h100-pcie", 80, 81559, 2000, (51.2, 378, 756, 756, 1513, 0), "NVIDIA PB-11133 by manuals.plus; ? all but 756"),
-    ("h100-sxm", 80, 81559, 3350, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "glennklockwood.com/garden/processors/h100"),
-    ("h200", 141, 143771, 4800, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "astroC86/gpu-datasheet; SXM"),
-    ("b200", 180, 183359, 8000, (80, 1100, 2250, 2250, 4500, 9000), "glennklockwood.com, B200; ? 192 GB, fp32"),
-    ("gb200", 186, 189471, 8000, (90, 1250, 2500, 2500, 5000, 10000), "glennklockwood.com, B200; for one GPU"),
-    ("mi300x", 192, 196592, 5300, (163.4, 653.7, 1307.4, 1307.4, 2614.9, 0), "public code: 1307.4; ? the others"),
-    ("mi355x", 288, None, 8000, (157.3, 0, 2516.6, 2516.6, 5033, 10066), "boston-uk, aiwiki.ai; ? all but 2516"),
+    # name        sold    seen  GB/s  fp32   tf32    fp16    bf16     fp8    fp4
+    ("v100-16gb", 16, 15.77, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
+    ("v100-32gb", 32, 31.74, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),
+    ("t4", 16, 14.56, 320, (8.1, 0, 65, 0, 0, 0), "winston-zhang-orz/gpu-specs"),
+    ("a10", 24, 21.99, 600, (31.2, 62.5, 125, 125, 0, 0), "astroC86/gpu-datasheet; others call the sparse 250 dense"),
+    ("a100-40gb", 40, 39.49, 1555, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs"),
+    ("a100-80gb", 80, 79.14, 2039, (19.5, 156, 312, 312, 0, 0), "winston-zhang-orz/gpu-specs; SXM"),
+    ("rtx-a6000", 48, 47.40, 768, (38.7, 77.4, 154.8, 154.8, 0, 0), "? all peaks and the bandwidth"),
+    ("l4", 24, 22.03, 300, (30.3, 60, 121, 121, 242, 0), "winston-zhang-orz/gpu-specs"),
+    ("l40s", 48, 44.39, 864, (91.6, 183, 362, 362, 733, 0), "winston-zhang-orz/gpu-specs"),
+    ("rtx-3090", 24, 23.68, 936, (35.6, 35.6, 71, 71, 0, 0), "astroC86/gpu-datasheet; fp16 accumulation: 142"),
+    ("rtx-4090", 24, 23.52, 1008, (82.6, 82.6, 165.2, 165.2, 330.3, 0), "waredb.com; fp16 accumulation: 330, fp8 661"),
+    ("rtx-5090", 32, 31.36, 1792, (104.8, 104.8, 209.5, 209.5, 419, 1676), "VladislavDuma/gpu_specs; ? all but fp32"),
+    ("h100-pcie", 80, 79.10, 2000, (51.2, 378, 756, 756, 1513, 0), "NVIDIA PB-11133 by manuals.plus; ? all but 756"),
+    ("h100-sxm", 80, 79.10, 3350, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "glennklockwood.com/garden/processors/h100"),
+    ("h200", 141, 139.72, 4800, (66.9, 494.7, 989.4, 989.4, 1978.9, 0), "astroC86/gpu-datasheet; SXM"),
+    ("b200", 180, 178.35, 8000, (80, 1100, 2250, 2250, 4500, 9000), "glennklockwood.com, B200; ? 192 GB, fp32"),
+    ("gb200", 186, 184.31, 8000, (90, 1250, 2500, 2500, 5000, 10000), "glennklockwood.com, B200; for one GPU; ? fp32"),
+    ("mi300x", 192, 191.69, 5300, (163.4, 653.7, 1307.4, 1307.4, 2614.9, 0), "public code: 1307.4; ? the others"),
+    ("mi355x", 288, 287.98, 8000, (157.3, 0, 2516.6, 2516.6, 5033, 10066), "boston-uk, aiwiki.ai; ? all but 2516"),
 )
 
 GPUS: dict[str, GpuSpec] = {
@@ -91,7 +92,7 @@ GPUS: dict[str, GpuSpec] = {
         sold * 2**30,
         bandwidth * 1e9,
         {fmt: peak * 1e12 for fmt, peak in zip(_PEAKS, peaks, strict=True) if peak},
-        seen * 2**20 if seen is not None else None,
+        int(seen * 2**30),
         source,
     )
     for name, sold, seen, bandwidth, peaks, source in _ROWS
@@ -126,7 +127,7 @@ def gpu_spec(gpu: str | GpuSpec | Gpu) -> GpuSpec:
     """Returns the GpuSpec of a GPU, given by name or found on this machine.
 
     >>> gpu_spec("H200").usable_bytes // 2**30
-    140
+    139
     >>> gpu_spec("RTX 4090").peak_flops["bf16"] / 1e12
     165.2
 

@@ -90,9 +90,9 @@ VARIANTS: dict[str, Variant] = {
             "Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, 3.1",
         ),
         Variant(
-            "textbook",
             "lean-bf16",
-            "the text that mixlab follows: gradient and first moment in bf16; 14 with a bf16 copy for the forward pass",
+            "lean-bf16",
+            "the introduction that mixlab follows (lab 12): gradient and first moment in bf16, 14 with a bf16 copy",
             passing=_CASTS,
         ),
         Variant(

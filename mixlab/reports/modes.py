@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mixlab.experiments import ModeResult
 from mixlab.formats import BF16, FP16, TF32
 from mixlab.measure import Record
@@ -11,11 +13,14 @@ from mixlab.recipes import Recipe
 from mixlab.tables import NotedTable
 
 
+_SCATTER = 0.25  # of the median step time, between the quartiles; an idle machine stays below
+
+
 class ModeTable(NotedTable):
     """Speed, memory and stability of several modes side by side; the first is the baseline.
 
     Args:
-        results: From `measure_mode`, by label.
+        results: From one call of `measure_modes`, by label.
         machine: The machine on which they were measured, in one line.
         records: From `mixlab measure train`, on any machine; each adds a row of speeds.
 
@@ -25,22 +30,29 @@ class ModeTable(NotedTable):
 
     def __init__(self, results: Mapping[str, ModeResult], machine: str, records: Sequence[Record] = ()) -> None:
         if not results:
-            raise ValueError("ModeTable: no results; measure_mode(task, recipe, steps=...) makes one")
+            raise ValueError("ModeTable: no results; measure_modes(task, recipes, steps=...) makes them")
         base = next(iter(results.values()))
         shown = list(results.values())
         rows = [
-            ("speed here, native", *(f"{base.step_s / r.step_s:.2f} ×, {1e3 * r.step_s:.1f} ms" for r in shown)),
+            ("speed here, native", *(_speed(r, base) for r in shown)),
+            ("time of a step, ms", *(_milliseconds(r) for r in shown)),
             *(_recorded_row(record, shown) for record in records),
-            ("bytes per parameter", *(f"{r.ledger.bytes_per_parameter:.3g}" for r in shown)),
+            ("bytes per parameter", *(_bytes_each(r) for r in shown)),
             ("memory with activations", *(f"{r.ledger.bytes / base.ledger.bytes:.2f} ×" for r in shown)),
             ("runs that stay finite", *(f"{r.finite} of {len(r.runs)}" for r in shown)),
             ("loss at the end", *(_loss(r) for r in shown)),
             ("steps skipped", *(f"{r.skipped:.1%}" for r in shown)),
-            ("hardware", *(hardware(r.recipe) for r in shown)),
+            ("hardware, by its documents", *(hardware(r.recipe) for r in shown)),
         ]
         size, runs = f"{base.ledger.task}, {base.ledger.numel:,} parameters", base.runs
+        seeds, steps = _counted(len(runs), "seed"), _counted(len(runs[0]), "step")
+        spread = ", and ± their standard deviation over the seeds" if len(runs) > 1 else ""
         notes = [
-            f"{size}, {len(runs[0])} steps, {len(runs)} seeds; measured on {machine}",
+            f"{size}, {steps}, {seeds}; measured on {machine}",
+            f"Speeds: the median of {len(base.step_s)} steps, taken in turns, and the quartiles. Memory with "
+            "activations: the sum of all that is kept, not a peak. Loss at the end: the mean training loss of each "
+            f"run's last tenth{spread}.",
+            *_scattered(results),
             *(
                 f"{record.summary}: a GPT of {record.parameters['parameters']:,} parameters, not run here"
                 for record in records
@@ -70,6 +82,39 @@ def _short(record: Record) -> str:
     return f"recorded on {record.machine['gpus'] or record.machine['cpu']}"
 
 
+def _speed(result: ModeResult, base: ModeResult) -> str:
+    low, middle, high = result.times_faster_than(base)
+    return f"{middle:.2f} × ({low:.2f} to {high:.2f})"
+
+
+def _milliseconds(result: ModeResult) -> str:
+    low, middle, high = np.quantile(result.step_s, [0.25, 0.5, 0.75])
+    return f"{1e3 * middle:.1f} ({1e3 * low:.1f} to {1e3 * high:.1f})"
+
+
+def _scattered(results: Mapping[str, ModeResult]) -> list[str]:
+    """Returns a line that warns of step times that scatter, or nothing."""
+    quartiles = {label: np.quantile(result.step_s, [0.25, 0.5, 0.75]) for label, result in results.items()}
+    wide = [label for label, (low, middle, high) in quartiles.items() if high - low > _SCATTER * middle]
+    if not wide:
+        return []
+    return [
+        f"The step times of {', '.join(wide)} scatter by more than {_SCATTER:.0%}: this machine was busy with something "
+        "else. Do not read small differences; run the cell again when it is idle."
+    ]
+
+
+def _bytes_each(result: ModeResult) -> str:
+    words = f"{result.ledger.bytes_per_parameter:.3g}"
+    return words if result.ledger.stepped else f"{words}: no step was taken, so nothing else is stored yet"
+
+
 def _loss(result: ModeResult) -> str:
     mean, spread = result.loss
-    return f"{mean:.3g} ± {spread:.1g}" if result.finite else "NaN"
+    if not result.finite:
+        return "NaN"
+    return f"{mean:.3g}" if spread is None else f"{mean:.3g} ± {spread:.1g}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixlab import PRESETS, Recipe, Task, load_task
 from mixlab.experiments import Ledger, dtype_ledger
+from mixlab.figures import ledger_bars
 from mixlab.training.optimizers import storage_of
 
 GPT = 834_304
@@ -102,10 +103,14 @@ def test_it_shows_itself(ledgers):
     assert "<td>exp_avg_sq</td><td>fp32</td>" in ledgers["lean-bf16"]._repr_html_()
 
 
-def test_a_scale_that_never_works_is_no_ledger():
-    recipe = Recipe.parse("amp-fp16,scaler=static,scale=2^60")
-    with pytest.raises(RuntimeError, match="skipped its first 61 steps; lower its loss scale"):
-        dtype_ledger(load_task("digits-mlp"), recipe)
+def test_a_scale_that_never_works_leaves_an_optimizer_without_states():
+    ledger = dtype_ledger(load_task("digits-cnn"), "amp-fp16,scaler=static,scale=2^60", device="cpu")
+    assert not ledger.stepped
+    assert ledger.bytes_per_parameter == 8
+    assert {entry.what for entry in ledger.states} == {"parameters", "gradients"}
+    assert "8 bytes each; all 61 steps were skipped: no optimizer states yet" in repr(ledger)
+    (bar_end,) = ledger_bars({"never": ledger}).layout.annotations
+    assert bar_end.text == "<b>8</b>, no step taken"
 
 
 class Segment(nn.Module):
