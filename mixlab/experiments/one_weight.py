@@ -59,7 +59,8 @@ class Trajectory:
         recipe: How they are stored.
         weight: The weight before the first step and after each step.
         exp_avg, exp_avg_sq: The moments after each step.
-        update: What each step would add to the weight in exact arithmetic, computed from the stored moments.
+        update: What each step would add to the weight in exact arithmetic, from the weight, the moments as stored before
+            the step, and its gradient; the step's own moments are not yet rounded.
         gap: The distance from each step's weight to the next value of its format, in the update's direction.
     """
 
@@ -153,15 +154,13 @@ def follow_weight(
     optimizer = recording.task.make_optimizer(model, recipe, generator=generator)
     weight, moments, update, gap = [float(model.weight.detach().flatten()[recording.element])], [], [], []
     for step, gradient in enumerate(recording.gradients):
-        model.weight.grad = (gradient * spike if step == spike_at else gradient).to(recipe.gradients.dtype)
-        optimizer.step()
-        exp_avg, exp_avg_sq = (
-            float(read_state(optimizer, model.weight, name).flatten()[recording.element])
-            for name in ("exp_avg", "exp_avg_sq")
-        )
-        moments.append((exp_avg, exp_avg_sq))
-        update.append(_update(optimizer, step + 1, weight[-1], exp_avg, exp_avg_sq))
+        received = (gradient * spike if step == spike_at else gradient).to(recipe.gradients.dtype)
+        model.weight.grad = received
+        before = moments[-1] if moments else (0.0, 0.0)
+        update.append(_update(optimizer, step + 1, weight[-1], float(received.flatten()[recording.element]), *before))
         gap.append(_gap(recipe.weights, weight[-1], update[-1]))
+        optimizer.step()
+        moments.append(_moments(optimizer, model.weight, recording.element))
         weight.append(float(model.weight.detach().flatten()[recording.element]))
     first, second = zip(*moments, strict=True)
     return Trajectory(recipe, tuple(weight), first, second, tuple(update), tuple(gap))
@@ -175,17 +174,28 @@ class _Alone(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
-def _update(optimizer: Optimizer, step: int, weight: float, exp_avg: float, exp_avg_sq: float) -> float:
+def _moments(optimizer: Optimizer, weight: nn.Parameter, element: int) -> tuple[float, float]:
+    """Returns m and v of one weight, as stored."""
+    m, v = (float(read_state(optimizer, weight, name).flatten()[element]) for name in ("exp_avg", "exp_avg_sq"))
+    return m, v
+
+
+def _update(
+    optimizer: Optimizer, step: int, weight: float, gradient: float, exp_avg: float, exp_avg_sq: float
+) -> float:
     """Returns Adam's change of a weight at `step`, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
 
-    For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
+    The moments are those before the step. For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
     """
     group = optimizer.param_groups[0]
-    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+    lr, (beta1, beta2), decoupled = float(group["lr"]), group["betas"], isinstance(optimizer, AdamW | torch.optim.AdamW)
+    gradient += 0.0 if decoupled else group["weight_decay"] * weight
+    exp_avg = beta1 * exp_avg + (1 - beta1) * gradient
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * gradient * gradient
     root = math.sqrt(exp_avg_sq / (1 - beta2**step)) if exp_avg_sq >= 0 else math.nan
     step_size = lr / (1 - beta1**step)
     update = -step_size * exp_avg / (root + group["eps"]) if math.isfinite(root) else math.nan
-    decay = group["weight_decay"] * lr * weight if isinstance(optimizer, AdamW | torch.optim.AdamW) else 0.0
+    decay = group["weight_decay"] * lr * weight if decoupled else 0.0
     return update - decay
 
 

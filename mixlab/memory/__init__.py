@@ -3,7 +3,7 @@
 >>> from mixlab.memory import estimate, largest_batch
 >>> training = estimate("llama-3.2-1b", "amp-bf16", batch=4, seq=2048, checkpointing="full")
 >>> training.peak_phase, bool(training.fits("h100-sxm")), largest_batch(training, "h100-sxm")
-('backward', True, 21)
+('backward', True, 14)
 """
 
 import lazy_loader

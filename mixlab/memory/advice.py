@@ -57,7 +57,7 @@ def largest_batch(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
     """Returns the largest batch with which a training fits on a GPU; 0 if not even one row fits.
 
     >>> largest_batch(estimate("gpt2", "amp-bf16", seq=1024), "rtx-4090")
-    24
+    22
 
     Args:
         training: The training; its own batch does not matter.
@@ -75,7 +75,7 @@ def largest_seq(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
 
     A "gpt2" shape ends at its context; rotary embeddings may go beyond it.
 
-    >>> largest_seq(estimate("llama-3.2-1b", "amp-bf16", checkpointing="full"), "h100-sxm") > 32768
+    >>> largest_seq(estimate("llama-3.2-1b", "amp-bf16", checkpointing="full"), "h200") > 32768
     True
 
     Args:

@@ -1,8 +1,9 @@
 """SGD, Adam and AdamW that compute in float32, with a choice of how to store weights and states.
 
-`torch.optim` keeps states in the parameters' dtype and rounds every operation to it. Here a step computes in float32,
-with the operations of `torch.optim` in the same order, and rounds once, when it stores. So with float32 storage the two
-are equal bit for bit, and with any other storage only the storage makes a difference.
+`torch.optim` keeps states in the parameters' dtype; its for-loop and foreach optimizers round every operation to it,
+its fused ones compute in float32. Here a step computes in float32, with the operations of the former in the same order,
+and rounds once, when it stores. So with float32 storage the two are equal bit for bit, and with any other storage only
+the storage makes a difference.
 """
 
 from __future__ import annotations

@@ -115,11 +115,12 @@ def swallow_bounds(fmt: Format | str) -> tuple[float, float]:
 
 
 def smallest_effective_lr(fmt: Format | str, weight: float) -> float:
-    """Returns the learning rate below which Adam does not move a weight of this size in either direction.
+    """Returns the learning rate below which an update of size lr does not move a weight, in either direction.
 
-    Adam's update is about lr in size (Kingma and Ba, Adam, 2015, section 2.1), and an update below half the gap to a
-    neighbour is swallowed. The result is half the smaller of the two gaps; at a power of two that is the lower one. At
-    equality an odd weight moves and an even one does not.
+    Adam's updates are about lr in size, but not bounded by it: with the default betas by 3.2 lr, as (1 - beta1) /
+    sqrt(1 - beta2) is 3.2 (Kingma and Ba, Adam, 2015, section 2.1). So below this rate a weight may still move in some
+    steps. An update below half the gap to a neighbour is swallowed. The result is half the smaller of the two gaps; at
+    a power of two that is the lower one. At equality an odd weight moves and an even one does not.
 
     >>> smallest_effective_lr("bf16", 1.0), smallest_effective_lr("bf16", 0.02)
     (0.001953125, 6.103515625e-05)

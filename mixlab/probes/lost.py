@@ -46,10 +46,12 @@ class Lost:
         swallowed: Weights that did not change, of those with a non-zero gradient or moment.
         stuck_falling: Second moments that did not fall, of those with g^2 < v, which should.
         stuck_rising: Second moments that did not rise, of those with g^2 > v, which should.
-        vanished: Second moments stored as zero, of those with a non-zero gradient. Their update is divided by eps
-            alone, or by a root that eps was not made for.
+        vanished: Second moments stored as zero, of those with a non-zero gradient. torch.optim's for-loop and foreach
+            Adam then divide by eps alone, in 16 bits; mixlab's and torch's fused Adam divide by this step's v, before
+            it is stored.
         eps_lost: Denominators that eps does not change in the dtype that the optimizer computes in, of those that it
-            changes in float32. (torch.optim computes in the parameters' dtype, where 1e-8 may be zero.)
+            changes in float32. (torch.optim's for-loop and foreach optimizers compute in the parameters' dtype, where
+            1e-8 may be zero; its fused ones in float32.)
         decay_lost: Weights that decoupled weight decay alone does not change, of the non-zero weights. With stochastic
             rounding this is 0, because the decay survives on average.
     """

@@ -19,7 +19,7 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
     said, bars = page.get_by_role("status"), page.locator(".jp-OutputArea-output").get_by_role("img")
     gpus = page.get_by_role("list", name="GPUs on which it fits").get_by_role("listitem")
     expect(said).to_contain_text("16 x 1024 tokens")
-    expect(said).to_contain_text("it does not fit on t4: 1.75 GiB are missing")
+    expect(said).to_contain_text("it does not fit on t4: 2.62 GiB are missing")
     expect(gpus).to_have_count(19)
     expect(gpus.filter(has_text="▶")).to_contain_text("✗ ▶ t4")
     drawn = bars.inner_html()

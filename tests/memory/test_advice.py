@@ -80,7 +80,7 @@ def test_changes_are_put_together_where_one_is_not_enough():
     assert together.fits
     assert not any(one.fits for one in singles)
     assert together.change.startswith(
-        "checkpointing of every layer (full), then batch 1 with 8 accumulated passes, then "
+        "batch 1 with 8 accumulated passes, then checkpointing of attention (selective), then "
     )
     assert together.estimate.parallel.gpus == 2  # no more than it takes
     assert together.kind == HARDWARE

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mixlab import PRESETS, Recipe
+from mixlab.measure import shipped
 from mixlab.memory import (
     GPUS,
     SHAPES,
@@ -238,12 +239,29 @@ def test_with_a_large_vocabulary_the_last_stage_is_the_worst():
 
 def test_what_lies_outside_of_tensors_is_named():
     found = estimate("gpt2", "fp32")
+    lasting = 12 * found.shape.parameters
     assert found.outside == {
         "cuBLAS workspaces": CUBLAS_WORKSPACES,
         "CUDA context": CUDA_CONTEXT,
-        "fragmentation": int(FRAGMENTATION * found.peak_bytes),
+        "fragmentation": pytest.approx(FRAGMENTATION["none"] * (found.peak_bytes - lasting), rel=1e-3),
     }
     assert found.total_bytes == found.peak_bytes + sum(found.outside.values())
+
+
+def test_fragmentation_heeds_full_checkpoints():
+    """With checkpoints of every layer the allocator held 22 to 44 % more than the peak; without, 4 to 13 %."""
+    record = next(one for one in shipped("memory") if one.machine["gpus"])
+    held = {True: [], False: []}
+    for series in record.series:
+        case, _, what = series.name.rpartition(", ")
+        if what == "reserved" and case.startswith(("gpt2", "llama")):
+            peak = record[f"{case}, predicted peak"].median
+            held[case.endswith("full")].append((series.median - record[f"{case}, workspaces"].median) / peak - 1)
+    assert 0.2 < min(held[True]) < max(held[True]) < 0.45
+    assert 0.03 < min(held[False]) < max(held[False]) < 0.14
+    plain, full = (estimate("gpt2", "amp-bf16", batch=4, seq=256, checkpointing=way) for way in ("none", "full"))
+    assert min(held[False]) < plain.outside["fragmentation"] / plain.peak_bytes < max(held[False])
+    assert min(held[True]) < full.outside["fragmentation"] / full.peak_bytes < max(held[True])
 
 
 def test_does_it_fit():
@@ -272,7 +290,7 @@ def test_it_reads_as_a_table():
     found = estimate("gpt2", "amp-bf16", batch=4, seq=512)
     lines = repr(found).splitlines()
     assert lines[0] == (
-        "gpt2, amp-bf16, 4 x 512 tokens: 3.29 GiB at the gradient of the logits (backward), 4.11 with memory "
+        "gpt2, amp-bf16, 4 x 512 tokens: 3.29 GiB at the gradient of the logits (backward), 4.07 with memory "
         "outside tensors"
     )
     assert lines[1].split() == ["GiB", "forward", "backward", "step"]

@@ -18,7 +18,7 @@ def test_there_are_plenty():
 def test_numbers_are_those_of_a_gpu(name):
     gpu = GPUS[name]
     assert gpu.source
-    assert 0.93 <= gpu.usable_bytes / gpu.memory_bytes <= 1.0
+    assert 0.909 < gpu.usable_bytes / gpu.memory_bytes < 1.0  # the least: a T4, whose ECC takes a sixteenth
     assert 3e11 <= gpu.bandwidth <= 8e12
     peaks = gpu.peak_flops
     assert peaks["fp32"] < peaks["fp16"]
@@ -31,9 +31,18 @@ def test_numbers_are_those_of_a_gpu(name):
 
 
 def test_memory_is_as_seen_or_estimated():
-    assert gpu_spec("h200").usable_bytes == 143_771 * 2**20
-    assert gpu_spec("mi355x").seen_bytes is None
-    assert gpu_spec("mi355x").usable_bytes == int(0.94 * 288 * GIB)
+    """What PyTorch reports, not nvidia-smi's total: 140.40 GiB on an H200, 23.99 GiB on an RTX 4090."""
+    assert gpu_spec("h200").usable_bytes == int(139.72 * GIB)
+    assert gpu_spec("rtx-4090").usable_bytes < 23.7 * GIB
+    own = GpuSpec("mine", 48 * GIB, 1e12, {"bf16": 2e14})
+    assert own.seen_bytes is None
+    assert own.usable_bytes == int(0.91 * 48 * GIB)
+
+
+def test_where_sources_disagree_a_question_mark_says_so():
+    for name in ("b200", "gb200"):
+        assert "?" in GPUS[name].source
+        assert "fp32" in GPUS[name].source.partition("?")[2]
 
 
 @pytest.mark.parametrize("text", ["H100 SXM", "h100_sxm", " h100-sxm "])

@@ -29,10 +29,10 @@ def test_it_opens_as_it_is_told():
 def test_it_says_in_words_what_it_shows(panel):
     assert repr(panel) == f"MemoryPanel: {panel.status}"
     assert panel.status.startswith("gpt2 under amp-bf16, 16 x 1024 tokens. Memory peaks in backward (gradient of the")
-    assert "it does not fit on t4: 1.75 GiB are missing. It fits on 17 of 19 GPUs, not on t4, v100-16gb." in repr(panel)
+    assert "it does not fit on t4: 2.62 GiB are missing. It fits on 17 of 19 GPUs, not on t4, v100-16gb." in repr(panel)
     assert 'role="status" aria-live="polite"' in panel._words.value
     assert panel.status in panel._words.value
-    assert "t4: 15.00 GiB" in panel._bars.value
+    assert "t4: 14.56 GiB" in panel._bars.value
     assert "gradients" in panel._table.value
     assert "✗ <b>▶ t4</b>" in panel._row.value
     assert "What to change first" in panel._head.value

@@ -72,7 +72,7 @@ def test_what_lies_outside_of_tensors_is_hollow():
 
 def test_the_picture_and_the_table_say_the_numbers():
     picture, table = parsed(phase_picture(GPT2, A4090)), words(phase_table(GPT2))
-    said = "forward 7.54 GiB; backward 8.31 GiB, the peak; step 2.32 GiB; in all 9.52 GiB; rtx-4090 has 23.99 GiB"
+    said = "forward 7.54 GiB; backward 8.31 GiB, the peak; step 2.32 GiB; in all 9.69 GiB; rtx-4090 has 23.52 GiB"
     assert picture.get("aria-label") == said
     assert picture.get("role") == "img"
     assert table.startswith("GiB at the peak of forward backward (peak) step parameters 0.46 0.46 0.46 exp_avg")
@@ -89,7 +89,7 @@ def test_the_line_stands_where_the_memory_ends(name):
     gpu = gpu_spec(name)
     html = phase_picture(GPT2, gpu)
     if name == "h200":  # far more than is needed: beyond the picture
-        assert "h200: 140.40 GiB, beyond" in html
+        assert "h200: 139.72 GiB, beyond" in html
         assert "dashed" not in html
     else:
         (place,) = re.findall(r"left: ([\d.]+)%; top: 2px", html)
@@ -112,11 +112,11 @@ def test_bars_never_leave_the_picture(model, gpu):
 def test_the_words_say_what_the_bars_show():
     assert memory_line(GPT2, A4090) == (
         "gpt2 under amp-bf16, 8 x 1024 tokens. Memory peaks in backward (gradient of the logits) with 8.31 GiB: "
-        "activations 5.15, temporaries 1.53, parameters 0.46. With 1.22 GiB outside tensors it needs 9.52 GiB, and "
-        "it fits on rtx-4090: 14.46 GiB are left."
+        "activations 5.15, temporaries 1.53, parameters 0.46. With 1.38 GiB outside tensors it needs 9.69 GiB, and "
+        "it fits on rtx-4090: 13.83 GiB are left."
     )
     large = replace(GPT2, batch=16)
-    assert memory_line(large, T4).endswith("and it does not fit on t4: 1.75 GiB are missing.")
+    assert memory_line(large, T4).endswith("and it does not fit on t4: 2.62 GiB are missing.")
     less = estimate("llama-3-8b", "bf16", attention="materialised", checkpointing="full", step="fused")
     everything = replace(less, accumulation=4, parallel=Parallelism(data=2, zero=3))
     assert training_line(everything) == (
@@ -157,8 +157,8 @@ def test_the_table_has_the_largest_batches():
     table = FitsTable({"AMP": replace(GPT2, batch=16), "large": estimate("llama-3-8b", "fp32", batch=16)}, [A4090, T4])
     assert table.columns == ("GPU", "GiB", "AMP", "large")
     assert table.rows == [
-        ("t4", "15.0", f"✗ up to {largest_batch(GPT2, T4)}", "✗ not even 1"),
-        ("rtx-4090", "24.0", f"✓ up to {largest_batch(GPT2, A4090)}", "✗ not even 1"),
+        ("t4", "14.6", f"✗ up to {largest_batch(GPT2, T4)}", "✗ not even 1"),
+        ("rtx-4090", "23.5", f"✓ up to {largest_batch(GPT2, A4090)}", "✗ not even 1"),
     ]
     assert repr(table).endswith("with 16 rows of a batch; then the most rows that fit. Modelled, not measured.")
     assert "<th style='text-align: left'>t4</th>" in table._repr_html_()
