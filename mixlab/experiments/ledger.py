@@ -121,8 +121,8 @@ def dtype_ledger(
     recomputes in backward do not count. A GPU's libraries may save different tensors than a CPU's. Sparse gradients
     count as stored: values and indices. Tensors consumed at once, and library workspaces, are not counted.
 
-    A scaler may skip some steps before the optimizer takes its first. If it skips 61, the ledger is that of an optimizer
-    without states, and says so.
+    A scaler may skip some steps before the optimizer takes its first. If it skips 61, the ledger is that of an
+    optimizer without states, and says so.
 
     >>> from mixlab import load_task
     >>> ledger = dtype_ledger(load_task("digits-mlp"), "lean-bf16")

@@ -59,8 +59,8 @@ class Trajectory:
         recipe: How they are stored.
         weight: The weight before the first step and after each step.
         exp_avg, exp_avg_sq: The moments after each step.
-        update: What each step would add to the weight in exact arithmetic, from the weight, the moments as stored before
-            the step, and its gradient; the step's own moments are not yet rounded.
+        update: What each step would add to the weight in exact arithmetic, from the weight and the moments as stored
+            before the step, and its gradient: by moments that are not yet rounded.
         gap: The distance from each step's weight to the next value of its format, in the update's direction.
     """
 
@@ -152,7 +152,8 @@ def follow_weight(
         model.weight.grad_dtype = recipe.gradients.dtype
     generator = torch.Generator().manual_seed(recording.seed)
     optimizer = recording.task.make_optimizer(model, recipe, generator=generator)
-    weight, moments, update, gap = [float(model.weight.detach().flatten()[recording.element])], [], [], []
+    weight, update, gap = [float(model.weight.detach().flatten()[recording.element])], [], []
+    moments: list[tuple[float, float]] = []
     for step, gradient in enumerate(recording.gradients):
         received = (gradient * spike if step == spike_at else gradient).to(recipe.gradients.dtype)
         model.weight.grad = received
@@ -185,7 +186,8 @@ def _update(
 ) -> float:
     """Returns Adam's change of a weight at `step`, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
 
-    The moments are those before the step. For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2).
+    The moments are those before the step. For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight
+    Decay Regularization, 2019, algorithm 2).
     """
     group = optimizer.param_groups[0]
     lr, (beta1, beta2), decoupled = float(group["lr"]), group["betas"], isinstance(optimizer, AdamW | torch.optim.AdamW)

@@ -26,9 +26,9 @@ from mixlab.tables import gib, html_table, text_table
 # 32 MiB per thread on Hopper and later, 8 before, for the threads of forward and backward; recorded: 64 to 66 MiB.
 CUBLAS_WORKSPACES = 2 * 32 * 2**20
 CUDA_CONTEXT = 500 * 2**20  # driver and loaded kernels, 300 to 600 MiB; not recorded
-# What the allocator holds and cannot use, as a share of what lives only within a step. Recorded on GPTs with 4 rows: 0.06
-# to 0.21 without full checkpoints, 0.74 to 1.00 with them (22 to 44 % of the peak); with more rows `replay_trace` gives
-# 0.36 to 0.84. An allocator that runs out of memory first gives back segments that are wholly free, and with
+# What the allocator holds and cannot use, as a share of what lives only within a step. Recorded on GPTs with 4 rows:
+# 0.06 to 0.21 without full checkpoints, 0.74 to 1.00 with them (22 to 44 % of the peak); with more rows `replay_trace`
+# gives 0.36 to 0.84. An allocator that runs out of memory first gives back segments that are wholly free, and with
 # expandable_segments it needs less.
 FRAGMENTATION: Mapping[Checkpointing, float] = {"none": 0.12, "selective": 0.12, "full": 0.6}
 _WITHIN_A_STEP = frozenset({ACTIVATIONS, CASTS, GATHERED, GRADIENTS, TEMPORARIES})

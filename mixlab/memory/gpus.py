@@ -61,8 +61,9 @@ class GpuSpec:
 
 
 # Memory in GiB as sold, and in GiB as PyTorch's out-of-memory messages in public logs give it ("total capacity"): the
-# lowest of several, for it varies with driver and ECC. Bandwidth in GB/s, peaks in TFLOP/s, 0 for none. Peaks are dense: half of those marked "with sparsity". They are the vendors' numbers as quoted
-# on the pages named; no vendor's own PDF was read. "?" marks recollected numbers, and those on which sources disagree.
+# lowest of several, for it varies with driver and ECC. Bandwidth in GB/s, peaks in TFLOP/s, 0 for none. Peaks are
+# dense: half of those marked "with sparsity". They are the vendors' numbers as quoted on the pages named; no vendor's
+# own PDF was read. "?" marks recollected numbers, and those on which sources disagree.
 _ROWS = (
     # name        sold    seen  GB/s  fp32   tf32    fp16    bf16     fp8    fp4
     ("v100-16gb", 16, 15.77, 900, (15.7, 0, 125, 0, 0, 0), "winston-zhang-orz/gpu-specs; SXM2"),

@@ -85,13 +85,15 @@ def _rows(parameter: Tensor) -> Tensor:
     return rows
 
 
-def _computed_in(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
+def _computed_in(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> torch.dtype:
     """Returns the dtype that the optimizer computes in; for a complex parameter, the dtype of its parts."""
-    return torch.float32 if isinstance(optimizer, SGD | Adam) else parameter.dtype.to_real()
+    if isinstance(optimizer, SGD | Adam) or (group.get("fused") and parameter.dtype.itemsize < 4):
+        return torch.float32
+    return parameter.dtype.to_real()
 
 
 def _eps_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Share:
-    dtype = _computed_in(optimizer, parameter)
+    dtype = _computed_in(optimizer, group, parameter)
     second = state_of(optimizer, parameter, "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq")
     step, beta2 = int(optimizer.state[parameter]["step"]), float(group["betas"][1])
     root = (second.to(dtype).sqrt() / (1 - beta2**step) ** 0.5).to(dtype)  # type: ignore[union-attr]

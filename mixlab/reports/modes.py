@@ -12,7 +12,6 @@ from mixlab.measure import Record
 from mixlab.recipes import Recipe
 from mixlab.tables import NotedTable
 
-
 _SCATTER = 0.25  # of the median step time, between the quartiles; an idle machine stays below
 
 
@@ -99,8 +98,8 @@ def _scattered(results: Mapping[str, ModeResult]) -> list[str]:
     if not wide:
         return []
     return [
-        f"The step times of {', '.join(wide)} scatter by more than {_SCATTER:.0%}: this machine was busy with something "
-        "else. Do not read small differences; run the cell again when it is idle."
+        f"The step times of {', '.join(wide)} scatter by more than {_SCATTER:.0%}: this machine was busy with "
+        "something else. Do not read small differences; run the cell again when it is idle."
     ]
 
 

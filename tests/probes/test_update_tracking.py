@@ -132,13 +132,16 @@ def test_what_repairs_is_seen_to_repair():
     assert shares["bf16-sr"].decay_lost.value == 0
 
 
-def test_eps_is_lost_where_everything_is_computed_in_16_bits():
+@pytest.mark.parametrize(("fused", "lost_eps"), [(False, 2), (True, 0)])
+def test_eps_is_lost_where_everything_is_computed_in_16_bits(fused, lost_eps):
+    """torch's fused kernels compute in float32, where 1e-8 is not zero."""
     model = Weights([1.0, 1.0], torch.float16)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
     with track_updates(model, optimizer) as lost:
         one_step(model, optimizer, [1e-4, 0.0])
-    assert lost["w"][0].eps_lost == Share(2, 2)
+    assert lost["w"][0].eps_lost == Share(lost_eps, 2)
     assert lost["w"][0].vanished == Share(1, 1)
+    assert bool(model.w.isfinite().all()) == fused
 
 
 def test_layers_and_steps_add_up():
