@@ -24,6 +24,7 @@ PENDING = {
 TYPED = {  # where a reader types one, or sees it as typed
     "panels/bit_explorer.py",
     "panels/bit_explorer.js",
+    "panels/exercises.py",
     "panels/knobs.py",
 }
 
