@@ -31,7 +31,7 @@ _POLICIES: dict[str, type[ScalePolicy]] = {
     "megatron": MegatronPolicy,
     "deepspeed": DeepSpeedPolicy,
 }
-_KNOBS: dict[str, tuple[str, ...]] = {
+KNOBS: dict[str, tuple[str, ...]] = {
     "none": (),
     "static": ("scale", "on_overflow"),
     **{
@@ -105,14 +105,14 @@ class Recipe:
         self._check_formats()
         self._check_states()
         self._check_update()
-        if self.scaler not in _KNOBS:
-            raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(_KNOBS)}")
+        if self.scaler not in KNOBS:
+            raise ValueError(f"Recipe: scaler={self.scaler!r} is not allowed; use {_listed(KNOBS)}")
         for knob, default in _KNOB_DEFAULTS.items():
             value = getattr(self, knob)
-            if knob not in _KNOBS[self.scaler] and value != default:
+            if knob not in KNOBS[self.scaler] and value != default:
                 raise ValueError(
-                    f"Recipe: {knob}={_printed(value)} has no effect with scaler={self.scaler}; "
-                    f"use scaler={_listed(name for name, knobs in _KNOBS.items() if knob in knobs)}"
+                    f"Recipe: {knob}={printed(value)} has no effect with scaler={self.scaler}; "
+                    f"use scaler={_listed(name for name, knobs in KNOBS.items() if knob in knobs)}"
                 )
         self._check_scaler()
 
@@ -218,14 +218,14 @@ class Recipe:
         changes: dict[str, Any] = {}
         for assignment in assignments:
             name, equals, value = (part.strip() for part in assignment.partition("="))
-            if not equals or name not in _READERS:
+            if not equals or name not in READERS:
                 raise ValueError(
-                    f"{assignment!r} in recipe {text!r} is not field=value; the fields are {_listed(_READERS)}"
+                    f"{assignment!r} in recipe {text!r} is not field=value; the fields are {_listed(READERS)}"
                 )
             if name in changes:
                 raise ValueError(f"recipe {text!r} sets {name} twice; keep one")
             try:
-                changes[name] = _READERS[name](value)
+                changes[name] = READERS[name](value)
             except ValueError as error:
                 raise ValueError(f"{assignment!r} in recipe {text!r}: {error}") from None
         return replace(PRESETS[preset], **changes)
@@ -233,7 +233,7 @@ class Recipe:
     def __str__(self) -> str:
         def differences(preset: Recipe) -> list[str]:
             pairs = ((field.name, getattr(self, field.name), getattr(preset, field.name)) for field in fields(self))
-            return [f"{name}={_printed(own)}" for name, own, theirs in pairs if own != theirs]
+            return [f"{name}={printed(own)}" for name, own, theirs in pairs if own != theirs]
 
         def distance(preset: Recipe) -> tuple[bool, int]:
             other_formats = (preset.weights, preset.compute) != (self.weights, self.compute)
@@ -298,7 +298,7 @@ class Recipe:
         Raises:
             ValueError: If there is no such scaler.
         """
-        kept = _KNOBS.get(scaler, ())
+        kept = KNOBS.get(scaler, ())
         defaults = {knob: default for knob, default in _KNOB_DEFAULTS.items() if knob not in kept}
         return replace(self, scaler=scaler, **defaults)
 
@@ -311,7 +311,7 @@ _ALLOWED: dict[str, tuple[StateName, ...]] = {
     "exp_avg_sq": STATES,
 }
 _KNOB_DEFAULTS: dict[str, Any] = {
-    field.name: field.default for field in fields(Recipe) if any(field.name in knobs for knobs in _KNOBS.values())
+    field.name: field.default for field in fields(Recipe) if any(field.name in knobs for knobs in KNOBS.values())
 }
 
 
@@ -345,7 +345,7 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
+READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("weights", "compute", "gradients"), Format.parse),
     **dict.fromkeys(("exp_avg", "exp_avg_sq"), _state),
     "state_rounding": _rounding,
@@ -362,7 +362,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _printed(value: object) -> str:
+def printed(value: object) -> str:
+    """Returns the text of a field's value, as in a recipe's text."""
     if value == "nearest_even":
         return "nearest"
     if isinstance(value, bool):

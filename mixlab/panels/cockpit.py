@@ -5,21 +5,34 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
 from mixlab.arguments import require_whole
-from mixlab.panels.base import in_a_row, labelled
+from mixlab.machine import describe
+from mixlab.panels.base import ErrorBox, in_a_row, labelled
 from mixlab.panels.curves import Curves
 from mixlab.panels.live import Job, LiveTraining
-from mixlab.panels.recipe_controls import RecipeControls
+from mixlab.panels.outlook import OutlookPanel, RunPlan
+from mixlab.panels.recipe_controls import RecipeControls, require_readable
 from mixlab.panels.run_list import RunList
+from mixlab.panels.text_box import LABELS, WIDTH, TextBox, whole
 from mixlab.recipes import Recipe
-from mixlab.reports import progress_line
+from mixlab.reports import progress_line, refusal
 from mixlab.training import TASKS, Run, StepRecord, Training, load_task, outcome
 
 _MOST = {"steps": 100_000, "seed": 2**31 - 1, "probe_every": 100_000}
+
+
+class RunSettings(NamedTuple):
+    """What the controls say a training shall be."""
+
+    plan: RunPlan
+    steps: int
+    device: str
 
 
 class Cockpit(LiveTraining[StepRecord]):
@@ -61,33 +74,61 @@ class Cockpit(LiveTraining[StepRecord]):
         self._runs_dir = Path(runs_dir)
         self._probe_every = probe_every
         super().__init__()
-        self.recipe_controls = RecipeControls(Recipe.of(recipe), self.errors)
-        self._task = labelled(widgets.Dropdown, "Task", options=TASKS, value=task)
+        self._task = _dropdown("Task", [(name, name) for name in TASKS], task)
+        self._steps = _number("Steps", steps, 1, _MOST["steps"])
         weights = sorted({1.0, 1e-4, 1e-6, float(loss_weight)}, reverse=True)
-        self._loss_weight = labelled(
-            widgets.Dropdown, "Loss weight", options=[(f"{w:g}", w) for w in weights], value=float(loss_weight)
-        )
-        self._steps = labelled(widgets.BoundedIntText, "Steps", min=1, max=_MOST["steps"], value=steps)
-        self._seed = labelled(widgets.BoundedIntText, "Seed", min=0, max=_MOST["seed"], value=seed)
+        self._loss_weight = _dropdown("Loss weight", [(f"{w:g}", w) for w in weights], float(loss_weight))
+        self._seed = _number("Seed", seed, 0, _MOST["seed"])
+        devices = [(str(gpu.name), f"cuda:{index}") for index, gpu in enumerate(describe().gpus)] + [("CPU", "cpu")]
+        self._device = _dropdown("Device", devices, devices[0][1])
+        self._device_errors = ErrorBox()
+        self.recipe_controls = RecipeControls(recipe)
+        self.outlook = OutlookPanel()
         self.curves = Curves()
         self._list = RunList(self._show_curves, self.errors, self.lock)
+        training = [self._loss_weight, self._seed, self._device, self._device_errors]
+        self.recipe_controls.add("Training", training)
+        look_ahead = self.errors.guard(self._look_ahead)
+        self.recipe_controls.changed.append(look_ahead)
+        for control in (self._task, self._steps, self._loss_weight, self._seed, self._device):
+            control.observe(lambda _change: look_ahead(), "value")
         self.children = [self._controls(), self.status_line, self.errors, self.curves, self._list]
         self._list.find(self._runs_dir)
+        self._look_ahead()
 
     @property
     def runs(self) -> dict[str, list[StepRecord]]:
         """The records of the finished runs, by label, oldest first."""
         return self._list.runs
 
+    @property
+    def settings(self) -> RunSettings:
+        """What the next training will be."""
+        device = self._device.value
+        seed, weight = self._seed.taken, self._loss_weight.value
+        plan = RunPlan(self._task.value, self.recipe_controls.recipe, seed, weight, gpu=device != "cpu")
+        return RunSettings(plan, self._steps.taken, device)
+
+    def still(self) -> str:
+        shown = self.outlook.outlook
+        return f"<div><b>{escape(repr(self))}</b></div>{shown._repr_html_() if shown else ''}"
+
     def new_job(self) -> Job[StepRecord]:
-        run = self._new_run()
-        return Job(run.info.label, Training(run.train(until=self._steps.value)), self._steps.value)
+        self.recipe_controls.require_readable()
+        require_readable([self._steps, self._seed])
+        if why := self._refusal():
+            raise ValueError(why)
+        self._running_settings = settings = self.settings
+        run = self._new_run(settings.plan)
+        records = run.train(until=settings.steps, device=settings.device)
+        return Job(run.info.label, Training(records), settings.steps)
 
     def progress(self, job: Job[StepRecord]) -> str:
-        return progress_line(job.training.history, job.steps)
+        later = "" if self.settings == self._running_settings else "; changes count for the next run"
+        return f"{job.label}: {progress_line(job.training.history, job.steps)}{later}"
 
     def paint(self, job: Job[StepRecord]) -> None:
-        self.curves.paint(f"{job.label} (running)", list(job.training.history), steps=job.steps)
+        self.curves.paint(f"{job.label} (running)", list(job.training.history))
 
     def finish(self, job: Job[StepRecord]) -> str:
         records = job.training.history
@@ -98,9 +139,23 @@ class Cockpit(LiveTraining[StepRecord]):
         return outcome(records)
 
     def _controls(self) -> widgets.Widget:
-        job = widgets.VBox([self._task, self._loss_weight, self._steps, self._seed])
-        controls = in_a_row(self.recipe_controls, job)
-        return widgets.VBox([controls, self.recipe_controls.note, self.buttons])
+        recipe = self.recipe_controls
+        simple = widgets.VBox([recipe.simple, self._task, self._steps])
+        beside = in_a_row(simple, self.outlook)
+        return widgets.VBox([beside, recipe.more, recipe.note, recipe.share, self.buttons])
+
+    def _look_ahead(self) -> None:
+        """Says what the next training will cost, and whether the device can run it."""
+        plan = self.settings.plan
+        self.recipe_controls.optimizer = str(load_task(plan.task).optimizer)
+        self.outlook.show(plan)
+        why = self._refusal()
+        self._device_errors.show(ValueError(why) if why else None)
+
+    def _refusal(self) -> str:
+        device = self._device.value
+        gpu = None if device == "cpu" else describe().gpus[int(device.partition(":")[2])]
+        return refusal(self.recipe_controls.recipe, gpu)
 
     def _show_curves(self) -> None:
         with self.lock:
@@ -108,13 +163,21 @@ class Cockpit(LiveTraining[StepRecord]):
             if self.job is not None and self.running and self.job.training.history:
                 self.repaint(self.job)
 
-    def _new_run(self) -> Run:
+    def _new_run(self, plan: RunPlan) -> Run:
         numbers = (int(path.name) for path in self._runs_dir.glob("*") if path.name.isdecimal())
         return Run.create(
             self._runs_dir / f"{max(numbers, default=0) + 1:03d}",
-            task=self._task.value,
-            recipe=self.recipe_controls.recipe,
-            seed=self._seed.value,
-            loss_weight=self._loss_weight.value,
+            task=plan.task,
+            recipe=plan.recipe,
+            seed=plan.seed,
+            loss_weight=plan.loss_weight,
             probe_every=self._probe_every,
         )
+
+
+def _dropdown(label: str, options: list[tuple[str, Any]], value: Any) -> Any:
+    return labelled(widgets.Dropdown, label, labels=LABELS, width=WIDTH, options=options, value=value)
+
+
+def _number(label: str, value: int, low: int, high: int) -> TextBox:
+    return TextBox(label, value, read=whole(label, low, high), places=(int, int))

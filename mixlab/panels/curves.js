@@ -5,6 +5,7 @@
 //   thin: a second column, drawn thin; ticks: a column of places to mark at the bottom
 //   line: a value to draw a line at
 //   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn as steps
+//   lacks: the chart is left out while no run has any other value than this one
 //   note: whether the curve ends in a cross and the run's note, if it has one}.
 
 import { html, power, svg } from "./shared.js";
@@ -142,10 +143,14 @@ function drawLegend(parent, runs) {
   parent.append(list);
 }
 
+function hasSomething(chart, runs) {
+  return chart.lacks === undefined || runs.some((run) => run[chart.column].some((value) => value !== null && value !== chart.lacks));
+}
+
 function draw(root, model, width) {
   const live = model.get("live");
   const runs = [...model.get("finished"), ...(live.step ? [live] : [])].filter((run) => run.step.length);
-  const lastStep = Math.max(1, ...runs.map((run) => Math.max(run.step.at(-1), (run.steps ?? 0) - 1)));
+  const lastStep = Math.max(1, ...runs.map((run) => run.step.at(-1)));
   root.replaceChildren();
   root.setAttribute("aria-label", `${model.get("heading")}. ${model.get("summary")}`);
   drawLegend(root, runs);
@@ -153,7 +158,8 @@ function draw(root, model, width) {
   const columns = width >= TWO_COLUMNS ? 2 : 1;
   const chartWidth = Math.floor((width - GAP * (columns - 1)) / columns);
   grid.style.gridTemplateColumns = `repeat(${columns}, ${chartWidth}px)`;
-  for (const chart of model.get("charts")) drawChart(grid, chart, runs, lastStep, chartWidth);
+  const shown = model.get("charts").filter((chart) => hasSomething(chart, runs));
+  for (const chart of shown) drawChart(grid, chart, runs, lastStep, chartWidth);
   root.append(grid);
 }
 

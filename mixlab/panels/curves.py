@@ -60,10 +60,10 @@ class Curves(Charts):
             self.live = {}
             self.summary = self._words(runs)
 
-    def paint(self, label: str, records: Sequence[StepRecord], *, steps: int) -> None:
-        """Draws the running training, which takes `steps` in all, beside the finished ones."""
+    def paint(self, label: str, records: Sequence[StepRecord]) -> None:
+        """Draws the running training beside the finished ones."""
         with self.hold_sync():
-            self.live = {**_series(label, records, len(self.finished)), "steps": steps}
+            self.live = _series(label, records, len(self.finished))
             self.summary = self._words({label: records})
 
     def _words(self, runs: Mapping[str, Sequence[StepRecord]]) -> str:
@@ -79,6 +79,7 @@ _CHARTS: list[dict[str, object]] = [
         "format": "power",
         "whole": True,
         "ticks": "skipped",
+        "lacks": 0,
     },
     {
         "column": "underflow",
@@ -87,6 +88,7 @@ _CHARTS: list[dict[str, object]] = [
         "format": "percent",
         "floor": [0, 0.01],
         "sparse": True,
+        "lacks": None,
     },
 ]
 

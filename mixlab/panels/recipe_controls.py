@@ -1,54 +1,75 @@
-"""Controls for a recipe: mode, scaler and its common knobs, and a box with the recipe's text to share."""
+"""Controls for a recipe: the simple ones, all others unfolded, and a box with the recipe's text to share."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-from functools import partial
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.loss_scaling import OnOverflow
-from mixlab.panels.base import MODES, Binding, ErrorBox, labelled, mode_of
-from mixlab.recipes import PRESETS, Recipe, ScalerName
-
-_SCALE_RANGE = (-24, 40)  # exponents of the controls; the share box takes any
+from mixlab.panels.base import MODES, ErrorBox, in_a_row, labelled, mode_of
+from mixlab.panels.knobs import MORE, SIMPLE, control, named
+from mixlab.panels.recipe_turns import idle, turned
+from mixlab.panels.text_box import LABELS, WIDTH, TextBox
+from mixlab.recipes import KNOBS, PRESETS, Recipe
 
 
 class RecipeControls(widgets.VBox):  # type: ignore[misc]
     """Shows and changes a recipe; the controls never hold an invalid one.
 
+    A refused change is answered at its control. A text that cannot be read stays in its box until another control
+    replaces it, and `require_readable` refuses to go on meanwhile. Turning one knob moves others only where they would
+    contradict it, and the controls say which.
+
     Args:
-        recipe: The recipe at first.
-        errors: Shows a refused change, such as text in the share box that is not a recipe.
+        recipe: The recipe at first, or its text.
+        simple: Fields of `Recipe` that are always in sight.
+        more: Fields that are unfolded, by the heading of their group.
+        modes: Whether the presets are offered as modes.
 
     Attributes:
-        note: A widget for the page to place. It says what the scale means, or why it cannot be changed.
+        changed: Functions without arguments to call after every change; may be appended to.
+        controls: The control of each field, and of "mode" and "share".
+        note: A widget for the page to place: what else a change has moved.
+        optimizer: "sgd", "adam" or "adamw"; set it to show which moments it has.
     """
 
-    def __init__(self, recipe: Recipe, errors: ErrorBox) -> None:
-        low, high = _SCALE_RANGE
-        self._binding = Binding(errors, self._show)
-        self._mode = labelled(widgets.Dropdown, "Mode", options=MODES)
-        self._scaler = labelled(widgets.Dropdown, "Loss scaler", options=get_args(ScalerName))
-        self._exponent = labelled(widgets.BoundedIntText, "Loss scale 2^", min=low, max=high)
-        self._slider = labelled(widgets.IntSlider, "or slide", min=low, max=high, readout=False)
-        self._interval = labelled(widgets.BoundedIntText, "Growth interval", min=1, max=10**6)
-        self._on_overflow = labelled(widgets.Dropdown, "On overflow", options=get_args(OnOverflow))
+    def __init__(
+        self,
+        recipe: Recipe | str,
+        *,
+        simple: Sequence[str] = SIMPLE,
+        more: Mapping[str, Sequence[str]] = MORE,
+        modes: bool = True,
+    ) -> None:
+        self._recipe = Recipe.of(recipe)
+        self._optimizer = "adam"
+        self.changed: list[Callable[[], object]] = []
+        self.controls: dict[str, Any] = {}
+        self.rows: dict[str, Any] = {}
         self.note = widgets.HTML()
-        self._share = labelled(widgets.Text, "Share", continuous_update=False)
-        on = partial(self._binding.on_change_set, self, "recipe")
-        on(self._mode, lambda name: PRESETS[name] if name else self._recipe)
-        on(self._scaler, lambda name: self._recipe.with_scaler(name))
-        on(self._exponent, lambda k: replace(self._recipe, scale=2.0**k))
-        on(self._slider, lambda k: replace(self._recipe, scale=2.0**k))
-        on(self._interval, lambda n: replace(self._recipe, growth_interval=n))
-        on(self._on_overflow, lambda policy: replace(self._recipe, on_overflow=policy))
-        on(self._share, Recipe.parse)
-        self.recipe = recipe
-        scaling = [self._scaler, self._exponent, self._slider, self._interval, self._on_overflow]
-        super().__init__([self._mode, *scaling, self._share])
+        self._silent = False
+        if modes:
+            mode = labelled(widgets.Dropdown, "Mode", labels=LABELS, width=WIDTH, options=MODES)
+            self._bind("mode", mode, lambda name: PRESETS[name] if name else self._recipe)
+        for field in (*simple, *(field for group in more.values() for field in group)):
+            self._bind_field(field)
+        self.share = TextBox(
+            "Share",
+            self._recipe,
+            read=Recipe.parse,
+            take=self._take,
+            in_use=lambda: str(self._recipe),
+            width="100%",
+        )
+        self.controls["share"] = self.share
+        first = ["mode"] * modes + list(simple)
+        self.simple = widgets.VBox([self.rows[field] for field in first])
+        self.more = _folded({title: [self.rows[field] for field in group] for title, group in more.items()})
+        self._show()
+        super().__init__([self.simple, *[self.more] * bool(more), self.share, self.note])
 
     @property
     def recipe(self) -> Recipe:
@@ -57,31 +78,119 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
 
     @recipe.setter
     def recipe(self, recipe: Recipe) -> None:
+        self._take(recipe)
+
+    @property
+    def optimizer(self) -> str:
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str) -> None:
+        self._optimizer = optimizer
+        self._enable()
+
+    def require_readable(self) -> None:
+        """Checks that no box holds a text that was refused.
+
+        Raises:
+            ValueError: If one does.
+        """
+        require_readable(self.controls.values())
+
+    def add(self, title: str, rows: Sequence[widgets.Widget]) -> None:
+        """Adds a group of other controls to those that are unfolded.
+
+        Args:
+            title: Its heading.
+            rows: Its controls.
+        """
+        groups = self.more.children[0]
+        groups.children = [*groups.children, _group(title, rows)]
+
+    def _bind(self, field: str, shown: Any, change: Callable[[Any], Recipe]) -> None:
+        errors = ErrorBox()
+
+        def turn(event: Any) -> None:
+            if not self._silent:
+                try:
+                    self._take(change(event["new"]), field)
+                except Exception:
+                    self._show()
+                    raise
+
+        self.controls[field], self.rows[field] = shown, widgets.VBox([shown, errors])
+        shown.observe(errors.guard(turn), "value")
+
+    def _bind_field(self, field: str) -> None:
+        def turn(value: Any) -> Recipe:
+            return turned(self._recipe, field, value)
+
+        shown = control(field, getattr(self._recipe, field), lambda value: self._take(turn(value), field))
+        if isinstance(shown, TextBox):
+            self.controls[field] = self.rows[field] = shown
+        else:
+            self._bind(field, shown, turn)
+
+    def _take(self, recipe: Recipe, field: str = "") -> None:
+        """Takes a recipe; `field` is the knob that was turned, if it was one."""
+        moved = [] if field in ("", "mode", "scaler") else _differences(self._recipe, recipe, field)
+        words = f"Changed with it: {escape(', '.join(moved))}." if moved else ""
+        self.note.value = f'<span style="opacity: 0.8">{words}</span>' if words else ""
         self._recipe = recipe
         self._show()
+        for told in self.changed:
+            told()
 
     def _show(self) -> None:
-        recipe = self._recipe
-        low, high = _SCALE_RANGE
-        with self._binding.silent():
-            self._mode.value = mode_of(recipe)
-            self._scaler.value = recipe.scaler
-            self._exponent.value = self._slider.value = min(max(round(math.log2(recipe.scale)), low), high)
-            self._interval.value = recipe.growth_interval
-            self._on_overflow.value = recipe.on_overflow
-            self._share.value = str(recipe)
-        self._exponent.disabled = self._slider.disabled = recipe.scaler == "none"
-        self._interval.disabled = recipe.scaler in ("none", "static")
-        self._on_overflow.disabled = recipe.scaler == "none"
-        self.note.value = f'<span style="opacity: 0.8">{_note(recipe)}</span>'
+        self._silent = True
+        try:
+            for field, shown in self.controls.items():
+                if isinstance(shown, TextBox):
+                    shown.show(self._recipe if field == "share" else getattr(self._recipe, field))
+                else:
+                    shown.value = mode_of(self._recipe) if field == "mode" else getattr(self._recipe, field)
+        finally:
+            self._silent = False
+        self._enable()
+
+    def _enable(self) -> None:
+        """Hides the knobs that the scaler lacks, and disables those without effect."""
+        for field in self.controls.keys() - {"mode", "share"}:
+            why = idle(self._recipe, field, optimizer=self._optimizer)
+            shown = self.controls[field]
+            shown.disabled = bool(why)
+            if not isinstance(shown, TextBox):
+                shown.tooltip = why
+            lacks = why and field not in SIMPLE and any(field in knobs for knobs in KNOBS.values())
+            self.rows[field].layout.display = "none" if lacks else None
+        for group in self.more.children[0].children:
+            group.layout.display = "none" if all(row.layout.display == "none" for row in group.children[1:]) else None
 
 
-def _note(recipe: Recipe) -> str:
-    """Returns what the scale means here, or why it cannot be changed."""
-    if recipe.scaler == "none":
-        return "No scaler: the loss is not scaled, and a step with inf or NaN is taken. Choose one to set a scale."
-    meaning = "held fixed" if recipe.scaler == "static" else "where the scaler starts"
-    low, high = _SCALE_RANGE
-    shown = "" if recipe.scale in (2.0**k for k in range(low, high + 1)) else f" ({recipe.scale:g})"
-    becomes = "is skipped" if recipe.on_overflow == "skip" else "is taken with all gradients set to zero"
-    return f"The scale{shown} is {meaning}; a step with inf or NaN in a gradient {becomes}."
+def _differences(before: Recipe, after: Recipe, field: str) -> list[str]:
+    """Returns what else has changed, in the words of the controls."""
+    names = [one.name for one in fields(Recipe) if one.name != field]
+    return [named(name, getattr(after, name)) for name in names if getattr(after, name) != getattr(before, name)]
+
+
+def require_readable(controls: Any) -> None:
+    """Checks that no box among these controls holds a text that was refused.
+
+    Args:
+        controls: Any widgets.
+
+    Raises:
+        ValueError: If one does.
+    """
+    for shown in controls:
+        if isinstance(shown, TextBox) and shown.error:
+            raise ValueError(f"{shown.label} holds {shown.value!r:.60}, which was refused; mend it, or turn a knob")
+
+
+def _folded(groups: Mapping[str, Sequence[Any]]) -> widgets.Accordion:
+    columns = in_a_row(*(_group(title, rows) for title, rows in groups.items()))
+    return widgets.Accordion([columns], titles=("More knobs",), selected_index=None)
+
+
+def _group(title: str, rows: Sequence[Any]) -> widgets.VBox:
+    return widgets.VBox([widgets.HTML(f"<b>{escape(title)}</b>"), *rows], layout={"margin": "0 1em 0.5em 0"})

@@ -9,6 +9,7 @@ from mixlab.reports.magnitudes import limits_line, loss_line, magnitudes_svg
 from mixlab.reports.modes import ModeTable
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
+from mixlab.reports.outlook import Outlook, memory_words, refusal, scale_words
 from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
 from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
 from mixlab.reports.traffic import TrafficTable
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryTable",
     "ModeTable",
     "OptimizerTable",
+    "Outlook",
     "TrafficTable",
     "TrainingTable",
     "change_line",
@@ -38,12 +40,15 @@ __all__ = [
     "loss_line",
     "magnitudes_svg",
     "memory_line",
+    "memory_words",
     "phase_picture",
     "phase_table",
     "power",
     "power_of_two",
     "progress_line",
     "recorded_words",
+    "refusal",
+    "scale_words",
     "stage_line",
     "stage_page",
     "status_line",

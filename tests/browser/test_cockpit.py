@@ -38,11 +38,11 @@ def test_by_keyboard_the_scale_moves_and_runs_are_overlaid(notebook: Notebook):
 
 
 def move_the_scale(page: Page) -> None:
-    share, box = (page.get_by_label(name, exact=True) for name in ("Share", "Loss scale 2^"))
+    share, box = (page.get_by_label(name, exact=True) for name in ("Share", "Loss scale"))
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowLeft")
     expect(share).to_have_value("amp-fp16,scale=32768")
-    expect(box).to_have_value("15")
+    expect(box).to_have_value("2^15")
     box.focus()
     page.keyboard.press("ArrowUp")
     expect(share).to_have_value("amp-fp16")
@@ -64,6 +64,46 @@ def overlay_two_runs(page: Page) -> None:
     forget.focus()
     page.keyboard.press("Space")
     expect(tick).to_have_count(0)
+
+
+def test_every_knob_is_one_unfolding_away_and_what_it_costs_stands_beside(notebook: Notebook):
+    page = notebook.page
+    expect(page.get_by_text("Bytes per parameter").last).to_be_visible()  # the first remains without a kernel
+    expect(page.get_by_text("in the usable window")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("predicted for this model and batch on a CPU")).to_be_visible(timeout=30_000)
+    weights = page.get_by_label("Weights", exact=True)
+    expect(weights).to_be_hidden()
+    more = page.get_by_text("More knobs")
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(weights).to_be_visible()
+    weights.select_option("bf16")
+    expect(page.get_by_text("Changed with it: Products: bf16, Gradients: bf16.")).to_be_visible()
+    expect(page.get_by_text("8: weights 2 (bf16), gradients 2 (bf16), momentum 4 (fp32)")).to_be_visible()
+    expect(page.get_by_text("None is needed: gradients in bf16 reach as far as in fp32.")).to_be_visible()
+
+
+def test_a_refused_text_stays_is_explained_at_its_box_and_stops_the_training(notebook: Notebook):
+    page = notebook.page
+    share, steps = (page.get_by_label(name, exact=True) for name in ("Share", "Steps"))
+    share.fill("nonsense")
+    share.press("Enter")
+    expect(share).to_have_attribute("aria-invalid", "true")
+    expect(share).to_have_accessible_description(re.compile("unknown recipe 'nonsense'.*Still in use: amp-fp16"))
+    press_train(page, "not started")
+    expect(share).to_have_value("nonsense")
+    share.fill("bf16")
+    share.press("Enter")
+    expect(share).to_have_attribute("aria-invalid", "false")
+    for typed in ("1.5", "1e999", "-1"):
+        steps.fill(typed)
+        steps.press("Tab")
+        expect(steps).to_have_attribute("aria-invalid", "true")
+        expect(steps).to_have_value(typed)
+    steps.fill("1e1")
+    steps.press("Enter")
+    expect(steps).to_have_value("10")
+    press_train(page, "done: bf16 on digits-mlp")
 
 
 def test_the_charts_fit_the_page_and_a_reload_finds_the_training_where_it_is(notebook: Notebook):

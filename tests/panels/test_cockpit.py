@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mixlab import PRESETS, Run
+from mixlab.machine import Gpu, describe
 from mixlab.panels import Cockpit
 from mixlab.panels import live as module
 from tests.panels.trainings import Gate, eventually, record
+
+LABEL = "amp-fp16 on digits-mlp, seed 0"
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Cockpit]]:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A training that takes a step when told to, and a painter in a hurry."""
     gate = Gate()
-    monkeypatch.setattr(Run, "train", lambda run, until: gate.train(run, until))
+    monkeypatch.setattr(Run, "train", lambda run, until, device: gate.train(run, until))
     monkeypatch.setattr(module, "PAINT_INTERVAL_S", 0.01)
     yield gate
     gate.let(10_000)
@@ -73,12 +77,12 @@ def test_each_run_has_a_folder_and_a_label(make, tmp_path: Path):
 
 def test_the_controls_decide_what_is_trained(make, tmp_path: Path):
     cockpit = make()
-    cockpit.recipe_controls._share.value = "amp-bf16"
+    cockpit.recipe_controls.share.value = "amp-bf16"
     cockpit._task.value, cockpit._loss_weight.value, cockpit._steps.value, cockpit._seed.value = (
         "digits-cnn",
         1e-4,
-        2,
-        7,
+        "2",
+        "7",
     )
     cockpit.start()
     assert len(cockpit.wait()) == 2
@@ -102,7 +106,7 @@ def test_stop_stops_after_the_step_at_hand(make, gate: Gate):
     cockpit = make(steps=1000)
     cockpit.start()
     gate.let(3)
-    eventually(lambda: cockpit.status.startswith("step 3 of 1000"))
+    eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 3 of 1000"))
     cockpit._stop.click()
     gate.let(1)
     assert len(cockpit.wait()) == 4
@@ -115,14 +119,14 @@ def test_pause_holds_and_says_so_until_resumed(make, gate: Gate):
     cockpit = make(steps=10)
     cockpit.start()
     gate.let(3)
-    eventually(lambda: cockpit.status.startswith("step 3 of 10"))
+    eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 3 of 10"))
     cockpit._pause.click()
     assert (cockpit._pause.description, enabled(cockpit)) == ("Resume", (False, True, True))
     gate.let(7)
-    eventually(lambda: cockpit.status.startswith("paused at step 4 of 10"))
+    eventually(lambda: cockpit.status.startswith(f"paused at {LABEL}: step 4 of 10"))
     time.sleep(0.1)
     assert (gate.taken, cockpit.running) == (4, True)
-    assert cockpit.status.startswith("paused at step 4 of 10")
+    assert cockpit.status.startswith(f"paused at {LABEL}: step 4 of 10")
     cockpit._pause.click()
     assert cockpit._pause.description == "Pause"
     assert len(cockpit.wait()) == 10
@@ -142,9 +146,14 @@ def test_the_controls_leave_a_running_training_alone(make, gate: Gate, tmp_path:
     cockpit = make()
     cockpit.start()
     gate.let(1)
-    cockpit.recipe_controls._mode.value = "fp16"
-    cockpit._task.value, cockpit._steps.value, cockpit._seed.value = "digits-cnn", 2, 3
-    gate.let(4)
+    eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 1 of 5"))
+    assert "changes count" not in cockpit.status
+    cockpit.recipe_controls.controls["mode"].value = "fp16"
+    cockpit._task.value, cockpit._steps.value, cockpit._seed.value = "digits-cnn", "2", "3"
+    gate.let(1)
+    eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 2 of 5"))
+    assert cockpit.status.endswith("; changes count for the next run")
+    gate.let(3)
     assert len(cockpit.wait()) == 5
     assert list(cockpit.runs) == ["amp-fp16 on digits-mlp, seed 0"]
 
@@ -167,12 +176,11 @@ def test_ticks_change_what_is_drawn_and_a_paused_run_stays(make, gate: Gate):
     assert cockpit.curves.live["label"].endswith("(running)")
 
 
-def test_a_running_training_is_drawn_on_its_way_to_the_last_step(make, gate: Gate):
+def test_a_running_training_is_drawn_up_to_the_step_at_hand(make, gate: Gate):
     cockpit = make(steps=50)
     cockpit.start()
     gate.let(2)
-    eventually(lambda: cockpit.curves.live)
-    assert cockpit.curves.live["steps"] == 50
+    eventually(lambda: cockpit.curves.live.get("step") == [0, 1])
     cockpit.stop()
     gate.let(1)
     cockpit.wait()
@@ -184,7 +192,7 @@ def test_painting_keeps_to_its_rate(make, monkeypatch: pytest.MonkeyPatch):
     interval_s = 0.05
     paints: list[float] = []
 
-    def train(run: Run, until: int):
+    def train(run: Run, until: int, device: str):
         for step in range(until):
             time.sleep(0.001)
             yield record(step)
@@ -201,7 +209,7 @@ def test_painting_keeps_to_its_rate(make, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_training_that_raises_says_so_in_red_and_to_whoever_waits(make, monkeypatch: pytest.MonkeyPatch):
-    def train(run: Run, until: int):
+    def train(run: Run, until: int, device: str):
         yield record(0)
         raise MemoryError("no room for <layer 2>")
 
@@ -252,13 +260,64 @@ def test_a_button_shows_what_went_wrong(make, monkeypatch: pytest.MonkeyPatch):
 def test_red_words_stay_while_a_training_paints(make, gate: Gate):
     cockpit = make()
     cockpit.start()
-    cockpit.recipe_controls._share.value = "amp-fp17"
+    share = cockpit.recipe_controls.share
+    share.value = "amp-fp17"
     gate.let(5)
     cockpit.wait()
-    assert "amp-fp17" in cockpit.errors.value
-    assert cockpit.recipe_controls._share.value == "amp-fp16"  # the recipe in force
-    cockpit.recipe_controls._share.value = "amp-bf16"
-    assert cockpit.errors.value == ""
+    assert (share.value, share.error[:25]) == ("amp-fp17", "unknown recipe 'amp-fp17'")
+
+
+BOXES = {
+    "Share": ("nonsense", "amp-bf16", lambda cockpit: cockpit.recipe_controls.share),
+    "Steps": ("1.5", "3", lambda cockpit: cockpit._steps),
+    "Seed": ("-1", "3", lambda cockpit: cockpit._seed),
+    "Growth interval": ("1e999", "3", lambda cockpit: cockpit.recipe_controls.controls["growth_interval"]),
+}
+
+
+@pytest.mark.parametrize("label", BOXES)
+def test_nothing_is_trained_past_a_refused_text(make, tmp_path: Path, label: str):
+    cockpit = make()
+    wrong, right, box_of = BOXES[label]
+    box = box_of(cockpit)
+    box.value = wrong
+    cockpit._start.click()
+    assert (cockpit.status, list(tmp_path.iterdir())) == ("not started", [])
+    assert f"{label} holds {wrong!r}, which was refused" in str(cockpit.last_error)
+    assert (box.value, bool(box.error)) == (wrong, True)
+    box.value = right
+    assert (cockpit.last_error, box.error) == (None, "")
+    cockpit._start.click()
+    assert cockpit.wait()
+
+
+def test_a_gpu_without_tf32_is_refused_at_the_device(make, monkeypatch: pytest.MonkeyPatch):
+    machine = replace(describe(), gpus=(Gpu("Tesla T4", 2**34, (7, 5)),))
+    monkeypatch.setattr("mixlab.panels.cockpit.describe", lambda: machine)
+    cockpit = make()
+    assert (cockpit._device.options, cockpit._device.value) == ((("Tesla T4", "cuda:0"), ("CPU", "cpu")), "cuda:0")
+    cockpit.recipe_controls.controls["mode"].value = "tf32"
+    assert "Tesla T4 has no tf32 units and would train in fp32" in cockpit._device_errors.value
+    with pytest.raises(ValueError, match="choose fp32, or the CPU, which emulates tf32"):
+        cockpit.start()
+    cockpit._device.value = "cpu"
+    assert cockpit._device_errors.value == ""
+    cockpit.start()
+    cockpit.wait()
+
+
+def test_beside_the_controls_stands_what_the_recipe_costs(make):
+    cockpit = make(recipe="fp16", task="digits-cnn")
+    cockpit.outlook.wait()
+    before = repr(cockpit.outlook)
+    assert "Bytes per parameter: 8: weights 2 (fp16)" in before
+    assert "predicted for this model and batch on a CPU" in before
+    assert "There is no scaler: the scale is 1, in the usable window" in before
+    cockpit.recipe_controls.controls["mode"].value = "fp32"
+    assert "Bytes per parameter: 16" in repr(cockpit.outlook)  # at once
+    cockpit._task.value = "digits-mlp"
+    assert "momentum 4 (fp32)" in repr(cockpit.outlook)
+    assert cockpit.recipe_controls.controls["exp_avg_sq"].disabled
 
 
 def test_divergence_is_no_error(make):

@@ -34,9 +34,9 @@ def test_what_is_not_finite_is_a_gap_and_a_note():
 def test_a_running_one_is_drawn_beside_the_finished():
     curves = Curves()
     curves.show({"a": records([1.0])})
-    curves.paint("b", records([2.0, 1.0]), steps=10)
+    curves.paint("b", records([2.0, 1.0]))
     assert len(curves.finished) == 1
-    assert (curves.live["label"], curves.live["step"], curves.live["steps"]) == ("b", [0, 1], 10)
+    assert (curves.live["label"], curves.live["step"]) == ("b", [0, 1])
     assert curves.live["color"] != curves.finished[0]["color"]
     assert curves.summary.startswith("b: loss ")
     curves.show({"a": records([1.0]), "b": records([2.0, 1.0])})
@@ -48,15 +48,13 @@ def test_painting_sends_the_running_one_and_not_the_finished():
     curves = Curves()
     curves.show({"a": records([1.0] * 100)})
     curves.send_state = lambda names: sent.append(set(names))
-    curves.paint("b", records([1.0] * 50), steps=100)
+    curves.paint("b", records([1.0] * 50))
     assert sent == [{"live", "summary"}]
 
 
 def test_a_long_run_is_short_on_the_wire():
     curves = Curves()
-    curves.paint(
-        "b", [record(step, loss=math.pi, scale=8.0, skipped=True, a=0.123456) for step in range(9999)], steps=1
-    )
+    curves.paint("b", [record(step, loss=math.pi, scale=8.0, skipped=True, a=0.123456) for step in range(9999)])
     assert len(curves.live["step"]) <= 240
     assert len(json.dumps(curves.live)) < 40_000
 

@@ -33,15 +33,16 @@ def test_it_follows_the_controls(recording):
     panel = Microscope(recording, controls)
     assert panel.stored == panel.exact
     assert panel.exact.moved == 60
-    controls._weights.value = "bf16, rounded to nearest"
+    knobs = controls.recipe_controls.controls
+    knobs["weights"].value = BF16
     assert panel.stored.moved == 0
     assert "60 steps at lr 0.0001. Exact: the weight goes from" in repr(panel)
     assert "it moves in 0 steps, by +0. Half the gap to its next bf16 value is" in repr(panel)
     controls._lr.value = 1e-2
     assert panel.stored.moved > 20
-    controls._exp_avg_sq.value = BF16
+    knobs["exp_avg_sq"].value = BF16
     assert "v in bf16 cannot fall: 0.1% of it is less than half a gap." in panel.status
-    controls._rounding.value = "stochastic"
+    knobs["state_rounding"].value = "stochastic"
     assert "v in bf16 falls by chance, but correctly on average" in panel.status
 
 

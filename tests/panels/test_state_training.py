@@ -59,7 +59,7 @@ def test_it_says_what_was_lost(make):
 def test_the_controls_decide_and_the_latest_runs_stay(make):
     training = make(steps=3)
     for exp_avg in (BF16, FP16, "dynamic8"):
-        training._controls._exp_avg.value = exp_avg
+        training._controls.recipe_controls.controls["exp_avg"].value = exp_avg
         training.start()
         training.wait()
     training._controls._lr.value = 1e-3

@@ -1,0 +1,129 @@
+"""What the recipe of the controls will cost, worked out beside them in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import ipywidgets as widgets
+
+from mixlab.experiments import predict_windows, static_window
+from mixlab.formats import FP16
+from mixlab.loss_scaling import ScaleWindow
+from mixlab.machine import is_headless
+from mixlab.memory import model_states, trace
+from mixlab.recipes import Recipe
+from mixlab.reports import Outlook, memory_words
+from mixlab.training import load_task
+
+PROBED_STEPS = 5  # the first and the last of them are probed
+
+# One for all panels: a click waits for no other panel's work, and Python waits for it as it ends.
+_WORKER = ThreadPoolExecutor(1, thread_name_prefix="mixlab-outlook")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What is about to be trained.
+
+    Attributes:
+        task: The name of a shipped task.
+        recipe: The recipe.
+        seed, loss_weight: As for a `mixlab.Run`.
+        gpu: Whether it is trained on a GPU.
+    """
+
+    task: str
+    recipe: Recipe
+    seed: int = 0
+    loss_weight: float = 1.0
+    gpu: bool = False
+
+
+class OutlookPanel(widgets.HTML):  # type: ignore[misc]
+    """Shows the `Outlook` of a plan. What takes time follows from a thread: first seen as "being predicted".
+
+    Attributes:
+        outlook: What is shown; None before the first plan.
+    """
+
+    def __init__(self) -> None:
+        self.outlook: Outlook | None = None
+        self._plan: RunPlan | None = None
+        self._pending: Future[None] | None = None
+        super().__init__(layout={"flex": "1 1 17em", "margin": "0 0 0 1.5em"})
+
+    def show(self, plan: RunPlan) -> None:
+        """Shows what is known of a plan at once, and the rest when it is.
+
+        Args:
+            plan: The plan; a newer one replaces it.
+        """
+        if plan == self._plan:
+            return
+        self._plan = plan
+        optimizer = load_task(plan.task).optimizer
+        assert not callable(optimizer)  # no shipped task brings its own
+        self._draw(Outlook(plan.recipe, model_states(plan.recipe, optimizer=optimizer)))
+        if not is_headless():
+            self._pending = _WORKER.submit(self._fill, plan)
+
+    def wait(self) -> None:
+        """Waits until everything is shown."""
+        while self._pending is not None and not self._pending.done():
+            self._pending.result()
+
+    def __repr__(self) -> str:
+        return repr(self.outlook)
+
+    def _fill(self, plan: RunPlan) -> None:
+        """Works out what takes time; the body of the thread. A plan that was replaced is left."""
+        for name, work in (("memory", _memory), ("window", _window)):
+            if plan != self._plan or self.outlook is None:
+                return
+            found = _words_of(work, plan)
+            if plan == self._plan:
+                measured = f"in fp32 on the first {PROBED_STEPS} steps, seed {plan.seed}"
+                self._draw(replace(self.outlook, measured=measured, **{name: found}))  # type: ignore[arg-type]
+
+    def _draw(self, outlook: Outlook) -> None:
+        self.outlook = outlook
+        self.value = outlook._repr_html_()
+
+
+def _words_of(work: Callable[[RunPlan], object], plan: RunPlan) -> object:
+    """Returns what was worked out, or the words of the error."""
+    try:
+        return work(plan)
+    except Exception as error:  # a thread has no caller to raise to
+        return f"not known: {error}"
+
+
+def _memory(plan: RunPlan) -> str:
+    unscaled = plan.recipe.with_scaler("none")
+    scaled = replace(unscaled, scaler="static", scale=1.0)  # any scaler takes as much memory
+    return _peak_words(plan.task, unscaled if plan.recipe.scaler == "none" else scaled, plan.gpu)
+
+
+@lru_cache(maxsize=256)
+def _peak_words(task_name: str, recipe: Recipe, gpu: bool) -> str:
+    task = load_task(task_name)
+    as_on = "cuda" if gpu else "cpu"
+    traced = trace(task.seeded_model(0), task.batch(0, 0), recipe, optimizer=task.optimizer, as_on=as_on)  # type: ignore[arg-type]
+    return memory_words(traced.peak_bytes, traced.peak_phase, gpu=gpu)
+
+
+def _window(plan: RunPlan) -> ScaleWindow | None:
+    """Returns the usable scales; None if the recipe needs none."""
+    needed = FP16 in (plan.recipe.compute, plan.recipe.gradients)
+    return _measured_window(plan.task, plan.loss_weight, plan.seed) if needed else None
+
+
+@lru_cache(maxsize=64)
+def _measured_window(task: str, loss_weight: float, seed: int) -> ScaleWindow:
+    steps = predict_windows(
+        load_task(task, loss_weight=loss_weight), steps=PROBED_STEPS, seed=seed, every=PROBED_STEPS - 1
+    )
+    return static_window(steps)
