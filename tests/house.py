@@ -64,7 +64,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reports": (
         *("colours", "numbers", "kinds", "zones", "magnitudes", "gradients", "loss_scaling", "training", "columns"),
         *("modes", "optimizers", "recorded", "glossary", "fits", "phases", "outlook", "one_step", "tiles", "traffic"),
-        "claims",
+        *("windows", "casts", "claims"),
     ),
     "figures": (
         *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),

@@ -31,6 +31,7 @@ class Mistake:
         measure: What the two numbers measure, and their unit.
         mistake, remedy: What was done, in words.
         mistaken, remedied: The resulting numbers.
+        why: What goes wrong, in one sentence.
     """
 
     question: str
@@ -39,12 +40,13 @@ class Mistake:
     mistaken: float
     remedy: str
     remedied: float
+    why: str
 
     def __repr__(self) -> str:
         rows = [(f"with the mistake, {self.mistake}", self.mistaken), (f"fixed, {self.remedy}", self.remedied)]
         width = max(len(words) for words, _ in rows)
         lines = (f"  {words.ljust(width)}  {_number(value)}" for words, value in rows)
-        return "\n".join([f"{self.question} ({self.measure})", *lines])
+        return "\n".join([f"{self.question} ({self.measure})", *lines, f"  {self.why}"])
 
     def _repr_html_(self) -> str:
         rows = [("✗ mistake", self.mistake, self.mistaken), ("✓ remedy", self.remedy, self.remedied)]
@@ -53,8 +55,10 @@ class Mistake:
             for mark, words, value in rows
         )
         caption = f'<caption style="text-align: left"><b>{escape(self.question)}</b></caption>'
-        head = f"<thead><tr><th></th><th></th><th>{escape(self.measure)}</th></tr></thead>"
-        return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+        columns = ("", "what is done", self.measure)
+        head = "".join(f"<th style='text-align: left'>{escape(name)}</th>" if name else "<td></td>" for name in columns)
+        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{table}<p>{escape(self.why)}</p>"
 
 
 def clip_before_unscale(*, seed: int = 0) -> Mistake:
@@ -88,6 +92,7 @@ def clip_before_unscale(*, seed: int = 0) -> Mistake:
         loss_after(clip_first=True),
         "unscale, then clip",
         loss_after(clip_first=False),
+        "The limit of 1 met gradients that still held the scale of 65536; divided by it, they move next to nothing.",
     )
 
 
@@ -110,6 +115,7 @@ def loss_in_16_bits(*, seed: int = 0) -> Mistake:
         float(F.cross_entropy(logits.half(), targets, reduction="sum")),
         "on fp16 logits, in fp32",
         float(F.cross_entropy(logits.half().float(), targets, reduction="sum")),
+        "The sum passes 65504, fp16's largest number. No loss scale helps: the loss is inf before it is scaled.",
     )
 
 
@@ -141,6 +147,7 @@ def schedule_after_skip(*, seed: int = 0) -> Mistake:
         first_rate(heed_skips=False),
         "schedule.step() only if the step was not skipped",
         first_rate(heed_skips=True),
+        "The scaler skips steps until its scale fits; a schedule that counts them moves on before the first update.",
     )
 
 
@@ -183,6 +190,8 @@ def batch_norm_after_skip(*, seed: int = 0) -> Mistake:
         accuracy(restore=False),
         "the buffers from before the batch are put back",
         accuracy(restore=True),
+        "Forward writes NaN into the running mean and variance before any gradient is checked; a skipped step leaves "
+        "it there.",
     )
 
 
@@ -214,8 +223,9 @@ def adam_eps_in_fp16(*, seed: int = 0) -> Mistake:
         "share of the weights that are NaN or inf",
         "eps = 1e-8, the default",
         lost(1e-8),
-        "eps = 2^-14",
+        "eps = 2⁻¹⁴",
         lost(2.0**-14),
+        "fp16 rounds 1e-8 to zero. Where the squared gradient underflows too, the step divides by zero.",
     )
 
 
@@ -247,6 +257,7 @@ def resume_without_scaler_state(*, seed: int = 0) -> Mistake:
         skipped(with_scaler=False),
         "the scaler's state is loaded too",
         skipped(with_scaler=True),
+        "A new scaler starts at its first scale and has to come down again; each halving costs a step.",
     )
 
 
@@ -290,6 +301,7 @@ def accumulate_with_update(*, seed: int = 0) -> Mistake:
         error(unscale_each=True),
         "unscale_ and update once, after the last",
         error(unscale_each=False),
+        "Each unscaling divides the gradients of the earlier micro-batches once more; next to nothing of them is left.",
     )
 
 
@@ -332,4 +344,6 @@ def _accuracy(model: nn.Module, batch: Batch) -> float:
 
 
 def _number(value: float) -> str:
-    return "NaN" if math.isnan(value) else f"{value:.4g}"
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -79,7 +79,7 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
     if element is None:
         element = _median(exact)
     require_whole("dissect: element", element, 0, weight.numel() - 1)
-    step = _Step(trainer, name, weight, element, float(exact.flatten()[element]))
+    step = _Step(trainer, name, weight, element, exact)
     return (
         step.cast(),
         step.forward(batch),
@@ -95,12 +95,13 @@ def dissect(trainer: Trainer, *, parameter: str | None = None, element: int | No
 class _Step:
     """A step in progress. Its methods are the stages; each is called once, in the order of `dissect`."""
 
-    def __init__(self, trainer: Trainer, name: str, weight: nn.Parameter, element: int, exact: float) -> None:
+    def __init__(self, trainer: Trainer, name: str, weight: nn.Parameter, element: int, exact: Tensor) -> None:
         self.trainer = trainer
         self.name = name
         self.weight = weight
         self.element = element
-        self.exact = exact  # the element's gradient in float32
+        self.exact = float(exact.flatten()[element])  # the element's gradient in float32
+        self.exact_zeros = int((exact == 0).sum())
         self.scaled = trainer.recipe.scaler != "none"
         self.scale = trainer.scaler.get_scale()
         self.before = weight.detach().clone()
@@ -157,7 +158,8 @@ class _Step:
             "backward",
             "scaler.scale(loss).backward()",
             f"The gradient of {self.name} arrives in {dtype_name(gradient.dtype)}"
-            f"{', the scale still in it' if self.scaled else ''}: {zeros:,} of {gradient.numel():,} elements are zero.",
+            f"{', the scale still in it' if self.scaled else ''}: {zeros:,} of {gradient.numel():,} elements are "
+            f"zero; in fp32, {self.exact_zeros:,} are.",
             (
                 *([_card(f"gradient of the output of {self.seen}", of_output)] if of_output is not None else []),
                 _card(f"gradient of {self.name}", gradient, self.element),

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
+from mixlab.powers import power, superscript
 from mixlab.reports.colours import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES, VERMILLION
 
 _MOST_BITS = 10  # the widest format whose values can be told apart on a line
@@ -156,7 +157,18 @@ def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure
     figure = styled(figure, title=f"{length} times {value:g}, added up one by one", height=550)
     figure.update_layout(margin={"t": 50, "b": 140}, legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(title="sum", row=1).update_xaxes(title="additions", row=2)
-    return figure.update_yaxes(title="relative error", type="log", exponentformat="power", row=2)
+    places = _decades(trace.y for trace in figure.data if trace.yaxis == "y2")
+    labels = [f"10{superscript(place)}" for place in places]
+    ticks = {"tickvals": [10.0**place for place in places], "ticktext": labels}
+    return figure.update_yaxes(title="relative error", type="log", row=2, **ticks)
+
+
+def _decades(series: Iterable[NDArray[np.float64]]) -> range:
+    """Returns the exponents of at most seven powers of ten that span the positive values."""
+    values = np.concatenate([np.asarray(one) for one in series])
+    logs = np.log10(values[np.isfinite(values)]) if np.isfinite(values).any() else np.zeros(1)
+    low, high = math.floor(logs.min()), math.ceil(logs.max())
+    return range(low, high + 1, max(1, math.ceil((high - low) / 6)))
 
 
 def _limits(fmt: Format) -> tuple[float, float, float]:
@@ -170,4 +182,4 @@ def _positive(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _powers(exponents: Iterable[int]) -> dict[str, list[object]]:
     exponents = list(exponents)
-    return {"tickvals": list(exponents), "ticktext": [f"2<sup>{exponent}</sup>" for exponent in exponents]}
+    return {"tickvals": list(exponents), "ticktext": [power(exponent) for exponent in exponents]}

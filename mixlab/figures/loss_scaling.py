@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import styled
 from mixlab.loss_scaling import ScaleHistory
+from mixlab.powers import power_of_two
 from mixlab.reports.colours import GREY, PURPLE, SERIES
 from mixlab.reports.loss_scaling import (
     LEGEND,
@@ -123,5 +124,13 @@ def _marker(change: Change, color: str) -> dict[str, Any]:
 def _step_line(levels: Sequence[float | None], end: float, line: Mapping[str, object]) -> go.Scatter:
     """Returns a line that keeps each level for a step, and the last until `end`."""
     y = [*levels, levels[-1]] if levels else []
-    hover = "step %{x}: 2^%{y:.3g}<extra></extra>"
-    return go.Scatter(x=[*range(len(levels)), end], y=y, mode="lines", line=line, hovertemplate=hover, showlegend=False)
+    names = ["" if level is None else power_of_two(2.0**level) for level in y]
+    return go.Scatter(
+        x=[*range(len(levels)), end],
+        y=y,
+        customdata=names,
+        mode="lines",
+        line=line,
+        hovertemplate="step %{x}: %{customdata}<extra></extra>",
+        showlegend=False,
+    )

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mixlab.figures.theme import escaped, styled
+from mixlab.powers import power_of_two
 from mixlab.reports import diverged
 from mixlab.reports.columns import exponents, largest_underflow, series_style
+from mixlab.reports.loss_scaling import domain_of, power_ticks
 from mixlab.reports.training import Runs, require_runs
 from mixlab.training import StepRecord, first_non_finite
 
+_Row = Literal["loss", "scale", "underflow"]
+
 
 def training_curves(runs: Runs) -> go.Figure:
-    """Draws loss, loss scale and, if it was probed, the underflow of the worst layer over the steps of each run.
+    """Draws loss, loss scale and the underflow of the worst layer over the steps of each run.
 
-    The loss is a running mean over a twentieth of the run. Where it stops being finite, its curve ends in a cross.
-    Strokes on the curve of the scale mark skipped steps.
+    What no run has is left out: the scale if it is 1 in every step, the underflow if nothing was probed.
+    The loss is a running mean over a twentieth of the run. Where it stops being finite, its curve ends in a cross, and
+    the legend says where. Strokes on the curve of the scale mark skipped steps.
 
     Args:
         runs: The records of each run, by label.
@@ -30,55 +36,65 @@ def training_curves(runs: Runs) -> go.Figure:
     """
     require_runs(runs)
     probed = [worst for records in runs.values() if (worst := largest_underflow(records)) is not None]
-    titles = ["loss, running mean", "loss scale, log2", "underflow of the worst layer"][: 3 if probed else 2]
-    figure = make_subplots(rows=len(titles), shared_xaxes=True, vertical_spacing=0.1, subplot_titles=titles)
+    rows = _rows(scaled=any(record.scale != 1 for records in runs.values() for record in records), probed=bool(probed))
+    figure = make_subplots(rows=len(rows), shared_xaxes=True, vertical_spacing=0.1, subplot_titles=list(rows.values()))
     for index, (label, records) in enumerate(runs.items()):
         color, dash = series_style(index)
         line = {"color": color, "dash": dash, "width": 2}
         for row, trace in _traces(records, line):
-            trace.update(name=escaped(label), legendgroup=escaped(label), showlegend=row == 1 and trace.mode == "lines")
-            figure.add_trace(trace, row=row, col=1)
-    figure = styled(figure, title="Trainings side by side", height=210 * len(titles))
+            if row not in rows:
+                continue
+            shown = row == "loss" and trace.mode != "markers"
+            ended = diverged(records)
+            name = escaped(label) + (f"<br>{ended}" if ended and shown else "")
+            trace.update(name=name, legendgroup=escaped(label), showlegend=shown)
+            figure.add_trace(trace, row=list(rows).index(row) + 1, col=1)
+    figure = styled(figure, title="Trainings side by side", height=130 + 180 * len(rows))
     figure.update_layout(
         legend={"orientation": "v", "itemwidth": 50, "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
     )
-    figure.update_yaxes(tickprefix="2^", row=2, col=1)
+    if "scale" in rows:
+        low, high = domain_of(level for records in runs.values() for level in exponents(records))
+        places, labels = zip(*power_ticks(low, high, most=6), strict=True)
+        figure.update_yaxes(range=[low - 0.5, high + 0.5], tickvals=places, ticktext=labels, row=2, col=1)
     if probed:
-        figure.update_yaxes(tickformat=".2~%", range=[0, 1.05 * max(0.01, *probed)], row=3, col=1)
-    return figure.update_xaxes(title="step", row=len(titles), col=1)
+        figure.update_yaxes(tickformat=".2~%", range=[0, 1.05 * max(0.01, *probed)], row=len(rows), col=1)
+    return figure.update_xaxes(title="step", row=len(rows), col=1)
 
 
-def _traces(records: Sequence[StepRecord], line: Mapping[str, object]) -> Iterator[tuple[int, go.Scatter]]:
+def _rows(*, scaled: bool, probed: bool) -> dict[_Row, str]:
+    """Returns the rows that some run has something for, with their titles."""
+    titles: dict[_Row, str] = {"loss": "loss, running mean"}
+    titles |= {"scale": "loss scale"} if scaled else {}
+    return titles | ({"underflow": "underflow of the worst layer"} if probed else {})
+
+
+def _traces(records: Sequence[StepRecord], line: Mapping[str, object]) -> Iterator[tuple[_Row, go.Scatter]]:
     """Yields (row, trace) for one run."""
     steps = [record.step for record in records]
     scales = exponents(records)
-    yield 1, go.Scatter(x=steps, y=_running_mean(records), mode="lines", line=line)
-    yield 2, go.Scatter(x=steps, y=scales, mode="lines", line=line)
+    mode = "lines" if len(records) > 1 else "lines+markers"
+    yield "loss", go.Scatter(x=steps, y=_running_mean(records), mode=mode, line=line)
+    names = [power_of_two(record.scale) for record in records]
+    yield (
+        "scale",
+        go.Scatter(x=steps, y=scales, mode=mode, line=line, customdata=names, hovertemplate="scale %{customdata}"),
+    )
     if probed := [record for record in records if record.underflow]:
         worst = [max(record.underflow.values()) for record in probed]
-        yield 3, go.Scatter(x=[record.step for record in probed], y=worst, mode="lines", line=line)
+        mode = "lines" if len(probed) > 1 else "lines+markers"
+        yield "underflow", go.Scatter(x=[record.step for record in probed], y=worst, mode=mode, line=line)
     if skipped := [index for index, record in enumerate(records) if record.skipped]:
         stroke = {"symbol": "line-ns-open", "size": 9, "color": line["color"]}
         places = {"x": [steps[index] for index in skipped], "y": [scales[index] for index in skipped]}
-        yield 2, go.Scatter(**places, mode="markers", marker=stroke, hovertemplate="skipped")
+        yield "scale", go.Scatter(**places, mode="markers", marker=stroke, hovertemplate="skipped")
     born = first_non_finite(records)
     if born is not None:
         last = records[max(born - 1, 0)]
         height = last.loss if math.isfinite(last.loss) else 1.0
         cross = {"symbol": "x", "size": 11, "color": line["color"]}
-        words = diverged(records)
-        yield (
-            1,
-            go.Scatter(
-                x=[last.step],
-                y=[height],
-                mode="markers+text",
-                text=[words],
-                marker=cross,
-                textposition="bottom right",
-                cliponaxis=False,
-            ),
-        )
+        place = {"x": [last.step], "y": [height], "cliponaxis": False}
+        yield "loss", go.Scatter(**place, mode="markers", marker=cross, hovertemplate=diverged(records))
 
 
 def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
+from mixlab.powers import power
+from mixlab.probes import swallowed
 from mixlab.reports.colours import BLUE, DASHES, GREY, SERIES
+from mixlab.reports.numbers import share_words
 
 
 def update_sizes(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], formats: Iterable[Format | str]
 ) -> go.Figure:
-    """Draws the sizes of one step's updates relative to their weights, and the line below which each format loses them.
+    """Draws the sizes of one step's updates relative to their weights, and where each format loses them.
 
-    An update below half of a format's unit roundoff times the weight is certainly lost; one above the unit roundoff
-    survives. The line stands at the unit roundoff: to its left, most weights lose the update.
+    Among normal values, an update below half of a format's unit roundoff times the weight is lost for certain, and one
+    above the unit roundoff survives. In the band between, it depends on where the weight lies between two powers of
+    two. The share above a band is counted by rounding, as `mixlab.probes.swallowed` does.
 
     Args:
         before: All weights before the step, by name, in float32.
         after: The same weights after the step.
-        formats: The formats to draw a line for.
+        formats: The formats to draw a band for.
 
     Raises:
         ValueError: If no weight was updated.
@@ -45,26 +50,35 @@ def update_sizes(
             y=counts / counts.sum(),
             width=np.diff(edges),
             marker={"color": BLUE, "line": {"width": 0}},
-            hovertemplate="2^%{x:.1f} times the weight: %{y:.2%} of the updates<extra></extra>",
+            customdata=[f"{2.0**low:.2g} to {2.0**high:.2g}" for low, high in pairwise(edges)],
+            hovertemplate="%{customdata} times the weight: %{y:.2%} of the updates<extra></extra>",
         )
     )
     for index, fmt in enumerate(map(Format.of, formats)):
-        _draw_border(figure, fmt, ratios, index)
-    figure = styled(figure, title="One step's updates, relative to their weights", height=400)
-    figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 140})
+        _draw_band(figure, fmt, swallowed(weights, updates, fmt), index)
+    note = "left of a band an update is lost, right of it kept; within it, that depends on the weight"
+    figure = styled(figure, title=f"One step's updates, relative to their weights<br><sub>{note}</sub>", height=430)
+    figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 170})
     figure.update_yaxes(tickformat=".0%", title="share of the updates")
-    return figure.update_xaxes(title="update / weight", tickprefix="2^")
+    low, high = int(edges[0]), int(np.ceil(edges[-1]))
+    ticks = range(low, high + 1, max(1, round((high - low) / 10)))
+    figure.update_xaxes(tickvals=list(ticks), ticktext=[power(k) for k in ticks])
+    return figure.update_xaxes(title="update / weight", zeroline=False)
 
 
-def _draw_border(figure: go.Figure, fmt: Format, ratios: NDArray[np.float32], index: int) -> None:
-    """Draws the line at a format's unit roundoff, and writes above it the share of the updates to its left."""
-    place = float(np.log2(fmt.unit_roundoff))
-    lost = float((ratios < place).mean())
-    figure.add_vline(
-        x=place,
-        line={"color": SERIES[(index + 1) % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
+def _draw_band(figure: go.Figure, fmt: Format, lost: float, index: int) -> None:
+    """Draws the band from half of a format's unit roundoff to all of it, and writes above it the share that is lost."""
+    right = math.log2(fmt.unit_roundoff)
+    colour = SERIES[(index + 1) % len(SERIES)]
+    figure.add_vrect(
+        x0=right - 1,
+        x1=right,
+        fillcolor=colour,
+        opacity=0.35,
+        line={"color": colour, "dash": DASHES[index % len(DASHES)], "width": 2},
         annotation={
-            "text": f"{fmt}: {lost:.0%} to the left",
+            "text": f"{fmt} loses {share_words(lost)}",
+            "x": right - 0.5,
             "yref": "paper",
             "y": 1.02 + 0.08 * index,
             "yanchor": "bottom",

@@ -119,7 +119,7 @@ function makeEntry(model, id) {
     }
     select.value = model.get("_format").name;
     const answer = model.get("_answer");
-    if (answer !== asked) box.value = answer.asked;
+    if (answer !== asked) box.value = answer.typed;
     asked = answer;
   };
   const label = (control, words) => html("label", { for: control.id }, [words]);
@@ -218,7 +218,7 @@ function makeMeaning(model) {
     formula.textContent = formulaOf(format, meaning, bits);
     const beside = neighbours(format, bits);
     steps.forEach((step, i) => step.show(beside[i]));
-    gap.textContent = ["inf", "nan"].includes(meaning.kind) ? "" : `gap ${text(ulp(format, bits))}`;
+    gap.textContent = ["inf", "nan"].includes(meaning.kind) ? "" : `gap ${meaning.value < 0 ? "below" : "above"} ${text(ulp(format, bits))}`;
   };
   const node = html("div", { class: "mixlab-be-meaning" }, [
     html("div", {}, [value, kind]),
@@ -247,8 +247,8 @@ function formulaOf({ bias, mantissaBits, hasInf, signed }, { negative, exponent,
   const binary = mantissaBits ? `${leading}.${digits}₂` : "1";
   const sign = signed ? `(−1)${raised(Number(negative))} × ` : "";
   const minus = negative ? "−" : "";
-  const from = kind === "normal" ? `${exponent}−${bias}` : `1−${bias}`;
-  return `${sign}${binary} × 2^(${from}) = ${minus}${text(significand)} × 2${raised(power)} = ${text(value)}`;
+  const from = kind === "normal" ? `${exponent}-${bias}` : `1-${bias}`;
+  return `${sign}${binary} × 2${raised(from)} = ${minus}${text(significand)} × 2${raised(power)} = ${text(value)}`;
 }
 
 function makeWords(model) {
@@ -291,28 +291,43 @@ function makeTable(model) {
 
 /** All digits of a float64 if there are at most 30; else the shortest text that reads back as it, after ≈. */
 export function exactText(value) {
-  if (!Number.isFinite(value) || value === 0) return text(value);
+  const power = powerText(value);
+  return power ? `${power} = ${digitsOf(value)}` : digitsOf(value);
+}
+
+function digitsOf(value) {
+  if (!Number.isFinite(value) || value === 0) return shortest(value);
   const [digits, exponent] = value.toExponential(99).split("e");
   const significant = digits.replace(/\.?0+$/, "");
   const count = significant.replace(/[-.]/g, "").length;
-  if (count > 30) return `≈ ${text(value)}`;
-  return isPlain(exponent) ? value.toFixed(Math.max(0, count - 1 - exponent)) : `${significant}${power(exponent)}`;
+  if (count > 30) return `≈ ${shortest(value)}`;
+  return isPlain(exponent) ? value.toFixed(Math.max(0, count - 1 - exponent)) : `${significant}${tenTo(exponent)}`;
 }
 
-/** A float64 as Python's repr writes it, without a trailing ".0". */
+/** A float64 as Python's repr writes it, without a trailing ".0"; a power of two that would need an e, as 2⁻²⁴. */
 export function text(value) {
+  return powerText(value) || shortest(value);
+}
+
+function powerText(value) {
+  const exponent = Math.round(Math.log2(Math.abs(value)));
+  if (!Number.isFinite(exponent) || 2 ** exponent !== Math.abs(value) || !shortest(value).includes("e")) return "";
+  return `${value < 0 ? "-" : ""}2${raised(exponent)}`;
+}
+
+function shortest(value) {
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (value === 0) return Object.is(value, -0) ? "-0" : "0";
   const [digits, exponent] = value.toExponential().split("e");
-  return isPlain(exponent) ? String(value) : `${digits}${power(exponent)}`;
+  return isPlain(exponent) ? String(value) : `${digits}${tenTo(exponent)}`;
 }
 
 function isPlain(exponent) {
   return exponent >= -4 && exponent < 16;
 }
 
-function power(exponent) {
+function tenTo(exponent) {
   return `e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 

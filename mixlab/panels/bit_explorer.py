@@ -13,6 +13,7 @@ import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script, stylesheet
+from mixlab.powers import power
 
 
 class BitExplorer(DrawnPanel):
@@ -135,6 +136,7 @@ class BitExplorer(DrawnPanel):
         self._answer = {
             "of": f"{self._fmt} {self.bits}",
             "asked": number_text(self._asked),
+            "typed": typed_text(self._asked),
             "status": self.status,
             "rows": [table_row(_explained(self._asked, fmt)) for fmt in self._formats.values() if fmt.signed],
         }
@@ -169,11 +171,11 @@ def read_number(text: str) -> float:
     >>> read_number("-2^-3")
     -0.125
     """
-    power = re.fullmatch(r"\s*([-+]?)\s*2\s*(?:\^|\*\*)\s*([-+]?\d{1,4})\s*", text)
+    found = re.fullmatch(r"\s*([-+]?)\s*2\s*(?:\^|\*\*)\s*([-+]?\d{1,4})\s*", text)
     try:
-        if power is None:
+        if found is None:
             return float(text)
-        return math.copysign(math.ldexp(1.0, int(power[2])), -1.0 if power[1] == "-" else 1.0)
+        return math.copysign(math.ldexp(1.0, int(found[2])), -1.0 if found[1] == "-" else 1.0)
     except (ValueError, OverflowError):
         raise ValueError(f"BitExplorer: type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
 
@@ -196,11 +198,11 @@ def code_line(asked: float, fmt: Format, code: int) -> str:
 
 def _neighbours_text(value: float, fmt: Format) -> str:
     below, above = fmt.next_down(value), fmt.next_up(value)
-    gap = f"the gap above is {number_text(fmt.ulp(value))}."
+    gap = f"the gap {'below' if value < 0 else 'above'} is {number_text(fmt.ulp(value))}."
     if math.isnan(above) or math.isnan(below):
         last, other = ("largest", below) if math.isnan(above) else ("smallest", above)
-        return f"It is the {last} value of {fmt}; its neighbour is {number_text(other)}, {gap}"
-    return f"Its neighbours are {number_text(below)} and {number_text(above)}, {gap}"
+        return f"It is the {last} value of {fmt}; its neighbour is {number_text(other)}; {gap}"
+    return f"Its neighbours are {number_text(below)} and {number_text(above)}; {gap}"
 
 
 def table_row(cast: Explanation) -> list[str]:
@@ -213,14 +215,35 @@ def table_row(cast: Explanation) -> list[str]:
 
 
 def number_text(value: float) -> str:
-    """Returns the shortest text that reads back as this float64, without a trailing ".0".
+    """Returns the shortest text that reads back as this float64, or, if it is shorter, a power of two.
 
-    >>> number_text(448.0), number_text(2.0**-24), number_text(-0.0)
-    ('448', '5.960464477539063e-08', '-0')
+    >>> number_text(448.0), number_text(-2.0**-24), number_text(3e-8), number_text(-0.0)
+    ('448', '-2⁻²⁴', '3e-08', '-0')
     """
-    if math.isnan(value):
-        return "NaN"
-    return repr(float(value)).removesuffix(".0")
+    exponent = _power_in(value)
+    if exponent is None:
+        return _shortest(value)
+    return f"{'-' if value < 0 else ''}{power(exponent)}"
+
+
+def typed_text(value: float) -> str:
+    """Returns a number as a reader types it: what `read_number` reads back.
+
+    >>> typed_text(-2.0**-24), typed_text(0.1)
+    ('-2^-24', '0.1')
+    """
+    exponent = _power_in(value)
+    return _shortest(value) if exponent is None else f"{'-' if value < 0 else ''}2^{exponent}"
+
+
+def _power_in(value: float) -> int | None:
+    """Returns k if the value is 2^k or -2^k, and too large or too small to be written without an exponent."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - 1 if abs(mantissa) == 0.5 and "e" in repr(float(value)) else None
+
+
+def _shortest(value: float) -> str:
+    return "NaN" if math.isnan(value) else repr(float(value)).removesuffix(".0")
 
 
 def _error_text(cast: Explanation) -> str:

@@ -21,7 +21,7 @@ from mixlab.reports.gradients import NOUNS, drawing
 
 ALL_LAYERS = "all"
 FORMAT_NAMES = ("fp16", "bf16", "e5m2", "e4m3fn", "fp32")
-SCALE_EXPONENTS = range(-24, 41)
+SCALE_EXPONENTS = range(-24, 65)
 
 
 class LossScalePanel(DrawnPanel):
@@ -36,7 +36,7 @@ class LossScalePanel(DrawnPanel):
     Args:
         stats: All or some entries of a `track`, without a loss scale in them. Entries of one layer and kind add up.
         fmt: One of "fp16", "bf16", "e5m2", "e4m3fn" and "fp32".
-        scale_exponent: k of the loss scale, from -24 to 40.
+        scale_exponent: k of the loss scale, from -24 to 64.
 
     Attributes:
         scale_exponent, format, layer, kind: The current choices; `layer` is the name of a layer or "all".

@@ -32,7 +32,7 @@ export default {
 function makeControls(model, id) {
   const [min, max] = model.get("_choices").initExponents;
   const boxes = [
-    makeBox(model, id, "init_exponent", "Start at 2^", { min, max }, "k of the scale 2^k before the first step"),
+    makeBox(model, id, "init_exponent", "Start at 2ᵏ, k =", { min, max }, "k of the scale 2ᵏ before the first step"),
     makeBox(model, id, "growth_interval", "Growth interval", { min: 1 }, "clean steps before the scale grows"),
     makeBox(model, id, "hysteresis", "Hysteresis (Megatron, DeepSpeed)", { min: 1 }, "the number of overflows at which Megatron and DeepSpeed first lower their scale"),
   ];

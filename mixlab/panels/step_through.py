@@ -52,7 +52,7 @@ class StepThrough(Panel):
         text = recipe if isinstance(recipe, str) else str(recipe)
         presets = list(PRESETS) if text in PRESETS else [*PRESETS, text]
         self._recipe = labelled(widgets.Dropdown, "Recipe", options=presets, value=text)
-        self._exponent = labelled(widgets.BoundedIntText, "Loss scale 2^", min=-24, max=60, value=16)
+        self._exponent = labelled(widgets.BoundedIntText, "Loss scale 2ᵏ, k =", min=-24, max=60, value=16)
         self._back = button("Back", "The previous stage", icon="arrow-left")
         self._next = button("Next", "The next stage", icon="arrow-right")
         self._next.button_style = "primary"

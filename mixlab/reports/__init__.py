@@ -1,6 +1,7 @@
 """Trainings, measurements and predictions as tables, words, HTML and SVG, without plotly."""
 
 from mixlab.powers import power, power_of_two
+from mixlab.reports.casts import CastTable
 from mixlab.reports.claims import ClaimsTable, claim_html, claim_lines, claims_markdown, recorded_words, verdict_line
 from mixlab.reports.fits import FitsTable, fits_line, fits_row
 from mixlab.reports.glossary import GlossaryTable
@@ -14,8 +15,10 @@ from mixlab.reports.phases import change_line, memory_line, phase_picture, phase
 from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
 from mixlab.reports.traffic import TrafficTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
+from mixlab.reports.windows import WindowsTable
 
 __all__ = [
+    "CastTable",
     "ClaimsTable",
     "ComparedRecordsTable",
     "ComparisonTable",
@@ -29,6 +32,7 @@ __all__ = [
     "Outlook",
     "TrafficTable",
     "TrainingTable",
+    "WindowsTable",
     "change_line",
     "claim_html",
     "claim_lines",

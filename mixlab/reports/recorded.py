@@ -161,7 +161,11 @@ class EmulationTable(NotedTable):
                 values[f"{fmt} {op} {direction}, largest difference / largest value"] for fmt, direction in ways
             )
             rows.append((op, *(_share(share) for share in shares), f"{worst:.0e}" if worst else "0"))
-        columns = ("equal elements", *(f"{fmt} {direction}" for fmt, direction in ways), "largest difference / value")
+        columns = (
+            "equal elements",
+            *(f"{fmt} {direction}" for fmt, direction in ways),
+            "largest difference / largest value",
+        )
         super().__init__(columns, rows, [f"{record.summary}, not run here; emulated on that machine's CPU"])
 
 

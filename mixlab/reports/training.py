@@ -13,6 +13,8 @@ from mixlab.training import StepRecord, final, first_non_finite
 
 Runs = Mapping[str, Sequence[StepRecord]]
 
+_COLUMNS = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
+
 
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
     """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2¹⁴, 3 steps skipped, 85 steps/s".
@@ -48,6 +50,9 @@ def diverged(records: Sequence[StepRecord]) -> str:
 class ComparisonTable:
     """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time per step.
 
+    A column that has nothing to say of any run is left out: skipped steps if no loss was scaled, underflow if no step
+    was probed.
+
     Args:
         runs: The records of each run, by label.
 
@@ -55,11 +60,17 @@ class ComparisonTable:
         ValueError: If there are no runs, or one has no steps.
     """
 
-    columns = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
-
     def __init__(self, runs: Runs) -> None:
         require_runs(runs)
-        self.rows = [_row(label, records) for label, records in runs.items()]
+        every = [record for records in runs.values() for record in records]
+        left_out = {
+            *(() if any(record.skipped or record.scale != 1 for record in every) else ("skipped",)),
+            *(() if any(record.underflow for record in every) else ("largest underflow",)),
+        }
+        kept = [place for place, column in enumerate(_COLUMNS) if column not in left_out]
+        self.columns = tuple(_COLUMNS[place] for place in kept)
+        rows = [_row(label, records) for label, records in runs.items()]
+        self.rows = [tuple(row[place] for place in kept) for row in rows]
 
     def __repr__(self) -> str:
         return text_table(self.columns, self.rows)
@@ -70,11 +81,10 @@ class ComparisonTable:
 
 def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:
     loss, accuracy = final(records)
-    born = first_non_finite(records)
     lost = [max(record.underflow.values()) for record in records if record.underflow]
     return (
         label,
-        f"{loss:.3g}" if born is None else f"{records[born].loss} from step {records[born].step}",
+        diverged(records) or f"{loss:.3g}",
         f"{accuracy:.1%}",
         f"{sum(record.skipped for record in records)} of {len(records)}",
         f"{max(lost):.2%}" if lost else "not probed",

@@ -81,7 +81,7 @@ def test_a_step_leads_to_the_neighbours_bits(empty_page: Page, fmt: str):
     ("value", "shown"),
     [
         (0.0999755859375, "0.0999755859375"),
-        (2.0**-24, "5.9604644775390625e-08"),
+        (2.0**-24, "2⁻²⁴ = 5.9604644775390625e-08"),
         (0.1, "≈ 0.1"),
         (0.100000001490116119384765625, "0.100000001490116119384765625"),
         (-448.0, "-448"),
@@ -121,7 +121,7 @@ def test_clicks_and_keys_flip_bits(notebook: Notebook):
     page.keyboard.press("Enter")
     expect(value(page)).to_have_text("1.0009765625")
     expect(page.locator(".mixlab-be-formula")).to_have_text(
-        "(\u22121)⁰ × 1.0000000001₂ × 2^(15\u221215) = 1.0009765625 × 2⁰ = 1.0009765625"
+        "(\u22121)⁰ × 1.0000000001₂ × 2¹⁵⁻¹⁵ = 1.0009765625 × 2⁰ = 1.0009765625"
     )
     expect(page.locator(".mixlab-be-status")).to_contain_text("In fp16, 0 01111 0000000001 is 1.0009765625")
     expect(page.locator(".mixlab-be-table caption")).to_have_text("1.0009765625 in every format")
@@ -216,6 +216,7 @@ _OUTSIDE_THE_OUTPUT = """() => {
 def test_the_number_that_the_kernel_writes_is_the_number_that_the_browser_writes(empty_page: Page):
     chance = random.Random(0)
     values = [chance.choice((1, -1)) * 10 ** chance.uniform(-40, 40) for _ in range(500)] + [1e15, 1e16, 1e-4, 9e-5]
+    values += [sign * 2.0**k for k in (*range(-140, 130, 7), -14, 53, 54) for sign in (1, -1)]
     assert empty_page.evaluate("(all) => all.map(window.panel.text)", values) == list(map(number_text, values))
     assert BitExplorer("fp16", 1e-5)._answer["asked"] == empty_page.evaluate("() => window.panel.text(1e-5)")
 

@@ -80,7 +80,7 @@ def test_the_board_by_mouse(notebook: Notebook):
     page.get_by_role("button", name="a burst").click()
     expect(page.locator(".mixlab-sb-tint")).to_have_count(5)
     expect(page.get_by_role("button", name="a burst")).to_have_attribute("aria-pressed", "true")
-    page.get_by_label("Start at 2^").fill("2")
+    page.get_by_label("Start at 2ᵏ, k =").fill("2")
     page.get_by_label("Hysteresis (Megatron, DeepSpeed)").fill("1")
     expect(board_says(page)).to_contain_text("DeepSpeed gives up at step 4, at its minimum 2⁰ (fell 2×, grew 0×)")
     expect(page.locator(".mixlab-sb-mark.mixlab-sb-end")).to_have_count(1)
@@ -92,7 +92,7 @@ def test_the_board_by_mouse(notebook: Notebook):
 
 def test_the_board_refuses_in_red_and_follows_python(notebook: Notebook):
     page = notebook.page
-    box = page.get_by_label("Start at 2^")
+    box = page.get_by_label("Start at 2ᵏ, k =")
     box.fill("99")
     box.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("init_exponent must be a whole number from 0 to 24, got 99")

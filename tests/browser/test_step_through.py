@@ -33,6 +33,6 @@ def test_a_step_is_gone_through_by_keyboard(open_notebook: Callable[..., Noteboo
 
     page.get_by_label("Recipe", exact=True).select_option("bf16")
     expect(words).to_contain_text("Weights are stored in bf16 and used as they are")
-    expect(page.get_by_label("Loss scale 2^")).to_be_disabled()
+    expect(page.get_by_label("Loss scale 2ᵏ, k =")).to_be_disabled()
     page.get_by_title("Takes one more training step").click()
     assert lab.run_in_kernel("print(panel.status[:18], panel.last_error)") == "step 3 under bf16, None"

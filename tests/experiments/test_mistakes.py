@@ -90,8 +90,21 @@ def test_every_scenario_is_in_the_table():
 
 
 def test_a_mistake_shows_itself():
-    mistake = Mistake("A < B?", "NaNs", "this & that", math.nan, "that", 0.25)
-    assert repr(mistake) == "A < B? (NaNs)\n  with the mistake, this & that  NaN\n  fixed, that                    0.25"
+    mistake = Mistake("A < B?", "NaNs", "this & that", math.nan, "that", 75620.0, "Since A > B.")
+    assert repr(mistake).splitlines() == [
+        "A < B? (NaNs)",
+        "  with the mistake, this & that  NaN",
+        "  fixed, that                    75,620",
+        "  Since A > B.",
+    ]
     html = mistake._repr_html_()
     assert "A &lt; B?" in html
     assert "this &amp; that</td><td>NaN</td>" in html
+    assert html.endswith("<p>Since A &gt; B.</p>")
+    assert "<th></th>" not in html
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_says_why_in_a_sentence(name):
+    assert 40 < len(made(name, 0).why) < 160
+    assert made(name, 0).why.endswith(".")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,8 @@ def test_without_a_scale_the_small_gradient_is_gone():
     gradient, exact = stages[4].cards
     assert gradient.value == 0 != exact.value
     assert gradient.zeros > 0.9 * gradient.numel
+    zeros = int(re.search(r"zero; in fp32, ([\d,]+) are\.$", stages[3].words)[1].replace(",", ""))
+    assert zeros == dissect(at_step("fp32", 0, loss_weight=1e-6))[3].cards[-1].zeros < 0.5 * gradient.numel
 
 
 def test_a_bf16_weight_that_does_not_move_and_its_master_that_does():

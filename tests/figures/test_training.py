@@ -12,7 +12,7 @@ from tests.panels.trainings import DIVERGED, record, records
 
 
 def named(figure: go.Figure, label: str, axis: str) -> list[go.Scatter]:
-    return [trace for trace in figure.data if trace.name == label and trace.yaxis == axis]
+    return [trace for trace in figure.data if trace.legendgroup == label and trace.yaxis == axis]
 
 
 def test_each_run_has_a_curve_in_each_row_and_one_legend_entry():
@@ -36,13 +36,37 @@ def test_the_loss_is_a_mean_over_a_twentieth_with_gaps():
 
 
 def test_a_run_that_diverges_ends_in_a_cross_that_says_so():
-    cross = named(training_curves({"a": records(DIVERGED)}), "a", "y")[-1]
-    assert (list(cross.x), list(cross.y), list(cross.text)) == ([3], [1.0], ["NaN from step 4 on"])
+    curve, cross = named(training_curves({"a": records(DIVERGED)}), "a", "y")
+    assert (list(cross.x), list(cross.y), cross.hovertemplate) == ([3], [1.0], "NaN from step 4 on")
+    assert (curve.name, cross.name) == ("a<br>NaN from step 4 on", "a")
     assert len(named(training_curves({"a": records([1.0, 2.0])}), "a", "y")) == 1
 
 
 def test_a_run_that_never_had_a_finite_loss_can_be_drawn():
-    assert named(training_curves({"a": records([math.inf] * 3)}), "a", "y")[-1].text == ("inf from step 0 on",)
+    assert named(training_curves({"a": records([math.inf] * 3)}), "a", "y")[0].name == "a<br>inf from step 0 on"
+
+
+def test_a_run_of_one_step_is_seen():
+    figure = training_curves({"a": records([1.0], scale=8.0, layer=0.1)})
+    assert [trace.mode for trace in figure.data] == ["lines+markers"] * 3
+
+
+def test_a_row_that_no_run_has_anything_for_is_left_out():
+    plain, scaled, probed = records([1.0]), records([1.0], scale=8.0), records([1.0], layer=0.1)
+    for runs, titles in (
+        ([plain], ["loss, running mean"]),
+        ([plain, scaled], ["loss, running mean", "loss scale"]),
+        ([probed, plain], ["loss, running mean", "underflow of the worst layer"]),
+    ):
+        figure = training_curves({str(place): run for place, run in enumerate(runs)})
+        assert [note.text for note in figure.layout.annotations] == titles
+        assert {trace.yaxis for trace in figure.data} == {"y", "y2"} if len(titles) == 2 else {"y"}
+
+
+def test_scales_are_marked_at_whole_exponents():
+    figure = training_curves({"a": records([1.0, 1.0], scale=8.0)})
+    assert all(isinstance(place, int) for place in figure.layout.yaxis2.tickvals)
+    assert 3 in range(*map(int, figure.layout.yaxis2.range))
 
 
 def test_skipped_steps_are_marked_on_the_scale():
@@ -60,11 +84,11 @@ def test_a_scale_of_zero_is_a_gap():
 @pytest.mark.parametrize(("worst", "top"), [(0.0, 0.0105), (1e-4, 0.0105), (0.5, 0.525)])
 def test_a_trace_of_underflow_does_not_look_like_a_lot(worst: float, top: float):
     figure = training_curves({"a": records([1.0, 1.0], layer=worst)})
-    assert list(figure.layout.yaxis3.range) == pytest.approx([0, top])
+    assert list(figure.layout.yaxis2.range) == pytest.approx([0, top])
 
 
 def test_a_run_that_was_not_probed_has_no_row_for_underflow():
-    assert "yaxis3" not in training_curves({"a": records([1.0])}).to_dict()["layout"]
+    assert "yaxis3" not in training_curves({"a": records([1.0], scale=8.0)}).to_dict()["layout"]
 
 
 @pytest.mark.parametrize("runs", [{}, {"a": []}])

@@ -28,7 +28,7 @@ def test_it_opens_on_the_value_rounded(panel: BitExplorer):
     assert repr(panel) == panel.status == panel._answer["status"]
     assert panel.status == (
         "In fp16, 0 01011 1001100110 is 0.0999755859375, a normal value; 0.1 was rounded to it: 0.024 % off. Its "
-        "neighbours are 0.09991455078125 and 0.10003662109375, the gap above is 6.103515625e-05."
+        "neighbours are 0.09991455078125 and 0.10003662109375; the gap above is 2⁻¹⁴."
     )
     assert panel._repr_mimebundle_()[0]["text/plain"] == panel.status
 
@@ -66,7 +66,7 @@ def test_bits_from_the_browser_become_the_value(panel: BitExplorer):
     panel.set_state({"bits": "0000000000000001"})
     assert panel.value == 2.0**-24
     assert panel._answer["of"] == "fp16 0000000000000001"
-    assert panel._answer["asked"] == "5.960464477539063e-08"
+    assert (panel._answer["asked"], panel._answer["typed"]) == ("2⁻²⁴", "2^-24")
     assert "a subnormal value" in panel.status
 
 
@@ -92,6 +92,19 @@ def test_a_typed_number_is_rounded_and_a_wrong_one_shows_in_red(panel: BitExplor
 )
 def test_numbers_are_read(text: str, value: float):
     assert read_number(text) == value
+
+
+@pytest.mark.parametrize(("value", "side"), [(1.0, "above"), (-1.0, "below")])
+def test_the_gap_is_the_one_away_from_zero(panel: BitExplorer, value: float, side: str):
+    """At a power of two the gap towards zero is half of it."""
+    panel.value = value
+    assert f"; the gap {side} is 0.0009765625." in panel.status
+
+
+@pytest.mark.parametrize("value", [0.1, 2.0**-24, -(2.0**-24), 2.0**70, 3e-8, 65504.0])
+def test_the_box_keeps_what_can_be_typed_again(panel: BitExplorer, value: float):
+    panel.value = value
+    assert read_number(panel._answer["typed"]) == value
 
 
 @pytest.mark.parametrize("text", ["", "2^", "2^9999", "1,5", "0x10"])

@@ -93,12 +93,12 @@ def test_the_totals_of_track_are_taken_for_what_they_are(probe: track):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("scale_exponent", 41, "scale_exponent must be a whole number from -24 to 40, got 41"),
-        ("scale_exponent", -25, "scale_exponent must be a whole number from -24 to 40, got -25"),
-        ("scale_exponent", 1.0, "scale_exponent must be a whole number from -24 to 40, got 1.0"),
-        ("scale_exponent", float("nan"), "scale_exponent must be a whole number from -24 to 40, got nan"),
-        ("scale_exponent", True, "scale_exponent must be a whole number from -24 to 40, got True"),
-        ("scale_exponent", "10", "scale_exponent must be a whole number from -24 to 40, got '10'"),
+        ("scale_exponent", 65, "scale_exponent must be a whole number from -24 to 64, got 65"),
+        ("scale_exponent", -25, "scale_exponent must be a whole number from -24 to 64, got -25"),
+        ("scale_exponent", 1.0, "scale_exponent must be a whole number from -24 to 64, got 1.0"),
+        ("scale_exponent", float("nan"), "scale_exponent must be a whole number from -24 to 64, got nan"),
+        ("scale_exponent", True, "scale_exponent must be a whole number from -24 to 64, got True"),
+        ("scale_exponent", "10", "scale_exponent must be a whole number from -24 to 64, got '10'"),
         ("format", "fp17", "format must be one of fp16, bf16, e5m2, e4m3fn, fp32, got 'fp17'"),
         ("format", None, "format must be one of fp16, bf16, e5m2, e4m3fn, fp32, got None"),
         ("layer", "hidden9", "layer must be one of all, hidden1, "),

@@ -66,6 +66,18 @@ def test_the_table_compares_in_words():
     steps = [record(step, loss=0.5, skipped=step == 0, layer=0.25) for step in range(4)]
     table = ComparisonTable({"a<b": steps, "broken": records(DIVERGED)})
     assert table.rows[0] == ("a<b", "0.5", "50.0%", "1 of 4", "25.00%", "10.0")
-    assert table.rows[1] == ("broken", "nan from step 4", "50.0%", "0 of 6", "not probed", "10.0")
+    assert table.rows[1] == ("broken", "NaN from step 4 on", "50.0%", "0 of 6", "not probed", "10.0")
     assert "a&lt;b" in table._repr_html_()
     assert repr(table).splitlines()[0].split()[:3] == ["run", "loss", "accuracy"]
+
+
+def test_the_table_leaves_out_what_no_run_has():
+    plain, scaled, probed = records([1.0]), records([1.0], scale=8.0), records([1.0], layer=0.1)
+    for runs, columns in (
+        ({"a": plain}, ("run", "loss", "accuracy", "ms/step")),
+        ({"a": plain, "b": scaled}, ("run", "loss", "accuracy", "skipped", "ms/step")),
+        ({"a": plain, "b": probed}, ("run", "loss", "accuracy", "largest underflow", "ms/step")),
+    ):
+        table = ComparisonTable(runs)
+        assert table.columns == columns
+        assert {len(row) for row in table.rows} == {len(columns)}
