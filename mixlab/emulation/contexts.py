@@ -10,11 +10,15 @@ There are two contexts, because they end at different points of a training step:
 On CUDA the first only switches tf32 on or off, and the second is `torch.autocast`. On a CPU, tensors really are stored
 in the 16-bit format, so type promotion, rounding between ops, saved activations and the dtypes of gradients are the
 same as on a GPU. Where a CPU computes differently, it is corrected. CUDA's lists replace the CPU's
-(`mixlab.emulation.kernels`), so softmax, normalisation, exp, sum and the other ops that CUDA keeps in float32 run in
-float32. Matrix products and convolutions take 16-bit operands, compute in float32 and round once, as a tensor core does
-(about ten times faster than a CPU's own float16). A convolution's bias is added to the rounded result, and the backward
-of tanh rounds after each operation, as CUDA's kernels do. tf32 is float32 storage: the operands of matrix products and
-convolutions are rounded to tf32, to nearest even.
+(`mixlab.emulation.kernels`), so softmax, layer_norm, exp, sum and the other ops that CUDA keeps in float32 run in
+float32; batch norm is on no list and hands on 16 bits. Matrix products and convolutions take 16-bit operands, compute
+in float32 and round once, as a tensor core does. On CPUs without units for float16 this is many times as fast as their
+own float16. A convolution's bias is added to the rounded result, and the backward of tanh rounds after each operation,
+as CUDA's kernels do. tf32 is float32 storage: the operands of matrix products and convolutions are rounded to tf32, to
+nearest even.
+
+What is not a GPU's: the order of sums, how a tensor core's accumulator cuts and rounds them, the last bits of exp, erf,
+rsqrt and the like, and how a GPU rounds to tf32, which differs from op to op and is compared with no record.
 """
 
 from __future__ import annotations

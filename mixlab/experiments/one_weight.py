@@ -187,7 +187,7 @@ def _update(
     """Returns Adam's change of a weight at `step`, counted from 1 (Kingma and Ba, Adam, 2015, algorithm 1).
 
     The moments are those before the step. For AdamW this includes the decay (Loshchilov and Hutter, Decoupled Weight
-    Decay Regularization, 2019, algorithm 2).
+    Decay Regularization, 2019).
     """
     group = optimizer.param_groups[0]
     lr, (beta1, beta2), decoupled = float(group["lr"]), group["betas"], isinstance(optimizer, AdamW | torch.optim.AdamW)

@@ -62,8 +62,8 @@ class BlockFormat:
         return self.element.bits + self.scale.bits / self.block_size
 
 
-# OCP Microscaling Formats (MX) Specification v1.0, 2023, table 1; and NVIDIA, Pretraining Large Language Models with
-# NVFP4, 2025, section 2.
+# OCP Microscaling Formats (MX) Specification v1.0, 2023; and NVIDIA, Pretraining Large Language Models with
+# NVFP4, 2025.
 BLOCK_FORMATS: dict[str, BlockFormat] = {
     fmt.name: fmt
     for fmt in (

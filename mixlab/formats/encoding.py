@@ -121,7 +121,11 @@ class Encoding:
 
     @property
     def usual_overflow(self) -> Literal["inf", "saturate"]:
-        """What hardware casts usually do with a value out of range: "inf", or "saturate" without infinities."""
+        """What becomes of a value out of range where nothing else is said: "inf", or "saturate" without infinities.
+
+        PyTorch's casts do the same, but for the fnuz formats, where they give NaN (torch 2.13). NVIDIA's conversions to
+        e5m2 saturate, although it has infinities (CUDA Math API, `__nv_fp8_e5m2`).
+        """
         return "inf" if self.has_inf else "saturate"
 
     def decode(self, code: int) -> Code:

@@ -57,7 +57,7 @@ def explain(value: float, fmt: Format | str, *, overflow: Overflow) -> Explanati
     Args:
         value: Any number, inf and NaN included.
         fmt: The format, or its name.
-        overflow: As in `round_to`; `fmt.usual_overflow` is what hardware most often does.
+        overflow: As in `round_to`; `fmt.usual_overflow` is what PyTorch's casts to most formats do.
 
     Raises:
         TypeError: If `value` is not a number, or `fmt` is not a format.

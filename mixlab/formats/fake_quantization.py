@@ -27,7 +27,7 @@ def fake_quantize(
     """Rounds `x` to `forward`, and in the backward pass its gradient to `backward`; the dtype stays.
 
     Rounding has no useful derivative, so the gradient goes straight through (Bengio et al., Estimating or Propagating
-    Gradients Through Stochastic Neurons, 2013, section 4). Works under `torch.compile` and `torch.vmap`; the double
+    Gradients Through Stochastic Neurons, 2013). Works under `torch.compile` and `torch.vmap`; the double
     backward goes straight through as well.
 
     Args:
@@ -40,7 +40,7 @@ def fake_quantize(
         rounding: As in `round_to`, for both passes.
         generator: As in `round_to`, for both passes: the backward pass draws from it too, when it runs.
         stop_clipped: True stops the gradient of elements beyond the largest value of `forward`, because they no longer
-            change the result (Choi et al., PACT, 2018, section 3). It is 0 there, even if the incoming gradient is inf
+            change the result (Choi et al., PACT, 2018). It is 0 there, even if the incoming gradient is inf
             or NaN.
 
     Returns:

@@ -31,12 +31,12 @@ class Format(Encoding):
         mantissa_bits: Stored mantissa bits, without the implicit leading one, 1 to 23. (The one exception is fp64, with
             11 and 52 bits.)
         specials: Which codes are special:
-            "ieee": the highest exponent is reserved for inf and NaN (IEEE 754-2019, section 3.4);
+            "ieee": the highest exponent is reserved for inf and NaN (IEEE 754-2019);
             "fn": no inf, and only the all-ones code is NaN (Micikevicius et al., FP8 Formats for Deep Learning, 2022,
                 section 3);
             "fnuz": no inf; the code of negative zero is NaN instead; the default bias is one higher (Noune et al.,
-                8-bit Numerical Formats for Deep Neural Networks, 2022, section 3);
-            "finite": none (OCP Microscaling Formats, 2023, sections 5.3.2 and 5.3.3);
+                8-bit Numerical Formats for Deep Neural Networks, 2022);
+            "finite": none (OCP Microscaling Formats, 2023, section 5.3.2);
             "scale": no sign, no zero, no mantissa, and the all-ones code is NaN (the same, section 5.4.1).
         bias: Exponent bias; None for the usual one, 2^(exponent_bits - 1) - 1.
         subnormals: False for a format in which exponent field 0 means zero, whatever the mantissa.

@@ -30,11 +30,11 @@ def round_to(
     out: Tensor | None = None,
     compiled: bool = False,
 ) -> Tensor:
-    """Rounds every element of `x` to a value of `fmt` (IEEE 754-2019, section 4.3).
+    """Rounds every element of `x` to a value of `fmt` (IEEE 754-2019).
 
     Subnormals and NaN are kept, and so is the sign of zero in formats that have it. A value is out of range if it
     would round beyond `fmt.max` without an upper limit on exponents; infinity always is. Finite values beyond `fmt.max`
-    that are rounded toward zero become ±`fmt.max` (section 7.4).
+    that are rounded toward zero become ±`fmt.max`.
 
     Args:
         x: Any shape, strides and device; float64, float32, float16 or bfloat16.
@@ -44,14 +44,14 @@ def round_to(
         rounding: "nearest_even" and "nearest_away" say where ties go. "toward_zero", "toward_positive" and
             "toward_negative" are the directed roundings. "stochastic" goes to either neighbour, with a probability that
             makes the result correct on average (Croci et al., Stochastic rounding: implementation, error analysis and
-            applications, 2022, section 2), in steps of 2^-24.
+            applications, 2022), in steps of 2^-24.
         random_bits: For "stochastic": int32 of `x`'s shape, all 2^32 values equally likely. None draws them.
         generator: For "stochastic" without `random_bits`: draws them, on `x`'s device. None uses torch's global one.
         out: The tensor to write to, of the result's shape and dtype; may be `x` itself. None makes a new tensor.
         compiled: True runs one `torch.compile`d kernel that serves every format (on a CPU it needs a C++ compiler, and
             the first call of each rounding takes about ten seconds). The bits of "stochastic" are then hashed from the
             element's index and two numbers drawn from the generator (Steele et al., Fast Splittable Pseudorandom
-            Number Generators, 2014, section 3).
+            Number Generators, 2014).
 
     Returns:
         A new tensor of values of `fmt`, of `x`'s shape: float64 for float64 input, float32 for all others; or `out`.

@@ -3,8 +3,8 @@
 | here | torch.amp | apex | Megatron-LM | DeepSpeed |
 |---|---|---|---|---|
 | `init_scale` | init_scale | init_scale | initial_loss_scale | 2^initial_scale_power |
-| `growth_factor` | growth_factor | 2, fixed | growth_factor | 2, fixed |
-| `backoff_factor` | backoff_factor | 1/2, fixed | backoff_factor | 1/2, fixed |
+| `growth_factor` | growth_factor | 2, fixed | growth_factor; 2 by its options | 2, fixed |
+| `backoff_factor` | backoff_factor | 1/2, fixed | backoff_factor; 1/2 by its options | 1/2, fixed |
 | `growth_interval` | growth_interval | scale_window | loss_scale_window | loss_scale_window |
 | `min_scale` | none | min_loss_scale | min_loss_scale | min_loss_scale |
 | `max_scale` | none | max_loss_scale | none | none |

@@ -240,9 +240,9 @@ class DynamicScaler:
 
     Args:
         policy: How the scale moves; None means `TorchPolicy()`.
-        on_overflow: What to do about a step with inf or NaN in a gradient. "skip": do not take it, as every system
-            does. "zero": set the gradients to zero and take it; with momentum, Adam or weight decay the weights then
-            still move.
+        on_overflow: What to do about a step with inf or NaN in a gradient. "skip": do not take it, as torch,
+            apex, Megatron and DeepSpeed do. "zero": set the gradients to zero and take it; with momentum, Adam or
+            weight decay the weights then still move.
 
     Raises:
         TypeError: If `policy` is not a policy.

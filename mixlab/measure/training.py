@@ -70,7 +70,7 @@ class GPTShape:
     def flops_per_token(self) -> float:
         """FLOPs of forward and backward: 6 per parameter, and 12 * layers * width * context for attention.
 
-        Chowdhery et al., PaLM: Scaling Language Modeling with Pathways, 2022, appendix B. The position embedding counts
+        Chowdhery et al., PaLM: Scaling Language Modeling with Pathways, 2022. The position embedding counts
         too, though nothing is multiplied by it: under 1 %.
         """
         return 6.0 * self.parameters + 12.0 * self.layers * self.width * self.context

@@ -10,7 +10,7 @@ the bytes of a number between layers, and c those of a number in a product's ope
 Autocast does not cache casts of activations, so each product saves its own. Add 4 a / h for attention's log-sum-exp,
 8 / h for the statistics of each LayerNorm or 4 / h for those of each RMSNorm; materialised attention has its
 probabilities instead of the log-sum-exp: 4, 6 or 2 a s / h with fp32, autocast or 16 bits. The count follows
-Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4; their
+Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022; their
 34 + 5 a s / h assumes dropout, 16 bits everywhere, and a single product for queries, keys and values.
 """
 

@@ -240,7 +240,7 @@ def _core_share(now: Estimate) -> float:
     """Returns the FLOPs of the attention core's forward pass, over those of a step of the layers, about.
 
     A layer's forward pass takes 24 h^2 + 4 h s for each token of a row of s, with width h; the second term is the core,
-    not causal. Backward takes twice as much (Korthikanti et al., 2022, section 4.1 and appendix A).
+    not causal. Backward takes twice as much (Korthikanti et al., 2022).
     """
     return now.seq / (3 * (6 * now.shape.width + now.seq))
 

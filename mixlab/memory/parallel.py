@@ -23,14 +23,14 @@ class Parallelism:
     Args:
         data: GPUs that each take other rows. Each keeps all states unless `zero` divides them.
         zero: What these GPUs divide: 0 nothing; 1 the optimizer's states; 2 also gradients; 3 also parameters
-            (Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, section 5).
+            (Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020).
             FSDP is stage 3 (Zhao et al., PyTorch FSDP, 2023).
-        tensor: GPUs that share each matrix (Shoeybi et al., Megatron-LM, 2020, section 3).
+        tensor: GPUs that share each matrix (Shoeybi et al., Megatron-LM, 2020).
         sequence: Whether these GPUs also divide the tensors between the matrices, along the sequence (Korthikanti et
-            al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.2.2).
+            al., Reducing Activation Recomputation in Large Transformer Models, 2022).
         pipeline: GPUs that each take other layers.
         microbatches: Microbatches per step of the pipeline. With one forward, one backward in turn (Narayanan et al.,
-            Efficient Large-Scale Language Model Training on GPU Clusters, 2021, section 2.2), the first stage holds the
+            Efficient Large-Scale Language Model Training on GPU Clusters, 2021), the first stage holds the
             activations of as many microbatches as there are stages, or of all if they are fewer.
 
     Raises:

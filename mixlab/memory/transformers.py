@@ -32,7 +32,7 @@ def transformer(
             "materialised": the scores, their softmax and its product with the values as separate ops.
         checkpointing: Which activations backward recomputes instead of keeping them. "none"; "full": everything in
             a layer but its input; "selective": scores, softmax and their product with the values (Korthikanti et al.,
-            Reducing Activation Recomputation in Large Transformer Models, 2022, section 5).
+            Reducing Activation Recomputation in Large Transformer Models, 2022).
 
     Raises:
         TypeError: If `shape` is not a ModelShape.
@@ -147,7 +147,7 @@ def attend_materialised(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
 
 
 def rotary_tables(positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns the cosines and sines (T, d) of rotary embeddings (Su et al., RoFormer, 2021, section 3.4.2)."""
+    """Returns the cosines and sines (T, d) of rotary embeddings (Su et al., RoFormer, 2021)."""
     exponents = torch.arange(0, head_width, 2, device=positions.device) / head_width
     angles = positions[:, None] * 10000.0**-exponents  # (T, d / 2)
     angles = torch.cat((angles, angles), dim=-1)

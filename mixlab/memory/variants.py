@@ -100,7 +100,7 @@ VARIANTS: dict[str, Variant] = {
             "bf16",
             "Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019, without its fp32 master weights",
         ),
-        Variant("bf16-kahan", "bf16-kahan", "Zamirai et al., Revisiting BFloat16 Training, 2020, section 3.2"),
+        Variant("bf16-kahan", "bf16-kahan", "Zamirai et al., Revisiting BFloat16 Training, 2020"),
         Variant(
             "8-bit-adam",
             "fp32,exp_avg=dynamic8,exp_avg_sq=dynamic8",
@@ -109,7 +109,7 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "deepseek-v3",
             "bf16-master,exp_avg=bf16,exp_avg_sq=bf16",
-            "DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, section 3.3.3; without its fp8 copies for products",
+            "DeepSeek-AI, DeepSeek-V3 Technical Report, 2024; without its fp8 copies for products",
         ),
     )
 }

@@ -74,8 +74,7 @@ class AdamRule:
 
     Attributes:
         decays: Whether there is weight decay.
-        decoupled: Whether the decay is AdamW's (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019,
-            algorithm 2).
+        decoupled: Whether the decay is AdamW's (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019).
     """
 
     decays: bool

@@ -145,7 +145,7 @@ def weight_decay_lost(fmt: Format | str, lr: float, weight_decay: float) -> bool
 
     Relative to w, half the gap towards zero is smallest at powers of two: eps / 4, and they win the tie. So the decay
     is lost if and only if lr * weight_decay <= eps / 4 (Loshchilov and Hutter, Decoupled Weight Decay Regularization,
-    2019, algorithm 2; Higham, 2002, section 2.1).
+    2019; Higham, 2002, section 2.1).
 
     >>> weight_decay_lost("bf16", 1e-3, 0.1), weight_decay_lost("bf16", 0.1, 0.1)
     (True, False)

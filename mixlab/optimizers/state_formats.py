@@ -84,7 +84,7 @@ class ScaledState:
     No scale is below 2^-126, float32's smallest normal value, because a smaller quotient would lose bits or be zero.
     Such a block keeps values down to 2^-135 (e4m3fn) or 2^-142 (e5m2). A block that holds an inf or NaN becomes all
     NaN, because its scale is NaN. torchao's `AdamWFp8` scales in the same way, but raises any smaller amax to 1e-12;
-    Peng et al. (FP8-LM: Training FP8 Large Language Models, 2023, section 2.2) scale whole tensors.
+    Peng et al. (FP8-LM: Training FP8 Large Language Models, 2023) scale whole tensors.
 
     Attributes:
         dtype: float8_e4m3fn or float8_e5m2.

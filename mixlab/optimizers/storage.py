@@ -34,7 +34,7 @@ class Storage:
             ties to even. "stochastic": up or down at random, more often to the nearer neighbour, so that it is correct
             on average (Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3). "kahan": to
             nearest, with the rounding error kept in a second number of the parameter's dtype (Zamirai et al.,
-            Revisiting BFloat16 Training, 2020, section 3.2).
+            Revisiting BFloat16 Training, 2020).
         state_rounding: How both moments are rounded to their dtypes: "nearest_even" or "stochastic".
         block_size: Number of neighbours in memory that share a scale in the 8-bit dtypes (Dettmers et al., 8-bit
             Optimizers via Block-wise Quantization, 2022, section 2.1).

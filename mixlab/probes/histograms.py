@@ -81,7 +81,7 @@ class Histogram:
     """The magnitudes of non-zero finite values in 8192 bins, 32 for each exponent of float32.
 
     Histograms add up. A sum of samples is a stratified sample: each tensor keeps its own weight, whatever the size of
-    its sample, and its own share of the error (Cochran, Sampling Techniques, 1977, section 5.4).
+    its sample, and its own share of the error (Cochran, Sampling Techniques, 1977).
 
     Attributes:
         strata: One for each sampled tensor, and one for all tensors that were counted completely.

@@ -61,7 +61,8 @@ def scale_window(stats: Iterable[TensorStats], fmt: Format | str, *, tolerance: 
     """Returns the loss scales at which `fmt` can hold all gradients of one step.
 
     One scale serves all layers. The upper edge is set by the largest gradient of any layer, the lower edge by the
-    gradients of all layers taken together.
+    gradients of all layers counted together; so a layer with small gradients may lose more than `tolerance` there. The
+    window in which no layer does is the `&` of their `usable_window`s.
 
     Args:
         stats: What `track` saw in a step without a loss scale. Activations are ignored: a loss scale does not change

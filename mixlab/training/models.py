@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class TinyGPT(nn.Module):
     """A decoder-only transformer in the style of GPT-2; by default with 0.83M parameters.
 
-    Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
+    Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
 
     Args:
         vocabulary: How many different tokens there are.
