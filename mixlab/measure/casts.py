@@ -13,7 +13,7 @@ from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to, round_with_stats
 from mixlab.machine import usable_device
 from mixlab.measure.record import Record, Series, now, record_here
-from mixlab.process import THREADS, RandomStream
+from mixlab.process import THREADS, RandomStream, measuring_threads
 
 
 def measure_cast(
@@ -46,7 +46,7 @@ def measure_cast(
     Raises:
         ValueError: If a format or device is unknown, or a number is out of range.
     """
-    threads = torch.get_num_threads() if threads is None else threads
+    threads = measuring_threads() if threads is None else threads
     for name, value in (("numel", numel), ("rounds", rounds), ("threads", threads)):
         require_whole(f"measure_cast: {name}", value, 1)
     device = usable_device(device)

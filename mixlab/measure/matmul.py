@@ -27,7 +27,7 @@ from mixlab.measure.record import Record
 from mixlab.measure.resuming import Draft, earlier_record
 from mixlab.measure.roofs import predicted_series
 from mixlab.measure.sensors import clock_and_power, free_bytes, last_cache_bytes
-from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS
+from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS, measuring_threads
 
 _SAMPLE_S = {"cpu": 0.005, "cuda": 0.02}  # a sample is the mean of as many calls as take this long
 _GUESSED_BANDWIDTH = {"cpu": 4e9, "cuda": 5e11}  # bytes/s, until an op was timed
@@ -92,7 +92,7 @@ def measure_matmul(
             else: another kind of record, other settings, or another machine; the message says what differs.
     """
     device = usable_device(device)
-    threads = torch.get_num_threads() if threads is None else threads
+    threads = measuring_threads() if threads is None else threads
     for name, value in (("rounds", rounds), ("threads", threads)):
         require_whole(f"measure_matmul: {name}", value, 1)
     require_whole("measure_matmul: seed", seed, 0)

@@ -18,7 +18,7 @@ from mixlab.machine import usable_device
 from mixlab.measure.devices import clock_s, free
 from mixlab.measure.record import Record, Series, now, record_here
 from mixlab.optimizers import BACKENDS, AdamW, backend, state_bytes
-from mixlab.process import THREADS, RandomStream
+from mixlab.process import THREADS, RandomStream, measuring_threads
 from mixlab.recipes import STATES, Recipe
 from mixlab.training.optimizers import storage_of
 
@@ -81,7 +81,7 @@ def measure_optimizer(
     Raises:
         ValueError: If a recipe, backend, mode or device is unknown, or a number is out of range.
     """
-    threads = torch.get_num_threads() if threads is None else threads
+    threads = measuring_threads() if threads is None else threads
     for name, value, low in (("numel", numel, 64), ("rounds", rounds, 1), ("threads", threads, 1)):
         require_whole(f"measure_optimizer: {name}", value, low)
     if unknown := [mode for mode in modes if mode not in ("eager", "compiled")]:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
-from mixlab.process import OFF, ON, TF32_SWITCHES
+from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS, measuring_threads
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def _matmul_speed(fmt: Format, device: torch.device, size: int) -> MatmulSpeed:
     generator = torch.Generator(device).manual_seed(0)
     draw = partial(torch.randn, size, size, device=device, generator=generator)
     a, b = (draw().to(fmt.dtype or torch.float32) for _ in range(2))
-    with TF32_SWITCHES.held(ON if fmt == TF32 else OFF):
-        timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
+    threads = measuring_threads()
+    with TF32_SWITCHES.held(ON if fmt == TF32 else OFF), THREADS.held(threads):
+        timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=threads)
         seconds = timer.blocked_autorange(min_run_time=0.2).times
     gflops = 2 * size**3 / np.array(seconds) / 1e9
     low, median, high = (float(value) for value in np.quantile(gflops, [0.25, 0.5, 0.75]))

@@ -20,12 +20,15 @@ from mixlab.machine import describe, is_headless
 from mixlab.panels.base import Panel, button, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.kept_answers import KeptAnswers
+from mixlab.process import train_on_one_thread
 from mixlab.recipes import Recipe
 from mixlab.training import Task, load_task
 
 
 class Lab:
     """What the cells of a lab share. Shown, it names the machine, the versions, the task and the seed.
+
+    From here on torch uses one thread in this process: a lab's networks are small.
 
     Args:
         name: The lab's name, such as "04_training_modes".
@@ -45,6 +48,7 @@ class Lab:
 
     def __init__(self, name: str, **parameters: Any) -> None:
         check_parameters(name, parameters)
+        train_on_one_thread()
         self.name, self.parameters = name, parameters
         self.recipe = _recipe(lab_parameters(name)["recipe"], parameters["recipe"], parameters["loss_scale"])
         self.trouble = ""

@@ -2,7 +2,17 @@
 
 from mixlab.process.containment import contained
 from mixlab.process.random_streams import RandomStream
-from mixlab.process.settings import CAST_CACHE, COLLECTOR, ONEDNN, ONLY_LIFTS_CPU_TENSORS, THREADS, Setting, undisturbed
+from mixlab.process.settings import (
+    CAST_CACHE,
+    COLLECTOR,
+    ONEDNN,
+    ONLY_LIFTS_CPU_TENSORS,
+    THREADS,
+    Setting,
+    measuring_threads,
+    train_on_one_thread,
+    undisturbed,
+)
 from mixlab.process.tf32 import OFF, ON, TF32_SWITCHES
 
 __all__ = [
@@ -17,5 +27,7 @@ __all__ = [
     "RandomStream",
     "Setting",
     "contained",
+    "measuring_threads",
+    "train_on_one_thread",
     "undisturbed",
 ]

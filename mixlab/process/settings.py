@@ -62,6 +62,18 @@ class Setting(Generic[T]):
         """Returns a context in which no other thread changes the setting through its owner."""
         return _Hold(self, [])
 
+    def rest_at(self, value: T) -> None:
+        """Sets the value that the setting has while nobody holds another, for good.
+
+        Args:
+            value: The value.
+        """
+        with self._lock:
+            if self._holds:
+                self._before[:] = [value]
+            else:
+                self._write(value)
+
     def mark(self) -> int:
         """Returns how many holds this thread has, for `release`."""
         return len(self._mine())
@@ -172,6 +184,28 @@ COLLECTOR: Setting[bool] = Setting(
 # How many threads torch's kernels use. torch also keeps the number per thread, so two threads must not measure with
 # different numbers at once.
 THREADS: Setting[int] = Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, exclusive=True)
+
+_THREADS_BEFORE: list[int] = []  # torch's number, once networks train on one thread
+
+
+def train_on_one_thread() -> None:
+    """Lets torch use one thread from now on: small networks gain nothing from more, and lose where cores are shared.
+
+    Measurements of speed hold `THREADS` at `measuring_threads()`.
+    """
+    if not _THREADS_BEFORE:
+        _THREADS_BEFORE.append(torch.get_num_threads())
+    THREADS.rest_at(1)
+
+
+def measuring_threads() -> int:
+    """Returns how many threads a measurement of speed uses: torch's number, before `train_on_one_thread` if that came.
+
+    A number that was set since then counts.
+    """
+    now = torch.get_num_threads()
+    return _THREADS_BEFORE[0] if _THREADS_BEFORE and now == 1 else now
+
 
 # Whether `torch.tensor` makes its tensor on the CPU first; without CUDA, every fake tensor mode sets it.
 ONLY_LIFTS_CPU_TENSORS: Setting[bool] = Setting(

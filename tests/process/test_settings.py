@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 
-from mixlab.process import ONEDNN, Setting, settings
+from mixlab.process import ONEDNN, THREADS, Setting, measuring_threads, settings, train_on_one_thread
 
 
 class Box:
@@ -124,3 +125,32 @@ def test_what_somebody_else_sets_while_two_only_keep_it_stays(box: Box, setting:
             box.value = "a cell's own"
         assert box.value == "a cell's own"
     assert box.value == "a cell's own"
+
+
+def test_a_resting_value_comes_at_once_or_after_the_last_hold(box: Box, setting: Setting[str]):
+    setting.rest_at("a")
+    assert box.value == "a"
+    with setting.held("b"):
+        setting.rest_at("c")
+        assert box.value == "b"
+    assert box.value == "c"
+
+
+def test_labs_train_on_one_thread_and_measure_on_the_machines_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(settings, "_THREADS_BEFORE", [])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert measuring_threads() == 3
+        train_on_one_thread()
+        train_on_one_thread()
+        seen = [0]
+        in_thread(lambda: seen.append(torch.get_num_threads())).join()
+        assert (torch.get_num_threads(), seen[1], measuring_threads()) == (1, 1, 3)
+        with THREADS.held(measuring_threads()):
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(2)
+        assert measuring_threads() == 2
+    finally:
+        torch.set_num_threads(before)
