@@ -71,8 +71,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("loss_scaling", "storage_grid", "memory", "allocations", "error_growth", "padding", "rooflines"),
     ),
     "panels": (
-        *("presence", "base", "held", "kept_answers", "exercises", "lab", "loss_scale", "curves", "live", "run_list"),
-        *("text_box", "recipe_turns", "knobs", "recipe_controls", "outlook", "state_controls"),
+        *("presence", "base", "held", "kept_answers", "folders", "exercises", "lab", "loss_scale", "curves"),
+        *("one_per_cell", "live", "run_list", "text_box", "recipe_turns", "knobs", "recipe_controls"),
+        *("outlook", "state_controls"),
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),

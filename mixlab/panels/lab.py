@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from html import escape
@@ -19,6 +16,7 @@ from mixlab.labs import Parameter, RecipeText, check_parameters, lab_parameters
 from mixlab.machine import describe, is_headless
 from mixlab.panels.base import Panel, button, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
+from mixlab.panels.folders import kept_words, temporary_folder
 from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.process import train_on_one_thread
 from mixlab.recipes import Recipe
@@ -112,9 +110,7 @@ class Lab:
                 self.trouble = f"{folder} cannot be written ({error.strerror or error})"
             else:
                 return folder
-        temporary = tempfile.mkdtemp(prefix="mixlab-runs-")
-        weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
-        return Path(temporary)
+        return temporary_folder(self)
 
 
 def _recipe(parameter: Parameter, text: str, loss_scale: float) -> Recipe:
@@ -153,6 +149,6 @@ class LabLine(Panel):
             words = f"Your answers and runs go when the kernel ends: {trouble}."
         else:
             earlier = f"{len(self._kept)} of your earlier answers are there." if len(self._kept) else ""
-            words = f"Your answers and runs are kept beside this notebook, in runs/{self._folder.name}. {earlier}"
+            words = f"Your answers and runs are {kept_words(self._folder)}. {earlier}"
         self._kept_words.value = "" if is_headless() else escape(words)
         self._again.layout.display = None if len(self._kept) or self._kept.trouble else "none"

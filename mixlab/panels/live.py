@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import ipywidgets as widgets
 
 from mixlab.machine import is_headless
 from mixlab.panels.base import Panel, button, in_a_row, status_html
+from mixlab.panels.one_per_cell import earlier_of_this_cell
 from mixlab.training import Training
 
 PAINT_INTERVAL_S = 0.2
@@ -31,11 +33,13 @@ class Job(Generic[R]):
         label: Its name.
         training: Its handle.
         steps: How many steps it will take, unless it is stopped.
+        path: The folder that keeps it, if one does.
     """
 
     label: str
     training: Training[R]
     steps: int
+    path: Path | None = None
 
     def end(self) -> None:
         """Stops the training when Python exits; a thread still inside torch would crash the process."""
@@ -49,6 +53,12 @@ class LiveTraining(Panel, Generic[R]):
     A subclass provides `new_job`, which starts a training; `progress`, which describes it; `paint`, which draws a
     running training; and `finish`, which keeps a finished one and describes its outcome. `paint` and `finish` run in
     the single painting thread, at most five times a second, with `self.lock` held. Callbacks never wait for a training.
+
+    When a cell runs again, the panel of its earlier run ends: its training stops, and this one waits for that.
+
+    Attributes:
+        earlier: The panels that earlier runs of this cell made, ended, newest last; a subclass may take over their
+            records.
     """
 
     def __init__(self) -> None:
@@ -56,6 +66,9 @@ class LiveTraining(Panel, Generic[R]):
         self.job: Job[R] | None = None
         self._painter: threading.Thread | None = None
         super().__init__()
+        self.earlier: list[LiveTraining[R]] = earlier_of_this_cell(self)
+        for panel in self.earlier:
+            panel.end()
         self._start = button("Train", "Starts a training", icon="play")
         self._start.button_style = "primary"
         self._pause = button("Pause", "Pauses the training, or resumes it", icon="pause")
@@ -152,6 +165,13 @@ class LiveTraining(Panel, Generic[R]):
         """Ends the training after the current step; its records are kept."""
         if self.job is not None:
             self.job.training.stop()
+
+    def end(self) -> None:
+        """Stops the training for good and waits, up to some seconds, until its records are kept."""
+        painter = self._painter
+        if self.job is not None and painter is not None:
+            self.job.training.stop()
+            painter.join(_EXIT_S)
 
     def wait(self) -> list[R]:
         """Waits for the end of the training.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ipywidgets as widgets
+
 from mixlab.arguments import require_whole
 from mixlab.experiments import WatchedStep, spiked_steps, watched_steps
 from mixlab.panels.curves import Charts, line_style
@@ -62,7 +64,11 @@ class StateTraining(LiveTraining[WatchedStep]):
         super().__init__()
         self.charts = Charts(charts=_CHARTS)
         self.runs: dict[str, list[WatchedStep]] = {}
-        self.children = [controls, self.buttons, self.status_line, self.errors, self.charts]
+        for panel in self.earlier:
+            self.runs |= panel.runs if isinstance(panel, StateTraining) else {}
+        note = widgets.HTML(f"<small>The latest {_MOST_RUNS} trainings stay here until the kernel ends.</small>")
+        self.children = [controls, self.buttons, self.status_line, self.errors, self.charts, note]
+        self._show_runs()
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls
@@ -86,13 +92,17 @@ class StateTraining(LiveTraining[WatchedStep]):
         if steps:
             self.runs.pop(job.label, None)
             self.runs[job.label] = steps
+        self._show_runs()
+        return _outcome(steps)
+
+    def _show_runs(self) -> None:
         for label in list(self.runs)[:-_MOST_RUNS]:
             del self.runs[label]
         with self.charts.hold_sync():
             self.charts.finished = [_series(*run, index) for index, run in enumerate(self.runs.items())]
             self.charts.live = {}
-            self.charts.summary = "; ".join(f"{label}: {_outcome(run)}" for label, run in self.runs.items())
-        return _outcome(steps)
+            words = "; ".join(f"{label}: {_outcome(run)}" for label, run in self.runs.items())
+            self.charts.summary = words or "no training yet"
 
 
 def _outcome(steps: list[WatchedStep]) -> str:

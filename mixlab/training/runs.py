@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -175,6 +176,23 @@ class Run:
                     f"choose another folder, or continue with {name}={there}"
                 )
         return run
+
+    def delete(self) -> None:
+        """Deletes the run's folder with everything in it.
+
+        Raises:
+            BlockingIOError: If another process or thread is training the run; nothing is deleted then.
+            OSError: If something in the folder cannot be deleted.
+        """
+        with _one_writer(self.path):
+            (self.path / "run.json").unlink()  # first: what an interrupt leaves behind is no run
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != "lock":
+                    entry.unlink()
+        (self.path / "lock").unlink(missing_ok=True)
+        self.path.rmdir()
 
     def records(self) -> list[StepRecord]:
         """Returns every record, in order, without a last line that was cut off by a kill.

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from mixlab.panels import run_list
 from mixlab.panels.base import ErrorBox
 from mixlab.panels.run_list import RunList
 from mixlab.recipes import Recipe
@@ -44,20 +45,72 @@ def test_ticks_choose_and_rows_stay_in_place(runs: RunList, changes: list[str]):
     assert len(changes) == 3
 
 
-def test_the_unticked_can_be_forgotten(runs: RunList):
+def untick(runs: RunList, *labels: str) -> None:
+    for label in labels:
+        runs._entries[label].tick.value = False
+
+
+def press(runs: RunList, times: int = 1) -> None:
+    for _ in range(times):
+        runs._delete.click()
+
+
+def test_deleting_asks_once_more(runs: RunList):
     for label in "abc":
         runs.add(label, records([1.0]))
-    assert runs._forget.disabled
-    for label in "ac":
-        runs._ticks[label].value = False
-    assert not runs._forget.disabled
-    runs._forget.click()
-    assert list(runs.runs) == ["b"]
-    assert runs._forget.disabled
-    runs._ticks["b"].value = False
-    runs._forget.click()
+    assert runs._delete.disabled
+    untick(runs, "a", "c")
+    press(runs)
+    assert (list(runs.runs), runs._delete.description) == (["a", "b", "c"], "Press again to delete 2 runs for good")
+    untick(runs, "b")
+    assert runs._delete.description == "Delete unticked"
+    press(runs)
+    assert runs._delete.description == "Press again to delete 3 runs for good"
+    press(runs)
     assert (runs.runs, runs.children) == ({}, ())
     assert runs._errors.last_error is None
+
+
+def test_a_deleted_run_leaves_no_folder_and_others_stay(runs: RunList, tmp_path):
+    for seed in (0, 1):
+        list(Run.create(tmp_path / f"{seed:03d}", task="digits-mlp", recipe=Recipe(), seed=seed).train(until=1))
+    (tmp_path / "answers.json").write_text("{}")
+    runs.find(tmp_path)
+    assert str(tmp_path) in runs.children[0].value
+    untick(runs, "fp32 on digits-mlp, seed 0")
+    press(runs, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["001", "answers.json"]
+    assert list(runs.runs) == ["fp32 on digits-mlp, seed 1"]
+
+
+def test_a_run_that_is_being_written_is_not_deleted(runs: RunList, tmp_path):
+    run = Run.create(tmp_path / "001", task="digits-mlp", recipe=Recipe())
+    writing = run.train(until=5)
+    next(writing)
+    runs.find(tmp_path)
+    untick(runs, "fp32 on digits-mlp, seed 0")
+    press(runs, 2)
+    assert "is being trained by another process or thread" in str(runs._errors.last_error)
+    assert len(list(writing)) == 4
+    assert list(runs.runs) == ["fp32 on digits-mlp, seed 0"]
+    press(runs, 2)
+    assert (list(tmp_path.iterdir()), runs._errors.last_error) == ([], None)
+
+
+def test_damaged_and_old_runs_are_counted_in_words(runs: RunList, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_list, "_MOST_FOUND", 2)
+    for number in (998, 999, 1000):
+        list(Run.create(tmp_path / f"{number:03d}", task="digits-mlp", recipe=Recipe(), seed=number).train(until=1))
+    (tmp_path / "1000" / "run.json").write_text("{")
+    runs.find(tmp_path)
+    assert list(runs.runs) == ["fp32 on digits-mlp, seed 999"]
+    assert "1 older ones are there too. Not readable: 1000." in runs.children[0].value
+
+
+def test_runs_of_other_lengths_say_their_steps(runs: RunList):
+    for losses in ([1.0], [1.0, 2.0], [1.0, 2.0], [3.0]):
+        runs.add("a", records(losses))
+    assert list(runs.runs) == ["a", "a, 2 steps", "a, 2 steps (2)", "a (2)"]
 
 
 def test_of_many_found_runs_the_newest_are_ticked(runs: RunList, tmp_path):
