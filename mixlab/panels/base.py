@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -19,6 +20,7 @@ from mixlab.panels.presence import Present
 from mixlab.recipes import PRESETS, Recipe
 
 P = ParamSpec("P")
+_STILL_S = 1.0
 
 MODES = {
     "FP32": "fp32",
@@ -197,6 +199,11 @@ class DrawnPanel(Present, anywidget.AnyWidget):
     last_error: Exception | None = None
     _error = traitlets.Unicode("").tag(sync=True)
 
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._later: threading.Timer | None = None
+        self.observe(self._keep_still_later, [*self.keys])
+
     @property
     def status(self) -> str:
         """What the panel shows, in words."""
@@ -212,6 +219,17 @@ class DrawnPanel(Present, anywidget.AnyWidget):
         except Exception as error:
             self._show_error(error)
             self.send_state(list(sync_data))
+
+    def _keep_still_later(self, _change: object) -> None:
+        """Keeps what the panel shows, once for all changes of a second."""
+        if self._remains_of and self._later is None:
+            self._later = threading.Timer(_STILL_S, self._keep_still_now)
+            self._later.daemon = True
+            self._later.start()
+
+    def _keep_still_now(self) -> None:
+        self._later = None
+        self.keep_still()
 
     def _guard(self, callback: Callable[P, object]) -> Callable[P, None]:
         """Returns `callback` with its exceptions caught and shown; Jupyter would swallow them."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +12,7 @@ from mixlab.arguments import require_whole
 from mixlab.machine import describe
 from mixlab.panels.base import ErrorBox, in_a_row, labelled
 from mixlab.panels.curves import Curves
+from mixlab.panels.folders import temporary_folder
 from mixlab.panels.live import Job, LiveTraining
 from mixlab.panels.outlook import OutlookPanel, RunPlan
 from mixlab.panels.recipe_controls import RecipeControls, require_readable
@@ -69,8 +67,7 @@ class Cockpit(LiveTraining[StepRecord]):
             require_whole(f"Cockpit: {name}", value, low, _MOST[name])
         load_task(task, loss_weight=loss_weight)  # refuses an unknown task, and saves the first click the wait
         if runs_dir is None:
-            runs_dir = tempfile.mkdtemp(prefix="mixlab-runs-")
-            weakref.finalize(self, shutil.rmtree, runs_dir, ignore_errors=True)
+            runs_dir = temporary_folder(self)
         self._runs_dir = Path(runs_dir)
         self._probe_every = probe_every
         super().__init__()
@@ -121,7 +118,7 @@ class Cockpit(LiveTraining[StepRecord]):
         self._running_settings = settings = self.settings
         run = self._new_run(settings.plan)
         records = run.train(until=settings.steps, device=settings.device)
-        return Job(run.info.label, Training(records), settings.steps)
+        return Job(run.info.label, Training(records), settings.steps, run.path)
 
     def progress(self, job: Job[StepRecord]) -> str:
         later = "" if self.settings == self._running_settings else "; changes count for the next run"
@@ -133,7 +130,7 @@ class Cockpit(LiveTraining[StepRecord]):
     def finish(self, job: Job[StepRecord]) -> str:
         records = job.training.history
         if records:
-            self._list.add(job.label, list(records))
+            self._list.add(job.label, list(records), job.path)
         else:
             self._show_curves()
         return outcome(records)

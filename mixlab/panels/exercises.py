@@ -95,6 +95,7 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         self._verdict.value = _line(right, f"{verdict}: {self.answer}. {self.explanation}")
         self._choice.disabled = True
         self._button.disabled = True
+        self.keep_still()
 
     def then(self, shown: Any) -> Any:
         """Returns what to show next, or a place that shows it as soon as an option is chosen.
@@ -112,12 +113,17 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
             self._held.append(held)
         return held
 
+    def still(self) -> str:
+        chosen = f" Your choice: <b>{escape(self.choice)}</b>." if self.choice is not None else ""
+        return f"<div><b>Predict:</b> {escape(self.question)}{chosen}</div>{self._verdict.value}"
+
     def __repr__(self) -> str:
         return f"Prediction: {self.question}" + (f" {self.answer}. {self.explanation}" if self.revealed else "")
 
     def _chosen(self, change: Any) -> None:
         self._button.disabled = False
         self._kept.set("predictions", self.question, change["new"])
+        self.keep_still()
         while self._held:
             self._held.pop(0).release()
 
@@ -249,6 +255,7 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         if self._box.value.strip():
             self._kept.set("answers", self.name, self._box.value)
         self._show(self.verdict)
+        self.keep_still()
 
     def _typed(self, _change: object) -> None:
         self._show(Check(self.name, None, "not checked yet; press Check or Enter"))

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import traitlets
 from IPython.display import HTML, display
 
-from mixlab.panels.presence import Words, bundle_of, remains
+from mixlab.panels.presence import Present, Words, bundle_of, remains
 
 PLACEHOLDER = "Choose an answer above; the result appears here."
 _LOST = "The result stays hidden until you choose an answer: run the cells again (Run > Run All Cells), then choose."
@@ -68,13 +68,13 @@ class Place(anywidget.AnyWidget):
     def __init__(self) -> None:
         super().__init__()
         self._shown: Any = None
-        self._display_id = uuid.uuid4().hex
+        self._display_id, self._remains_id = uuid.uuid4().hex, uuid.uuid4().hex
         self._output = widgets.VBox([self])
         self.on_msg(lambda _widget, content, _buffers: self._heard(content))
 
     def show(self) -> None:
         """Displays the place."""
-        display(HTML(remains(words=_LOST)))  # type: ignore[no-untyped-call]
+        display(HTML(remains(words=_LOST)), display_id=self._remains_id)  # type: ignore[no-untyped-call]
         self._publish({**bundle_of(self._output)[0], "text/plain": self.words}, {}, update=False)
 
     def fill(self, shown: Any) -> None:
@@ -84,6 +84,8 @@ class Place(anywidget.AnyWidget):
             shown: Anything that a notebook can show.
         """
         self._shown = shown
+        if isinstance(shown, Present):
+            shown.take_over(self._remains_id)
         self._publish(*bundle_of(shown), update=True)
         self.filled = True
 

@@ -121,6 +121,8 @@ def _recipe(parameter: Parameter, text: str, loss_scale: float) -> Recipe:
 class LabLine(Panel):
     """The line of a lab, where its reader's answers are kept, and a button that forgets them."""
 
+    without_kernel = ""
+
     def __init__(self, words: str, folder: Path, trouble: str, kept: KeptAnswers) -> None:
         self._line, self._folder, self._trouble, self._kept = words, folder, trouble, kept
         super().__init__()

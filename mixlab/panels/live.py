@@ -232,6 +232,7 @@ class LiveTraining(Panel, Generic[R]):
             self.errors.show(error)
         words = "failed" if error is not None else "stopped" if len(job.training.history) < job.steps else "done"
         self._say(f"{words}: {job.label}: {self.finish(job)}")
+        self.keep_still()
 
     def _progress(self, job: Job[R]) -> str:
         words = self.progress(job)

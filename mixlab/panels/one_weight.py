@@ -9,6 +9,7 @@ from mixlab.formats import FP32, Format
 from mixlab.optimizers import largest_stalled_significand, smallest_effective_lr
 from mixlab.panels.base import status_html
 from mixlab.panels.curves import Charts, line_style
+from mixlab.panels.presence import Present
 from mixlab.panels.state_controls import StateControls
 from mixlab.recipes import Recipe
 from mixlab.reports.columns import trajectory_columns
@@ -23,7 +24,7 @@ _CHARTS: list[dict[str, object]] = [
 ]
 
 
-class Microscope(widgets.VBox):  # type: ignore[misc]
+class Microscope(Present, widgets.VBox):  # type: ignore[misc]
     """Replays a recorded training under the recipe of the controls, beside float32, and redraws when they change.
 
     Both use the learning rate of the controls.

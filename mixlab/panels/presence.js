@@ -14,12 +14,15 @@ async function render({ model, el }) {
   } catch {
     return undefined; // a page that keeps its models elsewhere
   }
+  let wasOff = false;
   const look = () => {
     const kernel = model.widget_manager.kernel;
     const off = !panel.comm_live || kernel === null || ["dead", "terminating"].includes(kernel?.status);
-    if (note.hidden !== off) return;
-    note.hidden = !off;
-    note.textContent = off ? model.get("words") : "";
+    if (wasOff === off) return;
+    wasOff = off;
+    const words = model.get("words");
+    note.textContent = off ? words : "";
+    note.hidden = !off || !words;
     for (const other of el.parentElement?.children ?? []) {
       if (other !== el) other.inert = off;
     }

@@ -8,6 +8,7 @@ restart, and with widget state saved in the notebook.
 
 from __future__ import annotations
 
+import uuid
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import HTML, display
+from IPython.display import HTML, display, update_display
 
 from mixlab.machine import is_headless
 
@@ -47,17 +48,42 @@ class Guard(anywidget.AnyWidget):
 
 
 class Present:
-    """What a widget inherits to be displayed in this way."""
+    """What a widget inherits to be displayed in this way.
+
+    Attributes:
+        without_kernel: What to do about it when its kernel is gone, in words; "" says nothing.
+    """
 
     model_id: str
+    without_kernel = NEEDS_KERNEL
+    _remains_of: tuple[str, ...] = ()  # the display ids of the first outputs
 
     def still(self) -> str:
         """Returns HTML of what the widget shows now, without anything to press."""
         return f"<div>{escape(repr(self))}</div>"
 
+    def keep_still(self) -> None:
+        """Writes what the widget shows now into its first outputs."""
+        for display_id in self._remains_of:
+            update_display(HTML(self._remains()), display_id=display_id)  # type: ignore[no-untyped-call]
+
+    def take_over(self, display_id: str) -> None:
+        """Makes an output that was displayed before the first output of this widget.
+
+        Args:
+            display_id: The id with which it was displayed.
+        """
+        self._remains_of += (display_id,)
+        self.keep_still()
+
+    def _remains(self) -> str:
+        return remains(self.still(), self.without_kernel)
+
     def _ipython_display_(self) -> None:
         if not is_headless():
-            display(HTML(remains(self.still())))  # type: ignore[no-untyped-call]
+            display_id = uuid.uuid4().hex
+            display(HTML(self._remains()), display_id=display_id)  # type: ignore[no-untyped-call]
+            self._remains_of += (display_id,)
         data, metadata = bundle_of(self)
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
 
@@ -79,7 +105,8 @@ def remains(still: str = "", words: str = NEEDS_KERNEL) -> str:
         still: HTML of what the widget showed.
         words: What to do about a widget that is not there.
     """
-    return f'{_STYLE}<div class="mixlab-remains">{still}<p><b>{escape(words)}</b></p></div>'
+    told = f"<p><b>{escape(words)}</b></p>" if words else ""
+    return f'{_STYLE}<div class="mixlab-remains">{still}{told}</div>'
 
 
 def bundle_of(shown: Any) -> Bundle:
@@ -89,7 +116,9 @@ def bundle_of(shown: Any) -> Bundle:
         shown: Anything; a widget that is `Present` comes under a guard.
     """
     if isinstance(shown, Present):
-        guarded = shown if is_headless() else widgets.VBox([Guard(panel=shown.model_id), shown])
+        guarded = (
+            shown if is_headless() else widgets.VBox([Guard(panel=shown.model_id, words=shown.without_kernel), shown])
+        )
         return {"text/plain": repr(shown), "text/html": shown.still(), **_view(guarded.model_id)}, {}
     if hasattr(type(shown), "_repr_mimebundle_"):
         found = shown._repr_mimebundle_()

@@ -167,7 +167,7 @@ def test_ticks_change_what_is_drawn_and_a_paused_run_stays(make, gate: Gate):
     gate.let(2)
     eventually(lambda: cockpit.curves.live.get("step") == [0, 1])
     cockpit.pause_or_resume()
-    (tick,) = cockpit._list._ticks.values()
+    (tick,) = (entry.tick for entry in cockpit._list._entries.values())
     tick.value = False
     assert cockpit.curves.finished == []
     assert cockpit.curves.live["step"] == [0, 1]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from IPython.core.formatters import DisplayFormatter
 
 from mixlab.formats import FORMATS, FP16
 from mixlab.panels import LossScalePanel
 from mixlab.panels.loss_scale import FORMAT_NAMES, SCALE_EXPONENTS
+from mixlab.panels.presence import bundle_of
 from mixlab.probes import TensorStats, tensor_stats, track
 from mixlab.reports import status_line
 from mixlab.training import load_task
@@ -41,7 +41,7 @@ def test_it_prints_as_its_sentence(panel: LossScalePanel):
     assert repr(panel) == panel.status
     bundle, _ = panel._repr_mimebundle_()
     assert bundle["text/plain"] == panel.status
-    assert DisplayFormatter().format(panel)[0]["text/plain"] == panel.status
+    assert bundle_of(panel)[0]["text/plain"] == panel.status
 
 
 @pytest.mark.parametrize("fmt", FORMAT_NAMES)
