@@ -49,7 +49,8 @@ class Ledger:
         recipe: The recipe's text.
         task: The task's name.
         numel: The number of the model's parameters.
-        entries: The states, which live from step to step, then the tensors that live until backward uses them.
+        entries: Weights, gradients and optimizer states as the optimizer steps, then what backward keeps until it is
+            used.
         stepped: Whether the optimizer took a step. If the scaler skipped all of the first 61, it has no states yet.
     """
 
@@ -147,7 +148,7 @@ def dtype_ledger(
 
 
 def _states(trainer: Trainer) -> dict[str, list[Tensor]]:
-    """Returns the tensors that a training keeps from step to step, by kind."""
+    """Returns weights, gradients and optimizer states, as the optimizer steps, by kind."""
     parameters = list(trainer.model.parameters())
     tensors: dict[str, list[Tensor]] = {"parameters": [*parameters], "master weights": [], "gradients": []}
     for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):

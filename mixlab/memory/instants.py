@@ -76,7 +76,7 @@ class Step:
 
     @cached_property
     def states(self) -> dict[str, int]:
-        """Bytes by kind that the GPU keeps from step to step, with the gradients before the optimizer's step."""
+        """Bytes by kind of weights, gradients and optimizer states that the GPU holds as the optimizer steps."""
         in_blocks = self.recipe.exp_avg in EIGHT_BIT or self.recipe.exp_avg_sq in EIGHT_BIT
         numels = self.stage.tensors if in_blocks else (self.stage.parameters,)
         return self.acts.parallel.shard(model_states(self.recipe, numels, optimizer=self.optimizer).parts)

@@ -1,4 +1,4 @@
-"""Bytes that a training keeps from step to step: weights, gradients, optimizer states, counted from the recipe."""
+"""Bytes of a training's weights, gradients and optimizer states as the optimizer steps, counted from the recipe."""
 
 from __future__ import annotations
 
@@ -60,6 +60,9 @@ def model_states(
     recipe: Recipe | str, numels: Iterable[int] | None = None, *, optimizer: OptimizerName = "adam"
 ) -> ModelStates:
     """Counts the bytes of weights, gradients and optimizer states, exactly for every parameter tensor.
+
+    They are there together as the optimizer steps. Between two steps PyTorch's `zero_grad` frees the gradients, unless
+    it is told to keep them.
 
     Adam in fp32 takes 16 bytes per parameter: weight, gradient and two moments of 4 bytes each. So does mixed precision
     with master weights: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al., ZeRO, 2020, section 3.1). Activations, autocast's casts

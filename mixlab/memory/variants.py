@@ -18,7 +18,7 @@ class Variant:
         name: A name of `VARIANTS`.
         recipe: Text of the recipe.
         source: Author, title, year, section.
-        kept: Further bytes per parameter by kind that last from step to step.
+        kept: Further bytes per parameter by kind that are there as the optimizer steps.
         passing: Further bytes per parameter by kind that live only within a step, at most.
     """
 
@@ -30,13 +30,13 @@ class Variant:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Bytes per parameter by kind, from step to step, with Adam; kinds as in `model_states`."""
+        """Bytes per parameter by kind as the optimizer steps, with Adam; kinds as in `model_states`."""
         states = model_states(self.recipe)
         return {name: size / states.numel for name, size in states.parts.items()} | dict(self.kept)
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Bytes per parameter from step to step, with Adam and without activations."""
+        """Bytes per parameter as the optimizer steps, with Adam and without activations."""
         return sum(self.parts.values())
 
     @property

@@ -24,7 +24,7 @@ class Look(NamedTuple):
     hollow: bool = False
 
 
-# In the order in which they are stacked: first what lives from step to step, then what comes and goes.
+# In the order in which they are stacked: first what is there as the optimizer steps, then what comes and goes.
 _LOOKS: dict[str, Look] = {
     "parameters": Look(BLUE, ink="white"),
     "master weights": Look(SKY),
