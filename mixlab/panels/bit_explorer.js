@@ -1,9 +1,8 @@
 // Draws the bit explorer. A click is answered here: `decode` turns bits into a number as Format.decode does in Python.
 // Sentences and the table of other formats come from Python, a moment later.
 
-import { change, freshId, html, live, makeError, oneTabStop } from "./shared.js";
+import { change, freshId, html, live, makeError, oneTabStop, raised } from "./shared.js";
 
-const SUPERSCRIPTS = { "-": "⁻", ...Object.fromEntries([..."⁰¹²³⁴⁵⁶⁷⁸⁹"].map((digit, i) => [String(i), digit])) };
 const FIELDS = ["sign", "exponent", "mantissa"];
 
 export default {
@@ -329,8 +328,4 @@ function isPlain(exponent) {
 
 function tenTo(exponent) {
   return `e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
-}
-
-function raised(exponent) {
-  return [...String(exponent)].map((character) => SUPERSCRIPTS[character]).join("");
 }
