@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from mixlab.reports import power as reported
 from tests.house import PACKAGE
 
 OTHER_FORMS = re.compile(r"\b(?:2|10)\s?\^|\)\^|<sup>|\"sup\"|exponentformat|2\s?\*\*\s?-?\d")
-RECIPES = re.compile(r"scale=2\^-?\d+")  # the syntax of a recipe
+RECIPES = re.compile(r"scale=2\^(?:-?\d+)?")  # the syntax of a recipe
 SPOKEN = ("claims", "figures", "formats", "loss_scaling", "panels", "probes", "reports")  # the rooms that say powers
 PENDING = {"figures/machine.py"}
 TYPED = {  # where a reader types one, or sees it as typed
@@ -52,6 +53,19 @@ SOURCES = sorted(path for room in SPOKEN for path in (PACKAGE / room).iterdir() 
 def test_no_other_form_reaches_a_reader(path: Path):
     if f"{path.parent.name}/{path.name}" not in TYPED | PENDING:
         assert other_forms(path) == []
+
+
+LABS = sorted((PACKAGE.parent / "labs").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.stem)
+def test_no_other_form_is_printed_by_a_lab(lab: Path, tmp_path: Path):
+    cells = json.loads(lab.read_text())["cells"]
+    code = tmp_path / "code.py"
+    code.write_text("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    if "Lab(" not in code.read_text():
+        pytest.skip("not yet built on Lab")
+    assert other_forms(code) == []
 
 
 @pytest.mark.parametrize(
