@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from mixlab.cli.commands import app
 from mixlab.cli.notebooks import CellError, parameter_names, run_notebook
+from tests.labs.test_pages import WAITING
 
 LABS = Path(__file__).parents[2] / "labs"
 NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
@@ -48,8 +50,8 @@ PARAMETERS = {
         {"recipe": "fp16", "task": "digits-mlp", "steps": 30},
     ],
     "07_memory": [
-        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 6, "seed": 2},
-        {"recipe": "fp16", "steps": 8},
+        {"recipe": "bf16-kahan", "task": "chars-gpt", "loss_scale": 8, "steps": 4, "seed": 2},
+        {"recipe": "fp16", "steps": 3},
     ],
     "08_bf16_matmul": [
         {"recipe": "amp-fp16", "loss_scale": 8, "steps": 2, "seed": 3, "m": 1000, "n": 17, "gpu": "v100-16gb"},
@@ -77,13 +79,28 @@ def outputs(path: Path) -> str:
     return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in shown)
 
 
+def pythons(path: Path) -> list[str]:
+    """Returns the outputs that only Python can read: a dict, a tuple, a list, a set, a text in quotes."""
+    cells = nbformat.read(path, as_version=4).cells
+    results = [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    plain = [output.data["text/plain"] for output in results if output.data.keys() == {"text/plain"}]
+    return [text for text in plain if isinstance(literal(text), dict | tuple | list | set | str | bytes)]
+
+
+def literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+
+
 def test_every_lab_is_here():
     assert PARAMETERS.keys() == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lab_is_built_as_labs_are(name):
-    """Thin cells without `def`, one early cell of parameters, a title, two exercises, a link onward."""
+    """Thin cells without `def`, one early cell of parameters, a title, a link onward."""
     notebook = nbformat.read(LABS / f"{name}.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -93,11 +110,6 @@ def test_the_lab_is_built_as_labs_are(name):
     assert not any(re.search(r"^\s*(def|class)\b|import \*", cell.source, re.MULTILINE) for cell in code)
     assert parameter_names(LABS / f"{name}.ipynb")[:5] == ("recipe", "loss_scale", "steps", "seed", "task")
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
-    assert sum("check(" in cell.source for cell in code) == 2
-    assert sum("Prediction(" in cell.source for cell in code) >= 1
-    for words, picture in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
-        assert (LABS / picture).exists()
-        assert len(words) > 60
     for link in re.findall(r"\((\w+\.ipynb)\)", text):
         assert (LABS / link).exists()
     assert ".ipynb)" in text
@@ -119,6 +131,8 @@ def test_the_lab_runs_under_nbval(name):
 def test_the_lab_runs_under_papermill(name, number, tmp_path, caplog):
     run_notebook(LABS / f"{name}.ipynb", PARAMETERS[name][number], out=tmp_path, progress=False)
     shown = outputs(tmp_path / f"{name}.ipynb")
+    if name not in WAITING:
+        assert pythons(tmp_path / f"{name}.ipynb") == []
     assert ("diverged: " in shown) == (DIVERGING.get(name) == number)
     assert not caplog.messages  # papermill understood the cell of parameters
 
