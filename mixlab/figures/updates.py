@@ -14,7 +14,7 @@ from torch import Tensor
 from mixlab.figures.theme import escaped, styled
 from mixlab.formats import Format
 from mixlab.powers import power
-from mixlab.probes import swallowed
+from mixlab.probes import swallowed_in_all
 from mixlab.reports.colours import BLUE, DASHES, GREY, SERIES
 from mixlab.reports.numbers import share_words
 
@@ -55,7 +55,7 @@ def update_sizes(
         )
     )
     for index, fmt in enumerate(map(Format.of, formats)):
-        _draw_band(figure, fmt, swallowed(weights, updates, fmt), index)
+        _draw_band(figure, fmt, swallowed_in_all(before, after, fmt), index)
     note = "left of a band an update is lost, right of it kept; within it, that depends on the weight"
     figure = styled(figure, title=f"One step's updates, relative to their weights<br><sub>{note}</sub>", height=430)
     figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 170})

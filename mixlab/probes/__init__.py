@@ -6,7 +6,7 @@ from mixlab.probes.scale_windows import largest_scale_exponent, scale_window, us
 from mixlab.probes.stats import TensorKind, TensorStats, tensor_stats
 from mixlab.probes.tracking import track
 from mixlab.probes.update_tracking import track_updates
-from mixlab.probes.updates import swallowed, swallowed_by_layer
+from mixlab.probes.updates import swallowed, swallowed_by_layer, swallowed_in_all
 
 __all__ = [
     "Fractions",
@@ -19,6 +19,7 @@ __all__ = [
     "scale_window",
     "swallowed",
     "swallowed_by_layer",
+    "swallowed_in_all",
     "tensor_stats",
     "track",
     "track_updates",

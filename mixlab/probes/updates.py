@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mixlab.formats import Format, round_to
@@ -52,3 +53,17 @@ def swallowed_by_layer(
         fmt: The format in which weights would be stored, or its name.
     """
     return {name: swallowed(before[name], after[name].float() - before[name].float(), fmt) for name in before}
+
+
+def swallowed_in_all(before: Mapping[str, Tensor], after: Mapping[str, Tensor], fmt: Format | str) -> float:
+    """Returns `swallowed` for all parameters of one float32 step together.
+
+    Updates that float32 lost itself are not seen here; `track_updates` counts those.
+
+    Args:
+        before: The weights before the step, by parameter name.
+        after: The weights after the step.
+        fmt: The format in which weights would be stored, or its name.
+    """
+    weights = torch.cat([weight.float().flatten() for weight in before.values()])
+    return swallowed(weights, torch.cat([after[name].float().flatten() for name in before]) - weights, fmt)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlab.formats import BF16, FP16, FP32
-from mixlab.probes import swallowed, swallowed_by_layer
+from mixlab.probes import swallowed, swallowed_by_layer, swallowed_in_all
 
 
 @given(st.floats(-4, 4, width=32), st.floats(-1, 1, width=32), st.sampled_from([np.float16, np.float32]))
@@ -29,6 +29,7 @@ def test_by_layer_from_the_weights_before_and_after():
     before = {"a": torch.ones(2), "b": torch.full((2,), 0.01)}
     after = {name: weight - 1e-4 for name, weight in before.items()}
     assert swallowed_by_layer(before, after, "bf16") == {"a": 1.0, "b": 0.0}
+    assert swallowed_in_all(before, after, "bf16") == 0.5
 
 
 def test_shapes_must_agree():
