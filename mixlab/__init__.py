@@ -48,7 +48,8 @@ Where to add:
 - **a lab**: a notebook in `labs/`, its parameters in `labs.py`, and a row of README's table;
 - **a panel**: a file in `panels/` that binds widgets to data and figures;
 - **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`;
-- **a claim**: an entry of `CLAIMS` in the file of its subject in `claims/`; README's table is then written anew.
+- **a claim**: an entry of `CLAIMS` in the file of its subject in `claims/`, and its place in `keys.py`; then
+  README's table is written anew.
 
 What others import from a room stands in its `__init__`, and every file has a place in `tests/house.py`. Tests name the
 places that were forgotten. `python -m tests.house` draws the imports as they are, and `python -m tests.docs` lists the

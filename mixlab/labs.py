@@ -102,8 +102,7 @@ class RecipeText:
     otherwise: str | None = None
 
     def __str__(self) -> str:
-        empty = "" if self.otherwise is None else f', or "" for {self.otherwise}'
-        return f"a recipe: one of {', '.join(PRESETS)}, then changes such as ,scale=1024{empty}"
+        return f"a recipe: one of {', '.join(PRESETS)}, then changes such as ,scale=1024"
 
     def recipe(self, text: str) -> Recipe:
         """Returns the recipe that a legal text stands for."""
@@ -139,7 +138,7 @@ _ANY_STEPS = Whole(0, _STEPS.high)
 _PARAMETERS: dict[str, dict[str, Parameter]] = {
     "00_start_here": {**_COMMON, "steps": _ANY_STEPS},
     "01_number_formats": _COMMON,
-    "02_underflow_and_loss_scaling": {**_COMMON, "loss_weight": Positive(1e-12, 1e6)},
+    "02_underflow_and_loss_scaling": {**_COMMON, "loss_weight": Positive(1e-12, 1000.0)},
     "03_inside_amp": _COMMON,
     "04_training_modes": _COMMON,
     "05_dynamic_loss_scaling": {**_COMMON, "recipe": RecipeText("amp-fp16,growth_interval=8")},

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +175,22 @@ def check_device(device: str | None) -> None:
     _require_device_name(device)
     build = torch_build()
     if device.startswith("cuda") and build is not None and not build.for_gpus:
-        raise ValueError(f"device {device!r} was asked for, but torch {build}; use device='cpu', or a torch with CUDA")
+        raise ValueError(
+            f"device {device!r} was asked for, but torch sees no CUDA device, since it is built for CPUs; "
+            "use device='cpu', or install a torch with CUDA"
+        )
+
+
+def certain_kind(device: str | None) -> Literal["cpu", "cuda"] | None:
+    """Returns the kind of device that `usable_device` would choose, or None if only torch can tell.
+
+    Args:
+        device: As for `usable_device`, and checked by `check_device`.
+    """
+    if device is not None:
+        return "cuda" if device.startswith("cuda") else "cpu"
+    build = torch_build()
+    return "cpu" if build is not None and not build.for_gpus else None
 
 
 def _require_device_name(device: str) -> None:
@@ -217,6 +232,35 @@ def parse_torch_build(source: str) -> TorchBuild:
     return TorchBuild(said["__version__"].partition("+")[0], said.get("cuda"), said.get("hip"))
 
 
+def cpu_summary() -> str:
+    """Returns the processor's name and how many cores this process may use."""
+    return f"{_cpu_name()}, {_usable_cores()} usable cores"
+
+
+def gpu_lines(build: TorchBuild | None, seen: tuple[str, ...] | None) -> list[str]:
+    """Returns what can be said of GPUs without trying them, a line for each, or one for none.
+
+    >>> gpu_lines(TorchBuild("2.13.0"), None)
+    ['none: there is no nvidia-smi, and this torch is built for CPUs; everything runs on the CPU']
+
+    Args:
+        build: From `torch_build`.
+        seen: From `seen_gpus`.
+    """
+    try_it = "whether torch can use it was not tried; `mixlab measure cast --device cuda` does"
+    for_gpus = build is not None and build.for_gpus
+    if seen:
+        other = f"but this torch is built for CPUs; {_GET_TORCH}"
+        return [f"{line} by nvidia-smi{f'; {try_it}' if for_gpus else f', {other}'}" for line in seen]
+    missing = "nvidia-smi lists none" if seen is not None else "there is no nvidia-smi"
+    if for_gpus:
+        return [f"none seen: {missing}; {try_it}"]
+    return [f"none: {missing}, and this torch is built for CPUs; everything runs on the CPU"]
+
+
+_GET_TORCH = "https://pytorch.org/get-started/locally names the command for one with CUDA"
+
+
 def seen_gpus(timeout_s: float = 2.0) -> tuple[str, ...] | None:
     """Returns a line for each GPU that nvidia-smi lists, without torch.
 
@@ -224,7 +268,7 @@ def seen_gpus(timeout_s: float = 2.0) -> tuple[str, ...] | None:
         timeout_s: How long to wait for nvidia-smi.
 
     Returns:
-        () if it lists none; None if there is no nvidia-smi, it fails or does not answer in time.
+        () if it lists none; None if there is no nvidia-smi, or it fails or does not answer in time.
     """
     program = shutil.which("nvidia-smi")
     if program is None:

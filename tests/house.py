@@ -52,13 +52,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("halted_sums", "error_curves"),
     ),
     "measure": (
-        *("record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming", "roofs", "matmul"),
-        *("casts", "training", "emulation", "optimizers", "states", "memory_cases", "step_memory", "memory"),
-        *("everything", "comparison"),
+        *("requests", "gpt_shapes", "record", "devices", "sensors", "quick_matmul", "matmul_cases", "resuming"),
+        *("roofs", "matmul", "casts", "training", "emulation", "optimizers", "states", "memory_models"),
+        *("memory_cases", "step_memory", "memory", "everything", "comparison"),
     ),
     "claims": (
-        *("verdicts", "sources", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes", "loss_scaling"),
-        *("matrix_products", "optimizer_states", "stability", "catalogue", "settled"),
+        *("keys", "verdicts", "sources", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes"),
+        *("loss_scaling", "matrix_products", "optimizer_states", "stability", "catalogue", "settled"),
     ),
     "labs": (),
     "reports": (
@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
-    "cli": ("values", "notebooks", "record_tables", "measure", "memory", "claims", "commands"),
+    "cli": ("values", "lab_files", "notebooks", "lab_list", "record_tables", "measure", "memory", "claims", "commands"),
     "__main__": (),
 }
 

@@ -81,3 +81,75 @@ def test_describe_lists_cuda_devices():
     assert gpu.name == torch.cuda.get_device_name(0)
     assert gpu.capability == torch.cuda.get_device_capability(0)
     assert gpu.memory_bytes == torch.cuda.mem_get_info(0)[1]
+
+
+CPU_BUILD = machine.TorchBuild("2.13.0")
+CUDA_BUILD = machine.TorchBuild("2.13.0", cuda="12.8")
+
+
+def test_the_build_of_torch_is_read_from_its_files():
+    build = machine.torch_build()
+    assert build == machine.TorchBuild(torch.__version__.partition("+")[0], torch.version.cuda, torch.version.hip)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None", "2.13.0, built for CPUs"),
+        ("__version__ = '2.13.0+cu128'\ncuda: Optional[str] = '12.8'\nhip = None", "2.13.0, built for CUDA 12.8"),
+        ("__version__ = '2.13.0'\ncuda = None\nhip = '6.4'", "2.13.0, built for ROCm 6.4"),
+    ],
+)
+def test_every_build_has_its_words(source: str, words: str):
+    assert str(machine.parse_torch_build(source)) == words
+
+
+def test_a_version_file_without_a_version_is_refused():
+    with pytest.raises(ValueError, match="no __version__"):
+        machine.parse_torch_build("cuda = None")
+
+
+@pytest.mark.parametrize(
+    ("build", "seen", "words"),
+    [
+        (CPU_BUILD, None, ["none: there is no nvidia-smi, and this torch is built for CPUs"]),
+        (CUDA_BUILD, None, ["none seen: there is no nvidia-smi; whether torch can use it was not tried"]),
+        (CUDA_BUILD, ("NVIDIA H200, 143771 MiB",), ["NVIDIA H200, 143771 MiB by nvidia-smi; whether torch can use it"]),
+        (CPU_BUILD, ("NVIDIA H200, 143771 MiB",) * 2, ["NVIDIA H200, 143771 MiB by nvidia-smi, but this torch"] * 2),
+        (None, (), ["none: nvidia-smi lists none"]),
+    ],
+)
+def test_what_is_said_of_gpus_is_what_was_seen(build, seen, words: list[str]):
+    lines = machine.gpu_lines(build, seen)
+    assert [line.startswith(word) for line, word in zip(lines, words, strict=True)] == [True] * len(words), lines
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ("echo 'NVIDIA H200, 143771 MiB'", ("NVIDIA H200, 143771 MiB",)),
+        ("exit 9", None),
+        ("true", ()),
+        ("exec sleep 60", None),
+    ],
+)
+def test_nvidia_smi_is_asked_for_a_while(script: str, seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(machine.shutil, "which", lambda _name: str(program))
+    assert machine.seen_gpus(timeout_s=0.2 if "sleep" in script else 20.0) == seen
+
+
+def test_a_device_that_cannot_be_there_is_refused_without_torch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "torch_build", lambda: CPU_BUILD)
+    for device in (None, "cpu"):
+        machine.check_device(device)
+        assert machine.certain_kind(device) == "cpu"
+    for device, words in (("tpu", "must be cpu, cuda"), ("cuda:1", "torch sees no CUDA device, since it is built for")):
+        with pytest.raises(ValueError, match=words):
+            machine.check_device(device)
+    for build in (CUDA_BUILD, None):
+        monkeypatch.setattr(machine, "torch_build", lambda build=build: build)
+        machine.check_device("cuda:1")
+        assert (machine.certain_kind("cuda:1"), machine.certain_kind(None)) == ("cuda", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixlab.arguments import did_you_mean
+from mixlab.claims.keys import KEYS, require_claim
 from mixlab.claims.loss_scaling import CLAIMS as LOSS_SCALING
 from mixlab.claims.matrix_products import CLAIMS as MATRIX_PRODUCTS
 from mixlab.claims.memory_sizes import CLAIMS as MEMORY_SIZES
@@ -11,7 +11,7 @@ from mixlab.claims.optimizer_states import CLAIMS as OPTIMIZER_STATES
 from mixlab.claims.speed import CLAIMS as SPEED
 from mixlab.claims.stability import CLAIMS as STABILITY
 from mixlab.claims.torch_amp import CLAIMS as TORCH_AMP
-from mixlab.claims.verdicts import PLACES, Claim
+from mixlab.claims.verdicts import Claim
 
 SUBJECTS: dict[str, tuple[Claim, ...]] = {
     "number formats": NUMBER_FORMATS,
@@ -25,7 +25,7 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
 }
 
 CLAIMS: tuple[Claim, ...] = tuple(
-    sorted((one for claims in SUBJECTS.values() for one in claims), key=lambda one: PLACES.index(one.place))
+    sorted((one for claims in SUBJECTS.values() for one in claims), key=lambda one: KEYS.index(one.key))
 )
 
 
@@ -41,8 +41,5 @@ def claim(key: str) -> Claim:
     Raises:
         ValueError: If there is none; the message offers similar keys.
     """
-    found = {one.key: one for one in CLAIMS}
-    if key not in found:
-        hint = did_you_mean(key, found).strip() or f"there are {', '.join(found)}"
-        raise ValueError(f"unknown claim {key!r}: {hint}")
-    return found[key]
+    require_claim(key)
+    return next(one for one in CLAIMS if one.key == key)

@@ -6,7 +6,7 @@ import datetime
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,10 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from mixlab.claims import CLAIMS, Claim, Settled, Verdict, claim, settle
+from mixlab.claims import Verdict, require_claim
 from mixlab.cli.values import ANSWERED, fail, print_error, print_json, words
 from mixlab.machine import describe
-from mixlab.reports import ClaimsTable, claim_lines, recorded_words, verdict_line
+
+if TYPE_CHECKING:
+    from mixlab.claims import Claim, Settled
 
 _VERDICTS = {str(verdict).replace(" ", "-"): verdict for verdict in Verdict}
 _FUNCTIONS = ("measure", "recorded")
@@ -35,11 +37,13 @@ def settle_claims(
     Exits with 1 if a measured verdict differs from the one on file. All claims take less than a minute.
     """
     try:
-        chosen = _chosen(keys or [], verdict)
+        _check(keys or [], verdict)
     except ValueError as error:
         fail(str(error), 2)
+    from mixlab.reports import ClaimsTable
+
     try:
-        settled = _measured(chosen)
+        settled = _measured(_chosen(keys or [], verdict))
     except KeyboardInterrupt:
         fail("stopped", 130)
     if as_json:
@@ -56,15 +60,24 @@ def settle_claims(
         sys.exit(1)
 
 
-def _chosen(keys: Sequence[str], verdict: str | None) -> list[Claim]:
+def _check(keys: Sequence[str], verdict: str | None) -> None:
     if verdict is not None and verdict not in _VERDICTS:
-        raise ValueError(f"unknown verdict {verdict!r}; use one of {', '.join(_VERDICTS)}")
+        raise ValueError(f"unknown verdict {verdict!r:.60}; use one of {', '.join(_VERDICTS)}")
+    for key in keys:
+        require_claim(key)
+
+
+def _chosen(keys: Sequence[str], verdict: str | None) -> Sequence[Claim]:
+    from mixlab.claims import CLAIMS, claim
+
     chosen = [claim(key) for key in dict.fromkeys(keys)] or CLAIMS
     return [one for one in chosen if verdict is None or one.verdict is _VERDICTS[verdict]]
 
 
 def _measured(chosen: Sequence[Claim]) -> list[Settled]:
     """Measures the claims, with a bar on stderr."""
+    from mixlab.claims import settle
+
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
     settled = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -80,6 +93,8 @@ def _measured(chosen: Sequence[Claim]) -> list[Settled]:
 
 
 def _table(settled: Sequence[Settled]) -> Table:
+    from mixlab.reports import recorded_words, verdict_line
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
     for name, ratio in (("claim", 4), ("verdict", 4), ("measured here", 5), ("recorded on a GPU", 4)):
         table.add_column(name, ratio=ratio, overflow="fold")
@@ -90,12 +105,16 @@ def _table(settled: Sequence[Settled]) -> Table:
 
 
 def _print_in_full(one: Settled) -> None:
+    from mixlab.reports import claim_lines
+
     Console().print(Text.assemble((f"{one.claim.key}: ", "cyan"), (one.claim.words, "bold")), soft_wrap=True)
     for what, sentence in [("from", one.claim.place), *claim_lines(one)]:
         Console().print(Text(f"  {what}: {sentence}"), soft_wrap=True)
 
 
 def _document(settled: Sequence[Settled]) -> dict[str, Any]:
+    from mixlab.claims import Claim
+
     rows = []
     for one in settled:
         row = {field.name: getattr(one.claim, field.name) for field in fields(Claim) if field.name not in _FUNCTIONS}

@@ -1,14 +1,19 @@
-"""The command `mixlab`: reads arguments, calls the package, prints; no logic of its own."""
+"""The command `mixlab`: reads arguments, calls the package, prints; no logic of its own.
+
+Torch takes more than a second to import, and Jupyter's packages half a second. What needs them is imported where it is
+called, after the arguments were checked, so that help, lists and refusals come at once.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -19,11 +24,14 @@ from typer.core import TyperCommand
 
 from mixlab import __version__, machine
 from mixlab.arguments import require_whole
-from mixlab.cli import claims, measure, memory, notebooks
+from mixlab.cli import claims, lab_list, measure, memory, notebooks
 from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
-from mixlab.formats import FORMATS, Format, Overflow, explain
+from mixlab.formats import FORMATS, Format, Overflow
 from mixlab.recipes import PRESETS
-from mixlab.training import TASKS, Run, outcome
+from mixlab.training import TASKS, check_training
+
+if TYPE_CHECKING:
+    from mixlab.training import Run
 
 app = typer.Typer(
     name="mixlab",
@@ -37,6 +45,7 @@ app = typer.Typer(
 app.add_typer(measure.app, name="measure")
 app.command(name="memory")(memory.predict)
 app.command(name="claims")(claims.settle_claims)
+app.command(name="labs")(lab_list.labs)
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
@@ -124,6 +133,10 @@ def train(
     """Train a task under a recipe. Ctrl-C stops; the same command with --run resumes."""
     try:
         require_whole("--steps", steps, 0)
+        check_training(task, recipe, seed=seed, loss_weight=loss_weight, probe_every=probe_every)
+        machine.check_device(device)
+        from mixlab.training import Run, outcome
+
         with ExitStack() as stack:
             path = folder or Path(stack.enter_context(TemporaryDirectory(prefix="mixlab-"))) / "run"
             run = Run.resume_or_create(
@@ -153,16 +166,19 @@ def train(
 
 @app.command()
 def doctor() -> None:
-    """Show versions, devices and the notebooks' packages. Exits with 1 if a needed package is missing."""
-    here = machine.describe()
+    """Show versions, devices and the notebooks' packages. Exits with 1 if a needed package is missing.
+
+    GPUs are those that nvidia-smi lists; torch is not tried.
+    """
     packages = machine.widget_stack()
+    build = machine.torch_build()
     facts = [
-        ("python", here.python),
-        ("torch", here.torch),
-        ("numpy", here.numpy),
-        ("mixlab", here.mixlab),
-        ("cpu", f"{here.cpu}, {here.cores} usable cores"),
-        *[("gpu", str(gpu)) for gpu in here.gpus or ("none that torch can use; everything runs on the CPU",)],
+        ("python", platform.python_version()),
+        ("torch", str(build or machine.installed_version("torch") or "missing")),
+        ("numpy", machine.installed_version("numpy") or "missing"),
+        ("mixlab", machine.installed_version("mixlab") or "not installed, run from its source"),
+        ("cpu", machine.cpu_summary()),
+        *[("gpu", line) for line in machine.gpu_lines(build, machine.seen_gpus())],
         *[(package.name, package.version or "missing") for package in packages],
         ("labs", _labs_status()),
     ]
@@ -212,6 +228,10 @@ def explain_number(
     """Explain step by step how a number is rounded to a format."""
     try:
         parsed = Format.parse(fmt)
+        if overflow is not None and overflow not in get_args(Overflow):
+            raise ValueError(f"--overflow must be one of {', '.join(get_args(Overflow))}, got {overflow!r:.60}")
+        from mixlab.formats import explain
+
         explanation = explain(value, parsed, overflow=cast("Overflow", overflow or parsed.usual_overflow))
     except ANSWERED as error:
         fail(words(error), 2)

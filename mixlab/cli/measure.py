@@ -7,41 +7,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
 
-from mixlab.cli.record_tables import (
-    cast_table,
-    compared_table,
-    emulation_table,
-    matmul_table,
-    memory_table,
-    optimizer_table,
-    states_table,
-    train_table,
-)
+from mixlab import measure as measuring
 from mixlab.cli.values import ANSWERED, fail, number, print_json, words
 from mixlab.files import refuse_unwritable
-from mixlab.machine import usable_device
-from mixlab.measure import (
-    Record,
-    compare_records,
-    measure_all,
-    measure_cast,
-    measure_emulation,
-    measure_matmul,
-    measure_memory,
-    measure_optimizer,
-    measure_states,
-    measure_train,
-)
-from mixlab.measure.everything import KINDS
-from mixlab.measure.optimizers import STORAGE_RECIPES
-from mixlab.measure.training import SMALL, GPTShape
+from mixlab.machine import certain_kind, check_device, usable_device
+from mixlab.measure import requests
+from mixlab.measure.gpt_shapes import SMALL, GPTShape
+from mixlab.measure.memory_cases import cases as memory_cases
+
+if TYPE_CHECKING:
+    from mixlab.measure import Record
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -71,11 +52,16 @@ def cast(
 ) -> None:
     """Measure how fast tensors are rounded to formats, by every code path, beside a plain copy."""
 
+    named = _listed(formats)
+
+    def check() -> None:
+        requests.check_cast(formats=named, numel=numel, rounds=rounds, threads=threads)
+
     def measured(progress: Callable[[float], None]) -> Record:
-        return measure_cast(
+        return measuring.measure_cast(
             device,
             numel=numel,
-            formats=_listed(formats),
+            formats=named,
             rounds=rounds,
             threads=threads,
             seed=seed,
@@ -83,7 +69,7 @@ def cast(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, cast_table)
+    _measure("cast", device, check, measured, out, as_json)
 
 
 @app.command()
@@ -109,11 +95,16 @@ def matmul(
 ) -> None:
     """Measure products in every format, memory-bound ops and bandwidths, and what a roofline predicts of them."""
 
+    named, sizes = _listed_or_none(formats), _listed_or_none(shapes)
+
+    def check() -> None:
+        requests.check_matmul(formats=named, shapes=sizes, numel=numel, budget_s=budget, threads=threads, seed=seed)
+
     def measured(progress: Callable[[float], None]) -> Record:
-        return measure_matmul(
+        return measuring.measure_matmul(
             device,
-            formats=_listed(formats) if formats is not None else None,
-            shapes=_listed(shapes) if shapes is not None else None,
+            formats=named,
+            shapes=sizes,
             numel=numel,
             budget_s=budget,
             threads=threads,
@@ -123,7 +114,7 @@ def matmul(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, matmul_table, keeps=True)
+    _measure("matmul", device, check, measured, out, as_json, keeps=True)
 
 
 @app.command(name="all")
@@ -138,9 +129,11 @@ def everything(
     """Run every measurement. Those that DIR has are skipped. Exits with 1 if one is missing at the end."""
     console = Console(stderr=True)
     try:
+        check_device(device)
+        requests.require_budget("measure_all", budget)
         with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
-            tasks = {kind: bar.add_task(kind, total=1.0) for kind in KINDS}
-            outcomes = measure_all(
+            tasks = {kind: bar.add_task(kind, total=1.0) for kind in requests.KINDS}
+            outcomes = measuring.measure_all(
                 out,
                 device,
                 budget_s=budget,
@@ -173,12 +166,14 @@ def compare_two(
 ) -> None:
     """Compare two records of one kind: medians, quartiles and ratios of what both measured."""
     try:
-        comparison = compare_records(Record.load(first), Record.load(second))
+        comparison = measuring.compare_records(measuring.Record.load(first), measuring.Record.load(second))
     except ANSWERED as error:
         fail(words(error), 2)
     if as_json:
         print_json(comparison.to_dict())
     else:
+        from mixlab.cli.record_tables import compared_table
+
         Console().print(compared_table(comparison))
 
 
@@ -203,14 +198,20 @@ def train(
 ) -> None:
     """Measure training a GPT, recipe by recipe: tokens/s, memory, share of the peak, loss. Nothing is emulated."""
     sizes = {"width": width, "layers": layers, "heads": heads, "vocabulary": vocabulary, "context": context}
+    given = {name: value for name, value in {**sizes, "batch": batch}.items() if value is not None}
+    texts = _listed(recipes, ";") if recipes else None
+
+    def check() -> None:
+        requests.check_train(recipes=texts, modes=_listed(modes), steps=steps)
+        if (kind := certain_kind(device)) is not None:
+            replace(GPTShape() if kind == "cuda" else SMALL, **given)  # refuses sizes that do not fit together
 
     def measured(progress: Callable[[float], None]) -> Record:
         base = GPTShape() if usable_device(device).type == "cuda" else SMALL
-        given = {name: value for name, value in {**sizes, "batch": batch}.items() if value is not None}
-        return measure_train(
+        return measuring.measure_train(
             device,
             shape=replace(base, **given),
-            recipes=_listed(recipes, ";") if recipes else None,
+            recipes=texts,
             modes=_listed(modes),
             steps=steps,
             seed=seed,
@@ -218,7 +219,7 @@ def train(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, train_table)
+    _measure("train", device, check, measured, out, as_json)
 
 
 @app.command()
@@ -231,10 +232,15 @@ def emulation(
 ) -> None:
     """Measure how close emulated 16-bit training is to a device's own arithmetic: op by op, forward and backward."""
 
-    def measured(progress: Callable[[float], None]) -> Record:
-        return measure_emulation(device, formats=_listed(formats), seed=seed, command=_typed(), progress=progress)
+    named = _listed(formats)
 
-    _measure(measured, out, as_json, emulation_table)
+    def check() -> None:
+        requests.check_emulation(formats=named)
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measuring.measure_emulation(device, formats=named, seed=seed, command=_typed(), progress=progress)
+
+    _measure("emulation", device, check, measured, out, as_json)
 
 
 @app.command()
@@ -252,13 +258,19 @@ def optimizer(
 ) -> None:
     """Measure steps of AdamW with every way to store it, beside torch's fused one and other libraries'."""
 
+    texts = _listed(recipes, ";") if recipes else requests.STORAGE_RECIPES
+    named, ways = _listed(backends) if backends else None, _listed(modes)
+
+    def check() -> None:
+        requests.check_optimizer(numel=numel, recipes=texts, backends=named, modes=ways, rounds=rounds, threads=threads)
+
     def measured(progress: Callable[[float], None]) -> Record:
-        return measure_optimizer(
+        return measuring.measure_optimizer(
             device,
             numel=numel,
-            recipes=_listed(recipes, ";") if recipes else STORAGE_RECIPES,
-            backends=_listed(backends) if backends else None,
-            modes=_listed(modes),
+            recipes=texts,
+            backends=named,
+            modes=ways,
             rounds=rounds,
             threads=threads,
             seed=seed,
@@ -266,7 +278,7 @@ def optimizer(
             progress=progress,
         )
 
-    _measure(measured, out, as_json, optimizer_table)
+    _measure("optimizer", device, check, measured, out, as_json)
 
 
 @app.command()
@@ -280,12 +292,15 @@ def states(
 ) -> None:
     """Measure what training loses when Adam's moments or the weights have fewer bits, over several seeds."""
 
+    def check() -> None:
+        requests.check_states(steps=steps, spike_at=spike_at, seeds=seeds)
+
     def measured(progress: Callable[[float], None]) -> Record:
-        return measure_states(
+        return measuring.measure_states(
             steps=steps, spike_at=spike_at, seeds=seeds, seed=seed, command=_typed(), progress=progress
         )
 
-    _measure(measured, out, as_json, states_table)
+    _measure("states", None, check, measured, out, as_json)
 
 
 @app.command()
@@ -299,27 +314,40 @@ def memory(
 ) -> None:
     """Measure the peak memory of training steps, beside the prediction of a trace: models, recipes, checkpointing."""
 
-    def measured(progress: Callable[[float], None]) -> Record:
-        names = _listed(cases, ";") if cases is not None else None
-        return measure_memory(device, names=names, rounds=rounds, seed=seed, command=_typed(), progress=progress)
+    names = _listed_or_none(cases, ";")
 
-    _measure(measured, out, as_json, memory_table)
+    def check() -> None:
+        requests.check_memory(rounds=rounds, seed=seed)
+        if (kind := certain_kind(device)) is not None:
+            memory_cases(kind, names)  # refuses unknown ones
+
+    def measured(progress: Callable[[float], None]) -> Record:
+        return measuring.measure_memory(
+            device, names=names, rounds=rounds, seed=seed, command=_typed(), progress=progress
+        )
+
+    _measure("memory", device, check, measured, out, as_json)
 
 
 def _measure(
+    kind: str,
+    device: str | None,
+    check: Callable[[], None],
     measured: Callable[[Callable[[float], None]], Record],
     out: Path | None,
     as_json: bool,
-    table: Callable[[Record], Table],
     *,
     keeps: bool = False,
 ) -> None:
     """Measures behind a progress bar, saves and prints the record; exits with 2 and a message for a wrong argument.
 
-    A measurement that `keeps` writes its file itself, and continues it.
+    What `check` refuses is refused before torch is imported. A measurement that `keeps` writes its file itself, and
+    continues it.
     """
     console = Console(stderr=True)
     try:
+        check_device(device)
+        check()
         if out is not None:
             refuse_unwritable(out)
         with Progress(TextColumn("measuring"), BarColumn(), TaskProgressColumn(), console=console) as bar:
@@ -335,7 +363,9 @@ def _measure(
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:
-        Console().print(table(record))
+        from mixlab.cli.record_tables import TABLES
+
+        Console().print(TABLES[kind](record))
 
 
 def _typed() -> str:
@@ -344,3 +374,7 @@ def _typed() -> str:
 
 def _listed(text: str, separator: str = ",") -> list[str]:
     return [word.strip() for word in text.split(separator)]
+
+
+def _listed_or_none(text: str | None, separator: str = ",") -> list[str] | None:
+    return None if text is None else _listed(text, separator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -19,9 +19,7 @@ from mixlab.memory import (
     Parallelism,
     StepKind,
     Suggestion,
-    Trace,
     Zero,
-    confirm,
     estimate,
     gpu_spec,
     model_shape,
@@ -30,6 +28,9 @@ from mixlab.memory import (
 from mixlab.optimizers import OptimizerName
 from mixlab.recipes import PRESETS
 from mixlab.tables import gib, text_table
+
+if TYPE_CHECKING:
+    from mixlab.memory import Trace
 
 _SHOWN = 5  # suggestions
 
@@ -115,7 +116,13 @@ class _Answer:
 def _answer(training: Estimate, gpu: str | None, traced: bool) -> _Answer:
     judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
     advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
-    return _Answer(training, judged, gpu is not None, advice, confirm(training) if traced else None)
+    return _Answer(training, judged, gpu is not None, advice, _traced(training) if traced else None)
+
+
+def _traced(training: Estimate) -> Trace:
+    from mixlab.memory import confirm  # which needs torch, as estimates do not
+
+    return confirm(training)
 
 
 def _parallelism(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mixlab.cli.lab_files import read_lab
 from mixlab.files import replacing
 from mixlab.machine import HEADLESS_VARIABLE
 
@@ -108,6 +109,8 @@ def parameter_names(notebook: Path) -> tuple[str, ...]:
     Raises:
         LabError: If the file is not a notebook, or that cell is not Python.
     """
+    if (lab := read_lab(notebook)) is not None:
+        return tuple(dict.fromkeys(one.name for one in lab.parameters))
     tagged = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged or tagged[0].cell_type != "code":
         return ()
@@ -132,10 +135,11 @@ def run_notebook(
 
     Raises:
         LabError: If the notebook has no such parameter, or a notebook in `out` would be lost.
+        ValueError: If it is one of mixlab's labs, and does not take such a value.
         CellError: If a cell without the tag `raises-exception` raises, or the kernel dies.
     """
+    _refuse_wrong_parameters(notebook, parameters)
     _read(notebook)
-    _refuse_unknown_parameters(notebook, parameters)
     if out is not None:
         out = _made_folder(out)
         _refuse_to_lose(out / notebook.name, notebook)
@@ -214,12 +218,14 @@ def _assigned_names(source: str) -> Iterator[str]:
         yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-def _refuse_unknown_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+def _refuse_wrong_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
     allowed = parameter_names(notebook) if parameters else ()
     unknown = [name for name in parameters if name not in allowed]
     if unknown:
         choice = f"choose from: {', '.join(allowed)}" if allowed else "it takes none"
         raise LabError(f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}; {choice}")
+    if (lab := read_lab(notebook)) is not None:
+        lab.check(parameters)
 
 
 def _made_folder(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.table import Table
 
 from mixlab.measure import Record, RecordComparison, differences, median_and_worst
@@ -90,3 +92,14 @@ def compared_table(comparison: RecordComparison) -> Table:
     for row in shown.rows:
         table.add_row(*row)
     return table
+
+
+TABLES: dict[str, Callable[[Record], Table]] = {
+    "cast": cast_table,
+    "matmul": matmul_table,
+    "train": train_table,
+    "emulation": emulation_table,
+    "optimizer": optimizer_table,
+    "states": states_table,
+    "memory": memory_table,
+}

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to, round_with_stats
 from mixlab.machine import usable_device
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import check_cast
 from mixlab.process import THREADS, RandomStream, measuring_threads
 
 
@@ -46,9 +46,8 @@ def measure_cast(
     Raises:
         ValueError: If a format or device is unknown, or a number is out of range.
     """
+    check_cast(formats=formats, numel=numel, rounds=rounds, threads=threads)
     threads = measuring_threads() if threads is None else threads
-    for name, value in (("numel", numel), ("rounds", rounds), ("threads", threads)):
-        require_whole(f"measure_cast: {name}", value, 1)
     device = usable_device(device)
     date = now()
     generator = torch.Generator(device).manual_seed(seed)

@@ -13,6 +13,7 @@ from mixlab import emulation
 from mixlab.formats import Format
 from mixlab.machine import usable_device
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import check_emulation
 from mixlab.process import RandomStream
 from mixlab.training.models import TransformerBlock
 
@@ -83,12 +84,9 @@ def measure_emulation(
     Raises:
         ValueError: If the device is unknown, or a format is neither fp16 nor bf16.
     """
+    check_emulation(formats=formats)
     device, date = usable_device(device), now()
     parsed = [Format.of(fmt) for fmt in formats]
-    for fmt in parsed:
-        emulation.autocast("cpu", fmt)  # refuses a format that autocast does not take
-        if fmt.bits > 16:
-            raise ValueError(f"measure_emulation: formats must be fp16 or bf16, got {fmt}")
     series: list[Series] = []
     plan = [(fmt, name) for fmt in parsed for name in OPS]
     for number, (fmt, name) in enumerate(plan):

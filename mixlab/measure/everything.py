@@ -17,13 +17,13 @@ from mixlab.measure.emulation import measure_emulation
 from mixlab.measure.matmul import measure_matmul
 from mixlab.measure.memory import measure_memory
 from mixlab.measure.memory_cases import cases
-from mixlab.measure.optimizers import STORAGE_RECIPES, measure_optimizer
+from mixlab.measure.optimizers import measure_optimizer
 from mixlab.measure.record import Record
+from mixlab.measure.requests import KINDS, STORAGE_RECIPES, require_budget
 from mixlab.measure.resuming import differences_from_here, earlier_record, is_finished
 from mixlab.measure.states import measure_states
 from mixlab.measure.training import measure_train
 
-KINDS = ("matmul", "cast", "emulation", "optimizer", "train", "memory", "states")
 _LEAST_S = 5.0  # of the budget, to begin a measurement with
 
 Progress = Callable[[float], None]
@@ -88,8 +88,7 @@ def measure_all(
         OSError: If the folder cannot be made or written.
         ValueError: If the device is unknown, or the budget is not a positive number.
     """
-    if isinstance(budget_s, bool) or not isinstance(budget_s, int | float) or not 0 < budget_s < 1e9:
-        raise ValueError(f"measure_all: budget_s must be a number of seconds above 0, got {budget_s!r:.60}")
+    require_budget("measure_all", budget_s)
     device, folder = usable_device(device), Path(folder)
     folder.mkdir(exist_ok=True)
     refuse_unwritable(folder / f"{KINDS[0]}.json")

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixlab.arguments import require_whole
 from mixlab.machine import usable_device
 from mixlab.measure.devices import clock_s, free
 from mixlab.measure.matmul_cases import (
@@ -21,9 +20,9 @@ from mixlab.measure.matmul_cases import (
     ProductCase,
     all_cases,
     default_shapes,
-    parsed_formats,
 )
 from mixlab.measure.record import Record
+from mixlab.measure.requests import check_matmul, parsed_formats
 from mixlab.measure.resuming import Draft, earlier_record
 from mixlab.measure.roofs import predicted_series
 from mixlab.measure.sensors import clock_and_power, free_bytes, last_cache_bytes
@@ -32,7 +31,6 @@ from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS, measuring_threads
 _SAMPLE_S = {"cpu": 0.005, "cuda": 0.02}  # a sample is the mean of as many calls as take this long
 _GUESSED_BANDWIDTH = {"cpu": 4e9, "cuda": 5e11}  # bytes/s, until an op was timed
 _DRAWN = 1 << 20  # different random numbers in an operand; they repeat after that
-_LARGEST = 2**31 - 1  # elements
 _SHARE_OF_MEMORY = 0.8  # of what is free
 _TRIED_S = 0.1  # seconds for which a format is tried, at each of two sizes
 _TOO_LONG = "longer than the budget allows"
@@ -91,20 +89,16 @@ def measure_matmul(
         ValueError: If an argument is unknown or out of range, nothing can be measured, or the file holds something
             else: another kind of record, other settings, or another machine; the message says what differs.
     """
+    check_matmul(
+        formats=formats, shapes=shapes, numel=numel, budget_s=budget_s, rounds=rounds, threads=threads, seed=seed
+    )
     device = usable_device(device)
     threads = measuring_threads() if threads is None else threads
-    for name, value in (("rounds", rounds), ("threads", threads)):
-        require_whole(f"measure_matmul: {name}", value, 1)
-    require_whole("measure_matmul: seed", seed, 0)
-    _require_budget(budget_s)
     earlier = earlier_record(path, "matmul")
     if numel is None:
         numel = int(earlier.parameters.get("numel", 0)) if earlier else 0
         numel = numel or default_numel(device)
-    require_whole("measure_matmul: numel", numel, 1, _LARGEST)
     chosen = parsed_formats(formats if formats is not None else tuple(STORED))
-    if isinstance(shapes, str):
-        raise ValueError(f"measure_matmul: shapes must be a list such as ['1024x1024x512'], got {shapes!r:.60}")
     taken = tuple(shapes) if shapes is not None else default_shapes(device.type, numel)
     cases = list(all_cases(chosen, taken, numel))
     settings: dict[str, str | int | float] = {
@@ -137,12 +131,6 @@ def default_numel(device: torch.device) -> int:
     while room is not None and 30 * numel > room / 2 and numel > 4096:
         numel //= 2
     return numel
-
-
-def _require_budget(budget_s: float) -> None:
-    number = isinstance(budget_s, int | float) and not isinstance(budget_s, bool)
-    if not number or not 0 < budget_s < 1e9:
-        raise ValueError(f"measure_matmul: budget_s must be a number of seconds above 0, got {budget_s!r:.60}")
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixlab.arguments import did_you_mean, require_whole
+from mixlab.measure.requests import parsed_shape
 
 # Formats of operands by name: what they are stored in, and what products are stored in. int8 sums are int32.
 STORED: dict[str, tuple[torch.dtype, torch.dtype]] = {
@@ -24,7 +23,6 @@ STORED: dict[str, tuple[torch.dtype, torch.dtype]] = {
 }
 _ELEMENTWISE_FORMATS = ("fp32", "fp16", "bf16")
 _WIDTH = 4096  # of the rows that softmax and layer_norm work on, if it divides the elements
-_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -193,48 +191,6 @@ OPS: dict[str, tuple[int, int, Callable[[Tensor, Tensor, Tensor], Callable[[], o
     "layer_norm": (1, 1, lambda x, _y, _out: lambda: F.layer_norm(_rows(x), _rows(x).shape[1:])),  # it takes no out=
 }
 BANDWIDTHS = ("read", "write", "copy")
-
-
-def parsed_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of formats, each once.
-
-    Args:
-        formats: Names of `STORED`.
-
-    Raises:
-        ValueError: If a name is unknown, or there is none.
-    """
-    if not formats or isinstance(formats, str):
-        raise ValueError(f"measure_matmul: formats must be a list of {', '.join(STORED)}, got {formats!r}")
-    for name in formats:
-        if name not in STORED:
-            known = ", ".join(STORED)
-            hint = did_you_mean(name, STORED)
-            raise ValueError(f"measure_matmul: unknown format {str(name)!r}: {hint}formats must be of {known}")
-    return tuple(dict.fromkeys(map(str, formats)))
-
-
-def parsed_shape(shape: str) -> tuple[int, int, int, int]:
-    """Returns (batch, m, n, k) of a shape such as "1024x1024x512"; batch is 0 where three sizes are given.
-
-    >>> parsed_shape("16x4096x1024"), parsed_shape("8x64x64x32")
-    ((0, 16, 4096, 1024), (8, 64, 64, 32))
-
-    Args:
-        shape: M x N x K, or BATCH x M x N x K, each from 1 to 2^31 - 1.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if not isinstance(shape, str) or not re.fullmatch(r"-?\d{1,20}(x-?\d{1,20}){2,3}", shape):
-        raise ValueError(
-            f"measure_matmul: a shape must be MxNxK or BATCHxMxNxK, such as 1024x1024x512, got {shape!r:.60}"
-        )
-    sizes = tuple(map(int, shape.split("x")))
-    for name, size in zip(("batch", "m", "n", "k")[-len(sizes) :], sizes, strict=True):
-        require_whole(f"measure_matmul: {name} of {shape}", size, 1, _LARGEST)
-    batch, m, n, k = sizes if len(sizes) == 4 else (0, *sizes)
-    return batch, m, n, k
 
 
 def default_shapes(kind: str, numel: int) -> tuple[str, ...]:

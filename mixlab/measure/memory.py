@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from mixlab.arguments import require_whole
 from mixlab.machine import usable_device
 from mixlab.measure.devices import free
 from mixlab.measure.memory_cases import MemoryCase, cases
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import check_memory
 from mixlab.measure.step_memory import RealStep, real_steps
 from mixlab.memory import Replay, Trace, replay_trace, trace
 from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, PARAMETERS, PHASES, TEMPORARIES
@@ -58,8 +58,7 @@ def measure_memory(
     Raises:
         ValueError: If a device or case is unknown, or a number is out of range.
     """
-    require_whole("measure_memory: rounds", rounds, 1)
-    require_whole("measure_memory: seed", seed, 0)
+    check_memory(rounds=rounds, seed=seed)
     device = usable_device(device)
     chosen = cases(device.type, names)
     if not chosen:

@@ -6,33 +6,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mixlab.arguments import require_whole
-from mixlab.formats import BF16, FP32
 from mixlab.machine import usable_device
 from mixlab.measure.devices import clock_s, free
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import STORAGE_RECIPES, check_optimizer
 from mixlab.optimizers import BACKENDS, AdamW, backend, state_bytes
 from mixlab.process import THREADS, RandomStream, measuring_threads
-from mixlab.recipes import STATES, Recipe
+from mixlab.recipes import Recipe
 from mixlab.training.optimizers import storage_of
 
-# Every pair of formats for both moments with fp32 weights; one format for both, rounded stochastically; and every way
-# to store bf16 weights, with moments in fp32 and in bf16.
-STORAGE_RECIPES: tuple[str, ...] = (
-    *(str(Recipe(exp_avg=m, exp_avg_sq=v)) for m, v in product(STATES, STATES)),
-    *(str(Recipe(exp_avg=s, exp_avg_sq=s, state_rounding="stochastic")) for s in STATES if s != FP32),
-    *(
-        str(Recipe(BF16, BF16, gradients=BF16, exp_avg=s, exp_avg_sq=s, **way))
-        for s in (FP32, BF16)
-        for way in ({"update": "nearest_even"}, {"update": "stochastic"}, {"update": "kahan"}, {"master_weights": True})
-    ),
-)
 _PEER = "torch fused"  # the optimizer that all others are compared with
 _WARM_UP = 2  # steps before the measured ones; the first allocates states and compiles
 
@@ -81,11 +68,8 @@ def measure_optimizer(
     Raises:
         ValueError: If a recipe, backend, mode or device is unknown, or a number is out of range.
     """
+    check_optimizer(numel=numel, recipes=recipes, backends=backends, modes=modes, rounds=rounds, threads=threads)
     threads = measuring_threads() if threads is None else threads
-    for name, value, low in (("numel", numel, 64), ("rounds", rounds, 1), ("threads", threads, 1)):
-        require_whole(f"measure_optimizer: {name}", value, low)
-    if unknown := [mode for mode in modes if mode not in ("eager", "compiled")]:
-        raise ValueError(f"measure_optimizer: modes must be eager, compiled or both, got {', '.join(unknown)}")
     device = usable_device(device)
     names = [name for name, one in BACKENDS.items() if one.installed] if backends is None else backends
     steppers = [*_of_backends(names), *_of_recipes(recipes, modes)]

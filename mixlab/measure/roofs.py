@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mixlab.matmul import Roof
-from mixlab.measure.matmul_cases import OPS, STORED, Case, OpCase, ProductCase, parsed_shape
+from mixlab.measure.matmul_cases import OPS, STORED, Case, OpCase, ProductCase
 from mixlab.measure.record import Record, Series
+from mixlab.measure.requests import parsed_shape
 from mixlab.measure.resuming import PREDICTED
 
 

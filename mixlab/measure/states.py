@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from mixlab.arguments import require_whole
 from mixlab.experiments import GridSetting, final_loss, moment_settings, weight_settings
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import check_states
 
 
 def measure_states(
@@ -41,8 +41,7 @@ def measure_states(
     """
     if settings is None:
         settings = list(dict.fromkeys([*moment_settings(), *weight_settings()]))
-    require_whole("measure_states: seeds", seeds, 1)
-    require_whole("measure_states: steps", steps, 1)
+    check_states(steps=steps, spike_at=spike_at, seeds=seeds)
     if not settings:
         raise ValueError("measure_states: settings must not be empty; None takes all")
     date, series, notes = now(), [], {}

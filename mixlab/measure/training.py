@@ -8,93 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
-from mixlab.arguments import require_whole
 from mixlab.formats._compile import vector_options
 from mixlab.machine import usable_device
 from mixlab.measure.devices import clock_s, free
+from mixlab.measure.gpt_shapes import SMALL, GPTShape
 from mixlab.measure.record import Record, Series, now, record_here
+from mixlab.measure.requests import check_train
 from mixlab.memory.gpus import named_by_driver
 from mixlab.recipes import Recipe
-from mixlab.training import Task, TinyGPT, Trainer
-from mixlab.training.tasks import text_batches
+from mixlab.training import Task, Trainer
 
 TRAINING_RECIPES = ("fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16")
 _WARM_UP = 3  # steps before the measured ones
-
-
-@dataclass(frozen=True)
-class GPTShape:
-    """Sizes of a GPT and its batches. The default is GPT-2 small, with the vocabulary rounded up to a multiple of 128.
-
-    Attributes:
-        width: Width of the residual stream.
-        layers: Transformer blocks.
-        heads: Attention heads of a layer; they must divide the width.
-        vocabulary: Rows of the embedding, from 128 up.
-        context: Tokens per row.
-        batch: Rows per step.
-
-    Raises:
-        ValueError: If a size is not a whole number from 1 up, or sizes do not fit together.
-    """
-
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    vocabulary: int = 50304
-    context: int = 1024
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require_whole(f"GPTShape: {name}", value, 1)
-        if self.width % self.heads:
-            raise ValueError(f"GPTShape: heads must divide width, got {self.heads} heads and a width of {self.width}")
-        if self.vocabulary < 128:
-            raise ValueError(f"GPTShape: vocabulary must hold the 128 ASCII codes, got {self.vocabulary}")
-
-    @property
-    def tokens(self) -> int:
-        """Tokens per step."""
-        return self.batch * self.context
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the model; its head shares the token embedding's weights."""
-        block = 12 * self.width**2 + 13 * self.width
-        return (self.vocabulary + self.context + 2) * self.width + self.layers * block
-
-    @property
-    def flops_per_token(self) -> float:
-        """FLOPs of forward and backward: 6 per parameter, and 12 * layers * width * context for attention.
-
-        Chowdhery et al., PaLM: Scaling Language Modeling with Pathways, 2022. The position embedding counts
-        too, though nothing is multiplied by it: under 1 %.
-        """
-        return 6.0 * self.parameters + 12.0 * self.layers * self.width * self.context
-
-    def task(self) -> Task:
-        """Returns the task: predict the next character of Python's manual, with AdamW."""
-
-        def model() -> nn.Module:
-            gpt = TinyGPT(
-                vocabulary=self.vocabulary,
-                context=self.context,
-                width=self.width,
-                heads=self.heads,
-                layers=self.layers,
-            )
-            nn.init.normal_(gpt.token.weight, std=0.02)
-            gpt.head.weight = gpt.token.weight
-            return gpt
-
-        draw, held_out = text_batches(batch=self.batch, context=self.context)
-        return Task(f"gpt-{self.parameters / 1e6:.0f}M", model, draw, held_out, optimizer="adamw", lr=3e-4)
-
-
-SMALL = GPTShape(width=256, layers=4, heads=4, vocabulary=4096, context=128, batch=8)  # minutes on two CPU cores
 
 
 @dataclass
@@ -141,14 +67,11 @@ def measure_train(
     Raises:
         ValueError: If a recipe, mode or device is unknown, or a number is out of range.
     """
+    check_train(recipes=recipes, modes=modes, steps=steps)
     device = usable_device(device)
     shape = shape or (GPTShape() if device.type == "cuda" else SMALL)
     texts = _default_recipes(device) if recipes is None else recipes
     parsed = {str(recipe): Recipe.of(recipe) for recipe in texts}
-    unknown = [mode for mode in modes if mode not in ("eager", "compiled")]
-    if unknown or not modes or not parsed:
-        raise ValueError(f"measure_train: modes must be eager, compiled or both, and recipes not empty; got {modes!r}")
-    require_whole("measure_train: steps", steps, 1)
     date, task = now(), shape.task()
     plan = [_Training(parsed[text], f"{text} {mode}", mode == "compiled") for mode in modes for text in parsed]
     for number, training in enumerate(plan):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mixlab.arguments import did_you_mean
+from mixlab.optimizers.choices import require_backend
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter], float], Optimizer]
 
@@ -69,9 +69,7 @@ def backend(name: str) -> Backend:
     Raises:
         ValueError: If the name is unknown.
     """
-    if name not in BACKENDS:
-        hint = did_you_mean(name, BACKENDS)
-        raise ValueError(f"unknown optimizer backend {name!r}: {hint}use one of {', '.join(BACKENDS)}")
+    require_backend(name)
     return BACKENDS[name]
 
 

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mixlab import __version__
+from mixlab import claims as mixlab_claims
 from mixlab.claims import CLAIMS, Finding, Verdict, claim
-from mixlab.cli import claims, commands
+from mixlab.cli import commands
 
 QUICK = ("bytes-per-number", "fp16-eps", "bf16-range")  # one of each verdict
 
@@ -23,14 +24,14 @@ def mixlab(*arguments: str) -> Any:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """All claims are a few quick ones."""
-    monkeypatch.setattr(claims, "CLAIMS", tuple(claim(key) for key in QUICK))
+    monkeypatch.setattr(mixlab_claims, "CLAIMS", tuple(claim(key) for key in QUICK))
 
 
 @pytest.fixture
 def wrong(monkeypatch: pytest.MonkeyPatch) -> str:
     """The key of the only claim, whose verdict on file is not the measured one."""
     said = replace(claim("fp16-eps"), verdict=Verdict.HOLDS, correct="")
-    monkeypatch.setattr(claims, "CLAIMS", (said,))
+    monkeypatch.setattr(mixlab_claims, "CLAIMS", (said,))
     return said.key
 
 
@@ -83,7 +84,7 @@ def test_a_measurement_that_fails_is_named(monkeypatch: pytest.MonkeyPatch):
     def measure() -> Finding:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(claims, "CLAIMS", (replace(CLAIMS[0], measure=measure),))
+    monkeypatch.setattr(mixlab_claims, "CLAIMS", (replace(CLAIMS[0], measure=measure),))
     result = mixlab()
     assert result.exit_code == 1
     assert f"claim '{CLAIMS[0].key}' could not be measured: no room" in result.stderr
@@ -93,7 +94,7 @@ def test_it_can_be_stopped(monkeypatch: pytest.MonkeyPatch):
     def measure() -> Finding:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(claims, "CLAIMS", (replace(CLAIMS[0], measure=measure),))
+    monkeypatch.setattr(mixlab_claims, "CLAIMS", (replace(CLAIMS[0], measure=measure),))
     result = mixlab()
     assert result.exit_code == 130
     assert "stopped" in result.stderr

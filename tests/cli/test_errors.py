@@ -101,6 +101,7 @@ OPTIONS = {
     ("claims", "--verdict", "none"): ["--json"],
     ("claims", "none"): ["--verdict", "--json"],
     ("lab", "--port", "0"): ["--no-browser"],
+    ("labs",): ["--json"],
     ("run",): ["-p", "--out"],
     (): ["--version", "--help"],
 }

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from mixlab.cli import measure
+from mixlab import measure as measuring
 from mixlab.cli.commands import app
 from mixlab.measure import KindOutcome, Record, shipped
 
-RECORDS = Path(measure.__file__).parents[1] / "measure" / "records"
+RECORDS = Path(measuring.__file__).parent / "records"
 SMALL = ("--device=cpu", "--formats=fp32,bf16", "--shapes=16x16x16", "--numel=4096", "--budget=2")
 
 
@@ -45,7 +45,7 @@ def test_a_stopped_matmul_says_how_to_go_on(tmp_path: Path, monkeypatch):
     def stopped(*_arguments: Any, **_options: Any) -> Record:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "measure_matmul", stopped)
+    monkeypatch.setattr(measuring, "measure_matmul", stopped)
     result = run("matmul", "--out", tmp_path / "r.json")
     assert result.exit_code == 130
     assert "r.json keeps what was measured; the same command continues it" in plain(result.stderr)
@@ -83,7 +83,7 @@ def test_all_says_what_became_of_each(tmp_path: Path, monkeypatch, states: tuple
             KindOutcome(kind, folder / f"{kind}.json", state) for kind, state in zip(kinds, states, strict=True)
         )
 
-    monkeypatch.setattr(measure, "measure_all", stand_in)
+    monkeypatch.setattr(measuring, "measure_all", stand_in)
     result = run("all", "--out", tmp_path, "--device", "cpu", "--budget", "60", "--seed", "3")
     missing = [kind for kind, state in zip(kinds, states, strict=True) if state in ("failed", "no time")]
     assert result.exit_code == (1 if missing else 0)

@@ -18,6 +18,7 @@ OPTIONS = {
         "--fsdp --tensor --sequence-parallel --pipeline --microbatches --gpu --check --trace --json --help"
     ),
     "claims": "keys --verdict --json --help",
+    "labs": "lab --json --help",
     "doctor": "--help",
     "formats": "names --json --help",
     "explain": "value fmt --overflow --json --help",

@@ -10,7 +10,7 @@ from mixlab import PRESETS, load_task
 from mixlab.experiments import ModeResult, dtype_ledger, measure_modes
 from mixlab.figures import ledger_bars
 from mixlab.measure import measure_train
-from mixlab.measure.training import GPTShape
+from mixlab.measure.gpt_shapes import GPTShape
 from mixlab.reports import ModeTable
 from mixlab.reports.modes import hardware
 

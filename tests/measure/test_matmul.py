@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mixlab.measure import Record, Series, matmul, measure_matmul, predicted_series, roofs_here
-from mixlab.measure.matmul_cases import OPS, STORED, OpCase, Operands, ProductCase, default_shapes, parsed_shape
+from mixlab.measure.matmul_cases import OPS, STORED, OpCase, Operands, ProductCase, default_shapes
+from mixlab.measure.requests import MATMUL_FORMATS, parsed_shape
 from mixlab.measure.roofs import case_named
 from mixlab.measure.sensors import clock_and_power, last_cache_bytes, parsed_clock_and_power, parsed_size
 
@@ -38,6 +39,10 @@ def test_a_record_holds_every_case_and_its_prediction():
     ]
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
+
+
+def test_every_format_that_may_be_asked_for_has_its_dtypes():
+    assert tuple(STORED) == MATMUL_FORMATS
 
 
 def test_what_the_machine_lacks_is_named_with_the_reason(monkeypatch):

@@ -9,7 +9,8 @@ from mixlab.measure import RealStep, Record, Series, differences, measure_memory
 from mixlab.measure import memory as module
 from mixlab.measure import step_memory as steps_module
 from mixlab.measure.memory import measured_cases, predicted, predicted_bytes
-from mixlab.measure.memory_cases import CASES, MODELS, MemoryCase, cases
+from mixlab.measure.memory_cases import CASES, MemoryCase, cases
+from mixlab.measure.memory_models import MODELS
 from mixlab.memory.categories import PHASES
 
 CHOSEN = ["small-gpt2 x6 amp-bf16", "small-llama x2 bf16-master full", "small-cnn x2 fp32", "small-mlp x16 lean-bf16"]

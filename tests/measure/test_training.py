@@ -7,7 +7,8 @@ import torch
 
 from mixlab.measure import Record, measure_train, shipped
 from mixlab.measure import training as module
-from mixlab.measure.training import SMALL, GPTShape, peak_flops
+from mixlab.measure.gpt_shapes import SMALL, GPTShape
+from mixlab.measure.training import peak_flops
 
 TINY = GPTShape(width=16, layers=2, heads=2, vocabulary=128, context=8, batch=2)
 

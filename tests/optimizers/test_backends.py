@@ -12,6 +12,7 @@ from torch import nn
 from mixlab import Recipe, Trainer, load_task
 from mixlab.memory import model_states
 from mixlab.optimizers import BACKENDS, AdamW, backend, read_state, state_bytes
+from mixlab.optimizers.choices import BACKEND_NAMES
 from mixlab.probes import track_updates
 from mixlab.training.optimizers import storage_of
 
@@ -35,6 +36,10 @@ def fitted(make, dtype=torch.float32, steps=60):
         optimizer.step()
         optimizer.zero_grad()
     return float(loss.detach()), optimizer
+
+
+def test_every_name_has_its_backend():
+    assert tuple(BACKENDS) == BACKEND_NAMES
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in SLOW])

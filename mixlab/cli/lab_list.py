@@ -1,0 +1,105 @@
+"""`mixlab labs`: the labs, how long they take, and what their parameters may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mixlab.cli.lab_files import LabFile, read_lab
+from mixlab.cli.notebooks import LabError, find_lab, find_labs_folder
+from mixlab.cli.values import fail, print_json
+
+
+def labs(
+    lab: Annotated[
+        str | None, typer.Argument(help="Show this lab's parameters in full: its name, or the start of one such as 04.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per lab.")] = False,
+) -> None:
+    """List the labs and their parameters, with defaults and what is allowed, for `mixlab run LAB -p NAME VALUE`."""
+    try:
+        paths = sorted(find_labs_folder().glob("*.ipynb")) if lab is None else [find_lab(lab)]
+    except LabError as error:
+        fail(str(error), 2)
+    found = [read for path in paths if (read := read_lab(path)) is not None]
+    if as_json:
+        print_json([_as_json(one) for one in found])
+        return
+    console = Console(width=max(Console().width, 120))
+    if lab is None:
+        console.print(_list(found), "", _allowed(found), "")
+        typer.echo(
+            "Beside each lab stand its defaults; those of loss_scale and seed are 0. `mixlab labs 04` says what a"
+        )
+        typer.echo("lab uses its parameters for, and `mixlab run 04 -p steps 30` changes one.")
+    for one in [] if lab is None else found:
+        console.print(f"{one.name}: {one.title}, {_minutes(one)} minutes")
+        console.print(_in_full(one))
+
+
+_COLUMNS = ("recipe", "steps", "task")  # the parameters of all labs whose defaults differ
+
+
+def _list(found: Sequence[LabFile]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("lab", "title", "minutes", *_COLUMNS, "also"):
+        right = name in ("minutes", "steps")
+        table.add_column(name, no_wrap=name != "also", justify="right" if right else "left")
+    common = set.intersection(*({stated.name for stated in one.parameters} for one in found)) if found else set()
+    for one in found:
+        defaults = {stated.name: _typed(stated.default) for stated in one.parameters}
+        also = "  ".join(f"{name} {default}" for name, default in defaults.items() if name not in common)
+        columns = [defaults.get(name, "") for name in _COLUMNS]
+        table.add_row(*map(Text, (one.name, one.title, _minutes(one), *columns, also)))
+    return table
+
+
+def _allowed(found: Sequence[LabFile]) -> Table:
+    """Returns what each parameter may be, once; where labs differ, with the numbers of the labs."""
+    labs: dict[str, dict[str, list[str]]] = {}
+    for one in found:
+        for name, allowed in one.declared.items():
+            labs.setdefault(name, {}).setdefault(str(allowed), []).append(one.name.partition("_")[0])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("what it may be", overflow="fold")
+    for name, kinds in labs.items():
+        for words, numbers in kinds.items():
+            only = f"in lab {', '.join(numbers)}: " if len(kinds) > 1 else ""
+            table.add_row(name, Text(f"{only}{words}"))
+    return table
+
+
+def _in_full(one: LabFile) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("parameter", "default", "meaning", "what it may be"):
+        table.add_column(name, no_wrap=name in ("parameter", "default"), overflow="fold")
+    for stated in one.parameters:
+        allowed = one.declared.get(stated.name, "")
+        table.add_row(*map(Text, (stated.name, _typed(stated.default), stated.meaning, str(allowed))))
+    return table
+
+
+def _minutes(one: LabFile) -> str:
+    return "?" if one.minutes is None else str(one.minutes)
+
+
+def _typed(default: Any) -> str:
+    """Returns a default as it is typed on the command line."""
+    return str(default) if default != "" else '""'
+
+
+def _as_json(one: LabFile) -> dict[str, Any]:
+    return {"name": one.name, "title": one.title, "minutes": one.minutes, "parameters": list(_parameters(one))}
+
+
+def _parameters(one: LabFile) -> Iterator[dict[str, Any]]:
+    for stated in one.parameters:
+        allowed = one.declared.get(stated.name)
+        row = {"name": stated.name, "default": stated.default, "meaning": stated.meaning}
+        yield row if allowed is None else {**row, "allowed": str(allowed), **allowed.to_dict()}
