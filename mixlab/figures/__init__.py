@@ -7,7 +7,7 @@ from mixlab.figures.formats import accumulation_error, dynamic_range_and_precisi
 from mixlab.figures.gradients import gradient_histogram
 from mixlab.figures.ledgers import ledger_bars
 from mixlab.figures.loss_scaling import scale_histories
-from mixlab.figures.machine import format_limits, matmul_speed_bars
+from mixlab.figures.machine import format_limits, matmul_speed_dots
 from mixlab.figures.memory import batch_lines, phase_bars, state_bars
 from mixlab.figures.padding import useful_shares
 from mixlab.figures.rooflines import roofline
@@ -24,7 +24,7 @@ __all__ = [
     "format_limits",
     "gradient_histogram",
     "ledger_bars",
-    "matmul_speed_bars",
+    "matmul_speed_dots",
     "moment_map",
     "number_line",
     "phase_bars",

@@ -10,35 +10,42 @@ import plotly.graph_objects as go
 from mixlab.figures.theme import styled
 from mixlab.formats import Format
 from mixlab.measure import MatmulSpeed
-from mixlab.reports.colours import BLUE, GREEN, ORANGE
+from mixlab.powers import power
+from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE
 
 
-def matmul_speed_bars(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
-    """Draws the speed of matrix products by format on a logarithmic axis: medians, with quartiles as whiskers.
+def matmul_speed_dots(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
+    """Draws the speed of matrix products by format on a logarithmic axis: a dot at the median, a line over all speeds.
 
     Args:
         speeds: From `matmul_speeds`.
         machine: The machine on which they were measured, in one line.
     """
     figure = go.Figure(
-        go.Bar(
+        go.Scatter(
             x=[speed.gflops for speed in speeds],
             y=[f"{speed.format}: {speed.gflops:,.3g}" for speed in speeds],
-            orientation="h",
-            marker_color=BLUE,
+            mode="markers",
+            marker={"color": BLUE, "size": 13, "line": {"color": GREY, "width": 1}},
             error_x={
                 "array": [speed.high - speed.gflops for speed in speeds],
                 "arrayminus": [speed.gflops - speed.low for speed in speeds],
+                "color": GREY,
+                "thickness": 3,
+                "width": 7,
             },
             hovertemplate="%{y} GFLOP/s<extra></extra>",
         )
     )
-    size, device = speeds[0].size, speeds[0].device
+    size, device, count = speeds[0].size, speeds[0].device, speeds[0].count
     figure = styled(
-        figure, title=f"Products of {size} x {size} matrices on {device}<br><sub>{machine}</sub>", height=280
+        figure,
+        title=f"Products of {size} × {size} matrices on {device}: median, and lowest to highest of {count}"
+        f"<br><sub>{machine}</sub>",
+        height=250,
     )
-    figure.update_yaxes(autorange="reversed")
-    return figure.update_xaxes(type="log", title="GFLOP/s, logarithmic", dtick=1)
+    figure.update_layout(hovermode="closest").update_yaxes(autorange="reversed")
+    return figure.update_xaxes(type="log", title="GFLOP/s, logarithmic", tickformat="~r", nticks=8)
 
 
 def format_limits(formats: Iterable[Format | str]) -> go.Figure:
@@ -59,7 +66,8 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
             base=starts,
             orientation="h",
             marker={"color": colour, "pattern_shape": pattern},
-            hovertemplate=f"%{{y}} {name}: 2^%{{base:.0f}} to 2^%{{x:.0f}}<extra></extra>",
+            customdata=[f"{power(np.log2(end[low]))} to {power(np.log2(end[high]))}" for end in ends],
+            hovertemplate=f"%{{y}} {name}: %{{customdata}}<extra></extra>",
         )
     for fmt, (smallest, _, largest) in zip(shown, ends, strict=True):
         figure.add_annotation(x=np.log2(smallest), y=fmt.name, text=f"{smallest:.2g}", showarrow=False, xanchor="right")
@@ -67,5 +75,5 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
     figure = styled(figure, title="What each format can hold", height=340)
     figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
     ticks = list(range(-160, 161, 40))
-    labels = [f"2<sup>{exponent}</sup>" for exponent in ticks]
+    labels = [power(exponent) for exponent in ticks]
     return figure.update_xaxes(title="magnitude", range=[-185, 165], tickvals=ticks, ticktext=labels)

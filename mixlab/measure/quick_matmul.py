@@ -12,6 +12,9 @@ from torch.utils.benchmark import Timer
 from mixlab.formats import BF16, FP16, FP32, TF32, Format
 from mixlab.process import OFF, ON, TF32_SWITCHES, THREADS, measuring_threads
 
+_ROUNDS = 9
+_ROUND_S = 0.02  # each format's share of a round
+
 
 @dataclass(frozen=True)
 class MatmulSpeed:
@@ -22,7 +25,8 @@ class MatmulSpeed:
         device: Device that multiplied.
         size: Rows and columns of each matrix.
         gflops: Median speed in 10^9 floating-point operations per second, counting 2 * size^3 per product.
-        low, high: First and third quartile of that speed.
+        low, high: Lowest and highest of the speeds.
+        count: How many speeds were measured.
     """
 
     format: str
@@ -31,13 +35,14 @@ class MatmulSpeed:
     gflops: float
     low: float
     high: float
+    count: int
 
 
 def matmul_speeds(device: torch.device | str, *, size: int = 512) -> tuple[MatmulSpeed, ...]:
     """Measures products of two (size, size) matrices in each format that torch multiplies natively on the device.
 
-    Takes about two seconds on a CPU. A product has the format of its operands; tf32 stands for float32 matrices
-    multiplied in tf32, on GPUs only.
+    The formats take turns, so that a change of the machine's load meets them all. Takes about a second on a CPU. A
+    product has the format of its operands; tf32 stands for float32 matrices multiplied in tf32, on GPUs only.
 
     Args:
         device: Device to measure.
@@ -48,17 +53,24 @@ def matmul_speeds(device: torch.device | str, *, size: int = 512) -> tuple[Matmu
     """
     device = torch.device(device)
     formats = (FP32, TF32, BF16, FP16) if device.type == "cuda" else (FP32, BF16, FP16)
-    return tuple(_matmul_speed(fmt, device, size) for fmt in formats)
+    timers = {fmt: _timer(fmt, device, size) for fmt in formats}
+    products = {fmt: max(1, int(_ROUND_S / _seconds(fmt, timer, 1))) for fmt, timer in timers.items()}
+    rounds = [[_seconds(fmt, timers[fmt], products[fmt]) for fmt in formats] for _ in range(_ROUNDS)]
+    gflops = 2 * size**3 / np.array(rounds) / 1e9  # (rounds, formats)
+    return tuple(
+        MatmulSpeed(fmt.name, str(device), size, float(np.median(own)), float(own.min()), float(own.max()), len(own))
+        for fmt, own in zip(formats, gflops.T, strict=True)
+    )
 
 
-def _matmul_speed(fmt: Format, device: torch.device, size: int) -> MatmulSpeed:
+def _timer(fmt: Format, device: torch.device, size: int) -> Timer:
     generator = torch.Generator(device).manual_seed(0)
     draw = partial(torch.randn, size, size, device=device, generator=generator)
     a, b = (draw().to(fmt.dtype or torch.float32) for _ in range(2))
-    threads = measuring_threads()
-    with TF32_SWITCHES.held(ON if fmt == TF32 else OFF), THREADS.held(threads):
-        timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=threads)
-        seconds = timer.blocked_autorange(min_run_time=0.2).times
-    gflops = 2 * size**3 / np.array(seconds) / 1e9
-    low, median, high = (float(value) for value in np.quantile(gflops, [0.25, 0.5, 0.75]))
-    return MatmulSpeed(fmt.name, str(device), size, median, low, high)
+    return Timer("a @ b", globals={"a": a, "b": b}, num_threads=measuring_threads())
+
+
+def _seconds(fmt: Format, timer: Timer, products: int) -> float:
+    """Returns the seconds that one product takes, as the mean of several."""
+    with TF32_SWITCHES.held(ON if fmt == TF32 else OFF), THREADS.held(measuring_threads()):
+        return float(timer.timeit(products).mean)
