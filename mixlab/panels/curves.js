@@ -85,7 +85,7 @@ function drawChart(parent, chart, runs, lastStep, width) {
   if (chart.line !== undefined) {
     add(picture, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(chart.line), y2: y(chart.line), class: "mixlab-rule" });
   }
-  for (const run of runs) drawRun(picture, chart, run, x, y);
+  runs.forEach((run, index) => drawRun(picture, chart, run, x, y, index));
 }
 
 function pointsOf(run, column, chart) {
@@ -107,7 +107,7 @@ function pathOf(points, x, y, stairs) {
   return path;
 }
 
-function drawRun(picture, chart, run, x, y) {
+function drawRun(picture, chart, run, x, y, index) {
   const points = pointsOf(run, chart.column, chart);
   const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
   add(picture, "path", { d: pathOf(points, x, y, chart.stairs), "stroke-width": 2, ...style });
@@ -116,7 +116,7 @@ function drawRun(picture, chart, run, x, y) {
   }
   const last = points.findLast(([, value]) => value !== null);
   if (last && !chart.x) add(picture, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
-  if (chart.note && run.note) drawEnd(picture, run, last, x, y);
+  if (chart.note && run.note) drawEnd(picture, run, last, x, y, index);
   for (const place of chart.ticks ? run[chart.ticks] : []) {
     add(picture, "line", {
       x1: x(place), x2: x(place), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
@@ -124,11 +124,13 @@ function drawRun(picture, chart, run, x, y) {
   }
 }
 
-// Where the loss stopped being a number, the curve ends in a cross that says so.
-function drawEnd(picture, run, last, x, y) {
+// Where the loss stopped being a number, the curve ends in a cross. The words stand in the half without it, one line a run.
+function drawEnd(picture, run, last, x, y, index) {
   const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
   add(picture, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
-  add(picture, "text", { x: px + 12, y: py + 18, class: "mixlab-nan" }, run.note);
+  const line = py < HEIGHT / 2 ? HEIGHT - MARGIN.bottom - 8 - 15 * index : MARGIN.top + 12 + 15 * index;
+  const words = add(picture, "text", { x: px + 12, y: line, class: "mixlab-nan" }, run.note);
+  words.style.fill = run.color;
 }
 
 function drawLegend(parent, runs) {

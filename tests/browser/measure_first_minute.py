@@ -3,8 +3,8 @@
     python -m tests.browser.measure_first_minute [FOLDER FOR SCREENSHOTS]
 
 The first time counts from starting the server of `make lab`, installed as it is, to the first drawn step of lab 00's
-cockpit; Run All is the reader's only act. The second counts from opening lab 02 to gradients that vanished, the third to
-gradients that came back: Run All, a choice, and the arrow keys of the loss scale.
+cockpit; Run All is the reader's only act. The second counts from opening lab 02 to gradients that vanished, and the
+third to gradients that came back: Run All, and the arrow keys of the loss scale.
 """
 
 from __future__ import annotations
