@@ -136,7 +136,7 @@ _COMMON: dict[str, Parameter] = {
 _ANY_STEPS = Whole(0, _STEPS.high)
 
 _PARAMETERS: dict[str, dict[str, Parameter]] = {
-    "00_start_here": {**_COMMON, "steps": _ANY_STEPS},
+    "00_start_here": _COMMON,
     "01_number_formats": _COMMON,
     "02_underflow_and_loss_scaling": {**_COMMON, "loss_weight": Positive(1e-12, 1000.0)},
     "03_inside_amp": _COMMON,
