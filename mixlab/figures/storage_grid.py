@@ -28,7 +28,7 @@ _WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan s
 
 @dataclass(frozen=True)
 class _Cell:
-    """The final loss of a setting divided by fp32's with the same seed: the median, the lowest, the highest."""
+    """A setting's training loss at the end, divided by fp32's with the same seed: the median, the lowest, the highest."""
 
     ratio: float
     text: str
@@ -36,7 +36,7 @@ class _Cell:
 
 
 def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
-    """Draws the final loss of every pair of moment formats, as a multiple of the loss with both in fp32, seed by seed.
+    """Draws the training loss at the end for every pair of moment formats, as a multiple of fp32's, seed by seed.
 
     The upper map rounds to nearest, the lower one stochastically. Rows are formats of m, columns formats of v. A cell
     holds the median over the seeds and, below it, the lowest and the highest; darker is worse; diverged runs are
@@ -56,21 +56,21 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
     base = _base(record, GridSetting(Recipe(), spike=spike))
     titles = ["moments rounded to nearest", "moments rounded stochastically"]
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles)
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=titles)
     for place, rounding in enumerate(_ROUNDINGS, start=1):
         rows = [[_cell(record, settings[m, v, rounding], base) for v in v_formats] for m in m_formats]
         figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=place, col=1)
     after = ", after a gradient spike" if spike else ", without a gradient spike"
     spiked = f", gradients × 1000 at step {record.parameters['spike at step']}" if spike else ""
     figure = _finished(
-        figure, f"Final loss as a multiple of fp32's{after}", record, spiked, rows=2 * len(m_formats) + 1
+        figure, f"Training loss as a multiple of fp32's{after}", record, spiked, rows=2 * len(m_formats) + 2
     )
-    figure.update_xaxes(title="second moment v", row=2, col=1)
+    figure.update_xaxes(title="second moment v", showticklabels=True)
     return figure.update_yaxes(title="first moment m")
 
 
 def weight_map(record: Record) -> go.Figure:
-    """Draws the final loss of five ways to store weights at two learning rates, as a multiple of the loss in fp32.
+    """Draws the training loss at the end of five ways to store weights, at two learning rates, as a multiple of fp32's.
 
     Args:
         record: From `mixlab measure states`.
@@ -89,7 +89,7 @@ def weight_map(record: Record) -> go.Figure:
         for rate in rates
     ]
     figure = go.Figure(_heat(rows, list(_WEIGHTS), [f"lr {rate:g}" for rate in rates]))
-    title = "Final loss by the weights' storage, as a multiple of fp32's"
+    title = "Training loss by the weights' storage, as a multiple of fp32's"
     return _finished(figure, title, record, rows=len(rates)).update_xaxes(title="weights, with fp32 moments")
 
 
@@ -173,7 +173,7 @@ def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Seque
 def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
     """Styles the figure, and writes below it where the numbers come from, in lines that fit into 600 pixels."""
     runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
-    words = "in a cell: the median over the seeds, below it the lowest–highest"
+    words = "in a cell: the median over the seeds, below it the lowest–highest; losses at the end of training"
     figure = styled(figure, title=title, height=230 + 44 * rows)
     figure.update_layout(hovermode="closest", margin={"t": 85, "b": 160, "l": 90, "r": 15}, font={"color": GREY})
     figure.add_annotation(

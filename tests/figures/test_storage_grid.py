@@ -53,11 +53,18 @@ def test_what_diverged_says_so_and_what_was_not_recorded_is_empty():
 def test_the_title_says_what_and_where():
     record = made({})
     spiked, calm = moment_map(record), moment_map(record, spike=False)
-    assert spiked.layout.title.text == "Final loss as a multiple of fp32's, after a gradient spike"
-    assert calm.layout.title.text == "Final loss as a multiple of fp32's, without a gradient spike"
+    assert spiked.layout.title.text == "Training loss as a multiple of fp32's, after a gradient spike"
+    assert calm.layout.title.text == "Training loss as a multiple of fp32's, without a gradient spike"
     notes = [figure.layout.annotations[-1].text for figure in (spiked, calm, weight_map(record))]
     assert all("2 seeds, 9 steps each" in note and note.endswith(record.summary) for note in notes)
     assert ["gradients × 1000 at step 5" in note for note in notes] == [True, False, False]
+
+
+def test_both_halves_name_their_columns():
+    figure = moment_map(made({}))
+    for axis in (figure.layout.xaxis, figure.layout.xaxis2):
+        assert axis.showticklabels
+        assert axis.title.text == "second moment v"
 
 
 def test_formats_without_a_record_have_no_row_and_no_column():
