@@ -78,7 +78,8 @@ def _recorded_row(record: Record, results: Sequence[ModeResult]) -> tuple[str, .
 
 
 def _short(record: Record) -> str:
-    return f"recorded on {record.machine['gpus'] or record.machine['cpu']}"
+    where = record.machine["gpus"] or record.machine["cpu"]
+    return f"recorded on {where.partition(',')[0]}"
 
 
 def _speed(result: ModeResult, base: ModeResult) -> str:
