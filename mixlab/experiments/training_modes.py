@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from mixlab.arguments import require_whole
 from mixlab.experiments.ledger import Ledger, dtype_ledger
-from mixlab.process import THREADS
+from mixlab.process import THREADS, measuring_threads
 from mixlab.recipes import Recipe
 from mixlab.training import StepRecord, Task, Trainer
 
@@ -82,11 +81,11 @@ def measure_modes(
     steps: int,
     seeds: Iterable[int] = range(5),
     device: torch.device | str | None = None,
-    threads: int | None = None,
 ) -> dict[str, ModeResult]:
     """Trains a task under each recipe once for each seed, counts the bytes that it keeps, and times native steps.
 
-    Native steps are timed in turns, one of each recipe after the other, so that all meet the same machine.
+    Native steps are timed in turns, one of each recipe after the other, so that all meet the same machine; on a CPU,
+    with all threads that torch would use.
 
     Args:
         task: What to train.
@@ -94,17 +93,14 @@ def measure_modes(
         steps: The steps of each training, at least 1.
         seeds: The seed of each training; at least one. They are taken one by one, each for all recipes.
         device: Where; None means CUDA if available, else the CPU.
-        threads: How many threads native steps may use on a CPU; None leaves the number as it is.
 
     Returns:
         A result for each label, in the order of `recipes`.
 
     Raises:
-        ValueError: If there are no recipes, no steps or no seeds, or a number is not a whole one from 1 up.
+        ValueError: If there are no recipes, no seeds, or `steps` is not a whole number from 1 up.
     """
     require_whole("measure_modes: steps", steps, 1)
-    if threads is not None:
-        require_whole("measure_modes: threads", threads, 1)
     wanted = {label: Recipe.of(recipe) for label, recipe in recipes.items()}
     if not wanted:
         raise ValueError("measure_modes: recipes must hold at least one recipe")
@@ -117,7 +113,7 @@ def measure_modes(
     if not taken:
         raise ValueError("measure_modes: seeds must hold at least one seed")
     ledgers = {label: dtype_ledger(task, recipe, seed=taken[0], device=device) for label, recipe in wanted.items()}
-    with _using(threads):
+    with THREADS.held(measuring_threads()):
         trainers = [Trainer(task, recipe, seed=taken[0], device=device, native=True) for recipe in wanted.values()]
         seconds = zip(*_timed_in_turns(trainers), strict=True)
     return {
@@ -136,7 +132,3 @@ def _timed_in_turns(trainers: list[Trainer]) -> Iterator[tuple[float, ...]]:
         if done >= fewest and time.perf_counter() - started_s > _BUDGET_S:
             return
         yield tuple(next(trainer.steps(1)).seconds for trainer in trainers)
-
-
-def _using(threads: int | None) -> AbstractContextManager[object]:
-    return nullcontext() if threads is None else THREADS.held(threads)

@@ -28,7 +28,7 @@ _WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan s
 
 @dataclass(frozen=True)
 class _Cell:
-    """A setting's training loss at the end, divided by fp32's with the same seed: the median, the lowest, the highest."""
+    """A setting's training loss at its end, divided by fp32's with the same seed: median, lowest and highest."""
 
     ratio: float
     text: str

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 from mixlab.arguments import did_you_mean
 from mixlab.claims import CLAIMS, Claim, Settled, Verdict, settle
 from mixlab.panels.base import Binding, Panel, button, in_a_row, status_html
+from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.reports import claim_html, verdict_line
 
 
@@ -18,6 +19,7 @@ class ClaimQuiz(Panel):
 
     Args:
         claims: The claims, in order; at least one. Default: all.
+        kept: Where the chosen verdicts are kept, such as `Lab.answers`; None keeps none.
 
     Attributes:
         claim: The claim that is shown.
@@ -27,12 +29,13 @@ class ClaimQuiz(Panel):
         ValueError: If there are no claims.
     """
 
-    def __init__(self, claims: Sequence[Claim] = CLAIMS) -> None:
+    def __init__(self, claims: Sequence[Claim] = CLAIMS, *, kept: KeptAnswers | None = None) -> None:
         if not claims:
             raise ValueError("ClaimQuiz: no claims; give at least one, such as CLAIMS[:5]")
         self._claims = {claim.key: claim for claim in claims}
         self.claim = claims[0]
         self.predictions: dict[str, Verdict | None] = {}
+        self._kept = KeptAnswers(None) if kept is None else kept
         super().__init__()
         self._binding = Binding(self.errors, self._show)
         layout = {"width": "auto"}
@@ -43,7 +46,7 @@ class ClaimQuiz(Panel):
         self._reveal = button("Measure and reveal", "Measures the claim here and shows its verdict", width="13em")
         self._reveal.button_style = "primary"
         self._after = button("Next", "The claim after", icon="arrow-right")
-        self._binding.on_change(self._choice, lambda _verdict: self._enable())
+        self._binding.on_change(self._choice, self._chosen)
         for pressed, act in ((self._before, self.back), (self._reveal, self.reveal), (self._after, self.go_on)):
             pressed.on_click(self.errors.guard(lambda _button, act=act: act()))
         buttons = in_a_row(self._before, self._reveal, self._after)
@@ -118,6 +121,18 @@ class ClaimQuiz(Panel):
             self.predictions[self.claim.key] = self._choice.value
             self._show()
 
+    def _chosen(self, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            self._kept.set("predictions", self.claim.key, str(verdict))
+        self._enable()
+
+    def _choice_of(self, key: str) -> Verdict | None:
+        """Returns the verdict that was chosen for a claim, in this kernel or before."""
+        if key in self.predictions:
+            return self.predictions[key]
+        kept = self._kept.get("predictions", key)
+        return next((verdict for verdict in Verdict if verdict.value == kept), None)
+
     @property
     def _place(self) -> int:
         return list(self._claims).index(self.claim.key)
@@ -132,10 +147,11 @@ class ClaimQuiz(Panel):
         words = f'<b style="font-size: 1.2em; white-space: normal">“{escape(claim.words)}”</b>'
         self._words.value = status_html(f'<div style="opacity: 0.8">{escape(place)}</div>{words}')
         with self._binding.silent():
-            self._choice.value = self.predictions.get(claim.key)
+            self._choice.value = self._choice_of(claim.key)
         self._choice.disabled = shown is not None
         self._result.value = status_html(self._answer(shown) if shown else "")
-        hint = "" if self.predictions else "Choose a verdict; then the claim can be measured."
+        any_choice = self.predictions or self._choice.value is not None
+        hint = "" if any_choice else "Choose a verdict; then the claim can be measured."
         self._score.value = escape(hint or self._score_words())
         self._enable()
 

@@ -58,6 +58,11 @@ class Lab:
         """The task that the parameter `task` names, with its `loss_weight` where the lab has one."""
         return load_task(self.parameters["task"], loss_weight=self.parameters.get("loss_weight", 1.0))
 
+    @property
+    def answers(self) -> KeptAnswers:
+        """What the reader predicted and answered."""
+        return self._kept
+
     def predict(self, question: str, options: Sequence[str], *, answer: str, explanation: str = "") -> Prediction:
         """Returns a question that holds back what follows until an option was chosen; the choice is kept.
 

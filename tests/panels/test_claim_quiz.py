@@ -8,6 +8,7 @@ import pytest
 
 from mixlab.claims import Finding, Verdict, claim
 from mixlab.panels import ClaimQuiz
+from mixlab.panels.kept_answers import KeptAnswers
 
 QUICK = tuple(claim(key) for key in ("bytes-per-number", "fp16-eps", "bf16-range"))
 
@@ -87,3 +88,23 @@ def test_bad_input_is_refused_in_words(quiz: ClaimQuiz):
         quiz.choose("fp16-epsilon")
     with pytest.raises(ValueError, match="'perhaps' is not a valid Verdict"):
         quiz.predict("perhaps")
+
+
+def test_what_was_chosen_is_there_in_the_next_kernel(tmp_path):
+    before = ClaimQuiz(QUICK, kept=KeptAnswers(tmp_path / "answers.json"))
+    before.choose("fp16-eps")
+    before.predict("does not hold")
+    after = ClaimQuiz(QUICK, kept=KeptAnswers(tmp_path / "answers.json"))
+    assert after._choice.value is None
+    after.choose("fp16-eps")
+    assert after._choice.value is Verdict.DOES_NOT_HOLD
+    assert after.revealed is None
+    assert not after._reveal.disabled
+    after.reveal()
+    assert after.score == (1, 1)
+
+
+def test_a_kept_word_that_is_no_verdict_is_no_choice():
+    kept = KeptAnswers(None)
+    kept.set("predictions", "bytes-per-number", "perhaps")
+    assert ClaimQuiz(QUICK, kept=kept)._choice.value is None
