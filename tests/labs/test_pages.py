@@ -21,7 +21,6 @@ WAITING = {
     "00_start_here",
     "06_adam_in_low_precision",
     "07_memory",
-    "08_bf16_matmul",
 }
 
 FOLDED_LINE = (
