@@ -40,7 +40,7 @@ def test_start_hands_over_to_the_command():
     assert done.stdout == "two words with 2\n"
 
 
-def test_post_build_keeps_torch_and_switches_the_news_off(tmp_path: Path):
+def test_post_build_keeps_torch_and_configures_jupyterlab(tmp_path: Path):
     """With stubs for python and pip: what would be installed, and what JupyterLab then reads."""
     stub = tmp_path / "bin" / "python"
     stub.parent.mkdir()
@@ -52,5 +52,10 @@ def test_post_build_keeps_torch_and_switches_the_news_off(tmp_path: Path):
     subprocess.run([str(BINDER / "postBuild")], cwd=ROOT, env=environment, capture_output=True, check=True)
     assert log.read_text() == f"-m pip install --no-cache-dir -c {tmp_path}/torch-pin.txt .[lab]\n"
     assert (tmp_path / "torch-pin.txt").read_text() == "torch==2.12.1\n"
-    config = json.loads((tmp_path / "prefix/etc/jupyter/labconfig/page_config.json").read_text())
-    assert config["disabledExtensions"] == {"@jupyterlab/apputils-extension:announcements": True}
+    installed, shipped = tmp_path / "prefix/etc/jupyter", ROOT / "mixlab/cli/jupyter_config"
+    files = [path.relative_to(shipped) for path in sorted(shipped.rglob("*.json"))]
+    assert [path.name for path in files] == [
+        *("jupyter_server_config.json", "default_setting_overrides.json", "page_config.json"),
+    ]
+    for file in files:
+        assert json.loads((installed / file).read_text()) == json.loads((shipped / file).read_text())

@@ -261,18 +261,33 @@ def test_the_users_own_configuration_comes_first():
     assert environment["HOME"] == "/h"
 
 
-def test_jupyterlab_reads_the_switch(tmp_path: Path):
-    program = (
-        "import os, sys\nfrom jupyterlab_server.config import get_static_page_config as page\n"
-        "for path in sys.argv[1:]:\n    os.environ['JUPYTER_CONFIG_PATH'] = path\n"
-        "    print(page(level='all', logger=None))"
-    )
+JUPYTER_READS = """
+import json, os, sys
+from jupyter_server.serverapp import ServerApp
+from jupyterlab_server.config import get_static_page_config
+from jupyterlab_server.settings_utils import _get_overrides
+for path in sys.argv[1:]:
+    os.environ["JUPYTER_CONFIG_PATH"] = path
+    server = ServerApp()
+    server.load_config_file(suppress_errors=False)
+    page = get_static_page_config(level="all", logger=None)
+    kernels = {name: server.config.MappingKernelManager.get(name) for name in ("cull_idle_timeout", "cull_connected")}
+    print(json.dumps([page, _get_overrides("none")[0], kernels]))
+"""
+
+
+def test_jupyterlab_reads_what_mixlab_configures(tmp_path: Path):
+    """No news; notebooks saved every 15 s; kernels whose page was closed end after 20 minutes, others never."""
     clean = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_CONFIG_PATH": ""}
     switched = notebooks.jupyterlab_environment(clean)
     assert {name for name in switched if switched[name] != clean.get(name)} == {"JUPYTER_CONFIG_PATH"}
-    command = [sys.executable, "-c", program, "", switched["JUPYTER_CONFIG_PATH"]]
+    command = [sys.executable, "-c", JUPYTER_READS, "", switched["JUPYTER_CONFIG_PATH"]]
     said = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert ["announcements" in text for text in said] == [False, True]
+    (page_before, settings_before, _), (page, settings, kernels) = map(json.loads, said)
+    assert "announcements" not in str(page_before)
+    assert page["disabledExtensions"] == {"@jupyterlab/apputils-extension:announcements": True}
+    assert (settings_before, settings) == ({}, {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 15}})
+    assert kernels == {"cull_idle_timeout": 1200, "cull_connected": False}
 
 
 @pytest.mark.parametrize(
