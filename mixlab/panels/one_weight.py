@@ -72,10 +72,14 @@ class Microscope(Present, widgets.VBox):  # type: ignore[misc]
 
 def _words(lr: float, exact: Trajectory, stored: Trajectory) -> str:
     return (
-        f"{len(stored.update)} steps at lr {lr:g}. Exact: the weight goes from {exact.weight[0]:.5g} by "
-        f"{exact.gone:+.3g}. As stored, in {stored.recipe.weights}: it moves in {stored.moved} steps, by "
+        f"{_steps(len(stored.update))} at lr {lr:g}. Exact: the weight goes from {exact.weight[0]:.5g} by "
+        f"{exact.gone:+.3g}. As stored, in {stored.recipe.weights}: it moves in {_steps(stored.moved)}, by "
         f"{stored.gone:+.3g}. {' '.join(_theory(stored))}"
     )
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def _theory(stored: Trajectory) -> list[str]:

@@ -27,6 +27,7 @@ class StateControls(Panel):
     Attributes:
         changed: Functions without arguments to call after every change; may be appended to.
         errors: Shows a refused change.
+        knobs: The controls alone, without bytes and text, to be shown again elsewhere.
 
     Raises:
         ValueError: If the recipe is not allowed, or the learning rate is not positive.
@@ -46,9 +47,9 @@ class StateControls(Panel):
         for control in (self._lr, self._spike):
             control.observe(self.errors.guard(lambda _change: self._tell()), "value")
         self.recipe_controls.changed.append(self.errors.guard(self._tell))
-        left = widgets.VBox([self.recipe_controls.simple, self._lr, self._spike])
+        self.knobs = widgets.VBox([self.recipe_controls.simple, self._lr, self._spike])
         rest = [self.recipe_controls.note, self.recipe_controls.share, self.errors]
-        self.children = [in_a_row(left, self._bytes), *rest]
+        self.children = [in_a_row(self.knobs, self._bytes), *rest]
         self._show_bytes()
 
     @property

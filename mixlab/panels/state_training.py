@@ -50,7 +50,7 @@ class StateTraining(LiveTraining[WatchedStep]):
 
     Args:
         task: The task, with Adam or AdamW; the controls set the learning rate.
-        controls: Shown above; they may be shown elsewhere on the page too.
+        controls: Their knobs are shown above; what they cost is not.
         steps: Steps of a training; a spike comes after a third of them.
         seed: Seed of weights and batches.
 
@@ -67,7 +67,7 @@ class StateTraining(LiveTraining[WatchedStep]):
         for panel in self.earlier:
             self.runs |= panel.runs if isinstance(panel, StateTraining) else {}
         note = widgets.HTML(f"<small>The latest {_MOST_RUNS} trainings stay here until the kernel ends.</small>")
-        self.children = [controls, self.buttons, self.status_line, self.errors, self.charts, note]
+        self.children = [controls.knobs, controls.errors, self.buttons, self.status_line, self.errors, self.charts, note]
         self._show_runs()
 
     def new_job(self) -> Job[WatchedStep]:
