@@ -67,7 +67,15 @@ class StateTraining(LiveTraining[WatchedStep]):
         for panel in self.earlier:
             self.runs |= panel.runs if isinstance(panel, StateTraining) else {}
         note = widgets.HTML(f"<small>The latest {_MOST_RUNS} trainings stay here until the kernel ends.</small>")
-        self.children = [controls.knobs, controls.errors, self.buttons, self.status_line, self.errors, self.charts, note]
+        self.children = [
+            controls.knobs,
+            controls.errors,
+            self.buttons,
+            self.status_line,
+            self.errors,
+            self.charts,
+            note,
+        ]
         self._show_runs()
 
     def new_job(self) -> Job[WatchedStep]:
