@@ -56,7 +56,7 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
         words = f"<b>{least:.4g}</b>" + (f" to {most:.4g}" if most > least else "")
         figure.add_annotation(x=most, y=variant.name, text=words, showarrow=False, xanchor="left", xshift=4)
     said = "counted from recipes; pale: only within a step, at most; point at a bar for its source"
-    title = f"Bytes per parameter with Adam, without activations<br><sub>{said}</sub>"
+    title = f"Bytes per parameter with Adam as the optimizer steps, without activations<br><sub>{said}</sub>"
     figure = _stacked_bars(figure, title, rows=len(shown))
     return figure.update_xaxes(range=[0, 1.12 * max(variant.most_bytes_per_parameter for variant in shown)])
 
