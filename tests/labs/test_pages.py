@@ -17,7 +17,7 @@ FOLDED = {"setup", "parameters", "answer", "checked"}
 
 # Labs that are not built like this yet.
 NAMES = sorted(path.stem for path in LABS.glob("*.ipynb"))
-WAITING: set[str] = {}
+WAITING: set[str] = set()
 
 FOLDED_LINE = (
     r"\*Folded below: imports and parameters\. To change a parameter, unfold its cell, or run "
