@@ -17,7 +17,7 @@ LABS = Path(__file__).parents[2] / "labs"
 
 
 def turn_the_scale(page: Page) -> None:
-    page.get_by_label("Loss scale 2k").focus()
+    page.get_by_label("Loss scale 2ᵏ").focus()
     for _ in range(9):
         page.keyboard.press("ArrowRight")
 
@@ -81,6 +81,8 @@ def main(only: str = "") -> None:
                 continue
             notebook = notebook_on_a_page(server, browser, LABS / f"{lab}.ipynb", width=1150, height=1500)
             notebook.run_all(timeout_s=240)
+            for question in notebook.page.locator(".widget-radio").all():  # panels wait for an answer
+                question.get_by_role("radio").first.check()
             act(notebook.page)
             cell = notebook.page.locator(".jp-CodeCell").filter(has=notebook.page.get_by_text(source))
             cell.locator(".jp-OutputArea-output").first.screenshot(path=LABS / "img" / f"{name}.png")

@@ -226,6 +226,7 @@ def test_the_number_formats_lab_answers_keys(open_notebook: Callable[..., Notebo
     lab = open_notebook(with_parameters(LABS / "01_number_formats.ipynb", tmp_path, steps=20))
     lab.run_all(timeout_s=240)
     page = lab.page
+    page.get_by_role("radio", name="about half").check()
     words = page.get_by_role("status").filter(has_text="Relative RMS error")
     expect(words).to_contain_text("e4m3, 8 bits: max 240")
     page.get_by_role("slider").first.focus()

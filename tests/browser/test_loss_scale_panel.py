@@ -48,7 +48,7 @@ def status(page: Page) -> str:
 def test_keys_move_label_drawing_and_kernel(notebook: Notebook):
     page = notebook.page
     before = status(page), bars_at(page)
-    page.get_by_label("Loss scale 2k").focus()
+    page.get_by_label("Loss scale 2ᵏ").focus()
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     expect(page.get_by_label("Exponent k of the loss scale")).to_have_value("10")
@@ -58,7 +58,7 @@ def test_keys_move_label_drawing_and_kernel(notebook: Notebook):
     assert (status(page), bars_at(page)) != before
     assert notebook.run_in_kernel("print(panel.scale_exponent, panel.status == repr(panel))") == "10 True"
 
-    page.get_by_label("Loss scale 2k").focus()
+    page.get_by_label("Loss scale 2ᵏ").focus()
     for key, exponent in (("Home", -24), ("End", 64), ("PageDown", None), ("ArrowLeft", None), ("Home", -24)):
         page.keyboard.press(key)
         if exponent is not None:
@@ -101,7 +101,7 @@ def test_python_moves_every_view(tmp_path: Path, open_notebook: Callable[..., No
     for view in page.locator(".mixlab-ls-status").all():
         expect(view).to_contain_text("At scale 2¹⁶")
         expect(view).to_contain_text("in e5m2")
-    page.get_by_label("Loss scale 2k").last.focus()
+    page.get_by_label("Loss scale 2ᵏ").last.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".mixlab-ls-status").first).to_contain_text("At scale 2¹⁷")
 
@@ -122,7 +122,7 @@ def test_an_error_behind_a_control_shows_in_red_and_goes_again(notebook: Noteboo
 
 def test_reload_restores_what_was_shown(notebook: Notebook):
     page = notebook.page
-    page.get_by_label("Loss scale 2k").focus()
+    page.get_by_label("Loss scale 2ᵏ").focus()
     for _ in range(7):
         page.keyboard.press("ArrowRight")
     page.get_by_role("radio", name="e5m2").check(force=True)
@@ -136,7 +136,7 @@ def test_reload_restores_what_was_shown(notebook: Notebook):
 
 def test_nothing_is_cut_off(notebook: Notebook):
     page = notebook.page
-    page.get_by_label("Loss scale 2k").focus()
+    page.get_by_label("Loss scale 2ᵏ").focus()
     for _ in range(8):
         page.keyboard.press("ArrowRight")
     for theme in ("Light", "Dark"):
