@@ -26,7 +26,8 @@ def outcome(records: Sequence[StepRecord]) -> str:
     if born is not None:
         return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
     loss, accuracy = final(records)
-    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {len(records)} steps{note}"
+    taken = "1 step" if len(records) == 1 else f"{len(records)} steps"
+    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {taken}{note}"
 
 
 def final(records: Sequence[StepRecord]) -> tuple[float, float]:

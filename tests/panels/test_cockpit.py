@@ -221,7 +221,7 @@ def test_a_training_that_raises_says_so_in_red_and_to_whoever_waits(make, monkey
             cockpit.wait()
     assert isinstance(cockpit.last_error, MemoryError)
     assert "MemoryError</b>: no room for &lt;layer 2&gt;" in cockpit.errors.value
-    assert cockpit.status == "failed: amp-fp16 on digits-mlp, seed 0: loss 1, accuracy 50.0% after 1 steps"
+    assert cockpit.status == "failed: amp-fp16 on digits-mlp, seed 0: loss 1, accuracy 50.0% after 1 step"
     assert len(cockpit.runs["amp-fp16 on digits-mlp, seed 0"]) == 1
     assert enabled(cockpit) == (True, False, False)
     cockpit._start.click()
