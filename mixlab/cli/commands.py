@@ -94,7 +94,12 @@ def run(
     ],
     parameters: Annotated[
         list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of the lab; may be repeated."),
+        typer.Option(
+            "-p",
+            "--parameter",
+            metavar="NAME VALUE",
+            help="Set a parameter of the lab, see `mixlab labs LAB`; may be repeated.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the executed notebook in this folder.")] = None,
 ) -> None:
@@ -186,7 +191,8 @@ def doctor() -> None:
     for name, value in facts:
         line = Text.assemble(name.ljust(width), (value, "red" if value == "missing" else ""))
         Console().print(line, soft_wrap=True)  # never broken in the middle of a path
-    missing = [package for package in packages if package.version is None]
+    needed = [machine.Package(name, name, machine.installed_version(name)) for name in ("torch", "numpy")]
+    missing = [package for package in (*needed, *packages) if package.version is None]
     if missing:
         fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
 

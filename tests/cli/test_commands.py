@@ -338,6 +338,17 @@ def test_doctor_names_the_command_for_what_is_missing(monkeypatch: pytest.Monkey
     assert "plotly" not in result.stderr
 
 
+@pytest.mark.usefixtures("labs")
+def test_doctor_misses_torch_too(monkeypatch: pytest.MonkeyPatch):
+    installed = machine.installed_version
+    monkeypatch.setattr(machine, "installed_version", lambda name: None if name == "torch" else installed(name))
+    monkeypatch.setattr(machine, "torch_build", lambda: None)
+    result = mixlab("doctor")
+    assert result.exit_code == 1
+    assert "torch missing" in result.stderr
+    assert f"{sys.executable} -m pip install torch" in result.stderr
+
+
 def test_doctor_says_when_there_are_no_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "mixlab" / "notebooks.py"))

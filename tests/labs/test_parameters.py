@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mixlab.cli.notebooks import run_notebook
 from mixlab.labs import OneOf, Positive, RecipeText, Whole, check_parameters, lab_parameters
 
 LABS = Path(__file__).parents[2] / "labs"
@@ -103,3 +104,49 @@ def test_a_gpu_without_bf16_is_taken_with_another_recipe():
 def test_nobody_can_change_the_declarations():
     with pytest.raises(TypeError, match="does not support item assignment"):
         lab_parameters("00_start_here")["steps"] = Whole(1, 2)  # type: ignore[index]
+
+
+NEVER_STEPS = "fp16-master,scaler=static,scale=2^30"  # every step overflows and is skipped
+EDGES = [
+    {"recipe": NEVER_STEPS},
+    {"loss_scale": 2.0**127, "seed": 2**31 - 1},
+    {"recipe": "fp32", "loss_scale": 2.0**-126, "task": "digits-mlp"},
+    {"recipe": "fp16", "task": "digits-cnn"},
+    {"recipe": "bf16-kahan", "task": "chars-gpt"},
+]
+
+
+def fewest(name: str) -> int:
+    steps = lab_parameters(name)["steps"]
+    assert isinstance(steps, Whole)
+    return steps.low
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("values", EDGES, ids=lambda values: "-".join(map(str, values)))
+def test_the_lab_runs_at_the_edges_with_the_fewest_steps(name: str, values: dict[str, Any]):
+    run_notebook(LABS / f"{name}.ipynb", {**values, "steps": fewest(name)}, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lab_runs_with_a_recipe_that_never_steps(name: str):
+    steps = 4 if name == "07_memory" else 20
+    run_notebook(LABS / f"{name}.ipynb", {"recipe": NEVER_STEPS, "steps": steps}, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *(("02_underflow_and_loss_scaling", {"loss_weight": weight}) for weight in (1e-12, 1000.0)),
+        *(("07_memory", {"batch": batch, "seq": seq}) for batch, seq in ((1, 1), (2**16, 1024))),
+        ("07_memory", {"model": "llama-3.1-405b", "gpu": "t4", "seq": 2**20}),
+        *(("08_bf16_matmul", {"m": m, "n": n, "k": k}) for m, n, k in ((1, 1, 1), (1, 2**20, 1), (2**20,) * 3)),
+        *(("08_bf16_matmul", {"fast_kib": kib, "units": units}) for kib, units in ((1, 1), (2**20, 2**16))),
+        *(("08_bf16_matmul", {"gpu": gpu, "recipe": "amp-fp16"}) for gpu in ("v100-16gb", "mi355x")),
+    ],
+)
+def test_the_lab_runs_at_the_edges_of_its_own_parameters(name: str, values: dict[str, Any]):
+    run_notebook(LABS / f"{name}.ipynb", {"steps": fewest(name), **values}, progress=False)
