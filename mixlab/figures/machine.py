@@ -12,6 +12,7 @@ from mixlab.formats import Format
 from mixlab.measure import MatmulSpeed
 from mixlab.powers import power
 from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE
+from mixlab.reports.numbers import short_number
 
 
 def matmul_speed_dots(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
@@ -70,8 +71,8 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
             hovertemplate=f"%{{y}} {name}: %{{customdata}}<extra></extra>",
         )
     for fmt, (smallest, _, largest) in zip(shown, ends, strict=True):
-        figure.add_annotation(x=np.log2(smallest), y=fmt.name, text=f"{smallest:.2g}", showarrow=False, xanchor="right")
-        figure.add_annotation(x=np.log2(largest), y=fmt.name, text=f"{largest:.3g}", showarrow=False, xanchor="left")
+        for value, text, anchor in ((smallest, f"{smallest:.2g}", "right"), (largest, short_number(largest), "left")):
+            figure.add_annotation(x=np.log2(value), y=fmt.name, text=text, showarrow=False, xanchor=anchor)
     figure = styled(figure, title="What each format can hold", height=340)
     figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
     ticks = list(range(-160, 161, 40))

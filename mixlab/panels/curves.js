@@ -129,8 +129,7 @@ function drawEnd(picture, run, last, x, y, index) {
   const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
   add(picture, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
   const line = py < HEIGHT / 2 ? HEIGHT - MARGIN.bottom - 8 - 15 * index : MARGIN.top + 12 + 15 * index;
-  const words = add(picture, "text", { x: px + 12, y: line, class: "mixlab-nan" }, run.note);
-  words.style.fill = run.color;
+  add(picture, "text", { x: px + 12, y: line, class: "mixlab-nan" }, run.note);
 }
 
 function drawLegend(parent, runs) {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from queue import SimpleQueue
 
 import ipywidgets as widgets
 
@@ -20,8 +23,43 @@ from mixlab.training import load_task
 
 PROBED_STEPS = 5  # the first and the last of them are probed
 
-# One for all panels: a click waits for no other panel's work, and Python waits for it as it ends.
-_WORKER = ThreadPoolExecutor(1, thread_name_prefix="mixlab-outlook")
+_EXIT_S = 5.0  # how long an ending kernel waits for what is being worked out
+
+
+class _Worker:
+    """Works off what panels submit, one after the other, in a thread that ends with Python."""
+
+    def __init__(self) -> None:
+        self._works: SimpleQueue[tuple[Future[None], Callable[[], None]]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.ending = False
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Returns a handle that is done when the work is."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="mixlab-outlook", daemon=True)
+            self._thread.start()
+            atexit.register(self._end, self._thread)
+        done: Future[None] = Future()
+        self._works.put((done, work))
+        return done
+
+    def _run(self) -> None:
+        while not self.ending:
+            done, work = self._works.get()
+            try:
+                work()
+            finally:
+                done.set_result(None)
+
+    def _end(self, thread: threading.Thread) -> None:
+        """Waits as Python exits; a thread still inside torch would crash the process."""
+        self.ending = True
+        self._works.put((Future(), lambda: None))
+        thread.join(_EXIT_S)
+
+
+_WORKER = _Worker()  # one for all panels
 
 
 @dataclass(frozen=True)
@@ -68,7 +106,7 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
         assert not callable(optimizer)  # no shipped task brings its own
         self._draw(Outlook(plan.recipe, model_states(plan.recipe, optimizer=optimizer)))
         if not is_headless():
-            self._pending = _WORKER.submit(self._fill, plan)
+            self._pending = _WORKER.submit(partial(self._fill, plan))
 
     def wait(self) -> None:
         """Waits until everything is shown."""
@@ -81,11 +119,11 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
     def _fill(self, plan: RunPlan) -> None:
         """Works out what takes time; the body of the thread. A plan that was replaced is left."""
         for name, work in (("memory", _memory), ("window", _window)):
-            if plan != self._plan or self.outlook is None:
+            if plan != self._plan or self.outlook is None or _WORKER.ending:
                 return
             found = _words_of(work, plan)
             if plan == self._plan:
-                measured = f"in fp32 on the first {PROBED_STEPS} steps, seed {plan.seed}"
+                measured = f"in fp32 at steps 0 and {PROBED_STEPS - 1}, seed {plan.seed}"
                 self._draw(replace(self.outlook, measured=measured, **{name: found}))  # type: ignore[arg-type]
 
     def _draw(self, outlook: Outlook) -> None:

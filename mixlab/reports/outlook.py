@@ -36,7 +36,7 @@ class Outlook:
         states: Its bytes per parameter, from `mixlab.memory.model_states`.
         memory: The memory of a step in words, or "" while it is being predicted.
         window: The usable loss scales of the task in fp16; None while they are being measured.
-        measured: How the window was measured, such as "on the first 5 steps, seed 0".
+        measured: How the window was measured, such as "in fp32 at steps 0 and 4, seed 0".
     """
 
     recipe: Recipe

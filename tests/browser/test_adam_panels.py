@@ -33,7 +33,7 @@ def test_toggles_move_the_microscope_and_the_training(open_notebook: Callable[..
     moving = stored.get_attribute("d")
 
     weights = first.get_by_label("Weights", exact=True)
-    weights.select_option("bf16, rounded to nearest")
+    weights.select_option("bf16")
     expect(said).to_contain_text("it moves in 0 steps, by +0. Half the gap to its next bf16 value is")
     assert stored.get_attribute("d") != moving
     expect(first.get_by_text(re.compile(r"10 bytes per parameter"))).to_be_visible()

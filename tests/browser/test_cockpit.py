@@ -59,7 +59,7 @@ def overlay_two_runs(page: Page) -> None:
     page.keyboard.press("Space")
     expect(legend).to_have_count(1)
     expect(tick).to_be_focused()
-    delete = page.get_by_role("button", name="delete")
+    delete = page.get_by_role("button", name="Delete unticked")
     expect(delete).to_be_enabled()
     delete.focus()
     page.keyboard.press("Space")
