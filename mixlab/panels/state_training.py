@@ -80,6 +80,7 @@ class StateTraining(LiveTraining[WatchedStep]):
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls
+        controls.recipe_controls.require_readable()
         trainer = Trainer(replace(self._task, lr=controls.lr), controls.recipe, seed=self._seed, device="cpu")
         spike_at = self._steps // 3 if controls.spike else None
         steps = spiked_steps(trainer, self._steps, at=spike_at)

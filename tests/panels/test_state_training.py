@@ -91,3 +91,14 @@ def test_it_paints_while_it_trains(make):
 def test_steps_must_be_some():
     with pytest.raises(ValueError, match="steps must be a whole number from 1 up, got 0"):
         StateTraining(TASK, StateControls(), steps=0)
+
+
+def test_nothing_is_trained_past_a_refused_text(make):
+    training = make("bf16-sr")
+    training._controls.recipe_controls.share.value = "nonsense"
+    with pytest.raises(ValueError, match="Share holds 'nonsense', which was refused"):
+        training.start()
+    assert training.status == "not started"
+    training._controls.recipe_controls.share.value = "bf16"
+    training.start()
+    assert training.wait()
