@@ -91,6 +91,13 @@ def test_what_holds_answers_is_folded(page: Page):
             assert is_folded(cell), cell.source
 
 
+def test_the_line_that_a_folded_cell_shows_gives_nothing_away(page: Page):
+    """JupyterLab shows its first line; in a cell with answers or asserts that is a comment."""
+    for cell in page.code:
+        if {"answer", "checked"} & set(tags_of(cell)):
+            assert cell.source.startswith("# "), cell.source
+
+
 def test_imports_and_parameters_are_folded_and_said(page: Page):
     setup, parameters = page.one("setup"), page.one("parameters")
     assert [is_folded(cell) for cell in (setup, parameters)] == [True, True]
