@@ -9,7 +9,7 @@ from mixlab.panels.lab import Lab
 from mixlab.panels.loss_scale import LossScalePanel
 from mixlab.panels.memory import MemoryPanel
 from mixlab.panels.one_weight import Microscope
-from mixlab.panels.progress import with_progress
+from mixlab.panels.progress import fraction_line, with_progress
 from mixlab.panels.recipe_controls import RecipeControls
 from mixlab.panels.scaler_board import ScalerBoard
 from mixlab.panels.scaling_game import ScalingGame
@@ -37,5 +37,6 @@ __all__ = [
     "StepThrough",
     "TileWalk",
     "check",
+    "fraction_line",
     "with_progress",
 ]
