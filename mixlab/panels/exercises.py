@@ -106,7 +106,7 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         Args:
             shown: Anything that a notebook can show: a figure, a table, a panel, or a sentence.
         """
-        held = Held(shown)
+        held = Held(shown, self._choice)
         if self.choice is not None or is_headless():
             held.release()
         else:

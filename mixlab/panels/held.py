@@ -11,9 +11,10 @@ import ipywidgets as widgets
 import traitlets
 from IPython.display import HTML, display
 
-from mixlab.panels.presence import Present, Words, bundle_of, remains
+from mixlab.panels.presence import Present, Words, bundle_of, guarded, remains
 
 PLACEHOLDER = "Choose an answer above; the result appears here."
+_SOON = "The result appears as soon as the cells that still run are done."
 _LOST = "The result stays hidden until you choose an answer: run the cells again (Run > Run All Cells), then choose."
 
 
@@ -22,9 +23,11 @@ class Held:
 
     Args:
         shown: Anything that a notebook can show; a text shows as a sentence.
+        choice: The radio buttons of the question.
     """
 
-    def __init__(self, shown: Any) -> None:
+    def __init__(self, shown: Any, choice: widgets.RadioButtons) -> None:
+        self._choice = choice
         self._shown = Words(shown) if isinstance(shown, str) else shown
         self._released = False
         self._places: list[Place] = []
@@ -37,7 +40,7 @@ class Held:
         """Shows the result wherever this was displayed."""
         self._released = True
         while self._places:
-            self._places.pop(0).fill(self._shown)
+            self._places.pop(0).fill()
 
     def __repr__(self) -> str:
         return repr(self._shown) if self._released else PLACEHOLDER
@@ -46,7 +49,7 @@ class Held:
         if self._released:
             display(self._shown)  # type: ignore[no-untyped-call]
         else:
-            self._places.append(Place())
+            self._places.append(Place(self._shown, self._choice))
             self._places[-1].show()
 
 
@@ -56,18 +59,27 @@ class Place(anywidget.AnyWidget):
     The replacement reaches every page that saw the cell run, and is saved with the notebook. A page that was loaded
     since does not get it: there the script of this widget, which the kernel still has, asks for the result.
 
+    Args:
+        shown: The result; anything that a notebook can show.
+        choice: The radio buttons of the question.
+
     Attributes:
         words: What it says.
+        words_once_chosen: What it says from the choice until the kernel has time to answer it.
+        choice: The model id of the radio buttons.
         filled: Whether it was replaced.
     """
 
     _esm = Path(__file__).parent / "held.js"
     words = traitlets.Unicode(PLACEHOLDER).tag(sync=True)
+    words_once_chosen = traitlets.Unicode(_SOON).tag(sync=True)
+    choice = traitlets.Unicode().tag(sync=True)
     filled = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown: Any = None
+    def __init__(self, shown: Any, choice: widgets.RadioButtons) -> None:
+        super().__init__(choice=choice.model_id)
+        self._shown = shown
+        self._bundle = bundle_of(shown)  # now, since a choice should be answered at once
         self._display_id, self._remains_id = uuid.uuid4().hex, uuid.uuid4().hex
         self._output = widgets.VBox([self])
         self.on_msg(lambda _widget, content, _buffers: self._heard(content))
@@ -75,18 +87,14 @@ class Place(anywidget.AnyWidget):
     def show(self) -> None:
         """Displays the place."""
         display(HTML(remains(words=_LOST)), display_id=self._remains_id)  # type: ignore[no-untyped-call]
-        self._publish({**bundle_of(self._output)[0], "text/plain": self.words}, {}, update=False)
+        data, metadata = bundle_of(self._output)
+        self._publish({**data, "text/plain": self.words}, metadata, update=False)
 
-    def fill(self, shown: Any) -> None:
-        """Replaces the place with a result.
-
-        Args:
-            shown: Anything that a notebook can show.
-        """
-        self._shown = shown
-        if isinstance(shown, Present):
-            shown.take_over(self._remains_id)
-        self._publish(*bundle_of(shown), update=True)
+    def fill(self) -> None:
+        """Replaces the place with its result."""
+        if isinstance(self._shown, Present):
+            self._shown.take_over(self._remains_id)
+        self._publish(*self._bundle, update=True)
         self.filled = True
 
     def _publish(self, data: dict[str, Any], metadata: dict[str, Any], *, update: bool) -> None:
@@ -97,8 +105,8 @@ class Place(anywidget.AnyWidget):
         if content != "still here" or not self.filled:
             return
         if isinstance(self._shown, widgets.Widget):
-            late = self._shown
+            self._output.children = guarded(self._shown)
         else:
-            data, metadata = bundle_of(self._shown)
-            late = widgets.Output(outputs=({"output_type": "display_data", "data": data, "metadata": metadata},))
-        self._output.children = [late]
+            data, metadata = self._bundle
+            output = {"output_type": "display_data", "data": data, "metadata": metadata}
+            self._output.children = [widgets.Output(outputs=(output,))]

@@ -129,5 +129,15 @@ def bundle_of(shown: Any) -> Bundle:
     return data, metadata
 
 
+def guarded(widget: widgets.Widget) -> list[widgets.Widget]:
+    """Returns what stands in the box of a widget: itself, under a guard if it is `Present`.
+
+    Args:
+        widget: The widget.
+    """
+    is_present = isinstance(widget, Present)
+    return [Guard(panel=widget.model_id, words=widget.without_kernel), widget] if is_present else [widget]
+
+
 def _view(model_id: str) -> dict[str, Any]:
     return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model_id}}

@@ -139,7 +139,7 @@ def test_the_lab_runs_under_papermill(name, number, tmp_path, caplog):
 
 def test_a_wrong_recipe_ends_the_lab_with_the_allowed_ones():
     result = CliRunner().invoke(app, ["run", "02_underflow_and_loss_scaling", "-p", "recipe", "amp-fp17"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "unknown recipe 'amp-fp17'" in result.stderr
     assert "start with one of fp32, tf32, amp-fp16, amp-bf16, fp16, bf16" in " ".join(result.stderr.split())
 
