@@ -87,7 +87,7 @@ def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab:
     expect(verdict).to_contain_text("Exercise 1: 4 is not right. Hint: two and three")
     box.fill("5")
     expect(verdict).to_contain_text("not checked yet")
-    page.get_by_role("button", name="Check").click()
+    page.get_by_role("button", name="Check", exact=True).click()
     expect(verdict).to_contain_text("Exercise 1: 5 is right")
 
     restart_kernel(notebook)
@@ -132,7 +132,7 @@ def test_a_page_loaded_again_shows_what_was_held_back(page_of_a_lab: Notebook):
 def test_a_choice_made_while_cells_run_says_that_it_was_heard(page_of_a_lab: Notebook):
     notebook, page = page_of_a_lab, page_of_a_lab.page
     page.locator(".jp-Notebook-footer").click()
-    page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").fill("import time; time.sleep(8)")
+    page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").fill("import time; time.sleep(20)")
     page.keyboard.press("Control+Enter")
     page.get_by_role("radio", name="that").check()
     expect(page.get_by_text("The result appears as soon as the cells that still run are done.")).to_have_count(3)
