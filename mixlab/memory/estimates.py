@@ -148,7 +148,10 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> int:
-        """Peak bytes of tensors: `torch.cuda.max_memory_allocated` without workspaces."""
+        """Peak bytes of tensors, in the sizes asked for, rounded up to 512 bytes.
+
+        `torch.cuda.max_memory_allocated` also counts workspaces, and its blocks may be larger: by up to 2 % in records.
+        """
         return self.peak.bytes
 
     @property
