@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.panels.base import MODES, ErrorBox, in_a_row, labelled, mode_of
+from mixlab.panels.base import MODES, ErrorBox, button, in_a_row, labelled, mode_of
 from mixlab.panels.knobs import MORE, SIMPLE, control, named
 from mixlab.panels.recipe_turns import idle, turned
 from mixlab.panels.text_box import LABELS, WIDTH, TextBox
@@ -67,7 +67,12 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self.controls["share"] = self.share
         first = ["mode"] * modes + list(simple)
         self.simple = widgets.VBox([self.rows[field] for field in first])
-        self.more = _folded({title: [self.rows[field] for field in group] for title, group in more.items()})
+        groups = [_group(title, [self.rows[field] for field in group]) for title, group in more.items()]
+        self._groups = in_a_row(*groups)
+        self._unfold = button("More knobs", "Shows or hides all other knobs", icon="caret-right", width="max-content")
+        self._unfold.on_click(lambda _button: self._fold(self._groups.layout.display != "none"))
+        self.more = widgets.VBox([self._unfold, self._groups])
+        self._fold(True)
         self._show()
         super().__init__([self.simple, *[self.more] * bool(more), self.share, self.note])
 
@@ -104,8 +109,13 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
             title: Its heading.
             rows: Its controls.
         """
-        groups = self.more.children[0]
-        groups.children = [*groups.children, _group(title, rows)]
+        self._groups.children = [*self._groups.children, _group(title, rows)]
+
+    def _fold(self, folded: bool) -> None:
+        self._groups.layout.display = "none" if folded else None
+        self._unfold.description, self._unfold.icon = (
+            ("More knobs", "caret-right") if folded else ("Fewer knobs", "caret-down")
+        )
 
     def _bind(self, field: str, shown: Any, change: Callable[[Any], Recipe]) -> None:
         errors = ErrorBox()
@@ -163,7 +173,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
                 shown.tooltip = why
             lacks = why and field not in SIMPLE and any(field in knobs for knobs in KNOBS.values())
             self.rows[field].layout.display = "none" if lacks else None
-        for group in self.more.children[0].children:
+        for group in self._groups.children:
             group.layout.display = "none" if all(row.layout.display == "none" for row in group.children[1:]) else None
 
 
@@ -185,11 +195,6 @@ def require_readable(controls: Any) -> None:
     for shown in controls:
         if isinstance(shown, TextBox) and shown.error:
             raise ValueError(f"{shown.label} holds {shown.value!r:.60}, which was refused; mend it, or turn a knob")
-
-
-def _folded(groups: Mapping[str, Sequence[Any]]) -> widgets.Accordion:
-    columns = in_a_row(*(_group(title, rows) for title, rows in groups.items()))
-    return widgets.Accordion([columns], titles=("More knobs",), selected_index=None)
 
 
 def _group(title: str, rows: Sequence[Any]) -> widgets.VBox:

@@ -75,7 +75,7 @@ def test_every_knob_is_one_unfolding_away_and_what_it_costs_stands_beside(notebo
     expect(page.get_by_text("predicted for this model and batch on a CPU")).to_be_visible(timeout=30_000)
     weights = page.get_by_label("Weights", exact=True)
     expect(weights).to_be_hidden()
-    more = page.get_by_text("More knobs")
+    more = page.get_by_role("button", name="More knobs")
     more.focus()
     page.keyboard.press("Enter")
     expect(weights).to_be_visible()
