@@ -218,6 +218,7 @@ COMMANDS = [
     (["claims", "--verdict", "wrong"], "unknown verdict 'wrong'; use one of holds, holds-if, does-not-hold"),
     (["doctor", "--fast"], "--fast"),
     (["formats", "fp17"], "unknown format 'fp17': use one of fp64, fp32"),
+    (["labs", "99"], "unknown lab '99'; choose one of: 00_start_here"),
     (["explain", "many", "fp16"], "'many' is not a number"),
     (["explain", "957", "fp17"], "unknown format 'fp17'"),
     (["explain", "957", "fp16", "--overflow", "wrap"], "overflow must be one of inf, nan, saturate, got 'wrap'"),
