@@ -3,7 +3,7 @@
 from mixlab.panels.bit_explorer import BitExplorer
 from mixlab.panels.claim_quiz import ClaimQuiz
 from mixlab.panels.cockpit import Cockpit
-from mixlab.panels.exercises import Exercise, Prediction, check
+from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.float_designer import FloatDesigner
 from mixlab.panels.lab import Lab
 from mixlab.panels.loss_scale import LossScalePanel
@@ -36,7 +36,6 @@ __all__ = [
     "StateTraining",
     "StepThrough",
     "TileWalk",
-    "check",
     "fraction_line",
     "with_progress",
 ]

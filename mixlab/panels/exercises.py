@@ -150,42 +150,6 @@ class Check:
 
     __repr__ = __str__
 
-    def _repr_html_(self) -> str:
-        return _line(self.passed, str(self))
-
-
-def check(
-    name: str,
-    answer: Any,
-    *,
-    expected: Any,
-    hint: str,
-    tolerance: float = 0.0,
-    read: Callable[[Any], Any] | None = None,
-) -> Check:
-    """Compares a reader's answer with the expected one; None means no answer yet, neither right nor wrong.
-
-    Args:
-        name: The number of the exercise.
-        answer: The reader's answer.
-        expected: The right answer: a number, a text, or the result of `read`.
-        hint: Shown with a wrong answer.
-        tolerance: The relative difference allowed between numbers.
-        read: Converts the answer before it is compared; if it raises ValueError or TypeError, the message is shown.
-            None compares the answer itself.
-
-    Returns:
-        A verdict that shows itself in a notebook.
-    """
-    if answer is None:
-        return Check(name, None, "not answered yet; put your answer in place of None and run the cell again")
-    try:
-        given = answer if read is None else read(answer)
-        right = _same(given, expected, tolerance)
-    except (TypeError, ValueError) as error:
-        return Check(name, False, f"{error}. Hint: {hint}")
-    return Check(name, right, f"{answer} is right" if right else f"{answer} is not right. Hint: {hint}")
-
 
 class Exercise(Present, widgets.VBox):  # type: ignore[misc]
     """A box for an answer, with a button that checks it; Enter checks too. The answer is kept with the lab's answers.
