@@ -29,7 +29,10 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "FLOP": "A floating-point operation: an addition or a multiplication of two numbers.",
         "foreach": "PyTorch's optimizers, op by op on many tensors at once, with temporary copies of them.",
         "FSDP": "PyTorch's fully sharded data parallel: as ZeRO 3, each GPU keeps a part of all states.",
-        "fused": "PyTorch's optimizers with one kernel for the whole update; it computes in fp32 on 16-bit tensors.",
+        "fused": (
+            "In one kernel instead of one for each op: a fused attention never stores its scores, a fused optimizer "
+            "updates 16-bit tensors in fp32."
+        ),
         "gradient accumulation": (
             "Several batches go forward and backward before one step of the optimizer; their gradients add up."
         ),
