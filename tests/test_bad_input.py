@@ -217,6 +217,7 @@ COMMANDS = [
     (["claims", "12n"], "unknown claim '12n': did you mean 12n-bytes"),
     (["claims", "--verdict", "wrong"], "unknown verdict 'wrong'; use one of holds, holds-if, does-not-hold"),
     (["doctor", "--fast"], "--fast"),
+    (["labs", "99"], "unknown lab '99'; choose one of: 00_start_here"),
     (["formats", "fp17"], "unknown format 'fp17': use one of fp64, fp32"),
     (["labs", "99"], "unknown lab '99'; choose one of: 00_start_here"),
     (["explain", "many", "fp16"], "'many' is not a number"),
