@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Specials = Literal["ieee", "fn", "fnuz", "finite", "scale"]
 Kind = Literal["zero", "subnormal", "normal", "inf", "nan"]
@@ -137,7 +139,7 @@ class Encoding:
         Raises:
             ValueError: If `code` is out of range, or not a whole number.
         """
-        if isinstance(code, bool) or not isinstance(code, int | np.integer) or not 0 <= code < 1 << self.bits:
+        if isinstance(code, bool) or not isinstance(code, Integral) or not 0 <= code < 1 << self.bits:
             raise ValueError(f"{self}: a code must be a whole number from 0 to {(1 << self.bits) - 1}, got {code!r}")
         code = int(code)
         sign = code >> (self.bits - 1) if self.signed else 0
@@ -185,6 +187,8 @@ class Encoding:
         Raises:
             ValueError: If the format has more than 16 bits.
         """
+        import numpy as np  # a tenth of a second that a command which lists formats does not need
+
         if self.bits > 16:
             raise ValueError(f"{self}: values() lists formats of up to 16 bits, and this one has {self.bits}")
         codes = np.arange(1 << (self.exponent_bits + self.mantissa_bits))

@@ -14,12 +14,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Literal, get_args
-
-import numpy as np
 
 from mixlab.arguments import require_whole
 
@@ -314,7 +313,7 @@ def is_number(value: object) -> bool:
 
 
 def _of_python(value: object) -> object:
-    if isinstance(value, np.bool_):
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy's has either name
         return bool(value)
     if not is_number(value) or type(value) in (int, float):
         return value
@@ -333,5 +332,4 @@ def _as_float(value: float) -> float:
 
 
 def _float32(value: float) -> float:
-    with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(_as_float(value)))
+    return ctypes.c_float(_as_float(value)).value
