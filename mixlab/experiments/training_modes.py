@@ -85,7 +85,7 @@ def measure_modes(
     """Trains a task under each recipe once for each seed, counts the bytes that it keeps, and times native steps.
 
     Native steps are timed in turns, one of each recipe after the other, so that all meet the same machine; on a CPU,
-    with all threads that torch would use.
+    with all threads that torch would use. A recipe that stands under several labels trains once, for all of them.
 
     Args:
         task: What to train.
@@ -105,19 +105,19 @@ def measure_modes(
     if not wanted:
         raise ValueError("measure_modes: recipes must hold at least one recipe")
     taken: list[int] = []
-    runs: dict[str, list[tuple[StepRecord, ...]]] = {label: [] for label in wanted}
+    runs: dict[Recipe, list[tuple[StepRecord, ...]]] = {recipe: [] for recipe in wanted.values()}
     for seed in seeds:
         taken.append(seed)
-        for label, recipe in wanted.items():
-            runs[label].append(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)))
+        for recipe, trained in runs.items():
+            trained.append(tuple(Trainer(task, recipe, seed=seed, device=device).steps(steps)))
     if not taken:
         raise ValueError("measure_modes: seeds must hold at least one seed")
-    ledgers = {label: dtype_ledger(task, recipe, seed=taken[0], device=device) for label, recipe in wanted.items()}
+    ledgers = {recipe: dtype_ledger(task, recipe, seed=taken[0], device=device) for recipe in runs}
     with THREADS.held(measuring_threads()):
         trainers = [Trainer(task, recipe, seed=taken[0], device=device, native=True) for recipe in wanted.values()]
         seconds = zip(*_timed_in_turns(trainers), strict=True)
     return {
-        label: ModeResult(recipe, ledgers[label], tuple(runs[label]), step_s)
+        label: ModeResult(recipe, ledgers[recipe], tuple(runs[recipe]), step_s)
         for (label, recipe), step_s in zip(wanted.items(), seconds, strict=True)
     }
 
