@@ -64,6 +64,8 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         super().__init__(
             [widgets.HTML(f"<b>Predict:</b> {escape(question)}"), self._choice, self._button, self._verdict]
         )
+        if self.choice is not None:  # chosen in an earlier kernel: what follows is shown, so the answer may be too
+            self.reveal()
 
     @property
     def choice(self) -> str | None:
@@ -91,8 +93,8 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
     def reveal(self) -> None:
         """Shows the answer, and whether the prediction was right, if one was made."""
         right = None if self.choice is None else self.choice == self.answer
-        verdict = {True: "Right", False: "Not so", None: "The answer"}[right]
-        self._verdict.value = _line(right, f"{verdict}: {self.answer}. {self.explanation}")
+        verdict = {True: "Right", False: f"You chose {self.choice}; right is", None: "The answer"}[right]
+        self._verdict.value = _line(right, f"{verdict}: {_sentence(self.answer)} {self.explanation}")
         self._choice.disabled = True
         self._button.disabled = True
         self.keep_still()
@@ -118,7 +120,9 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         return f"<div><b>Predict:</b> {escape(self.question)}{chosen}</div>{self._verdict.value}"
 
     def __repr__(self) -> str:
-        return f"Prediction: {self.question}" + (f" {self.answer}. {self.explanation}" if self.revealed else "")
+        return f"Prediction: {self.question}" + (
+            f" {_sentence(self.answer)} {self.explanation}" if self.revealed else ""
+        )
 
     def _chosen(self, change: Any) -> None:
         self._button.disabled = False
@@ -269,6 +273,10 @@ def _close(given: Any, expected: float, tolerance: float) -> bool:
     if not _is_number(given):
         raise TypeError(f"{given!r} is not a number")
     return math.isclose(given, expected, rel_tol=tolerance)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _line(passed: bool | None, text: str) -> str:

@@ -97,6 +97,9 @@ class Words:
     def __repr__(self) -> str:
         return self._words
 
+    def _repr_html_(self) -> str:
+        return f"<div>{escape(self._words)}</div>"
+
 
 def remains(still: str = "", words: str = NEEDS_KERNEL) -> str:
     """Returns the HTML of the first output: hidden as long as the widget in the second is there.

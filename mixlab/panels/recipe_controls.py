@@ -194,7 +194,7 @@ def require_readable(controls: Any) -> None:
     """
     for shown in controls:
         if isinstance(shown, TextBox) and shown.error:
-            raise ValueError(f"{shown.label} holds {shown.value!r:.60}, which was refused; mend it, or turn a knob")
+            raise ValueError(f"{shown.label} holds {shown.value!r:.60}, which was refused; mend it first")
 
 
 def _group(title: str, rows: Sequence[Any]) -> widgets.VBox:

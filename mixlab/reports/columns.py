@@ -64,12 +64,17 @@ def finite_mean(values: Sequence[float]) -> float | None:
 
 
 def largest_underflow(records: Sequence[StepRecord]) -> float | None:
-    return max((max(record.underflow.values()) for record in records if record.underflow), default=None)
+    return max((max(record.underflow.values()) for record in _probed(records)), default=None)
 
 
 def _largest_mean_underflow(records: Sequence[StepRecord]) -> float | None:
-    means = (sum(record.underflow.values()) / len(record.underflow) for record in records if record.underflow)
+    means = (sum(record.underflow.values()) / len(record.underflow) for record in _probed(records))
     return max(means, default=None)
+
+
+def _probed(records: Sequence[StepRecord]) -> list[StepRecord]:
+    """Returns the steps whose underflow was measured; where the loss is not finite, gradients have no size to lose."""
+    return [record for record in records if record.underflow and math.isfinite(record.loss)]
 
 
 def _first_skipped(records: Sequence[StepRecord]) -> int | None:

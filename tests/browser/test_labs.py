@@ -31,7 +31,7 @@ def test_the_loss_scaling_lab_answers_the_keyboard(open_notebook: Callable[..., 
     expect(status).to_contain_text(re.compile(r"At scale 2⁶⁴, .* overflow"))
     assert lab.run_in_kernel("print(panel.scale_exponent, panel.last_error)") == "64 None"
     page.get_by_role("button", name="Reveal").first.click()
-    expect(page.get_by_text("Not so: more than 99 %")).to_be_visible()
+    expect(page.get_by_text("right is: more than 99 %")).to_be_visible()
 
 
 def test_the_training_lab_trains_stops_and_compares(open_notebook: Callable[..., Notebook], tmp_path: Path):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mixlab.panels import Exercise, Prediction
 from mixlab.panels.held import PLACEHOLDER
+from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.recipes import Recipe
 
 
@@ -23,7 +25,9 @@ def test_nothing_is_revealed_before(prediction: Prediction):
     assert prediction._button.disabled
 
 
-@pytest.mark.parametrize(("choice", "verdict"), [("that", "Right: that."), ("this <a>", "Not so: that.")])
+@pytest.mark.parametrize(
+    ("choice", "verdict"), [("that", "Right: that."), ("this <a>", "You chose this &lt;a&gt;; right is: that.")]
+)
 def test_the_reveal_says_whether_it_was_right(prediction: Prediction, choice: str, verdict: str):
     prediction._choice.value = choice
     assert not prediction._button.disabled
@@ -33,6 +37,15 @@ def test_the_reveal_says_whether_it_was_right(prediction: Prediction, choice: st
     assert f"{verdict} Because 1 &lt; 2." in prediction._verdict.value
     assert prediction._choice.disabled
     assert repr(prediction) == "Prediction: Which one? that. Because 1 < 2."
+
+
+def test_a_choice_of_an_earlier_kernel_comes_back_with_its_verdict(tmp_path: Path):
+    first = Prediction("Which one?", ["this", "that"], answer="that", kept=KeptAnswers(tmp_path / "answers.json"))
+    first.choose("this")
+    again = Prediction("Which one?", ["this", "that"], answer="that", kept=KeptAnswers(tmp_path / "answers.json"))
+    assert again.choice == "this"
+    assert "You chose this; right is: that." in again._verdict.value
+    assert again._choice.disabled
 
 
 def test_headless_it_can_be_revealed_without_a_choice(prediction: Prediction):

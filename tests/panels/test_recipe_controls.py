@@ -91,7 +91,7 @@ def test_a_wrong_text_stays_with_its_reason_and_changes_nothing(controls: Recipe
     assert says in controls.share.error
     assert controls.share.error.endswith("Still in use: amp-fp16")
     assert (controls.share.value, values(controls)) == (text, before)
-    with pytest.raises(ValueError, match="Share holds .* which was refused; mend it, or turn a knob"):
+    with pytest.raises(ValueError, match="Share holds .* which was refused; mend it first"):
         controls.require_readable()
     controls.controls["mode"].value = "bf16"
     assert (controls.share.value, controls.share.error) == ("bf16", "")

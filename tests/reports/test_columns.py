@@ -9,7 +9,7 @@ import torch
 from mixlab import Recipe, Trainer, load_task
 from mixlab.experiments import Trajectory, WatchedStep, watched_steps
 from mixlab.probes import Histogram, Lost, Share
-from mixlab.reports.columns import trajectory_columns, watched_columns
+from mixlab.reports.columns import largest_underflow, trajectory_columns, watched_columns
 from tests.panels.trainings import record
 
 
@@ -31,6 +31,12 @@ def test_a_long_trajectory_is_thinned():
     assert {len(column) for column in columns.values()} == {100}
     assert columns["step"][:3] == [0, 10, 20]
     assert columns["change"][1] == 11.0
+
+
+def test_underflow_ends_where_the_loss_does():
+    steps = [replace(record(step, loss=loss), underflow={"layer": 0.25}) for step, loss in enumerate((1.0, math.nan))]
+    assert [largest_underflow([step]) for step in steps] == [0.25, None]
+    assert largest_underflow(steps) == 0.25
 
 
 def test_a_watched_training_in_pieces():
