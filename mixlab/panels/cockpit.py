@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,6 +133,7 @@ class Cockpit(LiveTraining[StepRecord]):
         if records:
             self._list.add(job.label, list(records), job.path)
         else:
+            _delete_empty(job.path)
             self._show_curves()
         return outcome(records)
 
@@ -170,6 +172,13 @@ class Cockpit(LiveTraining[StepRecord]):
             loss_weight=plan.loss_weight,
             probe_every=self._probe_every,
         )
+
+
+def _delete_empty(path: Path | None) -> None:
+    """Deletes a run without a step; what cannot be read or deleted stays."""
+    with suppress(OSError, ValueError):
+        if path is not None and not (run := Run(path)).records():
+            run.delete()
 
 
 def _dropdown(label: str, options: list[tuple[str, Any]], value: Any) -> Any:

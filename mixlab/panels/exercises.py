@@ -99,11 +99,11 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         self._button.disabled = True
         self.keep_still()
 
-    def then(self, shown: Any) -> Any:
-        """Returns what to show next, or a place that shows it as soon as an option is chosen.
+    def then(self, shown: object) -> Held:
+        """Returns a place that shows `shown`: at once if an option was chosen, else as soon as one is.
 
-        Several results may wait for one prediction. With nobody there to choose (`MIXLAB_HEADLESS=1`), or after a
-        choice, it is `shown` itself.
+        With nobody there to choose (`MIXLAB_HEADLESS=1`) it shows at once too. Several results may wait for one
+        prediction.
 
         Args:
             shown: Anything that a notebook can show: a figure, a table, a panel, or a sentence.

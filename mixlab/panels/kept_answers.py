@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ _EMPTY: dict[str, Any] = {"kind": "mixlab answers", "version": 1, "predictions":
 class KeptAnswers:
     """The answers of a lab, by question or by name of the exercise; each change replaces the file as a whole.
 
-    A file that is damaged or holds something else is neither used nor overwritten; `trouble` says so. Two kernels may
-    keep answers in one file: each change is made to what the file holds then.
+    A file that is damaged or holds something else is neither used nor overwritten; `trouble` says so until `forget`.
+    After any other trouble the next answer is kept together with those that were not. Two kernels may keep answers in
+    one file: each change is made to what the file holds then.
 
     Args:
         path: The file, which need not exist; None keeps answers only as long as this object lives.
 
     Attributes:
         trouble: Why answers are not kept, in words; "" if they are.
+        changed: Called without arguments when `trouble` changes.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.trouble = ""
-        self._held = self._read()
+        self.changed: list[Callable[[], object]] = []
+        self._foreign = False  # whether the file is damaged or holds something else
+        self._unsaved = _empty()  # answers that the file does not hold yet
+        self._held, self.trouble = self._read()
 
     def __len__(self) -> int:
         return sum(len(self._held[kind]) for kind in _KINDS)
@@ -44,48 +49,64 @@ class KeptAnswers:
         return found if isinstance(found, str) else None
 
     def set(self, kind: str, key: str, answer: str) -> None:
-        """Keeps an answer. If the file cannot be written, `trouble` says why.
+        """Keeps an answer. If the file cannot be read or written, `trouble` says why.
 
         Args:
             kind, key: As for `get`.
             answer: The answer as text.
         """
-        self._held[kind][key] = answer
-        if self.path is None or self.trouble:
-            return
-        now = self._read()
-        if self.trouble:
-            return
-        now[kind][key] = answer
-        self._held = now
-        self._write()
+        self._held[kind][key] = self._unsaved[kind][key] = answer
+        if self.path is not None and not self._foreign:
+            self._say(self._save())
 
     def forget(self) -> None:
         """Forgets all answers, and replaces the file even if it is damaged or holds something else."""
-        self._held = _empty()
-        self.trouble = ""
-        if self.path is not None and self.path.exists():
-            self._write()
+        self._held, self._unsaved, self._foreign = _empty(), _empty(), False
+        self._say(self._write(self._held) if self.path is not None and self.path.exists() else "")
 
-    def _write(self) -> None:
+    def _save(self) -> str:
+        """Adds the unsaved answers to what the file holds now; returns what prevents it, in words."""
+        now, trouble = self._read()
+        if trouble:
+            return trouble
+        for kind in _KINDS:
+            now[kind] |= self._unsaved[kind]
+        self._held = now
+        trouble = self._write(now)
+        if not trouble:
+            self._unsaved = _empty()
+        return trouble
+
+    def _write(self, answers: dict[str, Any]) -> str:
+        """Returns why the file cannot be written, in words."""
         assert self.path is not None
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as file:
-                file.write(json.dumps(self._held, indent=1, ensure_ascii=False).encode())
+                file.write(json.dumps(answers, indent=1, ensure_ascii=False).encode())
         except OSError as error:
-            self.trouble = f"{self.path} cannot be written ({error.strerror or error})"
+            return f"{self.path} cannot be written ({error.strerror or error})"
+        return ""
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[dict[str, Any], str]:
+        """Returns what the file holds, and why it cannot be read, in words."""
         if self.path is None:
-            return _empty()
+            return _empty(), ""
         try:
-            return _checked(json.loads(self.path.read_bytes()))
+            return _checked(json.loads(self.path.read_bytes())), ""
         except FileNotFoundError:
-            return _empty()
-        except (OSError, ValueError, RecursionError) as error:
-            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.trouble = f"{self.path} does not hold answers of a lab ({words:.100})"
-            return _empty()
+            return _empty(), ""
+        except OSError as error:
+            return _empty(), f"{self.path} cannot be read ({error.strerror or error})"
+        except (ValueError, RecursionError) as error:
+            self._foreign = True
+            return _empty(), f"{self.path} does not hold answers of a lab ({error!s:.100})"
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            for call in self.changed:
+                call()
 
 
 def _empty() -> dict[str, Any]:

@@ -14,7 +14,8 @@ from IPython.display import display
 from mixlab.files import refuse_unwritable
 from mixlab.labs import Parameter, RecipeText, check_parameters, lab_parameters
 from mixlab.machine import describe, is_headless
-from mixlab.panels.base import Panel, button, in_a_row
+from mixlab.panels.asking import AskingButton, number_of
+from mixlab.panels.base import Panel, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.folders import kept_words, temporary_folder
 from mixlab.panels.kept_answers import KeptAnswers
@@ -132,10 +133,11 @@ class LabLine(Panel):
         self._line, self._folder, self._trouble, self._kept = words, folder, trouble, kept
         super().__init__()
         self._kept_words = widgets.HTML()
-        self._again = button("Start anew", "Forgets your predictions and answers in this lab", width="max-content")
+        self._again = AskingButton("Start anew", "Forgets your predictions and answers in this lab")
         self._again.on_click(self.errors.guard(lambda _button: self.start_anew()))
         self.children = [widgets.HTML(escape(words)), in_a_row(self._kept_words, self._again), self.errors]
         self._show()
+        kept.changed.append(self._show)
 
     @property
     def status(self) -> str:
@@ -145,7 +147,10 @@ class LabLine(Panel):
         return self._line
 
     def start_anew(self) -> None:
-        """Forgets the answers of this lab."""
+        """Asks, and when called again forgets the answers of this lab."""
+        what = number_of(len(self._kept), "answer") if len(self._kept) else "what the file of your answers holds"
+        if not self._again.confirmed(f"forget {what}"):
+            return
         self._kept.forget()
         self._show()
         self._kept_words.value = "Forgotten; run all cells again (Run > Run All Cells) to begin."

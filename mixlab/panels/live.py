@@ -54,11 +54,8 @@ class LiveTraining(Panel, Generic[R]):
     running training; and `finish`, which keeps a finished one and describes its outcome. `paint` and `finish` run in
     the single painting thread, at most five times a second, with `self.lock` held. Callbacks never wait for a training.
 
-    When a cell runs again, the panel of its earlier run ends: its training stops, and this one waits for that.
-
-    Attributes:
-        earlier: The panels that earlier runs of this cell made, ended, newest last; a subclass may take over their
-            records.
+    When a cell runs again, the panel of its earlier run ends: its training stops, and this one waits for that, up to
+    some seconds. A subclass may take over its records with `inherit`.
     """
 
     def __init__(self) -> None:
@@ -66,9 +63,10 @@ class LiveTraining(Panel, Generic[R]):
         self.job: Job[R] | None = None
         self._painter: threading.Thread | None = None
         super().__init__()
-        self.earlier: list[LiveTraining[R]] = earlier_of_this_cell(self)
-        for panel in self.earlier:
-            panel.end()
+        earlier: list[LiveTraining[R]] = earlier_of_this_cell(self)
+        ended = [panel.end() for panel in earlier]
+        for panel in earlier:
+            self.inherit(panel)
         self._start = button("Train", "Starts a training", icon="play")
         self._start.button_style = "primary"
         self._pause = button("Pause", "Pauses the training, or resumes it", icon="pause")
@@ -81,8 +79,15 @@ class LiveTraining(Panel, Generic[R]):
             (self._stop, self.stop),
         ):
             pressed.on_click(self.errors.guard(lambda _button, callback=callback: callback()))
-        self._say("ready")
+        self._say("ready" if all(ended) else "ready; the earlier training still ends")
         self._enable()
+
+    def inherit(self, earlier: LiveTraining[R]) -> None:
+        """Keeps what a panel that an earlier run of this cell made has kept; called before anything is drawn.
+
+        Args:
+            earlier: The panel; its training has ended, or ends soon. Nothing refers to it afterwards.
+        """
 
     def new_job(self) -> Job[R]:
         """Starts a training with the settings of the controls, and returns it."""
@@ -166,12 +171,18 @@ class LiveTraining(Panel, Generic[R]):
         if self.job is not None:
             self.job.training.stop()
 
-    def end(self) -> None:
-        """Stops the training for good and waits, up to some seconds, until its records are kept."""
+    def end(self) -> bool:
+        """Stops the training for good and waits, up to some seconds, until its records are kept.
+
+        Returns:
+            Whether they are.
+        """
         painter = self._painter
-        if self.job is not None and painter is not None:
-            self.job.training.stop()
-            painter.join(_EXIT_S)
+        if self.job is None or painter is None:
+            return True
+        self.job.training.stop()
+        painter.join(_EXIT_S)
+        return not painter.is_alive()
 
     def wait(self) -> list[R]:
         """Waits for the end of the training.

@@ -35,7 +35,7 @@ class _Worker:
         self.ending = False
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Returns a handle that is done when the work is."""
+        """Returns a handle that is done when the work is, and that has the work's error if it raised one."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="mixlab-outlook", daemon=True)
             self._thread.start()
@@ -49,7 +49,9 @@ class _Worker:
             done, work = self._works.get()
             try:
                 work()
-            finally:
+            except Exception as error:  # the thread goes on: it serves every panel
+                done.set_exception(error)
+            else:
                 done.set_result(None)
 
     def _end(self, thread: threading.Thread) -> None:
@@ -91,6 +93,7 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
         self.outlook: Outlook | None = None
         self._plan: RunPlan | None = None
         self._pending: Future[None] | None = None
+        self._lock = threading.RLock()  # held from a look at the plan until its outlook is drawn
         super().__init__(layout={"flex": "1 1 17em", "margin": "0 0 0 1.5em"})
 
     def show(self, plan: RunPlan) -> None:
@@ -99,14 +102,15 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
         Args:
             plan: The plan; a newer one replaces it.
         """
-        if plan == self._plan:
-            return
-        self._plan = plan
-        optimizer = load_task(plan.task).optimizer
-        assert not callable(optimizer)  # no shipped task brings its own
-        self._draw(Outlook(plan.recipe, model_states(plan.recipe, optimizer=optimizer)))
-        if not is_headless():
-            self._pending = _WORKER.submit(partial(self._fill, plan))
+        with self._lock:
+            if plan == self._plan:
+                return
+            self._plan = plan
+            optimizer = load_task(plan.task).optimizer
+            assert not callable(optimizer)  # no shipped task brings its own
+            self._draw(Outlook(plan.recipe, model_states(plan.recipe, optimizer=optimizer)))
+            if not is_headless():
+                self._pending = _WORKER.submit(partial(self._fill, plan))
 
     def wait(self) -> None:
         """Waits until everything is shown."""
@@ -122,9 +126,10 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
             if plan != self._plan or self.outlook is None or _WORKER.ending:
                 return
             found = _words_of(work, plan)
-            if plan == self._plan:
-                measured = f"in fp32 at steps 0 and {PROBED_STEPS - 1}, seed {plan.seed}"
-                self._draw(replace(self.outlook, measured=measured, **{name: found}))  # type: ignore[arg-type]
+            with self._lock:
+                if plan == self._plan:
+                    measured = f"in fp32 at steps 0 and {PROBED_STEPS - 1}, seed {plan.seed}"
+                    self._draw(replace(self.outlook, measured=measured, **{name: found}))  # type: ignore[arg-type]
 
     def _draw(self, outlook: Outlook) -> None:
         self.outlook = outlook

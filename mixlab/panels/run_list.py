@@ -11,21 +11,26 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mixlab.panels.base import ErrorBox, button, in_a_row
+from mixlab.panels.asking import AskingButton, number_of
+from mixlab.panels.base import ErrorBox, in_a_row
 from mixlab.panels.folders import kept_words
 from mixlab.reports.colours import SERIES
-from mixlab.training import Run, StepRecord, outcome
+from mixlab.training import Run, RunInfo, StepRecord, outcome
 
 _MOST_FOUND = 20  # earlier runs that are offered; older ones stay in their folder
+
+# What a folder holds: the run's description, and when its run.json was written, which two runs of one second differ in.
+_Identity = tuple[RunInfo, int]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A run in the list: its records, its tick, and the folder that keeps it, if one does."""
+    """A run in the list: its records, its tick, the folder that keeps it, if one does, and which run that held."""
 
     records: list[StepRecord]
     tick: Any
     path: Path | None
+    identity: _Identity | None
 
 
 class RunList(widgets.VBox):  # type: ignore[misc]
@@ -41,9 +46,9 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._changed, self._errors, self._lock = changed, errors, lock
         self._entries: dict[str, _Entry] = {}
         self._where = self._left = ""
-        self._asked: tuple[str, ...] = ()  # the runs that the next press deletes
-        self._delete = button("", "Deletes the runs without a tick, and their folders", width="max-content")
-        self._delete.icon = "trash"
+        self._delete = AskingButton(
+            "Delete unticked", "Deletes the runs without a tick, and their folders", icon="trash"
+        )
         self._delete.on_click(errors.guard(lambda _button: self.delete_unticked()))
         super().__init__()
 
@@ -74,15 +79,21 @@ class RunList(widgets.VBox):  # type: ignore[misc]
     def find(self, folder: Path) -> None:
         """Adds the runs in the subfolders of `folder`, the newest ticked, and says where they are kept.
 
-        Damaged runs and all but the newest stay in the folder and are counted in words.
+        Left out, and left in the folder, are runs without a step, damaged runs, which are named, and those older than
+        the newest 20 of the others, which are counted.
         """
         paths = sorted((path.parent for path in folder.glob("*/run.json")), key=_number)
-        read = [(path, _read(path)) for path in paths[-_MOST_FOUND:]]
-        found = [(path, *run) for path, run in read if run and run[1]]
-        older, damaged = len(paths) - len(read), [path.name for path, run in read if run is None]
+        found: list[tuple[Path, str, list[StepRecord]]] = []
+        damaged: list[str] = []
+        while paths and len(found) < _MOST_FOUND:
+            path = paths.pop()
+            if (run := _read(path)) is None:
+                damaged.insert(0, path.name)
+            elif run[1]:
+                found.insert(0, (path, *run))
         with self._lock:
             self._where = kept_words(folder)
-            self._left = f" {older} older ones are there too." if older else ""
+            self._left = f" {len(paths)} older ones are there too." if paths else ""
             self._left += f" Not readable: {', '.join(damaged)}." if damaged else ""
             for index, (path, label, records) in enumerate(found):
                 self._append(label, records, path, ticked=index >= len(found) - len(SERIES))
@@ -91,20 +102,20 @@ class RunList(widgets.VBox):  # type: ignore[misc]
     def delete_unticked(self) -> None:
         """Asks, and when called again deletes the runs without a tick; one that is being written stays.
 
+        A folder that holds another run by now, begun there from another page, stays too.
+
         Raises:
             OSError: If a run is being written, or its folder cannot be deleted.
         """
         with self._lock:
-            unticked = tuple(label for label, entry in self._entries.items() if not entry.tick.value)
-            if self._asked != unticked:
-                self._asked = unticked
-                self._name_button()
+            unticked = [label for label, entry in self._entries.items() if not entry.tick.value]
+            if not self._delete.confirmed(f"delete {number_of(len(unticked), 'run')}"):
                 return
-            self._asked = ()
             try:
                 for label in unticked:
-                    if (path := self._entries[label].path) is not None and (path / "run.json").exists():
-                        Run(path).delete()
+                    entry = self._entries[label]
+                    if entry.path and entry.identity and entry.identity == _identity(entry.path):
+                        Run(entry.path).delete()
                     del self._entries[label]
             finally:
                 self._show()
@@ -113,7 +124,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         label = _unique(label, len(records), self._entries)
         tick = widgets.Checkbox(value=ticked, description=label, indent=False, layout={"width": "auto"})
         tick.observe(self._errors.guard(self._on_tick), "value")
-        self._entries[label] = _Entry(records, tick, path)
+        self._entries[label] = _Entry(records, tick, path, None if path is None else _identity(path))
 
     def _on_tick(self, _change: object) -> None:
         with self._lock:
@@ -131,20 +142,21 @@ class RunList(widgets.VBox):  # type: ignore[misc]
 
     def _redraw(self) -> None:
         """Redraws but keeps the rows, so that the keyboard focus stays."""
-        self._asked = ()
-        self._name_button()
-        self._changed()
-
-    def _name_button(self) -> None:
+        self._delete.take_back()
         self._delete.disabled = all(entry.tick.value for entry in self._entries.values())
-        asked = len(self._asked)
-        runs = f"{asked} run{'' if asked == 1 else 's'}"
-        self._delete.description = f"Press again to delete {runs} for good" if asked else "Delete unticked"
-        self._delete.button_style = "danger" if asked else ""
+        self._changed()
 
 
 def _number(path: Path) -> tuple[int, str]:
     return int(path.name) if path.name.isdecimal() else 0, path.name
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Returns which run a folder holds, or None if it holds none that can be read."""
+    try:
+        return Run(path).info, (path / "run.json").stat().st_mtime_ns
+    except (OSError, ValueError):
+        return None
 
 
 def _read(path: Path) -> tuple[str, list[StepRecord]] | None:

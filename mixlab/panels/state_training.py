@@ -61,11 +61,9 @@ class StateTraining(LiveTraining[WatchedStep]):
     def __init__(self, task: Task, controls: StateControls, *, steps: int = 600, seed: int = 0) -> None:
         require_whole("StateTraining: steps", steps, 1)
         self._task, self._controls, self._steps, self._seed = task, controls, steps, seed
+        self.runs: dict[str, list[WatchedStep]] = {}
         super().__init__()
         self.charts = Charts(charts=_CHARTS)
-        self.runs: dict[str, list[WatchedStep]] = {}
-        for panel in self.earlier:
-            self.runs |= panel.runs if isinstance(panel, StateTraining) else {}
         note = widgets.HTML(f"<small>The latest {_MOST_RUNS} trainings stay here until the kernel ends.</small>")
         self.children = [
             controls.knobs,
@@ -77,6 +75,10 @@ class StateTraining(LiveTraining[WatchedStep]):
             note,
         ]
         self._show_runs()
+
+    def inherit(self, earlier: LiveTraining[WatchedStep]) -> None:
+        if isinstance(earlier, StateTraining):
+            self.runs |= earlier.runs
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls

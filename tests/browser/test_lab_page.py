@@ -116,6 +116,7 @@ def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab:
     expect_results(notebook)
     expect(verdict).to_contain_text("Exercise 1: 5 is right")
     page.get_by_role("button", name="Start anew").click()
+    page.get_by_role("button", name="Press again to forget 2 answers for good").click()
     notebook.run_all()
     expect(page.get_by_text(HELD)).to_have_count(3)
 

@@ -229,6 +229,22 @@ def test_a_training_that_raises_says_so_in_red_and_to_whoever_waits(make, monkey
     assert len(cockpit.wait()) == 5
 
 
+def test_a_training_without_a_step_leaves_no_folder(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def train(run: Run, until: int, device: str):
+        raise MemoryError("no room")
+        yield
+
+    monkeypatch.setattr(Run, "train", train)
+    cockpit = make()
+    cockpit.start()
+    with pytest.raises(MemoryError, match="no room"):
+        cockpit.wait()
+    assert (cockpit.runs, list(tmp_path.iterdir())) == ({}, [])
+    assert isinstance(cockpit.last_error, MemoryError)
+    cockpit.errors.show(None)
+    cockpit.job = None
+
+
 def test_an_error_while_painting_shows_and_the_training_goes_on(make, gate: Gate, monkeypatch: pytest.MonkeyPatch):
     cockpit = make()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixlab.panels import Exercise, Prediction
-from mixlab.panels.held import PLACEHOLDER
+from mixlab.panels.held import PLACEHOLDER, Held
 from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.recipes import Recipe
 
@@ -102,6 +102,7 @@ def test_results_wait_for_a_choice(prediction: Prediction, monkeypatch: pytest.M
 def test_headless_results_show_at_once(prediction: Prediction, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MIXLAB_HEADLESS", "1")
     assert repr(prediction.then("shown")) == "shown"
+    assert isinstance(prediction.then("shown"), Held)
 
 
 def test_a_choice_that_is_no_option_is_refused(prediction: Prediction):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mixlab.panels import kept_answers as module
 from mixlab.panels.kept_answers import KeptAnswers
 
 
@@ -81,11 +82,60 @@ def test_an_answer_that_is_no_text_counts_as_none(path: Path):
     assert KeptAnswers(path).get("predictions", "a") is None
 
 
-def test_a_folder_that_is_gone_is_named_and_the_answer_stays_in_this_kernel(tmp_path: Path):
-    kept = KeptAnswers(tmp_path / "gone" / "answers.json")
+def test_a_folder_that_is_gone_is_made_again(tmp_path: Path):
+    path = tmp_path / "gone" / "too" / "answers.json"
+    kept = KeptAnswers(path)
     kept.set("answers", "1", "a")
-    assert "cannot be written" in kept.trouble
+    assert (kept.trouble, KeptAnswers(path).get("answers", "1")) == ("", "a")
+
+
+def test_where_no_folder_can_be_the_file_is_named_and_the_answer_stays_in_this_kernel(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file")
+    path = tmp_path / "taken" / "answers.json"
+    kept = KeptAnswers(path)
+    kept.set("answers", "1", "a")
+    assert f"{path} cannot be" in kept.trouble
     assert kept.get("answers", "1") == "a"
+
+
+@pytest.mark.parametrize(("method", "says"), [("write", "cannot be written"), ("read", "cannot be read")])
+def test_after_a_passing_trouble_the_next_answer_takes_the_others_along(
+    path: Path, monkeypatch: pytest.MonkeyPatch, method: str, says: str
+):
+    kept, other, told = KeptAnswers(path), KeptAnswers(path), list[str]()
+    kept.changed.append(lambda: told.append(kept.trouble))
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "the disk is away")
+
+    with monkeypatch.context() as patched:
+        if method == "write":
+            patched.setattr(module, "replacing", fail)
+        else:
+            patched.setattr(Path, "read_bytes", fail)
+        kept.set("answers", "1", "a")
+        kept.set("predictions", "Which?", "that")
+    assert told == [f"{path} {says} (the disk is away)"]
+    other.set("answers", "3", "c")
+    kept.set("answers", "2", "b")
+    assert told[1:] == [kept.trouble] == [""]
+    later = KeptAnswers(path)
+    assert [later.get("answers", name) for name in "123"] == ["a", "b", "c"]
+    assert later.get("predictions", "Which?") == "that"
+
+
+def test_a_file_that_could_not_be_read_at_first_is_read_later(path: Path, monkeypatch: pytest.MonkeyPatch):
+    KeptAnswers(path).set("answers", "1", "a")
+
+    def fail(_path: Path) -> bytes:
+        raise OSError(5, "the disk is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fail)
+        kept = KeptAnswers(path)
+    assert "cannot be read" in kept.trouble
+    kept.set("answers", "2", "b")
+    assert (kept.trouble, len(kept), len(KeptAnswers(path))) == ("", 2, 2)
 
 
 def test_without_a_file_answers_last_as_long_as_the_object():

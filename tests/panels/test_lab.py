@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mixlab.panels import Lab
+from mixlab.panels.lab import LabLine
 from mixlab.recipes import Recipe
 
 PARAMETERS: dict[str, Any] = {"recipe": "amp-fp16", "loss_scale": 8, "steps": 5, "seed": 3, "task": "digits-mlp"}
@@ -53,6 +54,34 @@ def test_answers_survive_a_kernel(tmp_path: Path):
     assert second.predict("Which?", ["a", "b"], answer="b").choice == "a"
     assert second.predict("Which?", ["b", "c"], answer="b").choice is None
     assert "4 is not right" in repr(second.exercise("1", expected=3, hint="count"))
+
+
+def line(made: Lab) -> LabLine:
+    return LabLine(made.status, made.runs_dir, made.trouble, made.answers)
+
+
+def test_the_line_says_what_is_wrong_now():
+    made = lab()
+    shown = line(made)
+    (made.runs_dir / "answers.json").write_text("mine now")
+    made.exercise("1", expected=3, hint="count").answer("3")
+    assert "go when the kernel ends" in shown._kept_words.value
+    assert "does not hold answers of a lab" in shown._kept_words.value
+
+
+def test_starting_anew_asks_once_more():
+    made = lab()
+    for name in "12":
+        made.exercise(name, expected=3, hint="count").answer("3")
+    shown = line(made)
+    shown._again.click()
+    assert (len(made.answers), shown._again.description) == (2, "Press again to forget 2 answers for good")
+    made.exercise("3", expected=3, hint="count").answer("3")
+    shown._again.click()
+    assert (len(made.answers), shown._again.description) == (3, "Press again to forget 3 answers for good")
+    shown._again.click()
+    assert (len(made.answers), len(lab().answers), shown._again.description) == (0, 0, "Start anew")
+    assert shown.last_error is None
 
 
 def test_headless_it_writes_nothing_beside_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from mixlab.panels import outlook as module
@@ -52,6 +56,40 @@ def test_a_plan_that_was_replaced_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     panel.wait()
     assert panel.outlook.recipe == second.recipe
     assert panel.outlook.memory == "memory of fp16"
+
+
+def test_a_plan_that_comes_while_an_older_one_is_drawn_is_what_stays(monkeypatch: pytest.MonkeyPatch):
+    panel = OutlookPanel()
+    first, second = (RunPlan("digits-cnn", Recipe.parse(text)) for text in ("fp32", "fp16"))
+    turned = threading.Thread(target=panel.show, args=(second,))
+
+    def replace_slowly(outlook: object, **changes: Any) -> object:
+        if turned.ident is None:  # the first plan's first words
+            turned.start()
+            turned.join(0.5)
+        return replace(outlook, **changes)
+
+    monkeypatch.setattr(module, "_memory", lambda plan: f"memory of {plan.recipe}")
+    monkeypatch.setattr(module, "replace", replace_slowly)
+    panel.show(first)
+    panel.wait()
+    turned.join()
+    panel.wait()
+    assert panel.outlook.recipe == second.recipe
+    assert panel.outlook.memory == "memory of fp16"
+
+
+def test_an_error_reaches_whoever_waits_and_the_thread_goes_on():
+    worker, done = module._Worker(), threading.Event()
+
+    def fail() -> None:
+        raise ValueError("no ink")
+
+    failed = worker.submit(fail)
+    worker.submit(done.set)
+    assert done.wait(20)
+    with pytest.raises(ValueError, match="no ink"):
+        failed.result()
 
 
 def test_an_error_is_words(monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -97,13 +98,31 @@ def test_a_run_that_is_being_written_is_not_deleted(runs: RunList, tmp_path):
     assert (list(tmp_path.iterdir()), runs._errors.last_error) == ([], None)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_run_in_the_same_folder_is_not_deleted(
+    runs: RunList, tmp_path, monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    monkeypatch.setattr("time.gmtime", lambda clock=time.gmtime: clock(0))  # both begin in one second
+    path = tmp_path / "001"
+    list(Run.create(path, task="digits-mlp", recipe=Recipe()).train(until=1))
+    runs.find(tmp_path)
+    untick(runs, "fp32 on digits-mlp, seed 0")
+    Run(path).delete()  # as another page does, which then begins a run of its own
+    list(Run.create(path, task="digits-mlp", recipe=Recipe(), seed=seed).train(until=2))
+    press(runs, 2)
+    assert (runs.runs, runs._errors.last_error) == ({}, None)
+    assert len(Run(path).records()) == 2
+
+
 def test_damaged_and_old_runs_are_counted_in_words(runs: RunList, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_list, "_MOST_FOUND", 2)
-    for number in (998, 999, 1000):
-        list(Run.create(tmp_path / f"{number:03d}", task="digits-mlp", recipe=Recipe(), seed=number).train(until=1))
+    for number in (996, 997, 998, 999, 1000):
+        run = Run.create(tmp_path / f"{number:03d}", task="digits-mlp", recipe=Recipe(), seed=number)
+        if number != 998:  # a run without a step takes no place in the list, nor does a damaged one
+            list(run.train(until=1))
     (tmp_path / "1000" / "run.json").write_text("{")
     runs.find(tmp_path)
-    assert list(runs.runs) == ["fp32 on digits-mlp, seed 999"]
+    assert list(runs.runs) == ["fp32 on digits-mlp, seed 997", "fp32 on digits-mlp, seed 999"]
     assert "1 older ones are there too. Not readable: 1000." in runs.children[0].value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -76,6 +78,35 @@ def test_the_controls_decide_and_the_latest_runs_stay(make):
     ]
     assert list(training.runs) == labels
     assert training.runs[labels[2]][1].record.grad_norm > 100 * training.runs[labels[3]][1].record.grad_norm
+
+
+@pytest.mark.parametrize(("ended", "says"), [(True, "ready"), (False, "ready; the earlier training still ends")])
+def test_the_panel_of_an_earlier_run_of_the_cell_hands_over_and_goes(make, monkeypatch, ended: bool, says: str):
+    class Earlier(StateTraining):
+        def __init__(self) -> None:
+            self.runs = {"mine": []}
+
+        def end(self) -> bool:
+            return ended
+
+    earlier = [Earlier()]
+    gone = weakref.ref(earlier[0])
+    monkeypatch.setattr(live, "earlier_of_this_cell", lambda _panel: [earlier.pop()])
+    training = make()
+    assert (list(training.runs), training.status) == (["mine"], says)
+    gc.collect()
+    assert gone() is None
+
+
+def test_ending_says_whether_the_training_has_ended(make, monkeypatch):
+    training = make(steps=600)
+    assert training.end()
+    with training.lock:  # the painter needs it to keep the records
+        training.start()
+        monkeypatch.setattr(live, "_EXIT_S", 0.01)
+        assert not training.end()
+    monkeypatch.setattr(live, "_EXIT_S", 30)
+    assert training.end()
 
 
 def test_it_paints_while_it_trains(make):
