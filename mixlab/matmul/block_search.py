@@ -13,7 +13,7 @@ much larger than the fast memory of S bytes, so that C and the edges hardly coun
   w_a bm = w_b bn, and then bytes = 2 m n k sqrt(w_a w_b w_c / S). If the accumulator has 4 bytes in both cases, the
   blocks do not grow at all, and bytes fall by sqrt(4 * 4 / (2 * 2)) = 2.
 
-No way of computing the product moves fewer bytes than the thin slices, up to lower order (`lower_bounds`).
+No order of the multiplications moves fewer bytes than the thin slices, up to lower order (`lower_bounds`).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from mixlab.matmul.products import Matmul, require_matmul, stored_bits
 
 
 def lower_bound_bytes(matmul: Matmul, fast_bytes: int) -> int:
-    """Returns the larger of Smith's bound and the compulsory bytes: no way of computing the product moves fewer.
+    """Returns the larger of Smith's bound and the compulsory bytes: no order of multiplications moves fewer.
 
     >>> product = Matmul(4096, 4096, 4096)
     >>> lower_bound_bytes(product, 192 * 1024), lower_bound_bytes(product, 2**30)  # in 2^30 bytes all matrices fit

@@ -42,6 +42,11 @@ def test_what_is_recorded_names_its_gpu_and_date(key):
     assert "2026-" in shown
 
 
+def test_a_recorded_training_that_diverged_ends_with_nan():
+    shown = BY_KEY["stability-of-the-modes"].recorded()
+    assert "fp32 3.34, amp-fp16 3.34, fp16 NaN (10.91 at step 0)" in shown
+
+
 def test_there_are_claims_of_every_part_and_of_every_verdict():
     verdicts = [one.verdict for one in CLAIMS]
     assert len(BY_KEY) == len(CLAIMS) >= 25
