@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mixlab.probes.histograms import dense, stored_values
 from mixlab.training import Batch, Trainer
 
 _MOVING = ("exp_avg", "momentum")  # what moves a weight without a gradient
+_KEEPING = ("master weight", "Kahan compensation")  # what keeps an update that the stored weight does not show
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,15 @@ class _Step:
         )
 
     def unscale(self) -> Stage:
+        arrived = self._of(self._gradient())
         gradients = self.trainer.unscale()
         self.unscaled = self._gradient()
+        divided = self._of(self.unscaled)
         self.found_inf = any(not bool(stored_values(gradient).isfinite().all()) for gradient in gradients.values())
         return Stage(
             "unscale",
             "scaler.unscale_(optimizer)",
-            f"Divided by {self.scale:g}, the gradient has its own size again; in float32 it would be {self.exact:.4g}."
+            f"{_unscale_words(self.scale, arrived, divided, self.exact)}; in float32 it would be {self.exact:.4g}."
             if self.scaled
             else f"Nothing to divide by. In float32 the gradient would be {self.exact:.4g}.",
             (
@@ -192,17 +196,21 @@ class _Step:
 
     def update_weights(self) -> Stage:
         """Updates the scale too; `update_scale` describes it."""
-        skipped = self.found_inf and self.scaled and self.trainer.scaler.skips
+        refused = self.found_inf and self.scaled
+        skipped = refused and self.trainer.scaler.skips
+        kept = {"master weight": self._of(self.before), "Kahan compensation": 0.0}  # where the optimizer is new
+        kept |= {name: self._of(state) for name, state in _states_of(self.trainer, self.weight)}
         self.trainer.update()
         after = self.weight.detach().clone()
-        change = float(after.flatten()[self.element].double() - self.before.flatten()[self.element].double())
+        change = self._of(after) - self._of(self.before)
         states = list(_states_of(self.trainer, self.weight))
-        moving = [self.unscaled, *(state for name, state in states if name in _MOVING)]
-        pushed = any(float(tensor.flatten()[self.element]) != 0 for tensor in moving)
+        moving = [*([] if refused else [self.unscaled]), *(state for name, state in states if name in _MOVING)]
+        pushed = any(self._of(tensor) != 0 for tensor in moving)
+        keeper = next((name for name, state in states if name in _KEEPING and self._of(state) != kept[name]), "")
         return Stage(
             "step",
             "scaler.step(optimizer)",
-            _step_words(change, skipped, pushed),
+            _step_words(change, skipped, pushed, keeper),
             (
                 _card("weight before", self.before, self.element),
                 _card("weight after", after, self.element),
@@ -220,6 +228,10 @@ class _Step:
             else "No scaler, nothing to adapt.",
             (_card("scale before", torch.tensor(self.scale)), _card("scale after", torch.tensor(after))),
         )
+
+    def _of(self, tensor: Tensor) -> float:
+        """Returns the followed element of a tensor of the weight's shape."""
+        return float(tensor.flatten()[self.element])
 
     def _gradient(self) -> Tensor:
         assert self.weight.grad is not None
@@ -340,6 +352,16 @@ def _cast_words(weights: Format, compute: Format) -> str:
     return f"Weights are stored in {weights} and cast to {compute} once in a forward pass; {kept}."
 
 
+def _unscale_words(scale: float, arrived: float, divided: float, exact: float) -> str:
+    if not math.isfinite(divided):
+        return f"Divided by {scale:g}, the gradient is not finite"
+    if divided or not exact:
+        return f"Divided by {scale:g}, the gradient has its own size again"
+    if arrived:
+        return f"Divided by {scale:g}, the gradient becomes zero in its format"
+    return f"Divided by {scale:g}. The gradient became zero in backward, and no division brings it back"
+
+
 def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
     if not scaled:
         return "Without a scaler nothing is checked: a step with inf or NaN would be taken."
@@ -349,14 +371,15 @@ def _check_words(scaled: bool, found_inf: bool, on_overflow: str) -> str:
     return f"A gradient holds inf or NaN: the step will be {becomes}."
 
 
-def _step_words(change: float, skipped: bool, pushed: bool) -> str:
+def _step_words(change: float, skipped: bool, pushed: bool, keeper: str) -> str:
     if skipped:
         return "The step is skipped: weights and optimizer states stay as they are."
     if change:
         return f"The weight moves by {change:.4g}."
     if not pushed:
         return "The gradient became zero on its way, or was zero, and no momentum is left: there is no update."
-    return "The update is smaller than the weight can show: the stored weight does not move."
+    kept = f"; the {keeper} keeps the update for later steps" if keeper else ""
+    return f"The update is smaller than the weight can show: the stored weight does not move{kept}."
 
 
 def _update_words(before: float, after: float, static: bool) -> str:

@@ -48,7 +48,8 @@ class ModeTable(NotedTable):
         spread = ", and ± their standard deviation over the seeds" if len(runs) > 1 else ""
         notes = [
             f"{size}, {steps}, {seeds}; measured on {machine}",
-            f"Speeds: the median of {len(base.step_s)} steps, taken in turns, and the quartiles. Memory with "
+            f"Speeds: in each of {len(base.step_s)} rounds every recipe takes a step, and the first recipe's time is "
+            "divided by the others'; the median of these ratios, and the quartiles. Memory with "
             "activations: the sum of all that is kept, not a peak. Loss at the end: the mean training loss of each "
             f"run's last tenth{spread}.",
             *_scattered(results),

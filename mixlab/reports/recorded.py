@@ -43,7 +43,7 @@ class TrainingTable(NotedTable):
         notes = [f"{case}: {note.removeprefix('diverged: ')}" for case, note in told.items()]
         steps = int(about["steps"]) + int(about["warm-up steps"])
         super().__init__(
-            ("recipe", "tokens/s", "ratio to the first", "peak, GiB", "MFU", f"loss of step {steps}"),
+            ("recipe", "tokens/s", "ratio to the first", "peak, GiB", "MFU", f"last of {steps} losses"),
             rows,
             [f"{record.summary}, not run here", size, *notes],
         )

@@ -68,6 +68,7 @@ def test_the_cast_is_torchs():
 def test_an_overflow_is_found_skipped_and_answered():
     stages = dissect(at_step("amp-fp16,scale=2^40", 0))
     assert stages[3].cards[1].non_finite > 0
+    assert "Divided by 1.09951e+12, the gradient is not finite; in float32" in stages[4].words
     assert "will be skipped" in stages[5].words
     assert "skipped: weights" in stages[6].words
     assert stages[6].cards[0].value == stages[6].cards[1].value
@@ -82,6 +83,7 @@ def test_without_a_scale_the_small_gradient_is_gone():
     stages = dissect(at_step("amp-fp16,scaler=static,scale=1", 0, loss_weight=1e-6))
     gradient, exact = stages[4].cards
     assert gradient.value == 0 != exact.value
+    assert "became zero in backward, and no division brings it back; in float32 it would be" in stages[4].words
     assert gradient.zeros > 0.9 * gradient.numel
     zeros = int(re.search(r"zero; in fp32, ([\d,]+) are\.$", stages[3].words)[1].replace(",", ""))
     assert zeros == dissect(at_step("fp32", 0, loss_weight=1e-6))[3].cards[-1].zeros < 0.5 * gradient.numel
@@ -93,6 +95,26 @@ def test_a_bf16_weight_that_does_not_move_and_its_master_that_does():
     master = card(kept[6], "master weight")
     assert master.format == "fp32"
     assert math.isclose(master.value, card(kept[6], "weight after").value, rel_tol=2**-8)
+
+
+def test_a_gradient_in_16_bits_may_become_zero_only_when_it_is_divided():
+    stages = dissect(at_step("fp16,scaler=static,scale=2^15", 0, loss_weight=1e-6))
+    assert stages[3].cards[1].value != 0 == stages[4].cards[0].value
+    assert "the gradient becomes zero in its format; in float32" in stages[4].words
+
+
+@pytest.mark.parametrize(("recipe", "keeper"), [("bf16-kahan", "Kahan compensation"), ("bf16-master", "master weight")])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_update_that_the_weight_does_not_show_is_kept(recipe, keeper, steps):
+    step = dissect(at_step(recipe, steps, loss_weight=1e-4))[6]
+    assert step.cards[0].value == step.cards[1].value
+    assert step.words.endswith(f"does not move; the {keeper} keeps the update for later steps.")
+
+
+def test_a_step_with_zeroed_gradients_has_no_update_to_lose():
+    step = dissect(at_step("amp-fp16,scale=2^40,on_overflow=zero", 0))[6]
+    assert step.cards[0].value == step.cards[1].value
+    assert "there is no update" in step.words
 
 
 def test_another_parameter_and_element():

@@ -40,7 +40,7 @@ def test_trainings_are_compared_with_the_first_and_what_diverged_says_so():
     )
     about = {"parameters": 1000, "batch": 2, "context": 8, "steps": 2, "warm-up steps": 3, "fp16 eager": "diverged: x"}
     table = TrainingTable(Record("train", this_machine(), "2026-01-31T00:00:00+00:00", 0, "none", about, series))
-    assert table.columns[-1] == "loss of step 5"
+    assert table.columns[-1] == "last of 5 losses"
     assert table.rows == [
         ("fp32 eager", "100", "1.00", "-", "-", "4.5000"),
         ("fp16 eager", "250", "2.50", "1.00", "25.0%", "NaN"),
