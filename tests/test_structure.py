@@ -120,7 +120,7 @@ def test_scalers_stand_alone_but_for_their_policies(file: str):
 def test_scale_policies_need_no_torch():
     source = (PACKAGE / "loss_scaling" / "policies.py").read_text()
     outside = {name.partition(".")[0] for name in imported_modules(source)} - sys.stdlib_module_names
-    assert outside == {"numpy", "mixlab"}
+    assert outside == {"mixlab"}
     assert imported_places(source) == {("arguments",)}
 
 
