@@ -237,10 +237,19 @@ def cpu_summary() -> str:
     return f"{_cpu_name()}, {_usable_cores()} usable cores"
 
 
-def gpu_lines(build: TorchBuild | None, seen: tuple[str, ...] | None) -> list[str]:
+NvidiaSmi = tuple[str, ...] | Literal["absent", "failed", "silent"]
+
+_WITHOUT_LIST = {
+    "absent": "there is no nvidia-smi",
+    "failed": "nvidia-smi failed",
+    "silent": "nvidia-smi did not answer in time",
+}
+
+
+def gpu_lines(build: TorchBuild | None, seen: NvidiaSmi) -> list[str]:
     """Returns what can be said of GPUs without trying them, a line for each, or one for none.
 
-    >>> gpu_lines(TorchBuild("2.13.0"), None)
+    >>> gpu_lines(TorchBuild("2.13.0"), "absent")
     ['none: there is no nvidia-smi, and this torch is built for CPUs; everything runs on the CPU']
 
     Args:
@@ -248,38 +257,43 @@ def gpu_lines(build: TorchBuild | None, seen: tuple[str, ...] | None) -> list[st
         seen: From `seen_gpus`.
     """
     try_it = "whether torch can use it was not tried; `mixlab measure cast --device cuda` does"
-    for_gpus = build is not None and build.for_gpus
-    if seen:
-        other = f"but this torch is built for CPUs; {_GET_TORCH}"
-        return [f"{line} by nvidia-smi{f'; {try_it}' if for_gpus else f', {other}'}" for line in seen]
-    missing = "nvidia-smi lists none" if seen is not None else "there is no nvidia-smi"
-    if for_gpus:
-        return [f"none seen: {missing}; {try_it}"]
-    return [f"none: {missing}, and this torch is built for CPUs; everything runs on the CPU"]
+    unknown = "torch is not installed, or does not say what it is built for"
+    listed = seen if isinstance(seen, tuple) else ()
+    missing = "nvidia-smi lists none" if isinstance(seen, tuple) else _WITHOUT_LIST[seen]
+    if build is None:
+        return [f"{line} by nvidia-smi; {unknown}" for line in listed] or [f"none seen: {missing}; {unknown}"]
+    if build.for_gpus:
+        return [f"{line} by nvidia-smi; {try_it}" for line in listed] or [f"none seen: {missing}; {try_it}"]
+    other = f"but this torch is built for CPUs; {_GET_TORCH}"
+    none = f"none: {missing}, and this torch is built for CPUs; everything runs on the CPU"
+    return [f"{line} by nvidia-smi, {other}" for line in listed] or [none]
 
 
 _GET_TORCH = "https://pytorch.org/get-started/locally names the command for one with CUDA"
 
 
-def seen_gpus(timeout_s: float = 2.0) -> tuple[str, ...] | None:
+def seen_gpus(timeout_s: float = 2.0) -> NvidiaSmi:
     """Returns a line for each GPU that nvidia-smi lists, without torch.
 
     Args:
         timeout_s: How long to wait for nvidia-smi.
 
     Returns:
-        () if it lists none; None if there is no nvidia-smi, or it fails or does not answer in time.
+        () if it lists none; "absent" if there is no nvidia-smi, "failed" if it fails or cannot be started, "silent" if
+        it does not answer in time.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None
+        return "absent"
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=timeout_s)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except subprocess.TimeoutExpired:
+        return "silent"
+    except OSError:
+        return "failed"
     if done.returncode != 0:
-        return None
+        return "failed"
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
