@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LARGEST_SEED = 2**63 - 1  # every generator of torch and NumPy takes a seed up to here
+
 
 def require_whole(what: str, value: object, low: int, high: int | None = None) -> None:
     """Checks that an argument is a whole number within bounds.
 
-    >>> require_whole("Trainer: seed", 7, 0)
-    >>> require_whole("Trainer: seed", 1.5, 0)
+    >>> require_whole("Trainer: probe_every", 7, 0)
+    >>> require_whole("Trainer: probe_every", 1.5, 0)
     Traceback (most recent call last):
-    ValueError: Trainer: seed must be a whole number from 0 up, got 1.5
+    ValueError: Trainer: probe_every must be a whole number from 0 up, got 1.5
 
     Args:
         what: Start of the message: the function or class, and the name of its argument.

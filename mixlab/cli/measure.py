@@ -55,7 +55,7 @@ def cast(
     named = _listed(formats)
 
     def check() -> None:
-        requests.check_cast(formats=named, numel=numel, rounds=rounds, threads=threads)
+        requests.check_cast(formats=named, numel=numel, rounds=rounds, threads=threads, seed=seed)
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measuring.measure_cast(
@@ -131,6 +131,7 @@ def everything(
     try:
         check_device(device)
         requests.require_budget("measure_all", budget)
+        requests.require_seed("measure_all", seed)
         with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
             tasks = {kind: bar.add_task(kind, total=1.0) for kind in requests.KINDS}
             outcomes = measuring.measure_all(
@@ -202,7 +203,7 @@ def train(
     texts = _listed(recipes, ";") if recipes else None
 
     def check() -> None:
-        requests.check_train(recipes=texts, modes=_listed(modes), steps=steps)
+        requests.check_train(recipes=texts, modes=_listed(modes), steps=steps, seed=seed)
         if (kind := certain_kind(device)) is not None:
             replace(GPTShape() if kind == "cuda" else SMALL, **given)  # refuses sizes that do not fit together
 
@@ -235,7 +236,7 @@ def emulation(
     named = _listed(formats)
 
     def check() -> None:
-        requests.check_emulation(formats=named)
+        requests.check_emulation(formats=named, seed=seed)
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measuring.measure_emulation(device, formats=named, seed=seed, command=_typed(), progress=progress)
@@ -262,7 +263,9 @@ def optimizer(
     named, ways = _listed(backends) if backends else None, _listed(modes)
 
     def check() -> None:
-        requests.check_optimizer(numel=numel, recipes=texts, backends=named, modes=ways, rounds=rounds, threads=threads)
+        requests.check_optimizer(
+            numel=numel, recipes=texts, backends=named, modes=ways, rounds=rounds, threads=threads, seed=seed
+        )
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measuring.measure_optimizer(
@@ -293,7 +296,7 @@ def states(
     """Measure what training loses when Adam's moments or the weights have fewer bits, over several seeds."""
 
     def check() -> None:
-        requests.check_states(steps=steps, spike_at=spike_at, seeds=seeds)
+        requests.check_states(steps=steps, spike_at=spike_at, seeds=seeds, seed=seed)
 
     def measured(progress: Callable[[float], None]) -> Record:
         return measuring.measure_states(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixlab.arguments import did_you_mean, require_whole
+from mixlab.arguments import LARGEST_SEED, did_you_mean, require_whole
 from mixlab.training import Trainer, load_task
 
 OPERAND_SAMPLES: tuple[str, ...] = ("normal", "positive", "activations", "weight-gradient")
@@ -62,7 +62,7 @@ def operand_sample(name: str, *, length: int = 4096, rows: int = 64, seed: int =
         raise ValueError(f"unknown operands {name!r:.60}: {near}use one of {', '.join(OPERAND_SAMPLES)}")
     require_whole("operand_sample: length", length, 1, 512 if name == "activations" else None)
     require_whole("operand_sample: rows", rows, 1)
-    require_whole("operand_sample: seed", seed, 0, 2**63 - 1)
+    require_whole("operand_sample: seed", seed, 0, LARGEST_SEED)
     require_whole("operand_sample: steps", steps, 0)
     generator = torch.Generator().manual_seed(seed)
     if name == "normal":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixlab.arguments import require_whole
+from mixlab.arguments import LARGEST_SEED, require_whole
 from mixlab.matmul.block_search import best_block
 from mixlab.matmul.blocking import Block, Traffic, Walk, fast_memory_bytes, require_blocks, require_walk
 from mixlab.matmul.products import Matmul, require_matmul
@@ -123,7 +123,7 @@ def whole_matrices(matmul: Matmul, *, seed: int = 0, dtype: torch.dtype = torch.
             more than 1 GiB.
     """
     require_matmul("whole_matrices", matmul)
-    require_whole("whole_matrices: seed", seed, 0, 2**63 - 1)
+    require_whole("whole_matrices: seed", seed, 0, LARGEST_SEED)
     _require_dtype("whole_matrices", dtype)
     _require_room(matmul, dtype.itemsize)
     generator = torch.Generator().manual_seed(seed)

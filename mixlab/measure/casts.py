@@ -46,7 +46,7 @@ def measure_cast(
     Raises:
         ValueError: If a format or device is unknown, or a number is out of range.
     """
-    check_cast(formats=formats, numel=numel, rounds=rounds, threads=threads)
+    check_cast(formats=formats, numel=numel, rounds=rounds, threads=threads, seed=seed)
     threads = measuring_threads() if threads is None else threads
     device = usable_device(device)
     date = now()

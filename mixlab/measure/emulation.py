@@ -84,7 +84,7 @@ def measure_emulation(
     Raises:
         ValueError: If the device is unknown, or a format is neither fp16 nor bf16.
     """
-    check_emulation(formats=formats)
+    check_emulation(formats=formats, seed=seed)
     device, date = usable_device(device), now()
     parsed = [Format.of(fmt) for fmt in formats]
     series: list[Series] = []

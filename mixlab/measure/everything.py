@@ -19,7 +19,7 @@ from mixlab.measure.memory import measure_memory
 from mixlab.measure.memory_cases import cases
 from mixlab.measure.optimizers import measure_optimizer
 from mixlab.measure.record import Record
-from mixlab.measure.requests import KINDS, STORAGE_RECIPES, require_budget
+from mixlab.measure.requests import KINDS, STORAGE_RECIPES, require_budget, require_seed
 from mixlab.measure.resuming import differences_from_here, earlier_record, is_finished
 from mixlab.measure.states import measure_states
 from mixlab.measure.training import measure_train
@@ -89,6 +89,7 @@ def measure_all(
         ValueError: If the device is unknown, or the budget is not a positive number.
     """
     require_budget("measure_all", budget_s)
+    require_seed("measure_all", seed)
     device, folder = usable_device(device), Path(folder)
     folder.mkdir(exist_ok=True)
     refuse_unwritable(folder / f"{KINDS[0]}.json")

@@ -68,7 +68,9 @@ def measure_optimizer(
     Raises:
         ValueError: If a recipe, backend, mode or device is unknown, or a number is out of range.
     """
-    check_optimizer(numel=numel, recipes=recipes, backends=backends, modes=modes, rounds=rounds, threads=threads)
+    check_optimizer(
+        numel=numel, recipes=recipes, backends=backends, modes=modes, rounds=rounds, threads=threads, seed=seed
+    )
     threads = measuring_threads() if threads is None else threads
     device = usable_device(device)
     names = [name for name, one in BACKENDS.items() if one.installed] if backends is None else backends

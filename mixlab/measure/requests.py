@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
-from mixlab.arguments import did_you_mean, require_whole
+from mixlab.arguments import LARGEST_SEED, did_you_mean, require_whole
 from mixlab.formats import BF16, FP16, FP32, Format
 from mixlab.optimizers.choices import require_backend
 from mixlab.recipes import STATES, Recipe
@@ -29,8 +29,9 @@ STORAGE_RECIPES: tuple[str, ...] = (
 )
 
 
-def check_cast(*, formats: Sequence[Format | str], numel: int, rounds: int, threads: int | None) -> None:
+def check_cast(*, formats: Sequence[Format | str], numel: int, rounds: int, threads: int | None, seed: int) -> None:
     """Raises TypeError or ValueError if `measure_cast` does not take such arguments."""
+    require_seed("measure_cast", seed)
     _require_counts("measure_cast", numel=numel, rounds=rounds, threads=threads)
     for fmt in formats:
         Format.of(fmt)
@@ -48,7 +49,7 @@ def check_matmul(
 ) -> None:
     """Raises ValueError if `measure_matmul` does not take such arguments."""
     _require_counts("measure_matmul", rounds=rounds, threads=threads)
-    require_whole("measure_matmul: seed", seed, 0)
+    require_seed("measure_matmul", seed)
     require_budget("measure_matmul", budget_s)
     if numel is not None:
         require_whole("measure_matmul: numel", numel, 1, LARGEST)
@@ -60,8 +61,9 @@ def check_matmul(
         parsed_shape(shape)
 
 
-def check_train(*, recipes: Sequence[Recipe | str] | None, modes: Sequence[str], steps: int) -> None:
+def check_train(*, recipes: Sequence[Recipe | str] | None, modes: Sequence[str], steps: int, seed: int) -> None:
     """Raises TypeError or ValueError if `measure_train` does not take such arguments."""
+    require_seed("measure_train", seed)
     for recipe in recipes or ():
         Recipe.of(recipe)
     unknown = [mode for mode in modes if mode not in MODES]
@@ -70,8 +72,9 @@ def check_train(*, recipes: Sequence[Recipe | str] | None, modes: Sequence[str],
     require_whole("measure_train: steps", steps, 1)
 
 
-def check_emulation(*, formats: Sequence[Format | str]) -> None:
-    """Raises TypeError or ValueError if `measure_emulation` does not take such formats."""
+def check_emulation(*, formats: Sequence[Format | str], seed: int) -> None:
+    """Raises TypeError or ValueError if `measure_emulation` does not take such arguments."""
+    require_seed("measure_emulation", seed)
     for fmt in map(Format.of, formats):
         if fmt not in (FP16, BF16):
             raise ValueError(f"measure_emulation: formats must be fp16 or bf16, got {fmt}")
@@ -85,8 +88,10 @@ def check_optimizer(
     modes: Sequence[str],
     rounds: int,
     threads: int | None,
+    seed: int,
 ) -> None:
     """Raises TypeError or ValueError if `measure_optimizer` does not take such arguments."""
+    require_seed("measure_optimizer", seed)
     require_whole("measure_optimizer: numel", numel, 64)
     _require_counts("measure_optimizer", rounds=rounds, threads=threads)
     if unknown := [mode for mode in modes if mode not in MODES]:
@@ -97,8 +102,9 @@ def check_optimizer(
         require_backend(name)
 
 
-def check_states(*, steps: int, spike_at: int, seeds: int) -> None:
+def check_states(*, steps: int, spike_at: int, seeds: int, seed: int) -> None:
     """Raises ValueError if `measure_states` does not take such numbers."""
+    require_seed("measure_states", seed)
     _require_counts("measure_states", seeds=seeds, steps=steps)
     require_whole("measure_states: spike_at", spike_at, 0)
 
@@ -106,7 +112,7 @@ def check_states(*, steps: int, spike_at: int, seeds: int) -> None:
 def check_memory(*, rounds: int, seed: int) -> None:
     """Raises ValueError if `measure_memory` does not take such numbers."""
     _require_counts("measure_memory", rounds=rounds)
-    require_whole("measure_memory: seed", seed, 0)
+    require_seed("measure_memory", seed)
 
 
 def require_budget(owner: str, budget_s: float) -> None:
@@ -114,6 +120,11 @@ def require_budget(owner: str, budget_s: float) -> None:
     number = isinstance(budget_s, int | float) and not isinstance(budget_s, bool)
     if not number or not 0 < budget_s < 1e9:
         raise ValueError(f"{owner}: budget_s must be a number of seconds above 0, got {budget_s!r:.60}")
+
+
+def require_seed(owner: str, seed: int) -> None:
+    """Raises ValueError, beginning with `owner`, if `seed` is not a whole number that torch takes as a seed."""
+    require_whole(f"{owner}: seed", seed, 0, LARGEST_SEED)
 
 
 def _require_counts(owner: str, **counts: int | None) -> None:

@@ -41,7 +41,7 @@ def measure_states(
     """
     if settings is None:
         settings = list(dict.fromkeys([*moment_settings(), *weight_settings()]))
-    check_states(steps=steps, spike_at=spike_at, seeds=seeds)
+    check_states(steps=steps, spike_at=spike_at, seeds=seeds, seed=seed)
     if not settings:
         raise ValueError("measure_states: settings must not be empty; None takes all")
     date, series, notes = now(), [], {}

@@ -67,7 +67,7 @@ def measure_train(
     Raises:
         ValueError: If a recipe, mode or device is unknown, or a number is out of range.
     """
-    check_train(recipes=recipes, modes=modes, steps=steps)
+    check_train(recipes=recipes, modes=modes, steps=steps, seed=seed)
     device = usable_device(device)
     shape = shape or (GPTShape() if device.type == "cuda" else SMALL)
     texts = _default_recipes(device) if recipes is None else recipes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mixlab.arguments import did_you_mean, require_whole
+from mixlab.arguments import LARGEST_SEED, did_you_mean, require_whole
 from mixlab.recipes import Recipe
 
 TASKS = ("digits-mlp", "digits-cnn", "chars-gpt")
@@ -35,6 +35,6 @@ def check_training(task: str, recipe: str, *, seed: int, loss_weight: float, pro
     """
     require_task(task)
     Recipe.parse(recipe)
-    require_whole("Trainer: seed", seed, 0)
+    require_whole("Trainer: seed", seed, 0, LARGEST_SEED)
     require_positive("Task: loss_weight", loss_weight)
     require_whole("Trainer: probe_every", probe_every, 0)

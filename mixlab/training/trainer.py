@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mixlab import emulation
-from mixlab.arguments import require_whole
+from mixlab.arguments import LARGEST_SEED, require_whole
 from mixlab.formats import FP32, Format
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
@@ -83,7 +83,7 @@ class Trainer:
         if not isinstance(task, Task):
             raise TypeError(f"Trainer: task must be a Task, got {task!r}; load_task(name) makes one")
         recipe = Recipe.of(recipe)
-        require_whole("Trainer: seed", seed, 0)
+        require_whole("Trainer: seed", seed, 0, LARGEST_SEED)
         require_whole("Trainer: probe_every", probe_every, 0)
         self.task = task
         self.recipe = recipe

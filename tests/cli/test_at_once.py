@@ -53,12 +53,16 @@ SHOWN = (
     ("memory --model llama-3-8b --gpu h200", "does not fit"),
 )
 
+# Every measurement that draws random numbers.
+SEEDED = ("cast", "matmul", "emulation", "optimizer", "train", "memory", "states", "all --out x")
+NO_SEED = f"seed must be a whole number from 0 to {2**63 - 1}, got -1"
+
 REFUSED = (
     ("fly", "No such command 'fly'"),
     ("train --task nosuch", "unknown task 'nosuch': use one of digits-mlp"),
     ("train --recipe fp17", "unknown recipe 'fp17'"),
     ("train --steps -1", "--steps must be a whole number from 0 up, got -1"),
-    ("train --seed -1", "seed must be a whole number from 0 up, got -1"),
+    ("train --seed -1", "seed must be a whole number from 0 to 9223372036854775807, got -1"),
     ("train --loss-weight nan", "loss_weight must be a positive finite number, got nan"),
     ("train --device tpu", "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
     ("memory --model gtp2", "unknown model 'gtp2': did you mean gpt2"),
@@ -81,6 +85,9 @@ REFUSED = (
     ("measure memory --device cpu --cases nosuch", "unknown case 'nosuch'"),
     ("measure states --seeds 0", "seeds must be a whole number from 1 up, got 0"),
     ("measure emulation --formats e5m2", "formats must be fp16 or bf16, got e5m2"),
+    *((f"measure {what} --seed -1", NO_SEED) for what in SEEDED),
+    (f"measure cast --seed {2**63}", f"{NO_SEED[:-3]} {2**63}"),
+    (f"train --seed {2**63}", f"{NO_SEED[:-3]} {2**63}"),
     ("measure all --out x --budget 0", "budget_s must be a number of seconds above 0, got 0.0"),
 )
 

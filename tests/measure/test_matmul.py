@@ -272,7 +272,7 @@ def test_a_case_that_raises_later_keeps_its_samples(monkeypatch):
         ({"budget_s": "60"}, "budget_s must be a number of seconds above 0, got '60'"),
         ({"rounds": 0}, "rounds must be a whole number from 1 up, got 0"),
         ({"threads": 1.0}, "threads must be a whole number from 1 up, got 1.0"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"device": "tpu"}, "device must be cpu, cuda or cuda:<number>"),
         ({"formats": ["tf32"], "shapes": ["8x8x8"], "device": "cpu"}, None),
     ],

@@ -138,7 +138,7 @@ def test_progress_is_told_and_notes_are_kept(monkeypatch):
     [
         ({"device": "tpu"}, "device must be cpu, cuda or cuda:<number>, got 'tpu'"),
         ({"rounds": 0}, "rounds must be a whole number from 1 up, got 0"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"names": []}, "no case to measure"),
         ({"names": ["small-gpt x6 fp32"]}, "unknown case 'small-gpt x6 fp32': did you mean small-gpt2 x6 fp32"),
     ],

@@ -190,7 +190,7 @@ def test_bad_numbers_are_named_at_once(tmp_path, arguments, message):
     [
         ({"task": "mnist"}, "unknown task 'mnist'"),
         ({"recipe": "amp-fp17"}, "unknown recipe 'amp-fp17'"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"loss_weight": math.nan}, "loss_weight must be a positive finite number, got nan"),
         ({"probe_every": 0.5}, "probe_every must be a whole number from 0 up, got 0.5"),
     ],

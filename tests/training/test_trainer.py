@@ -536,8 +536,8 @@ def test_a_pure_fp16_scaler_is_allowed_so_that_one_can_watch_it():
     [
         ({"task": "digits-mlp"}, r"task must be a Task, got 'digits-mlp'; load_task\(name\)"),
         ({"recipe": None}, "a recipe must be a Recipe or its text, such as 'amp-fp16', got None"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, got -1"),
-        ({"seed": 0.5}, "seed must be a whole number from 0 up, got 0.5"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, got -1"),
+        ({"seed": 0.5}, "seed must be a whole number from 0 to 9223372036854775807, got 0.5"),
         ({"probe_every": -1}, "probe_every must be a whole number from 0 up, got -1"),
         ({"device": "tpu9"}, "device must be cpu, cuda or cuda:<number>, got 'tpu9'"),
         ({"device": ""}, "device must be cpu, cuda or cuda:<number>, got ''"),
