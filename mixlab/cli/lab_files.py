@@ -100,8 +100,11 @@ def _stated(code: str) -> Iterator[StatedParameter]:
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     for statement in ast.parse(code).body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        value = getattr(statement, "value", None)
-        if not isinstance(target, ast.Name) or value is None or len(getattr(statement, "targets", [0])) > 1:
-            raise ValueError(f"not the assignment of a name: {ast.unparse(statement)}")
-        yield StatedParameter(target.id, ast.literal_eval(value), comments.get(statement.lineno, ""))
+        match statement:
+            case ast.Assign(targets=[ast.Name(name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(name), value=ast.expr() as value):
+                pass
+            case _:
+                raise ValueError(f"not the assignment of a name: {ast.unparse(statement)}")
+        yield StatedParameter(name, ast.literal_eval(value), comments.get(statement.lineno, ""))

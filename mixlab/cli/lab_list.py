@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from mixlab.cli.lab_files import LabFile, read_lab
 from mixlab.cli.notebooks import LabError, find_lab, find_labs_folder
-from mixlab.cli.values import fail, print_json
+from mixlab.cli.values import fail, print_error, print_json
 
 
 def labs(
@@ -26,17 +27,24 @@ def labs(
         paths = sorted(find_labs_folder().glob("*.ipynb")) if lab is None else [find_lab(lab)]
     except LabError as error:
         fail(str(error), 2)
-    found = [read for path in paths if (read := read_lab(path)) is not None]
+    read = {path: read_lab(path) for path in paths}
+    for path in [path for path, one in read.items() if one is None]:
+        trouble = "it is damaged, or its cell of parameters does more than assign values to names"
+        if lab is not None:
+            fail(f"{path} cannot be read: {trouble}", 2)
+        print_error(f"{path.name} is left out: {trouble}")
+    found = [one for one in read.values() if one is not None]
     if as_json:
         print_json([_as_json(one) for one in found])
         return
-    console = Console(width=max(Console().width, 120))
+    console = Console(width=shutil.get_terminal_size((120, 24)).columns)
     if lab is None:
-        console.print(_list(found), "", _allowed(found), "")
-        typer.echo(
-            "Beside each lab stand its defaults; those of loss_scale and seed are 0. `mixlab labs 04` says what a"
+        console.print(_list(found, with_others=console.width >= _WIDE), "", _allowed(found), "")
+        words = (
+            "Beside each lab stand its defaults; those of loss_scale and seed are 0. `mixlab labs 04` says what a lab "
+            "uses its parameters for, and `mixlab run 04 -p steps 30` changes one."
         )
-        typer.echo("lab uses its parameters for, and `mixlab run 04 -p steps 30` changes one.")
+        console.print(Text(words))
     for one in [] if lab is None else found:
         console.print(f"{one.name}: {one.title}, {_minutes(one)} minutes")
         console.print(_in_full(one))
@@ -45,17 +53,21 @@ def labs(
 _COLUMNS = ("recipe", "steps", "task")  # the parameters of all labs whose defaults differ
 
 
-def _list(found: Sequence[LabFile]) -> Table:
+_WIDE = 100  # columns of a terminal; on a narrower one the titles need the room of the column `also`
+
+
+def _list(found: Sequence[LabFile], *, with_others: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("lab", "title", "minutes", *_COLUMNS, "also"):
+    for name in ("lab", "title", "minutes", *_COLUMNS, *(["also"] if with_others else [])):
         right = name in ("minutes", "steps")
-        table.add_column(name, no_wrap=name != "also", justify="right" if right else "left")
+        folds = name in ("title", "also")
+        table.add_column(name, no_wrap=not folds, overflow="fold", justify="right" if right else "left")
     common = set.intersection(*({stated.name for stated in one.parameters} for one in found)) if found else set()
     for one in found:
         defaults = {stated.name: _typed(stated.default) for stated in one.parameters}
         also = "  ".join(f"{name} {default}" for name, default in defaults.items() if name not in common)
         columns = [defaults.get(name, "") for name in _COLUMNS]
-        table.add_row(*map(Text, (one.name, one.title, _minutes(one), *columns, also)))
+        table.add_row(*map(Text, (one.name, one.title, _minutes(one), *columns, *([also] if with_others else []))))
     return table
 
 

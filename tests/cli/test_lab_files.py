@@ -32,7 +32,7 @@ def test_title_minutes_and_parameters_are_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "source", ["%precision 3\nsteps = 1", "steps = 2 ** 3", "a = b = 1", "print(1)", "x: int", "'''"]
+    "source", ["%precision 3\nsteps = 1", "steps = 2 ** 3", "a = b = 1", "print(1)", "x: int", "'''", "steps += 4"]
 )
 def test_what_only_jupyter_can_read_is_left_to_it(tmp_path: Path, source: str):
     assert read_lab(write(tmp_path / "mine.ipynb", source, "parameters")) is None
@@ -69,12 +69,35 @@ def test_the_list_has_every_lab_with_its_defaults_and_what_is_allowed():
 
 
 def test_the_tables_name_defaults_meanings_and_bounds():
-    listed = CliRunner().invoke(app, ["labs"]).stdout
+    listed = CliRunner().invoke(app, ["labs"], env={"COLUMNS": "120"}).stdout
     assert all(path.stem in listed for path in LABS.glob("*.ipynb"))
     assert "in lab 07: a whole number from 1 to 4" in listed
-    one = CliRunner().invoke(app, ["labs", "02"]).stdout
+    one = CliRunner().invoke(app, ["labs", "02"], env={"COLUMNS": "120"}).stdout
     assert "loss_weight  1e-06" in one
     assert "a number from 1e-12 to 1000" in one
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_the_list_keeps_to_the_width_of_the_terminal(columns: int):
+    listed = CliRunner().invoke(app, ["labs"], env={"COLUMNS": str(columns)}).stdout
+    assert max(map(len, listed.splitlines())) <= columns
+    assert all(path.stem in listed for path in LABS.glob("*.ipynb"))
+    assert all(word in listed for word in ("Underflow", "precision", "amp-bf16", "digits-mlp"))
+
+
+def test_a_notebook_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "labs").mkdir()
+    write(tmp_path / "labs" / "01_mine.ipynb", "steps = 1", "parameters")
+    (tmp_path / "labs" / "02_broken.ipynb").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(app, ["labs", "--json"])
+    assert listed.exit_code == 0
+    assert [lab["name"] for lab in json.loads(listed.stdout)] == ["01_mine"]
+    assert listed.stderr.startswith("02_broken.ipynb is left out: it is damaged")
+    assert len(listed.stderr.splitlines()) == 1
+    alone = CliRunner().invoke(app, ["labs", "02"])
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "02_broken.ipynb cannot be read: it is damaged" in alone.stderr
 
 
 def test_without_labs_the_list_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
