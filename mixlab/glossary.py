@@ -37,7 +37,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
             "Several batches go forward and backward before one step of the optimizer; their gradients add up."
         ),
         "growth interval": "How many steps without overflow a loss scaler waits before it raises its scale.",
-        "hysteresis": "The overflow, counted since the last growth, that lowers a loss scale (Megatron, DeepSpeed).",
+        "hysteresis": "How many overflows it takes to lower a loss scale (Megatron, DeepSpeed).",
         "Kahan sum": "A sum with a second number that keeps what rounding took away, and adds it later.",
         "logits": "The outputs of a classifier before softmax, one for each class.",
         "loss scale": (
@@ -46,12 +46,12 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         ),
         "loss scaler": "What chooses the loss scale, divides it out, and skips steps whose gradients overflow.",
         "machine epsilon": "The gap from 1 to the next larger number of a format, eps; some authors mean half of it.",
-        "mantissa": "The stored digits of a floating-point number, after its leading 1; also called significand.",
+        "mantissa": "The digits after the leading 1, as stored; with the 1 they are the significand.",
         "master weights": "fp32 copies of 16-bit weights; updates are added to them.",
         "MFU": "Model FLOPs utilisation: the FLOP/s that the model itself needs, as a share of the hardware's peak.",
         "nats": "The unit of a loss with natural logarithms; one nat is 1.44 bits.",
         "NVFP4": "NVIDIA's 4-bit block format: e2m1 values, 16 of which share a scale in e4m3.",
-        "oneDNN": "A library of CPU kernels, by Intel, which PyTorch calls for products and convolutions.",
+        "oneDNN": "A library of kernels, begun at Intel, which PyTorch calls on CPUs for products and convolutions.",
         "overflow": "A number is too large for a format and becomes inf, or the largest value if the cast saturates.",
         "roofline": "The speed that hardware allows: its peak, or bandwidth times arithmetic intensity if less.",
         "saturate": "To turn a number that is too large into the largest value instead of inf.",

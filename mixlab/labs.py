@@ -39,8 +39,8 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Positive:
-    """Positive numbers within bounds.
+class Number:
+    """Numbers above 0 within bounds, and 0 where it stands for something.
 
     Attributes:
         low: The smallest.
@@ -106,7 +106,7 @@ class RecipeText:
 
     def recipe(self, text: str) -> Recipe:
         """Returns the recipe that a legal text stands for."""
-        return Recipe.parse(text or self.otherwise or text)
+        return Recipe.parse(self.otherwise if text == "" and self.otherwise is not None else text)
 
     def check(self, what: str, value: object) -> None:
         """Raises ValueError, beginning with `what`, if the value is not allowed."""
@@ -122,13 +122,18 @@ class RecipeText:
         return {"type": "recipe", "presets": list(PRESETS), "empty": self.otherwise}
 
 
-Parameter = Whole | Positive | OneOf | RecipeText
+Parameter = Whole | Number | OneOf | RecipeText
 
 # As far as the cockpit's boxes go.
 _STEPS = Whole(1, 100_000)
+_RECIPE = RecipeText()
+_RECIPES = {  # of the labs that take ""
+    "05_dynamic_loss_scaling": RecipeText("amp-fp16,growth_interval=8"),
+    "06_adam_in_low_precision": RecipeText("fp32,exp_avg_sq=bf16"),
+}
 _COMMON: dict[str, Parameter] = {
-    "recipe": RecipeText(),
-    "loss_scale": Positive(2.0**-126, 2.0**127, zero="the recipe's own"),
+    "recipe": _RECIPE,
+    "loss_scale": Number(2.0**-126, 2.0**127, zero="the recipe's own"),
     "steps": _STEPS,
     "seed": Whole(0, 2**31 - 1),
     "task": OneOf(TASKS),
@@ -138,11 +143,11 @@ _ANY_STEPS = Whole(0, _STEPS.high)
 _PARAMETERS: dict[str, dict[str, Parameter]] = {
     "00_start_here": _COMMON,
     "01_number_formats": _COMMON,
-    "02_underflow_and_loss_scaling": {**_COMMON, "loss_weight": Positive(1e-12, 1000.0)},
+    "02_underflow_and_loss_scaling": {**_COMMON, "loss_weight": Number(1e-12, 1000.0)},
     "03_inside_amp": _COMMON,
     "04_training_modes": _COMMON,
-    "05_dynamic_loss_scaling": {**_COMMON, "recipe": RecipeText("amp-fp16,growth_interval=8")},
-    "06_adam_in_low_precision": {**_COMMON, "recipe": RecipeText("fp32,exp_avg_sq=bf16")},
+    "05_dynamic_loss_scaling": {**_COMMON, "recipe": _RECIPES["05_dynamic_loss_scaling"]},
+    "06_adam_in_low_precision": {**_COMMON, "recipe": _RECIPES["06_adam_in_low_precision"]},
     "07_memory": {
         **_COMMON,
         "steps": Whole(1, 4),
@@ -188,6 +193,25 @@ def lab_parameters(name: str) -> Mapping[str, Parameter]:
     return MappingProxyType(_PARAMETERS[name])
 
 
+def lab_recipe(name: str, values: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a lab: its parameter `recipe`, or what "" stands for, with the scale of `loss_scale`.
+
+    >>> print(lab_recipe("04_training_modes", {"recipe": "amp-fp16", "loss_scale": 1024}))
+    amp-fp16,scale=1024
+
+    Args:
+        name: The lab's full name, such as "04_training_modes".
+        values: A value for each parameter of the lab; those but `recipe` and `loss_scale` are not looked at.
+
+    Raises:
+        KeyError: If there is no such lab.
+        ValueError: If the recipe's text is not legal, or the recipe does not take the loss scale.
+    """
+    lab_parameters(name)
+    text = _RECIPES.get(name, _RECIPE)
+    return text.recipe(values["recipe"]).with_loss_scale(values["loss_scale"])
+
+
 def check_parameters(name: str, values: Mapping[str, object]) -> None:
     """Checks all parameters of a lab: each alone, and those that depend on one another.
 
@@ -213,10 +237,8 @@ def check_parameters(name: str, values: Mapping[str, object]) -> None:
 
 def _check_together(name: str, parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
     """Raises ValueError if values that are allowed alone contradict one another."""
-    text = parameters["recipe"]
-    assert isinstance(text, RecipeText)
     try:
-        recipe = text.recipe(values["recipe"]).with_loss_scale(values["loss_scale"])
+        recipe = lab_recipe(name, values)
     except ValueError as error:
         raise ValueError(f"{name}: loss_scale {values['loss_scale']:g} with this recipe: {error}") from None
     if "seq" in parameters:

@@ -149,7 +149,8 @@ def test_a_face_is_static_sorted_and_complete(path: Path):
     source = path.read_text()
     names = public_names(source)
     module = import_module(".".join(["mixlab", *path.parent.relative_to(PACKAGE).parts]))
-    assert sorted(names) == sorted(module.__all__)
+    # A face that imports on first use has a stub, whose names lazy_loader sorts by alphabet.
+    assert (names if path.suffix == ".py" else sorted(names)) == module.__all__
     assert names == sorted(names, key=in_reading_order)
     assert set(names) == imported_names(source) - set(ROOMS)
     assert module.__doc__

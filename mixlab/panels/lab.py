@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from mixlab.files import refuse_unwritable
-from mixlab.labs import Parameter, RecipeText, check_parameters, lab_parameters
+from mixlab.labs import check_parameters, lab_recipe
 from mixlab.machine import describe, is_headless
 from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import Panel, in_a_row
@@ -20,7 +20,6 @@ from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.folders import kept_words, temporary_folder
 from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.process import train_on_one_thread
-from mixlab.recipes import Recipe
 from mixlab.training import Task, load_task
 
 
@@ -49,7 +48,7 @@ class Lab:
         check_parameters(name, parameters)
         train_on_one_thread()
         self.name, self.parameters = name, parameters
-        self.recipe = _recipe(lab_parameters(name)["recipe"], parameters["recipe"], parameters["loss_scale"])
+        self.recipe = lab_recipe(name, parameters)
         self.trouble = ""
         self.runs_dir = self._folder()
         self._kept = KeptAnswers(None if is_headless() else self.runs_dir / "answers.json")
@@ -117,11 +116,6 @@ class Lab:
             else:
                 return folder
         return temporary_folder(self)
-
-
-def _recipe(parameter: Parameter, text: str, loss_scale: float) -> Recipe:
-    assert isinstance(parameter, RecipeText)
-    return parameter.recipe(text).with_loss_scale(loss_scale)
 
 
 class LabLine(Panel):

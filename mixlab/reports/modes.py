@@ -100,8 +100,8 @@ def _scattered(results: Mapping[str, ModeResult]) -> list[str]:
     if not wide:
         return []
     return [
-        f"The step times of {', '.join(wide)} scatter by more than {_SCATTER:.0%}: this machine was busy with "
-        "something else. Do not read small differences; run the cell again when it is idle."
+        f"The step times of {', '.join(wide)} scatter by more than {100 * _SCATTER:.0f} %; something may have "
+        "disturbed this machine. Do not read small differences; run the cell again."
     ]
 
 

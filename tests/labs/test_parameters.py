@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mixlab.cli.notebooks import run_notebook
-from mixlab.labs import OneOf, Positive, RecipeText, Whole, check_parameters, lab_parameters
+from mixlab.labs import Number, OneOf, RecipeText, Whole, check_parameters, lab_parameters, lab_recipe
+from mixlab.recipes import Recipe
 
 LABS = Path(__file__).parents[2] / "labs"
 NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
@@ -31,7 +32,7 @@ def legal(allowed: object) -> list[Any]:
     match allowed:
         case Whole(low, high):
             return [low, high]
-        case Positive(low, high, zero):
+        case Number(low, high, zero):
             return [low, high, *([] if zero is None else [0, 0.0])]
         case OneOf(names):
             return list(names)
@@ -44,7 +45,7 @@ def illegal(allowed: object) -> list[Any]:
     match allowed:
         case Whole(low, high):
             return [low - 1, high + 1, float(low), str(low), *NEVER]
-        case Positive(low, high, zero):
+        case Number(low, high, zero):
             never = [value for value in NEVER if value != 1.5]
             return [low / 2, high * 1.01, "2^10", *([0] if zero is None else []), *never]
         case OneOf(names):
@@ -99,6 +100,18 @@ def test_values_that_contradict_one_another_are_refused(name: str, changes: dict
 
 def test_a_gpu_without_bf16_is_taken_with_another_recipe():
     check_parameters("08_bf16_matmul", {**defaults("08_bf16_matmul"), "gpu": "t4", "recipe": "amp-fp16"})
+
+
+def test_a_lab_has_one_recipe_and_an_empty_text_stands_for_what_is_declared():
+    for name in NAMES:
+        declared = lab_parameters(name)["recipe"]
+        assert isinstance(declared, RecipeText)
+        text = "" if declared.otherwise is not None else "amp-fp16"
+        recipe = lab_recipe(name, {"recipe": text, "loss_scale": 0})
+        assert recipe == declared.recipe(text) == Recipe.parse(declared.otherwise or text)
+    assert lab_recipe("04_training_modes", {"recipe": "amp-fp16", "loss_scale": 64}).scale == 64
+    with pytest.raises(ValueError, match="recipe"):
+        lab_recipe("04_training_modes", {"recipe": "", "loss_scale": 0})
 
 
 def test_nobody_can_change_the_declarations():
