@@ -98,7 +98,7 @@ def test_a_bf16_weight_that_does_not_move_and_its_master_that_does():
 
 
 def test_a_gradient_in_16_bits_may_become_zero_only_when_it_is_divided():
-    stages = dissect(at_step("fp16,scaler=static,scale=2^15", 0, loss_weight=1e-6))
+    stages = dissect(at_step("fp16,scaler=static,scale=2^15", 0, loss_weight=1e-5))
     assert stages[3].cards[1].value != 0 == stages[4].cards[0].value
     assert "the gradient becomes zero in its format; in float32" in stages[4].words
 
