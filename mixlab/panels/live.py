@@ -247,7 +247,7 @@ class LiveTraining(Panel, Generic[R]):
 
     def _progress(self, job: Job[R]) -> str:
         words = self.progress(job)
-        return f"paused at {words}" if job.training.paused else words
+        return f"paused: {words}" if job.training.paused else words
 
     def _enable(self) -> None:
         running = self.running

@@ -123,10 +123,10 @@ def test_pause_holds_and_says_so_until_resumed(make, gate: Gate):
     cockpit._pause.click()
     assert (cockpit._pause.description, enabled(cockpit)) == ("Resume", (False, True, True))
     gate.let(7)
-    eventually(lambda: cockpit.status.startswith(f"paused at {LABEL}: step 4 of 10"))
+    eventually(lambda: cockpit.status.startswith(f"paused: {LABEL}: step 4 of 10"))
     time.sleep(0.1)
     assert (gate.taken, cockpit.running) == (4, True)
-    assert cockpit.status.startswith(f"paused at {LABEL}: step 4 of 10")
+    assert cockpit.status.startswith(f"paused: {LABEL}: step 4 of 10")
     cockpit._pause.click()
     assert cockpit._pause.description == "Pause"
     assert len(cockpit.wait()) == 10
