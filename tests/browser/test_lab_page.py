@@ -132,6 +132,7 @@ def test_a_page_loaded_again_shows_what_was_held_back(page_of_a_lab: Notebook):
 
 def test_a_choice_made_while_cells_run_says_that_it_was_heard(page_of_a_lab: Notebook):
     notebook, page = page_of_a_lab, page_of_a_lab.page
+    expect(page.get_by_text(HELD)).to_have_count(3, timeout=30_000)  # a loaded machine draws them late
     last = page.locator(".jp-Notebook .jp-CodeCell").last
     last.locator(".cm-content").fill("import time; time.sleep(20)")
     page.keyboard.press("Control+Enter")
