@@ -143,7 +143,11 @@ def with_parameters(lab: Path, folder: Path, **values: object) -> Path:
 def notebook_on_a_page(
     server: Server, browser: Browser, path: Path, *, width: int = 1400, height: int = 1000
 ) -> Notebook:
-    """Opens a copy of the notebook, with its pictures, in a new page of JupyterLab, with nothing else on it."""
+    """Opens a copy of the notebook, with its pictures, in a new page of JupyterLab, with nothing else on it.
+
+    What readers of earlier pages predicted, answered and trained is gone.
+    """
+    shutil.rmtree(server.root / "runs", ignore_errors=True)
     shutil.copy(path, server.root / path.name)
     if (path.parent / "img").is_dir():
         shutil.copytree(path.parent / "img", server.root / "img", dirs_exist_ok=True)
