@@ -44,8 +44,8 @@ def see_the_board(page: Page) -> None:
 
 
 def round_the_weights(page: Page) -> None:
-    cell = page.locator(".jp-CodeCell").filter(has=page.get_by_text("microscope = Microscope("))
-    cell.get_by_label("Weights").select_option("bf16, rounded to nearest")
+    cell = page.locator(".jp-CodeCell").filter(has=page.get_by_text("stands.then(microscope)"))
+    cell.get_by_label("Weights", exact=True).select_option("bf16")
     expect(cell.get_by_role("status")).to_contain_text("it moves in 0 steps")
 
 
@@ -67,7 +67,7 @@ PICTURES = [
     ("03_inside_amp", "step_through", "stepper = StepThrough(", go_to_backward),
     ("04_training_modes", "cockpit", "cockpit = Cockpit(", train_two),
     ("05_dynamic_loss_scaling", "scaler_board", "board = ScalerBoard(", see_the_board),
-    ("06_adam_in_low_precision", "microscope", "microscope = Microscope(", round_the_weights),
+    ("06_adam_in_low_precision", "microscope", "stands.then(microscope)", round_the_weights),
     ("07_memory", "memory_panel", "panel = MemoryPanel(", see_the_memory),
     ("08_bf16_matmul", "tile_walk", "walk = TileWalk(", load_some_tiles),
 ]
@@ -85,7 +85,7 @@ def main(only: str = "") -> None:
                 question.get_by_role("radio").first.check()
             act(notebook.page)
             cell = notebook.page.locator(".jp-CodeCell").filter(has=notebook.page.get_by_text(source))
-            cell.locator(".jp-OutputArea-output").first.screenshot(path=LABS / "img" / f"{name}.png")
+            cell.locator(".jp-OutputArea-output:visible").first.screenshot(path=LABS / "img" / f"{name}.png")
             errors = [error for error in notebook.close() if "/img/" not in error]  # a picture that is being taken
             if errors:
                 raise SystemExit(f"{lab}: {errors}")
