@@ -117,7 +117,7 @@ class Cockpit(LiveTraining[StepRecord]):
         if why := self._refusal():
             raise ValueError(why)
         self._running_settings = settings = self.settings
-        run = self._new_run(settings.plan)
+        run = self._new_run(settings)
         records = run.train(until=settings.steps, device=settings.device)
         return Job(run.info.label, Training(records), settings.steps, run.path)
 
@@ -162,7 +162,8 @@ class Cockpit(LiveTraining[StepRecord]):
             if self.job is not None and self.running and self.job.training.history:
                 self.repaint(self.job)
 
-    def _new_run(self, plan: RunPlan) -> Run:
+    def _new_run(self, settings: RunSettings) -> Run:
+        plan = settings.plan
         numbers = (int(path.name) for path in self._runs_dir.glob("*") if path.name.isdecimal())
         return Run.create(
             self._runs_dir / f"{max(numbers, default=0) + 1:03d}",
@@ -171,6 +172,7 @@ class Cockpit(LiveTraining[StepRecord]):
             seed=plan.seed,
             loss_weight=plan.loss_weight,
             probe_every=self._probe_every,
+            wanted_steps=settings.steps,
         )
 
 

@@ -131,10 +131,7 @@ class RunList(widgets.VBox):  # type: ignore[misc]
             self._redraw()
 
     def _show(self) -> None:
-        rows = [
-            in_a_row(entry.tick, widgets.HTML(f"– {escape(outcome(entry.records))}"))
-            for entry in self._entries.values()
-        ]
+        rows = [in_a_row(entry.tick, widgets.HTML(f"– {escape(_words(entry))}")) for entry in self._entries.values()]
         where = escape(f"{', ' if self._where else ''}{self._where}{'.' if self._where else ''}{self._left}")
         heading = widgets.HTML(f"<b>Runs</b> (tick those to draw){where}")
         self.children = [heading, *rows, self._delete] if rows or self._left else []
@@ -145,6 +142,13 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         self._delete.take_back()
         self._delete.disabled = all(entry.tick.value for entry in self._entries.values())
         self._changed()
+
+
+def _words(entry: _Entry) -> str:
+    """Returns how a run went, and whether it was cut short."""
+    wanted = 0 if entry.identity is None else entry.identity[0].wanted_steps
+    cut = f"stopped at {len(entry.records):,} of {wanted:,} steps: " if len(entry.records) < wanted else ""
+    return cut + outcome(entry.records)
 
 
 def _number(path: Path) -> tuple[int, str]:

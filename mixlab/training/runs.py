@@ -41,6 +41,7 @@ class RunInfo:
         loss_weight: As for `load_task`.
         machine: A line about the machine, from `mixlab.machine.Machine.summary`.
         started: When the run was created, in UTC, ISO 8601.
+        wanted_steps: How many steps it was created for; 0 if none were named. It may be trained further.
     """
 
     task: str
@@ -50,6 +51,7 @@ class RunInfo:
     probe_every: int = 0
     machine: str = ""
     started: str = ""
+    wanted_steps: int = 0
 
     @property
     def label(self) -> str:
@@ -112,6 +114,7 @@ class Run:
         seed: int = 0,
         loss_weight: float = 1.0,
         probe_every: int = 0,
+        wanted_steps: int = 0,
     ) -> Run:
         """Starts a run in a folder that does not exist yet or is empty.
 
@@ -121,6 +124,7 @@ class Run:
             recipe: How to train, as a recipe or its text.
             seed, probe_every: As for `Trainer`.
             loss_weight: As for `load_task`.
+            wanted_steps: How many steps it is for, from 0 up; kept to tell a run that was cut short.
 
         Raises:
             FileExistsError: If the folder is not empty.
@@ -129,7 +133,8 @@ class Run:
         """
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         recipe = str(Recipe.of(recipe))
-        info = RunInfo(task, recipe, seed, loss_weight, probe_every, describe().summary, started)
+        require_whole("Run: wanted_steps", wanted_steps, 0)
+        info = RunInfo(task, recipe, seed, loss_weight, probe_every, describe().summary, started, wanted_steps)
         _new_trainer(info, "cpu")
         path = Path(path)
         _refuse_taken(path)

@@ -84,6 +84,16 @@ def test_a_deleted_run_leaves_no_folder_and_others_stay(runs: RunList, tmp_path)
     assert list(runs.runs) == ["fp32 on digits-mlp, seed 1"]
 
 
+def test_a_run_that_was_cut_short_says_so(runs: RunList, tmp_path):
+    for name, wanted in (("001", 3), ("002", 2), ("003", 0)):
+        run = Run.create(tmp_path / name, task="digits-mlp", recipe=Recipe(), wanted_steps=wanted)
+        list(run.train(until=2))
+    runs.find(tmp_path)
+    words = [row.children[1].value for row in runs.children[1:4]]
+    assert ["stopped at 2 of 3 steps: loss" in one for one in words] == [True, False, False]
+    assert "stopped" not in "".join(words[1:])
+
+
 def test_a_run_that_is_being_written_is_not_deleted(runs: RunList, tmp_path):
     run = Run.create(tmp_path / "001", task="digits-mlp", recipe=Recipe())
     writing = run.train(until=5)
