@@ -1,10 +1,14 @@
-"""Powers in one form wherever a reader meets them: 2⁻²⁴, with the exponent raised."""
+"""Powers in one form wherever a reader meets them: 2⁻²⁴, with the exponent raised; and read in all usual ones."""
 
 from __future__ import annotations
 
 import math
+import re
 
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_DIGITS, _RAISED_DIGITS = "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+_RAISED = str.maketrans(_DIGITS, _RAISED_DIGITS)
+_LOWERED = str.maketrans(_RAISED_DIGITS, _DIGITS)
+_POWER = re.compile(rf"([-+]?)\s*(\d+)\s*(?:(?:\^|\*\*)\s*([-+]?\d{{1,4}})|(⁻?[{_RAISED_DIGITS[1:]}]{{1,4}}))")
 
 
 def superscript(exponent: int) -> str:
@@ -56,3 +60,27 @@ def power_of_two(value: float) -> str:
     """
     mantissa, exponent = math.frexp(value)
     return power(exponent - 1) if mantissa == 0.5 else f"{value:g}"
+
+
+def read_number(text: str) -> float:
+    """Reads a number as people type it, or copy it from a page.
+
+    >>> [read_number(text) for text in ("12", "1e-8", "2^-3", "-2**-3", "2⁻³", "inf")]
+    [12.0, 1e-08, 0.125, -0.125, 0.125, inf]
+
+    Args:
+        text: A number, or a whole number to a whole power, of up to four digits; spaces around it do not count.
+
+    Raises:
+        ValueError: If it is neither, or the power is larger than float64 holds.
+    """
+    plain = text.strip().replace("\N{MINUS SIGN}", "-")
+    found = _POWER.fullmatch(plain)
+    try:
+        if found is None:
+            return float(plain)
+        sign, base, exponent, raised = found.groups()
+        value = float(base) ** int(exponent or raised.translate(_LOWERED))
+        return -value if sign == "-" else value
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is not a number such as 12, 1e-8 or 2^-24 that float64 holds") from None

@@ -11,6 +11,7 @@ from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
 from mixlab.loss_scaling import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, OnOverflow, ScalePolicy, TorchPolicy
 from mixlab.loss_scaling.policies import require_on_overflow, require_scale
 from mixlab.optimizers import StateRounding
+from mixlab.powers import read_number
 
 if TYPE_CHECKING:
     from mixlab.loss_scaling import Scaler
@@ -317,10 +318,9 @@ _KNOB_DEFAULTS: dict[str, Any] = {
 
 def _number(text: str) -> float:
     """Reads "1024", "1e-3" or "2^10"."""
-    base, power, exponent = text.partition("^")
     try:
-        return float(base) ** int(exponent) if power else float(text)
-    except (ValueError, ArithmeticError):
+        return read_number(text)
+    except ValueError:
         raise ValueError(f"{text!r} is not a number such as 1024, 1e-3 or 2^10") from None
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mixlab.powers import power, power_of_two, superscript
+from mixlab.powers import power, power_of_two, read_number, superscript
 from mixlab.reports import power as reported
 from tests.house import PACKAGE
 
@@ -108,3 +110,15 @@ def test_powers_of_two_are_written_as_powers(value: float, text: str):
 
 def test_every_digit_is_raised():
     assert superscript(-1234567890) == "⁻¹²³⁴⁵⁶⁷⁸⁹⁰"
+
+
+@given(st.integers(-1000, 1000), st.sampled_from(["2^{}", "2**{}", " 2 ^ {} "]))
+def test_what_is_written_reads_back(exponent: int, form: str):
+    assert read_number(power(exponent)) == read_number(form.format(exponent)) == 2.0**exponent
+    assert read_number(f"-{power(exponent)}") == -(2.0**exponent)
+
+
+@pytest.mark.parametrize("text", ["", "2^", "^3", "2^0.5", "2^99999", "2^5000", "0^-1", "2 3", "abc", "2⁻"])
+def test_what_is_no_number_is_refused(text: str):
+    with pytest.raises(ValueError, match="is not a number such as 12"):
+        read_number(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 import sys
 import tempfile
 import tokenize
@@ -17,6 +16,7 @@ from typing import Any
 from mixlab.cli.lab_files import read_lab
 from mixlab.files import replacing
 from mixlab.machine import HEADLESS_VARIABLE
+from mixlab.powers import read_number
 
 # JupyterLab reads this folder on its configuration path. `labconfig/page_config.json` disables the one plugin that asks
 # about news, fetches them and looks for updates. `labconfig/default_setting_overrides.json` saves a changed notebook
@@ -96,13 +96,12 @@ def parse_value(text: str) -> bool | int | float | str | None:
     words = {"True": True, "False": False, "None": None}
     if text in words:
         return words[text]
-    for number in (int, float):
+    for number in (int, read_number):
         try:
             return number(text)
         except ValueError:
             continue
-    power = re.fullmatch(r"2\^(-?\d{1,3})", text)
-    return 2.0 ** int(power[1]) if power else text
+    return text
 
 
 def parameter_names(notebook: Path) -> tuple[str, ...]:

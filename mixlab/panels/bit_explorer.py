@@ -13,7 +13,7 @@ import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script, stylesheet
-from mixlab.powers import power
+from mixlab.powers import power, read_number
 
 
 class BitExplorer(DrawnPanel):
@@ -130,7 +130,7 @@ class BitExplorer(DrawnPanel):
         if "format" in content:
             self.format = content["format"]
         else:
-            self.value = read_number(content["value"])
+            self.value = typed_number(content["value"])
 
     def _tell(self) -> None:
         self._answer = {
@@ -162,21 +162,18 @@ def bit_text(code: int, fmt: Format) -> str:
     return f"{code:0{fmt.bits}b}"
 
 
-def read_number(text: str) -> float:
+def typed_number(text: str) -> float:
     """Returns the number that a reader typed: 0.1, 1e-8, 2^-24, -inf, nan.
 
     Raises:
         ValueError: If the text is not a number.
 
-    >>> read_number("-2^-3")
+    >>> typed_number("-2^-3")
     -0.125
     """
-    found = re.fullmatch(r"\s*([-+]?)\s*2\s*(?:\^|\*\*)\s*([-+]?\d{1,4})\s*", text)
     try:
-        if found is None:
-            return float(text)
-        return math.copysign(math.ldexp(1.0, int(found[2])), -1.0 if found[1] == "-" else 1.0)
-    except (ValueError, OverflowError):
+        return read_number(text)
+    except ValueError:
         raise ValueError(f"BitExplorer: type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
 
 

@@ -17,6 +17,7 @@ from mixlab.panels.base import button, in_a_row
 from mixlab.panels.held import Held
 from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.panels.presence import Present
+from mixlab.powers import read_number
 
 _COLOURS = {True: "#009E73", False: "#D55E00", None: "#8C8C8C"}
 _MARKS = {True: "✓", False: "✗", None: "…"}
@@ -204,7 +205,10 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
             right = _same(given, self._expected, self._tolerance)
         except (TypeError, ValueError) as error:
             return Check(self.name, False, f"{error}. Hint: {self._hint}")
-        return Check(self.name, right, f"{text} is right" if right else f"{text} is not right. Hint: {self._hint}")
+        if right:
+            return Check(self.name, True, f"{text} is right")
+        hint = "give the exponent alone" if _is_power_of(text, given, self._expected) else self._hint
+        return Check(self.name, False, f"{text} is not right. Hint: {hint}")
 
     def answer(self, text: str) -> Check:
         """Types an answer and checks it, as the reader does; returns the verdict.
@@ -250,15 +254,18 @@ def _reader(expected: Any) -> Callable[[str], Any]:
 
 def _number(text: str) -> float:
     """Reads 1668608, 1,668,608, 0.5, 1/256, 1e-8 or 2^-24."""
-    plain = re.sub(r"(?<=\d)[, _](?=\d{3}(?!\d))", "", text.strip().replace("\N{MINUS SIGN}", "-"))
-    power = re.fullmatch(r"([-+]?)2 *(?:\^|\*\*) *([-+]?\d{1,4})", plain)
+    plain = re.sub(r"(?<=\d)[, _](?=\d{3}(?!\d))", "", text.strip())
     above, slash, below = plain.partition("/")
     try:
-        if power is not None:
-            return float(f"{power[1]}1") * 2.0 ** int(power[2])
-        return float(above) / float(below) if slash else float(plain)
+        return read_number(above) / read_number(below) if slash else read_number(plain)
     except (ValueError, ArithmeticError):
         raise ValueError(f"{text!r} is not a number; type one such as 12, 0.5, 1e-8 or 2^-24") from None
+
+
+def _is_power_of(text: str, given: Any, expected: Any) -> bool:
+    """Whether the answer was written as the power of two whose exponent is wanted."""
+    written = "**" in text or re.search("[\\^⁰¹²³⁴⁵⁶⁷⁸⁹]", text) is not None
+    return written and _is_number(expected) and abs(expected) < 1000 and given == 2.0**expected
 
 
 def _same(given: Any, expected: Any, tolerance: float) -> bool:

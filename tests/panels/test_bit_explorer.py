@@ -11,7 +11,7 @@ import torch
 
 from mixlab.formats import FORMATS, FP16, Format, round_to
 from mixlab.panels import BitExplorer
-from mixlab.panels.bit_explorer import number_text, read_number
+from mixlab.panels.bit_explorer import number_text, typed_number
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_typed_number_is_rounded_and_a_wrong_one_shows_in_red(panel: BitExplor
     ("text", "value"), [("1e-8", 1e-8), ("2**3", 8.0), ("-2^-1", -0.5), ("-inf", -math.inf), ("2^-1080", 0.0)]
 )
 def test_numbers_are_read(text: str, value: float):
-    assert read_number(text) == value
+    assert typed_number(text) == value
 
 
 @pytest.mark.parametrize(("value", "side"), [(1.0, "above"), (-1.0, "below")])
@@ -104,13 +104,13 @@ def test_the_gap_is_the_one_away_from_zero(panel: BitExplorer, value: float, sid
 @pytest.mark.parametrize("value", [0.1, 2.0**-24, -(2.0**-24), 2.0**70, 3e-8, 65504.0])
 def test_the_box_keeps_what_can_be_typed_again(panel: BitExplorer, value: float):
     panel.value = value
-    assert read_number(panel._answer["typed"]) == value
+    assert typed_number(panel._answer["typed"]) == value
 
 
 @pytest.mark.parametrize("text", ["", "2^", "2^9999", "1,5", "0x10"])
 def test_what_is_no_number_is_refused(text: str):
     with pytest.raises(ValueError, match="type a number such as"):
-        read_number(text)
+        typed_number(text)
 
 
 @pytest.mark.parametrize(("fmt", "value"), [("e8m0fnu", 0.1), ("e2m1fn", math.nan)])

@@ -48,6 +48,13 @@ def test_a_choice_of_an_earlier_kernel_comes_back_with_its_verdict(tmp_path: Pat
     assert again._choice.disabled
 
 
+@pytest.mark.parametrize("text", ["2^-24", "2**-24", "2⁻²⁴"])
+def test_who_gives_the_power_is_asked_for_its_exponent(text: str):
+    verdict = Exercise("1", expected=-24, hint="count").answer(text)
+    assert (verdict.passed, verdict.message) == (False, f"{text} is not right. Hint: give the exponent alone")
+    assert Exercise("1", expected=2.0**-24, hint="count").answer(text).passed
+
+
 def test_headless_it_can_be_revealed_without_a_choice(prediction: Prediction):
     prediction.reveal()
     assert "The answer: that." in prediction._verdict.value
