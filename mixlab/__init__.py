@@ -52,9 +52,9 @@ Where to add:
 - **a claim**: an entry of `CLAIMS` in the file of its subject in `claims/`, and its place in `keys.py`; then
   README's table is written anew.
 
-What others import from a room stands in its `__init__`, and every file has a place in `tests/house.py`. Tests name the
-places that were forgotten. `python -m tests.house` draws the imports as they are, and `python -m tests.docs` lists the
-parameters that no docstring describes.
+What others import from a room stands in its `__init__.py`, or in `__init__.pyi` where a room imports a name when it is
+first used. Every file has a place in `tests/house.py`. Tests name the places that were forgotten. `python -m
+tests.house` draws the imports as they are, and `python -m tests.docs` lists the parameters that no docstring describes.
 """
 
 import pkgutil
