@@ -19,6 +19,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mixlab import __version__
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,7 +59,7 @@ class Machine:
         python: Python's version.
         torch: Torch's version, without the build.
         numpy: NumPy's version.
-        mixlab: mixlab's version, or a remark if it is not installed.
+        mixlab: mixlab's version.
     """
 
     cpu: str
@@ -133,7 +135,7 @@ def describe() -> Machine:
         python=platform.python_version(),
         torch=torch.__version__.partition("+")[0],
         numpy=metadata.version("numpy"),
-        mixlab=installed_version("mixlab") or "not installed, run from its source",
+        mixlab=__version__,
     )
 
 

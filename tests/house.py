@@ -77,7 +77,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
-    "cli": ("values", "lab_files", "notebooks", "lab_list", "record_tables", "measure", "memory", "claims", "commands"),
+    "cli": (
+        *("values", "lab_files", "shipped", "notebooks", "lab_list", "record_tables"),
+        *("measure", "memory", "claims", "commands"),
+    ),
     "__main__": (),
 }
 

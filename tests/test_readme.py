@@ -11,7 +11,8 @@ from torch import nn
 from mixlab import PRESETS, Recipe, dtype_ledger, load_task
 from mixlab.cli import measure
 from mixlab.cli.commands import app
-from mixlab.cli.notebooks import find_lab, parameter_names
+from mixlab.cli.notebooks import parameter_names
+from mixlab.cli.shipped import find_lab
 from tests.claims_in_readme import with_claims
 
 ROOT = Path(__file__).parent.parent

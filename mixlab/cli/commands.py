@@ -24,7 +24,7 @@ from typer.core import TyperCommand
 
 from mixlab import __version__, machine
 from mixlab.arguments import require_whole
-from mixlab.cli import claims, lab_list, measure, memory, notebooks
+from mixlab.cli import claims, lab_list, measure, memory, notebooks, shipped
 from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
 from mixlab.formats import FORMATS, Format, Overflow
 from mixlab.recipes import PRESETS
@@ -105,7 +105,7 @@ def run(
 ) -> None:
     """Run a lab headless. Exits with 0 if every cell ran, 1 if one failed, 2 for a wrong argument."""
     try:
-        notebook = notebooks.find_lab(lab)
+        notebook = shipped.find_lab(lab)
         notebooks.run_notebook(notebook, _parsed(parameters or []), out=out)
     except notebooks.CellError as error:
         if out is not None:
@@ -181,7 +181,7 @@ def doctor() -> None:
         ("python", platform.python_version()),
         ("torch", str(build or machine.installed_version("torch") or "missing")),
         ("numpy", machine.installed_version("numpy") or "missing"),
-        ("mixlab", machine.installed_version("mixlab") or "not installed, run from its source"),
+        ("mixlab", __version__),
         ("cpu", machine.cpu_summary()),
         *[("gpu", line) for line in machine.gpu_lines(build, machine.seen_gpus())],
         *[(package.name, package.version or "missing") for package in packages],
@@ -283,22 +283,22 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise notebooks.LabError(f"parameter {name!r} has no value; write -p {name} VALUE")
+            raise shipped.LabError(f"parameter {name!r} has no value; write -p {name} VALUE")
         parameters[name] = notebooks.parse_value(text)
     return parameters
 
 
 def _labs_folder() -> Path:
     try:
-        return notebooks.find_labs_folder()
-    except notebooks.LabError as error:
+        return shipped.shipped_labs()
+    except shipped.LabError as error:
         fail(str(error), 2)
 
 
 def _labs_status() -> str:
     try:
-        return str(notebooks.find_labs_folder())
-    except notebooks.LabError as error:
+        return str(shipped.shipped_labs())
+    except shipped.LabError as error:
         return str(error)
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixlab.cli import shipped
 from mixlab.cli.lab_files import LabFile, read_lab
-from mixlab.cli.notebooks import LabError, find_lab, find_labs_folder
 from mixlab.cli.values import fail, print_error, print_json
 
 
@@ -24,8 +24,8 @@ def labs(
 ) -> None:
     """List the labs and their parameters, with defaults and what is allowed, for `mixlab run LAB -p NAME VALUE`."""
     try:
-        paths = sorted(find_labs_folder().glob("*.ipynb")) if lab is None else [find_lab(lab)]
-    except LabError as error:
+        paths = sorted(shipped.shipped_labs().glob("*.ipynb")) if lab is None else [shipped.find_lab(lab)]
+    except shipped.LabError as error:
         fail(str(error), 2)
     read = {path: read_lab(path) for path in paths}
     for path in [path for path, one in read.items() if one is None]:

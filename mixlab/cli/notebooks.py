@@ -1,4 +1,4 @@
-"""Finds the labs, starts JupyterLab on them, and runs a lab headless."""
+"""Starts JupyterLab on a folder of labs, and runs a lab headless."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mixlab.cli.lab_files import read_lab
+from mixlab.cli.shipped import LabError
 from mixlab.files import replacing
 from mixlab.machine import HEADLESS_VARIABLE
 from mixlab.powers import read_number
@@ -23,10 +24,6 @@ from mixlab.powers import read_number
 # every 15 seconds, not 120. `jupyter_server_config.json` ends a kernel that no page is connected to and that was idle
 # for 20 minutes; each keeps its memory, some 450 MB with torch 2.13 for CPUs.
 JUPYTER_CONFIG = Path(__file__).parent / "jupyter_config"
-
-
-class LabError(ValueError):
-    """Raised if the folder of labs, a lab or a lab's parameter does not exist."""
 
 
 class CellError(RuntimeError):
@@ -42,49 +39,6 @@ class CellError(RuntimeError):
     def __init__(self, name: str, message: str, cell: int | None, source: str) -> None:
         super().__init__(f"{name}: {message}" if message else name)
         self.name, self.message, self.cell, self.source = name, message, cell, source
-
-
-def find_labs_folder(start: Path | None = None) -> Path:
-    """Returns the folder of labs: `labs` in a folder, else beside the package's source.
-
-    Args:
-        start: Folder to look in; None takes the current one.
-
-    Raises:
-        LabError: If neither exists.
-    """
-    candidates = [(start or Path.cwd()) / "labs", Path(__file__).parents[2] / "labs"]
-    for folder in candidates:
-        if any(folder.glob("*.ipynb")):
-            return folder.resolve()
-    looked = " and ".join(dict.fromkeys(str(folder) for folder in candidates))
-    raise LabError(
-        f"no labs found: looked for notebooks in {looked}. "
-        "The labs are not part of the installed package: clone mixlab's repository and run this command inside it."
-    )
-
-
-def find_lab(lab: str, folder: Path | None = None) -> Path:
-    """Returns the path of a lab's notebook.
-
-    Args:
-        lab: A lab's name ("02_underflow_and_loss_scaling"), the unique start of one ("02"), or a path that ends in
-            .ipynb.
-        folder: Folder of labs; None searches for it. A path does not need it.
-
-    Raises:
-        LabError: If no lab, or more than one, matches.
-    """
-    if lab.endswith(".ipynb") and (folder is None or Path(lab).exists()):
-        return _existing_notebook(Path(lab))
-    labs = {path.stem: path for path in sorted((folder or find_labs_folder()).glob("*.ipynb"))}
-    if lab in labs:
-        return labs[lab]
-    matches = [name for name in labs if lab and name.startswith(lab)]
-    if len(matches) == 1:
-        return labs[matches[0]]
-    trouble = f"lab {lab!r} is not unique" if matches else f"unknown lab {lab!r}"
-    raise LabError(f"{trouble}; choose one of: {', '.join(matches or labs)}, or give a path that ends in .ipynb")
 
 
 def parse_value(text: str) -> bool | int | float | str | None:
@@ -182,12 +136,6 @@ def jupyterlab_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """
     paths = [path for path in environment.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep) if path]
     return {**environment, "JUPYTER_CONFIG_PATH": os.pathsep.join([*paths, str(JUPYTER_CONFIG)])}
-
-
-def _existing_notebook(path: Path) -> Path:
-    if not path.is_file():
-        raise LabError(f"no notebook at {str(path)!r}; give the path of an existing .ipynb file, or a lab's name")
-    return path.resolve()
 
 
 def _read(notebook: Path) -> Any:

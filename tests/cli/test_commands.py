@@ -13,7 +13,7 @@ from papermill.cli import _resolve_type
 from typer.testing import CliRunner
 
 from mixlab import FORMATS, __version__, explain, machine
-from mixlab.cli import commands, notebooks
+from mixlab.cli import commands, notebooks, shipped
 
 HEADER = "loss_scale = 0  # power of two\nrecipe: str = 'amp-fp16'"
 
@@ -32,8 +32,9 @@ def write_lab(folder: Path, name: str, *cells: str, parameters: str | None = HEA
 
 @pytest.fixture
 def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of labs in the current folder, which is new."""
+    """The labs that mixlab brings, small ones, in the current folder, which is new."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "shipped_labs", lambda: tmp_path / "labs")
     write_lab(tmp_path / "labs", "01_formats", "1 + 1")
     write_lab(tmp_path / "labs", "02_underflow", "print(loss_scale)")
     write_lab(tmp_path / "labs", "02_windows", "1")
@@ -55,7 +56,7 @@ def printed(path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["01_formats", "01", "labs/01_formats.ipynb"])
 def test_a_lab_is_found_by_name_prefix_and_path(labs: Path, name: str):
-    assert notebooks.find_lab(name) == labs / "01_formats.ipynb"
+    assert shipped.find_lab(name) == labs / "01_formats.ipynb"
 
 
 @pytest.mark.parametrize(
@@ -82,14 +83,28 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path, content: str):
     assert "broken.ipynb is not a notebook that Jupyter can read" in result.stderr
 
 
-def test_without_labs_the_error_says_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def no_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation that lacks its labs, in a new current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "mixlab" / "notebooks.py"))
-    for arguments in (["run", "02"], ["lab"]):
+    for place in ("_PACKAGED", "_BESIDE_SOURCE"):
+        monkeypatch.setattr(shipped, place, tmp_path / "site-packages" / "labs")
+
+
+@pytest.mark.usefixtures("no_labs")
+def test_an_installation_without_labs_says_what_to_do():
+    for arguments in (["run", "02"], ["lab"], ["labs"]):
         result = mixlab(*arguments)
         assert result.exit_code == 2
-        assert "no labs found" in result.stderr
-        assert "clone mixlab's repository" in result.stderr
+        assert "mixlab's labs are missing: no notebooks in" in result.stderr
+        assert "install mixlab anew, or run it from a clone" in result.stderr
+
+
+def test_labs_in_the_current_folder_are_not_meant_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_lab(tmp_path / "labs", "98_mine", "1")
+    monkeypatch.chdir(tmp_path)
+    assert "unknown lab '98'" in mixlab("run", "98").stderr
+    assert "98_mine" not in mixlab("labs").stdout
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -349,12 +364,11 @@ def test_doctor_misses_torch_too(monkeypatch: pytest.MonkeyPatch):
     assert f"{sys.executable} -m pip install torch" in result.stderr
 
 
-def test_doctor_says_when_there_are_no_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "mixlab" / "notebooks.py"))
+@pytest.mark.usefixtures("no_labs")
+def test_doctor_says_when_there_are_no_labs():
     result = mixlab("doctor")
     assert result.exit_code == 0
-    assert "no labs found" in result.stdout
+    assert "mixlab's labs are missing" in result.stdout
 
 
 # --- the command itself -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mixlab.cli import commands, notebooks
+from mixlab.cli import commands, notebooks, shipped
 
 FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 WORDS = st.sampled_from(
@@ -123,7 +123,10 @@ def assert_answered(arguments: list[str]) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new current folder. What a test writes to `labs` in it are the labs that mixlab brings."""
+    own, there = tmp_path / "labs", shipped.shipped_labs()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "shipped_labs", lambda: own if own.exists() else there)
     return tmp_path
 
 
@@ -225,13 +228,13 @@ def test_neither_is_another_lab_but_an_executed_one_is(folder):
     write(folder / "labs" / "01.ipynb", code("1"))
     other = write(folder / "mine" / "01.ipynb", code("2"))
     assert assert_answered(["run", str(other), "--out", "labs"]).exit_code == 2
-    with pytest.raises(notebooks.LabError, match="would be overwritten"):
+    with pytest.raises(shipped.LabError, match="would be overwritten"):
         notebooks.run_notebook(other, {}, out=folder / "labs", progress=False)
     write(folder / "out" / "01.ipynb", code("3"), papermill={})
     notebooks._refuse_to_lose(folder / "out" / "01.ipynb", other)
 
 
-@pytest.mark.parametrize("place", ["find_lab", "run_notebook", "_read", "_refuse_to_lose", "_execute", "_publish"])
+@pytest.mark.parametrize("place", ["run_notebook", "_read", "_refuse_to_lose", "_execute", "_publish"])
 def test_control_c_is_answered_wherever_it_comes(folder, monkeypatch, place):
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt

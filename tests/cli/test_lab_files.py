@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
+from mixlab.cli import shipped
 from mixlab.cli.commands import app
 from mixlab.cli.lab_files import StatedParameter, read_lab
 
@@ -89,7 +90,7 @@ def test_a_notebook_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "labs").mkdir()
     write(tmp_path / "labs" / "01_mine.ipynb", "steps = 1", "parameters")
     (tmp_path / "labs" / "02_broken.ipynb").write_text("{")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "shipped_labs", lambda: tmp_path / "labs")
     listed = CliRunner().invoke(app, ["labs", "--json"])
     assert listed.exit_code == 0
     assert [lab["name"] for lab in json.loads(listed.stdout)] == ["01_mine"]
@@ -98,11 +99,3 @@ def test_a_notebook_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: py
     alone = CliRunner().invoke(app, ["labs", "02"])
     assert (alone.exit_code, alone.stdout) == (2, "")
     assert "02_broken.ipynb cannot be read: it is damaged" in alone.stderr
-
-
-def test_without_labs_the_list_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mixlab.cli.notebooks.__file__", str(tmp_path / "mixlab" / "cli" / "notebooks.py"))
-    result = CliRunner().invoke(app, ["labs"])
-    assert result.exit_code == 2
-    assert "clone mixlab's repository" in result.stderr
