@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 
 import ipywidgets as widgets
@@ -10,7 +12,7 @@ import ipywidgets as widgets
 from mixlab.arguments import did_you_mean
 from mixlab.claims import CLAIMS, Claim, Settled, Verdict, settle
 from mixlab.panels.base import Binding, Panel, button, in_a_row, status_html
-from mixlab.panels.kept_answers import KeptAnswers
+from mixlab.panels.kept_answers import Asked, KeptAnswers
 from mixlab.reports import claim_html, verdict_line
 
 
@@ -36,6 +38,9 @@ class ClaimQuiz(Panel):
         self.claim = claims[0]
         self.predictions: dict[str, Verdict | None] = {}
         self._kept = KeptAnswers(None) if kept is None else kept
+        for claim in claims:
+            right = str(claim.verdict)
+            self._kept.ask(Asked("predictions", claim.key, claim.words, right, partial(operator.eq, right)))
         super().__init__()
         self._binding = Binding(self.errors, self._show)
         layout = {"width": "auto"}

@@ -14,13 +14,16 @@ import ipywidgets as widgets
 
 from mixlab.machine import is_headless
 from mixlab.panels.base import button, in_a_row
-from mixlab.panels.held import Held
-from mixlab.panels.kept_answers import KeptAnswers
+from mixlab.panels.held import SOON, Held
+from mixlab.panels.kept_answers import Asked, KeptAnswers
 from mixlab.panels.presence import Present
 from mixlab.powers import read_number
 
 _COLOURS = {True: "#009E73", False: "#D55E00", None: "#8C8C8C"}
 _MARKS = {True: "✓", False: "✗", None: "…"}
+_DONE = {"Check": "checked", "Keep": "kept"}
+_LATER = "is kept. It is graded once you hand it in."
+_TO_KEEP = "Press Keep my choice above; the result appears here."
 
 
 class Prediction(Present, widgets.VBox):  # type: ignore[misc]
@@ -28,36 +31,45 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
 
     The answer and its explanation show when the reader asks for them. A choice is kept with the lab's answers.
 
+    In a copy that was handed out without answers, the reader presses a button to keep a choice, for good, and then
+    sees what was held back.
+
     Args:
         question: The question.
         options: The answers to choose from.
-        answer: The right option.
+        answer: The right option; None if it was taken out.
         explanation: Shown with the answer.
         kept: The lab's answers; None keeps none.
 
     Raises:
-        ValueError: If the answer is not one of the options.
+        ValueError: If the answer is not one of the options, or there is an explanation of no answer.
     """
 
     def __init__(
         self,
         question: str,
         options: Sequence[str],
-        answer: str,
+        answer: str | None = None,
         explanation: str = "",
         *,
         kept: KeptAnswers | None = None,
     ) -> None:
-        if answer not in options:
+        if answer is None and explanation:
+            raise ValueError("Prediction: an explanation without an answer; give both, or neither")
+        if answer is not None and answer not in options:
             raise ValueError(f"Prediction: the answer {answer!r} is not one of the options {', '.join(options)}")
         self.question, self.answer, self.explanation = question, answer, explanation
         self._kept = KeptAnswers(None) if kept is None else kept
+        self._kept.ask(Asked("predictions", question, question, answer, lambda option: option == answer))
         self._held: list[Held] = []
         before = self._kept.get("predictions", question)
         self._choice = widgets.RadioButtons(
             options=options, value=before if before in options else None, layout={"width": "auto"}
         )
-        self._button = button("Reveal", "Shows the answer")
+        if answer is None:
+            self._button = button("Keep my choice", "Keeps your choice for good, and shows what follows", width="11em")
+        else:
+            self._button = button("Reveal", "Shows the answer")
         self._button.disabled = self.choice is None
         self._verdict = widgets.HTML()
         self._choice.observe(self._chosen, "value")
@@ -66,7 +78,7 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
             [widgets.HTML(f"<b>Predict:</b> {escape(question)}"), self._choice, self._button, self._verdict]
         )
         if self.choice is not None:  # chosen in an earlier kernel: what follows is shown, so the answer may be too
-            self.reveal()
+            self._clicked(self._button)
 
     @property
     def choice(self) -> str | None:
@@ -76,29 +88,49 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
 
     @property
     def revealed(self) -> bool:
+        """Whether the answer shows, or the choice was kept where there is none."""
         return bool(self._verdict.value)
 
     def choose(self, option: str) -> None:
-        """Chooses an option, as the reader does.
+        """Chooses an option, as the reader does; without an answer, also keeps it.
 
         Args:
             option: One of the options.
 
         Raises:
-            ValueError: If it is not one of them.
+            ValueError: If it is not one of them, or another one was kept for good.
         """
         if option not in self._choice.options:
             raise ValueError(f"Prediction: {option!r} is not one of the options {', '.join(self._choice.options)}")
+        if self.answer is None and self.revealed and option != self.choice:
+            raise ValueError(f"Prediction: {self.choice!r} was chosen for good; what it held back is shown")
         self._choice.value = option
+        if self.answer is None:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keeps the choice for good, and shows what was held back: what the button does where there is no answer.
+
+        Raises:
+            ValueError: If nothing was chosen.
+        """
+        if self.choice is None:
+            raise ValueError("Prediction: nothing was chosen; choose an option first")
+        self._kept.set("predictions", self.question, self.choice)
+        self._settle(_line(None, f"Your choice {_LATER}"))
+        self._release()
 
     def reveal(self) -> None:
-        """Shows the answer, and whether the prediction was right, if one was made."""
+        """Shows the answer, and whether the prediction was right, if one was made.
+
+        Raises:
+            ValueError: If the answer was taken out.
+        """
+        if self.answer is None:
+            raise ValueError("Prediction: this copy was handed out without answers")
         right = None if self.choice is None else self.choice == self.answer
         verdict = {True: "Right", False: f"You chose {self.choice}; right is", None: "The answer"}[right]
-        self._verdict.value = _line(right, f"{verdict}: {_sentence(self.answer)} {self.explanation}")
-        self._choice.disabled = True
-        self._button.disabled = True
-        self.keep_still()
+        self._settle(_line(right, f"{verdict}: {_sentence(self.answer)} {self.explanation}"))
 
     def then(self, shown: object) -> Held:
         """Returns a place that shows `shown`: at once if an option was chosen, else as soon as one is.
@@ -109,8 +141,8 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         Args:
             shown: Anything that a notebook can show: a figure, a table, a panel, or a sentence.
         """
-        held = Held(shown, self._choice)
-        if self.choice is not None or is_headless():
+        held = Held(shown, self._choice, once_chosen=_TO_KEEP if self.answer is None else SOON)
+        if is_headless() or (self.choice is not None if self.answer is not None else self.revealed):
             held.release()
         else:
             self._held.append(held)
@@ -121,19 +153,28 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         return f"<div><b>Predict:</b> {escape(self.question)}{chosen}</div>{self._verdict.value}"
 
     def __repr__(self) -> str:
-        return f"Prediction: {self.question}" + (
-            f" {_sentence(self.answer)} {self.explanation}" if self.revealed else ""
-        )
+        told = f" {_sentence(self.answer)} {self.explanation}" if self.answer is not None and self.revealed else ""
+        return f"Prediction: {self.question}{told}"
 
     def _chosen(self, change: Any) -> None:
         self._button.disabled = False
+        if self.answer is None:
+            return
         self._kept.set("predictions", self.question, change["new"])
         self.keep_still()
-        while self._held:
-            self._held.pop(0).release()
+        self._release()
 
     def _clicked(self, _button: object) -> None:
-        self.reveal()
+        (self.keep if self.answer is None else self.reveal)()
+
+    def _settle(self, verdict: str) -> None:
+        self._verdict.value = verdict
+        self._choice.disabled = self._button.disabled = True
+        self.keep_still()
+
+    def _release(self) -> None:
+        while self._held:
+            self._held.pop(0).release()
 
 
 @dataclass(frozen=True)
@@ -142,7 +183,7 @@ class Check:
 
     Attributes:
         name: The number of the exercise.
-        passed: Whether the answer is right; None while there is no answer.
+        passed: Whether the answer is right; None while there is no answer, or if it is judged elsewhere.
         message: The verdict in words.
     """
 
@@ -162,30 +203,41 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
     Args:
         name: The number of the exercise.
         expected: The right answer. It decides what the box takes: a number such as 12, 1e-8 or 2^-24; a set of
-            numbers, separated by commas; or a text.
+            numbers, separated by commas; or a text. None in a copy that was handed out without answers: the box then
+            takes any text and keeps it unchecked.
         hint: Shown with a wrong answer.
         tolerance: The relative difference allowed between numbers.
         read: Converts the text before it is compared; if it raises ValueError or TypeError, the message is shown.
             None reads what `expected` is.
         kept: The lab's answers; None keeps none.
+
+    Raises:
+        ValueError: If there is a hint, a tolerance or a reader for no expected answer.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        expected: Any,
-        hint: str,
+        expected: Any = None,
+        hint: str = "",
         tolerance: float = 0.0,
         read: Callable[[str], Any] | None = None,
         kept: KeptAnswers | None = None,
     ) -> None:
+        if expected is None and (hint or tolerance or read is not None):
+            raise ValueError(f"Exercise {name}: hint, tolerance and read belong to an expected answer; give that too")
         self.name = name
         self._expected, self._hint, self._tolerance = expected, hint, tolerance
         self._read = _reader(expected) if read is None else read
         self._kept = KeptAnswers(None) if kept is None else kept
+        right = None if expected is None else _written(expected)
+        self._kept.ask(
+            Asked("answers", name, f"Exercise {name}", right, lambda text: self._judged(text).passed is True)
+        )
+        self._press = "Check" if expected is not None else "Keep"
         self._box = widgets.Text(description=f"Exercise {name}", placeholder="your answer", layout={"width": "23em"})
-        self._button = button("Check", f"Checks your answer to exercise {name}")
+        self._button = button(self._press, f"{self._press}s your answer to exercise {name}")
         self._shown = widgets.HTML()
         self._box.value = self._kept.get("answers", name) or ""
         self._show(self.verdict)
@@ -197,9 +249,14 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
     @property
     def verdict(self) -> Check:
         """The verdict on the answer in the box."""
-        text = self._box.value.strip()
+        return self._judged(self._box.value)
+
+    def _judged(self, answer: str) -> Check:
+        text = answer.strip()
         if not text:
-            return Check(self.name, None, "type your answer, then press Check or Enter")
+            return Check(self.name, None, f"type your answer, then press {self._press} or Enter")
+        if self._expected is None:
+            return Check(self.name, None, f"{text} {_LATER}")
         try:
             given = self._read(text)
             right = _same(given, self._expected, self._tolerance)
@@ -230,7 +287,7 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         self.keep_still()
 
     def _typed(self, _change: object) -> None:
-        self._show(Check(self.name, None, "not checked yet; press Check or Enter"))
+        self._show(Check(self.name, None, f"not {_DONE[self._press]} yet; press {self._press} or Enter"))
 
     def _pressed(self, _button: object) -> None:
         self._check()
@@ -266,6 +323,15 @@ def _is_power_of(text: str, given: Any, expected: Any) -> bool:
     """Whether the answer was written as the power of two whose exponent is wanted."""
     written = "**" in text or re.search("[\\^⁰¹²³⁴⁵⁶⁷⁸⁹]", text) is not None
     return written and _is_number(expected) and abs(expected) < 1000 and given == 2.0**expected
+
+
+def _written(expected: Any) -> str:
+    """Returns a right answer in words: 1668608, -24, 0.995; the numbers of a set; a recipe's text."""
+    if isinstance(expected, set | frozenset):
+        return ", ".join(map(_written, sorted(expected)))
+    if not _is_number(expected):
+        return str(expected)
+    return str(int(expected)) if math.isfinite(expected) and expected == int(expected) else f"{float(expected):.10g}"
 
 
 def _same(given: Any, expected: Any, tolerance: float) -> bool:

@@ -14,7 +14,7 @@ from IPython.display import HTML, display
 from mixlab.panels.presence import Present, Words, bundle_of, guarded, remains
 
 PLACEHOLDER = "Choose an answer above; the result appears here."
-_SOON = "The result appears as soon as the cells that still run are done."
+SOON = "The result appears as soon as the cells that still run are done."
 _LOST = "The result stays hidden until you choose an answer: run the cells again (Run > Run All Cells), then choose."
 
 
@@ -24,10 +24,11 @@ class Held:
     Args:
         shown: Anything that a notebook can show; a text shows as a sentence.
         choice: The radio buttons of the question.
+        once_chosen: What stands in its place from the choice until it is released.
     """
 
-    def __init__(self, shown: Any, choice: widgets.RadioButtons) -> None:
-        self._choice = choice
+    def __init__(self, shown: Any, choice: widgets.RadioButtons, *, once_chosen: str = SOON) -> None:
+        self._choice, self._once_chosen = choice, once_chosen
         self._shown = Words(shown) if isinstance(shown, str) else shown
         self._released = False
         self._places: list[Place] = []
@@ -49,7 +50,7 @@ class Held:
         if self._released:
             display(self._shown)  # type: ignore[no-untyped-call]
         else:
-            self._places.append(Place(self._shown, self._choice))
+            self._places.append(Place(self._shown, self._choice, self._once_chosen))
             self._places[-1].show()
 
 
@@ -62,22 +63,23 @@ class Place(anywidget.AnyWidget):
     Args:
         shown: The result; anything that a notebook can show.
         choice: The radio buttons of the question.
+        once_chosen: What it says from the choice until it is replaced.
 
     Attributes:
         words: What it says.
-        words_once_chosen: What it says from the choice until the kernel has time to answer it.
+        words_once_chosen: What it says once there is a choice.
         choice: The model id of the radio buttons.
         filled: Whether it was replaced.
     """
 
     _esm = Path(__file__).parent / "held.js"
     words = traitlets.Unicode(PLACEHOLDER).tag(sync=True)
-    words_once_chosen = traitlets.Unicode(_SOON).tag(sync=True)
+    words_once_chosen = traitlets.Unicode(SOON).tag(sync=True)
     choice = traitlets.Unicode().tag(sync=True)
     filled = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, shown: Any, choice: widgets.RadioButtons) -> None:
-        super().__init__(choice=choice.model_id)
+    def __init__(self, shown: Any, choice: widgets.RadioButtons, once_chosen: str = SOON) -> None:
+        super().__init__(choice=choice.model_id, words_once_chosen=once_chosen)
         self._shown = shown
         self._bundle = bundle_of(shown)  # now, since a choice should be answered at once
         self._display_id, self._remains_id = uuid.uuid4().hex, uuid.uuid4().hex

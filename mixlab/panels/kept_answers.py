@@ -1,9 +1,11 @@
-"""What a reader predicted and answered, kept in one small file of a lab across kernels."""
+"""What a lab asks, and what its reader predicted and answered, kept in one small file across kernels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,32 @@ from mixlab.files import replacing
 _KINDS = ("predictions", "answers")
 _EMPTY: dict[str, Any] = {"kind": "mixlab answers", "version": 1, "predictions": {}, "answers": {}}
 
+ANSWERS_TYPE = "application/vnd.mixlab.answers+json"  # the MIME type of the record in a notebook's output
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that a lab asked, and how an answer to it is judged.
+
+    Attributes:
+        kind: "predictions" or "answers".
+        key: The question, or the name of the exercise, as its answer is kept.
+        words: The question in words.
+        expected: The right answer in words; None in a copy that was handed out without answers.
+        judge: Says whether an answer is right.
+    """
+
+    kind: str
+    key: str
+    words: str
+    expected: str | None
+    judge: Callable[[str], bool]
+
 
 class KeptAnswers:
     """The answers of a lab, by question or by name of the exercise; each change replaces the file as a whole.
+
+    Kept are the lab's name, its parameters, the chosen options and the typed answers, nothing else.
 
     A file that is damaged or holds something else is neither used nor overwritten; `trouble` says so until `forget`.
     After any other trouble the next answer is kept together with those that were not. Two kernels may keep answers in
@@ -22,14 +47,19 @@ class KeptAnswers:
 
     Args:
         path: The file, which need not exist; None keeps answers only as long as this object lives.
+        lab: The lab's name.
+        parameters: The lab's parameters, by name.
 
     Attributes:
         trouble: Why answers are not kept, in words; "" if they are.
-        changed: Called without arguments when `trouble` changes.
+        changed: Called without arguments when an answer or `trouble` changes.
+        asked: What the lab asked so far, in its order, by kind and key.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, lab: str = "", parameters: Mapping[str, Any] | None = None) -> None:
         self.path = path
+        self._origin = {"lab": lab, "parameters": dict(parameters or {})} if lab else {}
+        self.asked: dict[tuple[str, str], Asked] = {}
         self.changed: list[Callable[[], object]] = []
         self._foreign = False  # whether the file is damaged or holds something else
         self._unsaved = _empty()  # answers that the file does not hold yet
@@ -37,6 +67,19 @@ class KeptAnswers:
 
     def __len__(self) -> int:
         return sum(len(self._held[kind]) for kind in _KINDS)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The answers as the file holds them, with the lab's name and parameters."""
+        return deepcopy(_in_order({**self._held, **self._origin}))
+
+    def ask(self, asked: Asked) -> None:
+        """Notes that a question was asked; the last one with its kind and key counts.
+
+        Args:
+            asked: The question.
+        """
+        self.asked[asked.kind, asked.key] = asked
 
     def get(self, kind: str, key: str) -> str | None:
         """Returns a kept answer, or None.
@@ -57,12 +100,14 @@ class KeptAnswers:
         """
         self._held[kind][key] = self._unsaved[kind][key] = answer
         if self.path is not None and not self._foreign:
-            self._say(self._save())
+            self.trouble = self._save()
+        self._tell()
 
     def forget(self) -> None:
         """Forgets all answers, and replaces the file even if it is damaged or holds something else."""
         self._held, self._unsaved, self._foreign = _empty(), _empty(), False
-        self._say(self._write(self._held) if self.path is not None and self.path.exists() else "")
+        self.trouble = self._write(self._held) if self.path is not None and self.path.exists() else ""
+        self._tell()
 
     def _save(self) -> str:
         """Adds the unsaved answers to what the file holds now; returns what prevents it, in words."""
@@ -83,7 +128,8 @@ class KeptAnswers:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as file:
-                file.write(json.dumps(answers, indent=1, ensure_ascii=False).encode())
+                whole = _in_order({**answers, **self._origin})
+                file.write(json.dumps(whole, indent=1, ensure_ascii=False).encode())
         except OSError as error:
             return f"{self.path} cannot be written ({error.strerror or error})"
         return ""
@@ -102,15 +148,18 @@ class KeptAnswers:
             self._foreign = True
             return _empty(), f"{self.path} does not hold answers of a lab ({error!s:.100})"
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            for call in self.changed:
-                call()
+    def _tell(self) -> None:
+        for call in self.changed:
+            call()
 
 
 def _empty() -> dict[str, Any]:
     return {**_EMPTY, **{kind: {} for kind in _KINDS}}
+
+
+def _in_order(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content with what was answered last."""
+    return {name: content[name] for name in sorted(content, key=_KINDS.__contains__)}
 
 
 def _checked(content: Any) -> dict[str, Any]:

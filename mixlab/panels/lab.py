@@ -18,7 +18,7 @@ from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import Panel, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.folders import kept_words, temporary_folder
-from mixlab.panels.kept_answers import KeptAnswers
+from mixlab.panels.kept_answers import ANSWERS_TYPE, KeptAnswers
 from mixlab.process import train_on_one_thread
 from mixlab.training import Task, load_task
 
@@ -51,7 +51,8 @@ class Lab:
         self.recipe = lab_recipe(name, parameters)
         self.trouble = ""
         self.runs_dir = self._folder()
-        self._kept = KeptAnswers(None if is_headless() else self.runs_dir / "answers.json")
+        file = None if is_headless() else self.runs_dir / "answers.json"
+        self._kept = KeptAnswers(file, lab=name, parameters=parameters)
 
     @cached_property
     def task(self) -> Task:
@@ -63,17 +64,19 @@ class Lab:
         """What the reader predicted and answered."""
         return self._kept
 
-    def predict(self, question: str, options: Sequence[str], *, answer: str, explanation: str = "") -> Prediction:
+    def predict(
+        self, question: str, options: Sequence[str], *, answer: str | None = None, explanation: str = ""
+    ) -> Prediction:
         """Returns a question that holds back what follows until an option was chosen; the choice is kept.
 
         Args:
             question: The question.
             options: The answers to choose from.
-            answer: The right option.
+            answer: The right option; None in a copy that was handed out without answers.
             explanation: Shown with the answer.
 
         Raises:
-            ValueError: If the answer is not one of the options.
+            ValueError: If the answer is not one of the options, or there is an explanation of no answer.
         """
         return Prediction(question, options, answer, explanation, kept=self._kept)
 
@@ -81,8 +84,8 @@ class Lab:
         self,
         name: str,
         *,
-        expected: Any,
-        hint: str,
+        expected: Any = None,
+        hint: str = "",
         tolerance: float = 0.0,
         read: Callable[[str], Any] | None = None,
     ) -> Exercise:
@@ -90,7 +93,10 @@ class Lab:
 
         Args:
             name: The number of the exercise.
-            expected, hint, tolerance, read: As for `Exercise`.
+            expected, hint, tolerance, read: As for `Exercise`; none of them in a copy without answers.
+
+        Raises:
+            ValueError: If there is a hint, a tolerance or a reader for no expected answer.
         """
         return Exercise(name, expected=expected, hint=hint, tolerance=tolerance, read=read, kept=self._kept)
 
@@ -119,7 +125,10 @@ class Lab:
 
 
 class LabLine(Panel):
-    """The line of a lab, where its reader's answers are kept, and a button that forgets them."""
+    """The line of a lab, where its reader's answers are kept, and a button that forgets them.
+
+    Saved with the notebook, its output holds the answers for programs to read, such as `mixlab grade`.
+    """
 
     without_kernel = ""
 
@@ -136,6 +145,9 @@ class LabLine(Panel):
     @property
     def status(self) -> str:
         return self._line
+
+    def recorded(self) -> dict[str, Any]:
+        return {ANSWERS_TYPE: self._kept.record}
 
     def __repr__(self) -> str:
         return self._line
@@ -154,7 +166,9 @@ class LabLine(Panel):
         if trouble:
             words = f"Your answers and runs go when the kernel ends: {trouble}."
         else:
-            earlier = f"{len(self._kept)} of your earlier answers are there." if len(self._kept) else ""
-            words = f"Your answers and runs are {kept_words(self._folder)}. {earlier}"
+            words = f"Your choices, answers and runs are {kept_words(self._folder)}"
+            words += "; a saved notebook holds your choices and answers too."
+            words += f" {number_of(len(self._kept), 'answer')} so far." if len(self._kept) else ""
+        self.keep_still()
         self._kept_words.value = "" if is_headless() else escape(words)
         self._again.layout.display = None if len(self._kept) or self._kept.trouble else "none"

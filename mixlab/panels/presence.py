@@ -17,7 +17,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import HTML, display, update_display
+from IPython.display import display, update_display
 
 from mixlab.machine import is_headless
 
@@ -65,7 +65,7 @@ class Present:
     def keep_still(self) -> None:
         """Writes what the widget shows now into its first outputs."""
         for display_id in self._remains_of:
-            update_display(HTML(self._remains()), display_id=display_id)  # type: ignore[no-untyped-call]
+            update_display(self._first(), raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
     def take_over(self, display_id: str) -> None:
         """Makes an output that was displayed before the first output of this widget.
@@ -76,13 +76,18 @@ class Present:
         self._remains_of += (display_id,)
         self.keep_still()
 
-    def _remains(self) -> str:
-        return remains(self.still(), self.without_kernel)
+    def recorded(self) -> dict[str, Any]:
+        """Returns what the first outputs hold for programs that read the saved notebook, by MIME type."""
+        return {}
+
+    def _first(self) -> dict[str, Any]:
+        html = remains(self.still(), self.without_kernel)
+        return {"text/plain": repr(self), "text/html": html, **self.recorded()}
 
     def _ipython_display_(self) -> None:
         if not is_headless():
             display_id = uuid.uuid4().hex
-            display(HTML(self._remains()), display_id=display_id)  # type: ignore[no-untyped-call]
+            display(self._first(), raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
             self._remains_of += (display_id,)
         data, metadata = bundle_of(self)
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]

@@ -111,7 +111,7 @@ def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab:
     forgive_missing_models(notebook)
 
     notebook.run_all()
-    expect(cell(notebook, 1)).to_contain_text("2 of your earlier answers are there.")
+    expect(cell(notebook, 1)).to_contain_text("2 answers so far.")
     expect(page.get_by_role("radio", name="this")).to_be_checked()
     expect_results(notebook)
     expect(verdict).to_contain_text("Exercise 1: 5 is right")

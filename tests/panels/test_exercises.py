@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,54 @@ def test_an_exercise_reads_as_it_is_told():
     exercise = Exercise("1", expected=Recipe.parse("amp-fp16,scale=8"), read=Recipe.parse, hint="scale")
     assert exercise.answer("amp-fp16,scale=2^3").passed is True
     assert "unknown recipe 'amp-fp17'" in str(exercise.answer("amp-fp17"))
+
+
+@pytest.fixture
+def handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Prediction]:
+    """Returns a function that asks, as another kernel does, a question whose answer was taken out."""
+    monkeypatch.delenv("MIXLAB_HEADLESS", raising=False)
+    return lambda: Prediction("Which one?", ["this", "that"], kept=KeptAnswers(tmp_path / "answers.json"))
+
+
+def test_without_an_answer_a_choice_is_kept_for_good_and_shows_what_was_held_back(handed_out):
+    first = handed_out()
+    held = first.then("shown")
+    with pytest.raises(ValueError, match="nothing was chosen"):
+        first.keep()
+    first._choice.value = "that"  # the arrow keys pass over options
+    first._choice.value = "this"
+    assert (repr(held), handed_out().choice) == (PLACEHOLDER, None)
+    first._button.click()
+    assert (repr(held), repr(first.then("later"))) == ("shown", "later")
+    assert "Your choice is kept. It is graded once you hand it in." in first.still()
+    for asked in (first, handed_out()):
+        assert (asked.choice, asked._choice.disabled, asked._button.disabled) == ("this", True, True)
+        with pytest.raises(ValueError, match="'this' was chosen for good"):
+            asked.choose("that")
+        with pytest.raises(ValueError, match="handed out without answers"):
+            asked.reveal()
+
+
+def test_choosing_by_program_keeps_too(handed_out):
+    handed_out().choose("that")
+    assert handed_out().choice == "that"
+
+
+def test_without_an_expected_answer_an_exercise_keeps_what_was_typed(tmp_path: Path):
+    exercise = Exercise("1", kept=KeptAnswers(tmp_path / "answers.json"))
+    assert (exercise._button.description, exercise.verdict.passed) == ("Keep", None)
+    assert "press Keep or Enter" in str(exercise.verdict)
+    exercise._box.value = "2^-24 or so"
+    assert "not kept yet; press Keep or Enter" in exercise._shown.value
+    exercise._button.click()
+    again = Exercise("1", kept=KeptAnswers(tmp_path / "answers.json"))
+    assert str(again.verdict) == "Exercise 1: 2^-24 or so is kept. It is graded once you hand it in."
+    assert again.verdict.passed is None
+
+
+def test_what_belongs_to_an_answer_is_refused_without_one():
+    with pytest.raises(ValueError, match="an explanation without an answer"):
+        Prediction("Which one?", ["this", "that"], explanation="Because.")
+    for given in ({"hint": "count"}, {"tolerance": 0.1}, {"read": str}):
+        with pytest.raises(ValueError, match="hint, tolerance and read belong to an expected answer"):
+            Exercise("1", **given)

@@ -115,10 +115,10 @@ def test_after_a_passing_trouble_the_next_answer_takes_the_others_along(
             patched.setattr(Path, "read_bytes", fail)
         kept.set("answers", "1", "a")
         kept.set("predictions", "Which?", "that")
-    assert told == [f"{path} {says} (the disk is away)"]
+    assert told == 2 * [f"{path} {says} (the disk is away)"], "told at every answer"
     other.set("answers", "3", "c")
     kept.set("answers", "2", "b")
-    assert told[1:] == [kept.trouble] == [""]
+    assert told[2:] == [kept.trouble] == [""]
     later = KeptAnswers(path)
     assert [later.get("answers", name) for name in "123"] == ["a", "b", "c"]
     assert later.get("predictions", "Which?") == "that"
@@ -142,3 +142,20 @@ def test_without_a_file_answers_last_as_long_as_the_object():
     kept = KeptAnswers(None)
     kept.set("answers", "1", "a")
     assert (kept.get("answers", "1"), kept.trouble) == ("a", "")
+
+
+def test_the_file_and_the_record_name_the_lab_and_its_parameters(path: Path):
+    kept = KeptAnswers(path, lab="04_training_modes", parameters={"seed": 1})
+    kept.set("answers", "1", "a")
+    whole = {
+        "kind": "mixlab answers",
+        "version": 1,
+        "lab": "04_training_modes",
+        "parameters": {"seed": 1},
+        "predictions": {},
+        "answers": {"1": "a"},
+    }
+    assert json.loads(path.read_text()) == kept.record == whole
+    again = KeptAnswers(path, lab="04_training_modes", parameters={"seed": 2})
+    assert again.record == {**whole, "parameters": {"seed": 2}}
+    assert again.record is not again.record

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mixlab.panels import Lab
+from mixlab.panels.kept_answers import ANSWERS_TYPE
 from mixlab.panels.lab import LabLine
 from mixlab.recipes import Recipe
 
@@ -98,3 +99,20 @@ def test_where_nothing_can_be_written_a_temporary_folder_serves(tmp_path: Path):
     assert "cannot be written" in made.trouble
     assert made.runs_dir.is_dir()
     assert tmp_path not in made.runs_dir.parents
+
+
+def test_its_line_holds_the_answers_for_who_reads_the_saved_notebook():
+    made = lab()
+    shown = line(made)
+    assert shown.recorded() == {ANSWERS_TYPE: made.answers.record}
+    assert "a saved notebook holds your choices and answers too." in shown._kept_words.value
+    updates = []
+    shown.keep_still = lambda: updates.append(shown.recorded()[ANSWERS_TYPE])
+    made.predict("Which?", ["a", "b"], answer="b").choose("a")
+    made.exercise("1").answer("3")
+    assert [(one["predictions"], one["answers"]) for one in updates] == [
+        ({"Which?": "a"}, {}),
+        ({"Which?": "a"}, {"1": "3"}),
+    ]
+    assert (updates[-1]["lab"], updates[-1]["parameters"]) == ("04_training_modes", PARAMETERS)
+    assert "2 answers so far." in shown._kept_words.value
