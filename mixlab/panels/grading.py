@@ -16,13 +16,13 @@ from mixlab.panels.lab import Lab
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 
 
-def judge(asked: Iterable[Asked], given: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def graded(asked: Iterable[Asked], given: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Returns what became of each question: the answer that was given, whether it is right, and the right one.
 
     A question may hold numbers that differ in their last digits from machine to machine. So an answer whose question
     is none of the lab's counts for the one that differs from it in numbers only, if nothing else does.
 
-    >>> judge([Asked("answers", "1", "Exercise 1", "4", "4".__eq__)], {"answers": {"1": "5"}})["questions"]
+    >>> graded([Asked("answers", "1", "Exercise 1", "4", "4".__eq__)], {"answers": {"1": "5"}})["questions"]
     [{'kind': 'answers', 'question': 'Exercise 1', 'given': '5', 'right': False, 'expected': '4'}]
 
     Args:
@@ -45,17 +45,17 @@ def judge(asked: Iterable[Asked], given: Mapping[str, Mapping[str, str]]) -> dic
     return {"questions": rows, "unknown": [key for _, key in left]}
 
 
-def judge_file(lab: Lab, given: Path | str, judged: Path | str) -> None:
+def grade_file(lab: Lab, given: Path | str, judged: Path | str) -> None:
     """Reads the answers of several readers from a JSON file, and writes what became of them to another.
 
     Args:
         lab: The lab, once its last cell ran.
-        given: A file with a list of answers, as `judge` takes them.
-        judged: The file to write: `machine`, and under `readers` what `judge` returns for each.
+        given: A file with a list of answers, as `graded` takes them.
+        judged: The file to write: `machine`, and under `readers` what `graded` returns for each.
     """
     readers: Sequence[Mapping[str, Mapping[str, str]]] = json.loads(Path(given).read_text(encoding="utf-8"))
     asked = list(lab.answers.asked.values())
-    content = {"machine": describe().summary, "readers": [judge(asked, one) for one in readers]}
+    content = {"machine": describe().summary, "readers": [graded(asked, one) for one in readers]}
     with replacing(Path(judged)) as file:
         file.write(json.dumps(content).encode())
 

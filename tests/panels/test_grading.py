@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mixlab.panels import ClaimQuiz, Lab
-from mixlab.panels.grading import judge, judge_file
+from mixlab.panels.grading import grade_file, graded
 from mixlab.panels.kept_answers import KeptAnswers
 
 PARAMETERS: dict[str, Any] = {"recipe": "amp-fp16", "loss_scale": 0, "steps": 5, "seed": 0, "task": "digits-mlp"}
@@ -28,7 +28,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def judged(lab: Lab, predictions: dict[str, str], answers: dict[str, str]) -> list[tuple[Any, ...]]:
-    found = judge(lab.answers.asked.values(), {"predictions": predictions, "answers": answers})
+    found = graded(lab.answers.asked.values(), {"predictions": predictions, "answers": answers})
     return [*((one["given"], one["right"], one["expected"]) for one in found["questions"]), tuple(found["unknown"])]
 
 
@@ -69,14 +69,14 @@ def test_claims_are_asked_too():
     quiz = ClaimQuiz(kept=kept)
     right, wrong = str(quiz.claim.verdict), "no verdict"
     for given, passed in ((right, True), (wrong, False)):
-        first, *others = judge(kept.asked.values(), {"predictions": {quiz.claim.key: given}})["questions"]
+        first, *others = graded(kept.asked.values(), {"predictions": {quiz.claim.key: given}})["questions"]
         assert (first["question"], first["given"], first["right"]) == (quiz.claim.words, given, passed)
         assert {one["right"] for one in others} == {None}
 
 
 def test_a_file_of_answers_becomes_a_file_of_verdicts(lab: Lab, tmp_path: Path):
     (tmp_path / "given.json").write_text(json.dumps([{"predictions": {}, "answers": {"1": "-24"}}, {}]))
-    judge_file(lab, "given.json", tmp_path / "judged.json")
+    grade_file(lab, "given.json", tmp_path / "judged.json")
     found = json.loads((tmp_path / "judged.json").read_text())
     assert "torch" in found["machine"]
     assert [one["questions"][1]["right"] for one in found["readers"]] == [True, None]
