@@ -82,13 +82,13 @@ def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_head
     Words of the glossary in the heads and in the first cells of the rows are explained where each comes first.
 
     Args:
-        columns: The column heads, in plain text; they are escaped here.
+        columns: The column heads, in plain text; they are escaped here. One that is "" is no heading.
         rows: The cells of each row, in plain text; they are escaped here.
         caption: A line above the table; "" for none.
         row_heads: Whether the first cell of a row is its heading.
     """
     seen: set[str] = set()
-    head = "".join(f"<th>{marked(escape(cell), seen)}</th>" for cell in columns)
+    head = "".join(f"<th>{marked(escape(cell), seen)}</th>" if cell else "<td></td>" for cell in columns)
     rows = list(rows)
     body = "".join(f"<tr>{''.join(_cells(row, row_heads, seen))}</tr>" for row in rows)
     above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""

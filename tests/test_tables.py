@@ -21,6 +21,11 @@ def test_a_short_table_is_shown_whole(count: int):
     assert table.count("<tr>") == count + 1
 
 
+def test_a_column_without_a_head_has_no_empty_heading():
+    table = html_table(("", "n"), rows(2))
+    assert table.startswith("<table><thead><tr><td></td><th>n</th></tr>")
+
+
 @pytest.mark.parametrize("count", [LONGEST + 1, 500])
 def test_a_long_table_has_every_row_and_a_line_that_unfolds_them(count: int):
     table = html_table(("what", "n"), iter(rows(count)))

@@ -44,9 +44,9 @@ def _call(page: Page, function: str, *arguments: object) -> Any:
 def violations(page: Page) -> list[str]:
     """Returns what axe-core finds in the outputs, one line for each element."""
     page.evaluate(AXE_SCRIPT)
-    found = page.evaluate(
-        "() => axe.run({include: ['.jp-OutputArea-output']}, {resultTypes: ['violations']})"
-    )["violations"]
+    found = page.evaluate("() => axe.run({include: ['.jp-OutputArea-output']}, {resultTypes: ['violations']})")[
+        "violations"
+    ]
     return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
 
 
@@ -148,7 +148,9 @@ def show_everything(notebook: Notebook) -> None:
     for box in page.get_by_label(re.compile(r"^Exercise \w+$")).locator("visible=true").all():
         box.fill("1")
         box.press("Enter")
-    page.evaluate("() => document.querySelectorAll('.jp-OutputArea-output details').forEach((one) => { one.open = true; })")
+    page.evaluate(
+        "() => document.querySelectorAll('.jp-OutputArea-output details').forEach((one) => { one.open = true; })"
+    )
     notebook.wait_for_idle()
 
 

@@ -14,7 +14,16 @@ from tests.browser import audit
 from tests.browser.lab import Notebook, with_parameters
 
 LABS = sorted((Path(__file__).parents[2] / "labs").glob("*.ipynb"))
-SHORT = {"00": 10, "01": 20, "02": 40, "03": 10, "04": 10, "05": 20, "06": 20, "12": 6}  # steps, by number; else as it is
+SHORT = {
+    "00": 10,
+    "01": 20,
+    "02": 40,
+    "03": 10,
+    "04": 10,
+    "05": 20,
+    "06": 20,
+    "12": 6,
+}  # steps, by number; else as it is
 
 
 @pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
