@@ -116,9 +116,7 @@ def test_what_is_cut_or_covered_is_found(empty_page: Page, output: str, words: s
     [
         "<div tabindex=0 style='width: 100px; overflow-x: auto'><nobr>longer than its place; it scrolls</div>",
         svg("<text x=9 y=30>one label</text><text x=9 y=46>another</text>"),
-        svg(
-            "<text x=9 y=50 transform='rotate(45 9 50)'>turned</text><text x=40 y=50 transform='rotate(45 40 50)'>t</text>"
-        ),
+        svg("<text x=9 y=50 transform='rotate(45 9 50)'>turned</text><text x=40 y=50 transform='rotate(45 40 50)'>t"),
         "<p title='a hint'>plain words</p>",
     ],
 )
