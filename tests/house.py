@@ -79,7 +79,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
     "cli": (
-        *("values", "lab_files", "shipped", "notebooks", "lab_list", "record_tables"),
+        *("values", "lab_files", "shipped", "notebooks", "laid_files", "lab_folder", "lab_commands", "lab_list"),
+        *("record_tables",),
         *("measure", "memory", "claims", "commands"),
     ),
     "__main__": (),

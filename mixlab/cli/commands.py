@@ -6,7 +6,6 @@ called, after the arguments were checked, so that help, lists and refusals come 
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -24,8 +23,8 @@ from typer.core import TyperCommand
 
 from mixlab import __version__, machine
 from mixlab.arguments import require_whole
-from mixlab.cli import claims, lab_list, measure, memory, notebooks, shipped
-from mixlab.cli.values import ANSWERED, fail, number, port_number, print_error, print_json, whole_number, words
+from mixlab.cli import claims, lab_commands, lab_list, measure, memory, notebooks, shipped
+from mixlab.cli.values import ANSWERED, fail, number, print_error, print_json, whole_number, words
 from mixlab.formats import FORMATS, Format, Overflow
 from mixlab.recipes import PRESETS
 from mixlab.training import TASKS, check_training
@@ -42,10 +41,12 @@ app = typer.Typer(
 )
 
 
+app.command(name="lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab_commands.lab)
 app.add_typer(measure.app, name="measure")
 app.command(name="memory")(memory.predict)
 app.command(name="claims")(claims.settle_claims)
 app.command(name="labs")(lab_list.labs)
+app.command(name="reset")(lab_commands.reset)
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),
@@ -65,26 +66,6 @@ class _PairsCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_joined_pairs(args)))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(
-    ctx: typer.Context,
-    port: Annotated[
-        int | None, typer.Option(parser=port_number, help="Port. Default: 8888, or the next free one.")
-    ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-) -> None:
-    """Open the labs in JupyterLab; further arguments go to JupyterLab as they are."""
-    labs = _labs_folder()
-    missing = [package for package in machine.widget_stack() if package.version is None]
-    if missing:
-        fail(f"{_names(missing)} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    if root:
-        typer.echo("you are root, so --allow-root is added: JupyterLab does not start for root without it", err=True)
-    command = notebooks.jupyterlab_command(labs, port=port, browser=not no_browser, root=root, extra=ctx.args)
-    os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
 
 
 @app.command(cls=_PairsCommand)
@@ -286,13 +267,6 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
             raise shipped.LabError(f"parameter {name!r} has no value; write -p {name} VALUE")
         parameters[name] = notebooks.parse_value(text)
     return parameters
-
-
-def _labs_folder() -> Path:
-    try:
-        return shipped.shipped_labs()
-    except shipped.LabError as error:
-        fail(str(error), 2)
 
 
 def _labs_status() -> str:

@@ -29,6 +29,11 @@ def shipped_labs() -> Path:
     )
 
 
+def is_checkout() -> bool:
+    """Returns whether the labs are those beside the package's source, which their authors edit."""
+    return shipped_labs() == _BESIDE_SOURCE
+
+
 def find_lab(lab: str) -> Path:
     """Returns the path of a lab's notebook. A name means the lab as mixlab brings it, a path any notebook.
 

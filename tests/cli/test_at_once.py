@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mixlab import __version__
+
 ROOT = Path(__file__).parents[2]
 SLOW = {
     *("torch", "sklearn", "scipy", "pandas", "nbformat", "nbclient", "papermill", "IPython", "jupyterlab"),
@@ -42,9 +44,11 @@ def answers(commands: Sequence[str]) -> dict[str, tuple[int, str, str, set[str]]
 
 
 SHOWN = (
-    ("--version", "0.1.0"),
+    ("--version", __version__),
     ("--help", "A lab on mixed-precision training"),
     ("run --help", "Run a lab headless"),
+    ("lab --help", "What you changed is never"),
+    ("reset --help", "Nothing is deleted"),
     ("measure --help", "Measure this machine"),
     ("formats", "e4m3fn"),
     ("labs", "Underflow and loss scaling"),
@@ -75,6 +79,9 @@ REFUSED = (
     ("explain 957 fp17", "unknown format 'fp17'"),
     ("explain 957 fp16 --overflow wrap", "--overflow must be one of inf, nan, saturate, got 'wrap'"),
     ("labs 99", "unknown lab '99'"),
+    ("reset 99", "unknown lab '99'"),
+    ("reset 02 --in nowhere", "no labs in 'nowhere'"),
+    ("lab README.md", "labs cannot be laid in 'README.md'"),
     ("measure cast --formats fp17", "unknown format 'fp17'"),
     ("measure cast --rounds 0", "rounds must be a whole number from 1 up, got 0"),
     ("measure matmul --shapes 3x4", "a shape must be MxNxK"),

@@ -251,25 +251,6 @@ def test_braces_in_a_folder_are_no_parameters(tmp_path: Path):
 # --- JupyterLab -------------------------------------------------------------------------------------------------------
 
 
-def test_lab_starts_jupyterlab_on_the_labs_without_news(labs: Path, monkeypatch: pytest.MonkeyPatch):
-    started: list[tuple[list[str], dict[str, str]]] = []
-
-    def execve(program: str, command: list[str], environment: dict[str, str]) -> None:
-        assert program == sys.executable
-        started.append((command, environment))
-
-    monkeypatch.setattr(os, "execve", execve)
-    result = mixlab("lab", "--port", "9999", "--no-browser", "--ServerApp.token=abc")
-    assert result.exit_code == 0, result.stderr
-    command, environment = started[0]
-    assert command[1:4] == ["-m", "jupyterlab", str(labs)]
-    assert "--ServerApp.port=9999" in command
-    assert "--no-browser" in command
-    assert ("--allow-root" in command) == (os.geteuid() == 0)
-    assert command[-1] == "--ServerApp.token=abc"
-    assert environment["JUPYTER_CONFIG_PATH"].endswith("jupyter_config")
-
-
 def test_the_users_own_configuration_comes_first():
     environment = notebooks.jupyterlab_environment({"JUPYTER_CONFIG_PATH": f"/a{os.pathsep}/b", "HOME": "/h"})
     assert environment["JUPYTER_CONFIG_PATH"].split(os.pathsep) == ["/a", "/b", str(notebooks.JUPYTER_CONFIG)]
@@ -319,16 +300,6 @@ def test_a_wrong_port_is_refused(port: str, allowed: str):
     assert result.exit_code == 2
     assert "--port" in result.stderr
     assert allowed in " ".join(result.stderr.split())
-
-
-@pytest.mark.usefixtures("labs")
-def test_lab_without_jupyterlab_says_what_to_run(monkeypatch: pytest.MonkeyPatch):
-    missing = machine.Package("jupyterlab", "jupyterlab>=4.4", None)
-    monkeypatch.setattr(machine, "widget_stack", lambda: (missing,))
-    result = mixlab("lab")
-    assert result.exit_code == 1
-    assert "jupyterlab missing" in result.stderr
-    assert missing.install_command in result.stderr
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

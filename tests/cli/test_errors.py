@@ -102,6 +102,7 @@ OPTIONS = {
     ("claims", "none"): ["--verdict", "--json"],
     ("lab", "--port", "0"): ["--no-browser"],
     ("labs",): ["--json"],
+    ("reset", "--in", "nowhere"): ["--in", "--all", "--runs"],
     ("run",): ["-p", "--out"],
     (): ["--version", "--help"],
 }

@@ -1,0 +1,120 @@
+"""`mixlab lab` opens a reader's copies of the labs in JupyterLab; `mixlab reset` puts one back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixlab import __version__, machine
+from mixlab.cli import notebooks, shipped
+from mixlab.cli.lab_folder import LaidLabs, ResetLab, lay_labs, reset_lab, usual_folder
+from mixlab.cli.values import ANSWERED, fail, port_number, print_error, words
+
+_USUAL = "Default: mixlab-labs in the current folder, or the current folder if labs were laid there."
+
+
+def lab(
+    ctx: typer.Context,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="FOLDER", help=f"Your folder of labs, made if missing. {_USUAL}")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(parser=port_number, help="Port. Default: 8888, or the next free one.")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Open your copies of the labs in JupyterLab.
+
+    The first start lays them in a folder of yours. What you changed is never
+    overwritten: a new version of a lab is laid beside it. A lab that you deleted
+    comes back. Arguments after the folder go to JupyterLab as they are.
+    """
+    extra = ctx.args
+    if folder is not None and folder.startswith("-"):
+        extra = [folder, *extra]
+        folder = None
+    if missing := [package for package in machine.widget_stack() if package.version is None]:
+        names = ", ".join(package.name for package in missing)
+        fail(f"{names} missing; run\n" + "\n".join(f"  {package.install_command}" for package in missing), 1)
+    try:
+        served = _prepared(folder)
+    except ANSWERED as error:
+        fail(words(error), 2)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if root:
+        typer.echo("you are root, so --allow-root is added: JupyterLab does not start for root without it", err=True)
+    command = notebooks.jupyterlab_command(served, port=port, browser=not no_browser, root=root, extra=extra)
+    sys.stdout.flush()
+    os.execve(command[0], command, notebooks.jupyterlab_environment(os.environ))
+
+
+def reset(
+    labs: Annotated[
+        list[str] | None, typer.Argument(metavar="LAB...", help="A lab's name, or the start of one such as 02.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--in", metavar="FOLDER", help=f"Your folder of labs. {_USUAL}")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Reset all labs.")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Put the lab's runs aside too.")] = False,
+) -> None:
+    """Put a lab back as mixlab brings it, without your answers. Nothing is deleted.
+
+    Your notebook and your answers are kept, with the date in their names.
+    """
+    try:
+        if every == bool(labs):
+            raise ValueError("name the labs to reset, such as 02, or give --all, not both")
+        found = (
+            sorted(shipped.shipped_labs().glob("*.ipynb")) if every else [shipped.lab_named(lab) for lab in labs or ()]
+        )
+        for path in dict.fromkeys(found):
+            for line in _said_of_reset(reset_lab(path, usual_folder() if folder is None else folder, runs=runs)):
+                typer.echo(line)
+    except ANSWERED as error:
+        fail(words(error), 2)
+
+
+def _prepared(folder: str | None) -> Path:
+    """Returns the folder to serve. In a checkout the labs themselves may be named; then nothing is copied."""
+    if folder == "":
+        raise shipped.LabError("the folder's name is empty; give a name, or none for mixlab-labs")
+    chosen = usual_folder() if folder is None else Path(folder)
+    labs = shipped.shipped_labs()
+    if shipped.is_checkout() and chosen.exists() and chosen.samefile(labs):
+        typer.echo(f"These are mixlab's own labs, not copies: {labs}")
+        return labs
+    laid = lay_labs(labs, chosen, __version__)
+    if laid.remark:
+        print_error(laid.remark)
+    for line in _said_of_laying(laid):
+        typer.echo(line)
+    return laid.folder
+
+
+def _said_of_laying(laid: LaidLabs) -> Iterator[str]:
+    yield f"Your labs: {laid.folder}"
+    if laid.new:
+        yield f"New there: {_names(laid.new) if len(laid.new) <= 3 else f'{len(laid.new)} labs'}"
+    if laid.replaced:
+        yield f"Replaced by mixlab {__version__}'s, as you had not changed them: {_names(laid.replaced)}"
+    for name, beside in laid.beside.items():
+        yield f"You changed {Path(name).stem}: it stays, and mixlab {__version__}'s is beside it, {beside}"
+
+
+def _said_of_reset(done: ResetLab) -> Iterator[str]:
+    if not done.laid and not done.moved:
+        yield f"{done.name} is as mixlab {__version__} brings it; there are no answers"
+        return
+    yield f"{done.name} is as mixlab {__version__} brings it; reload its page if it is open"
+    for old, new in done.moved:
+        yield f"  your {old} is now {new}"
+
+
+def _names(files: Sequence[str]) -> str:
+    return ", ".join(Path(name).stem for name in files)
