@@ -45,7 +45,8 @@ Where to add:
   `all_policies`;
 - **a GPU**: a row of `memory/gpus.py`, and the name that its driver gives it;
 - **a task**: a function in `training/tasks.py`, its name in the table beside it and in `training/choices.py`;
-- **a lab**: a notebook in `labs/`, its parameters in `labs.py`, and a row of README's table;
+- **a lab**: a notebook in `labs/` (`mixlab lab labs` opens it there), its parameters in `labs.py`, and a row of
+  README's table;
 - **a word of the field**: a line of `GLOSSARY` in `glossary.py`; `python -m tests.glossary_in_labs` marks it in labs;
 - **a panel**: a file in `panels/` that binds widgets to data and figures;
 - **a measurement**: a file in `measure/` that returns a `Record`, and its command in `cli/measure.py`;

@@ -184,6 +184,9 @@ CALLS = [
 
 COMMANDS = [
     (["lab", "--port", "0"], "0 is not a port; give one from 1 to 65535"),
+    (["lab", "pyproject.toml"], "labs cannot be laid in 'pyproject.toml' (File exists:"),
+    (["reset", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
+    (["reset", "02", "--all"], "name the labs to reset, such as 02, or give --all, not both"),
     (["run", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
     (["run", "02", "-p", "loss_scal", "1"], "has no parameter 'loss_scal'; choose from: recipe, loss_scale"),
     (["run", "02", "-p", "recipe"], "has no value; write -p recipe VALUE"),

@@ -103,7 +103,7 @@ def open_lab(page: Page, address: str) -> list[str]:
 
 def test_mixlab_lab_opens_on_the_labs_and_asks_nothing(page: Page, folder: Path):
     port = free_port()
-    command = [sys.executable, "-m", "mixlab", "lab", "--no-browser", "--port", str(port)]
+    command = [sys.executable, "-m", "mixlab", "lab", "labs", "--no-browser", "--port", str(port)]
     with serving(command, folder, port) as address:
         asked = open_lab(page, address)
         page.screenshot(path=folder / "screenshot.png")

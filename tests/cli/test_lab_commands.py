@@ -121,7 +121,7 @@ def test_authors_open_the_labs_themselves_and_nobody_opens_those_of_an_installat
 
 
 @pytest.mark.usefixtures("labs")
-@pytest.mark.parametrize("place", ["file", "file/below", "/dev/null", "/proc/none", "a" * 300, "a\x00b", "", "loop"])
+@pytest.mark.parametrize("place", ["file", "file/below", "/dev/null", "/proc/none", "a" * 300, "", "loop"])
 def test_a_folder_that_cannot_be_is_refused_in_a_sentence(started: Started, place: str):
     Path("file").write_text("mine")
     Path("loop").symlink_to("loop")
