@@ -67,7 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("windows", "casts", "claims"),
     ),
     "figures": (
-        *("theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
+        *("chart", "theme", "machine", "formats", "gradients", "training", "casts", "ledgers", "updates"),
         *("loss_scaling", "storage_grid", "memory", "allocations", "error_growth", "padding", "rooflines"),
     ),
     "panels": (

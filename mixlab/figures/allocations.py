@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from mixlab.figures.theme import ARROW, BELOW, styled
+from mixlab.figures.theme import ARROW, BELOW, hatched, styled
 from mixlab.memory import Trace
 from mixlab.reports.colours import GREY
 from mixlab.reports.kinds import look, stacked
@@ -32,7 +32,7 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
             mode="lines",
             line={"width": 0.5, "color": seen.colour},
             fillcolor=seen.colour,
-            fillpattern={"shape": seen.pattern, "fgcolor": "white", "fgopacity": 0.6, "size": 7, "solidity": 0.25},
+            fillpattern=hatched(seen.colour, seen.pattern)["pattern"],
             hovertemplate=f"{category}: %{{y:,.2f}} {unit}<extra></extra>",
         )
     first = trace.spans[0].first

@@ -46,7 +46,7 @@ def gradient_histogram(stats: TensorStats, fmt: Format | str, scale_exponent: in
     _name_zones(figure, edges, tensor.zone_shares(scale_exponent))
     _name_borders(figure, tensor)
     title = f"{tensor.noun} × {power(scale_exponent)} in {fmt}, {escaped(place_of(stats))}"
-    styled(figure, title=title, height=400)
+    figure = styled(figure, title=title, height=400)
     room = (high - low) / 40
     ticks = [(e, label) for e, label in axis_ticks(low, high) if min(abs(e - x) for x in tensor.borders) > room]
     figure.update_xaxes(title=tensor.axis_title, title_standoff=28, range=[low, high], showgrid=False, zeroline=False)

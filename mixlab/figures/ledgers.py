@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from mixlab.experiments import Ledger
-from mixlab.figures.theme import escaped, styled
+from mixlab.figures.theme import escaped, hatched, styled
 from mixlab.reports.kinds import look, stacked
 
 
@@ -32,10 +32,11 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
             x=sizes,
             y=[escaped(label) for label in ledgers],
             orientation="h",
-            marker={"color": look(what).colour, "pattern": {"shape": look(what).pattern, "fgcolor": "white"}},
+            marker=hatched(look(what).colour, look(what).pattern),
             text=[ledger.format_of(what) if size else "" for ledger, size in zip(ledgers.values(), sizes, strict=True)],
             textposition="inside",
             insidetextanchor="middle",
+            insidetextfont={"color": look(what).ink},
             textangle=0,
             hovertemplate="%{y}, " + what + ": %{x:.3g} bytes per parameter (%{text})<extra></extra>",
         )

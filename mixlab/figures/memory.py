@@ -9,18 +9,19 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import ARROW, BELOW, escaped, styled
+from mixlab.figures.theme import ARROW, BELOW, escaped, hatched, styled
 from mixlab.memory import Estimate, GpuSpec, Variant
 from mixlab.memory.categories import PHASES
 from mixlab.reports.colours import DASHES, GREY, SERIES
 from mixlab.reports.kinds import look, stacked
 
 _MODELLED = "by formulas for CUDA, not measured"
+_KEPT, _PASSING = 0.86, 0.6  # of a row: the bars of what is kept, and of what lives only within a step
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 
 
 def state_bars(variants: Iterable[Variant]) -> go.Figure:
-    """Draws one bar per design: bytes per parameter by kind, with Adam; bytes that live only within a step are paler.
+    """Draws one bar per design: bytes per parameter by kind, with Adam; bytes that live only within a step are thinner.
 
     Args:
         variants: From `mixlab.memory.VARIANTS`.
@@ -42,7 +43,7 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
                 y=names,
                 orientation="h",
                 marker=_marker(kind),
-                opacity=1 if kept else 0.6,
+                width=_KEPT if kept else _PASSING,
                 text=[f"{size:.3g}" if size >= 1 else "" for size in sizes],
                 textposition="inside",
                 insidetextanchor="middle",
@@ -55,7 +56,7 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
         least, most = variant.bytes_per_parameter, variant.most_bytes_per_parameter
         words = f"<b>{least:.4g}</b>" + (f" to {most:.4g}" if most > least else "")
         figure.add_annotation(x=most, y=variant.name, text=words, showarrow=False, xanchor="left", xshift=4)
-    said = "counted from recipes; pale: only within a step, at most; point at a bar for its source"
+    said = "counted from recipes; thin: only within a step, at most; point at a bar for its source"
     title = f"Bytes per parameter with Adam as the optimizer steps, without activations<br><sub>{said}</sub>"
     figure = _stacked_bars(figure, title, rows=len(shown))
     return figure.update_xaxes(range=[0, 1.12 * max(variant.most_bytes_per_parameter for variant in shown)])
@@ -155,12 +156,8 @@ def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gp
 
 
 def _marker(kind: str) -> dict[str, Any]:
-    colour, pattern, _, hollow = look(kind)
-    if hollow:
-        nothing = "rgba(0,0,0,0)"
-        lines = {"shape": pattern, "fgcolor": colour, "bgcolor": nothing, "size": 6, "solidity": 0.3}
-        return {"color": nothing, "line": {"color": colour, "width": 1}, "pattern": lines}
-    return {"color": colour, "pattern": {"shape": pattern, "fgcolor": "white", "size": 7, "solidity": 0.25}}
+    seen = look(kind)
+    return hatched(seen.colour, seen.pattern, hollow=seen.hollow)
 
 
 def _stacked_bars(figure: go.Figure, title: str, *, rows: int) -> go.Figure:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import traitlets
 from IPython.display import HTML, display
 
-from mixlab.panels.presence import Present, Words, bundle_of, guarded, remains
+from mixlab.panels.presence import Present, Words, bundle_of, guarded, on_page_of, remains
 
 PLACEHOLDER = "Choose an answer above; the result appears here."
 SOON = "The result appears as soon as the cells that still run are done."
@@ -88,7 +88,7 @@ class Place(anywidget.AnyWidget):
 
     def show(self) -> None:
         """Displays the place."""
-        display(HTML(remains(words=_LOST)), display_id=self._remains_id)  # type: ignore[no-untyped-call]
+        display(HTML(on_page_of(self._shown) + remains(words=_LOST)), display_id=self._remains_id)  # type: ignore[no-untyped-call]
         data, metadata = bundle_of(self._output)
         self._publish({**data, "text/plain": self.words}, metadata, update=False)
 
@@ -110,5 +110,6 @@ class Place(anywidget.AnyWidget):
             self._output.children = guarded(self._shown)
         else:
             data, metadata = self._bundle
+            page = {"output_type": "display_data", "data": {"text/html": on_page_of(self._shown)}, "metadata": {}}
             output = {"output_type": "display_data", "data": data, "metadata": metadata}
-            self._output.children = [widgets.Output(outputs=(output,))]
+            self._output.children = [widgets.Output(outputs=(page, output))]

@@ -137,6 +137,15 @@ def bundle_of(shown: Any) -> Bundle:
     return data, metadata
 
 
+def on_page_of(shown: Any) -> str:
+    """Returns HTML that a page needs once to show something as it should, such as the style of charts; "" for most.
+
+    Args:
+        shown: Anything.
+    """
+    return str(getattr(type(shown), "on_page", ""))
+
+
 def guarded(widget: widgets.Widget) -> list[widgets.Widget]:
     """Returns what stands in the box of a widget: itself, under a guard if it is `Present`.
 

@@ -7,10 +7,11 @@ from html import escape
 
 from mixlab.claims import Claim, Settled, Verdict
 from mixlab.machine import describe
+from mixlab.reports.colours import GREEN, ORANGE, VERMILLION
 from mixlab.tables import folded
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.HOLDS_IF: "◐", Verdict.DOES_NOT_HOLD: "✗"}
-_COLOURS = {Verdict.HOLDS: "#009E73", Verdict.HOLDS_IF: "#E69F00", Verdict.DOES_NOT_HOLD: "#D55E00"}
+_COLOURS = {Verdict.HOLDS: GREEN, Verdict.HOLDS_IF: ORANGE, Verdict.DOES_NOT_HOLD: VERMILLION}
 _CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from mixlab.memory import GPUS, Estimate, GpuSpec, largest_batch
+from mixlab.reports.colours import GREEN, VERMILLION
 from mixlab.tables import html_table, text_table
 
 _BOX = (
@@ -42,7 +43,7 @@ def fits_row(estimate: Estimate, chosen: GpuSpec, gpus: Iterable[GpuSpec] | None
         room = f"{abs(fit.room) / 2**30:,.1f} GiB {'left' if fit else 'missing'}"
         here = gpu == chosen
         border = "3px solid" if here else "1px solid" if fit else "1px dashed"
-        style = f"{_BOX}; border: {border} {'#009E73' if fit else '#D55E00'}{'' if fit or here else '; opacity: 0.8'}"
+        style = f"{_BOX}; border: {border} {GREEN if fit else VERMILLION}{'' if fit or here else '; opacity: 0.8'}"
         name = f"<b>{'▶ ' if here else ''}{escape(str(gpu))}</b>"
         current = ' aria-current="true"' if here else ""
         items.append(f'<li{current} style="{style}">{"✓" if fit else "✗"} {name}<br/>{room}</li>')

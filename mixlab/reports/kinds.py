@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from mixlab.reports.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, ink_on, line_on
 
 
 class Look(NamedTuple):
@@ -13,32 +13,41 @@ class Look(NamedTuple):
 
     Attributes:
         colour: Colour of the bar.
-        pattern: A pattern of plotly's, "" for none; kinds of the same colour have different patterns.
-        ink: The colour of text on the bar.
+        pattern: A pattern of plotly's, "" for none. Kinds of one colour have different patterns, and so have those of
+            light colours, orange and sky, and those of dark ones: parts can be told apart without colour.
         hollow: Whether only the pattern is drawn, as for memory outside tensors.
     """
 
     colour: str
     pattern: str = ""
-    ink: str = "black"
     hollow: bool = False
+
+    @property
+    def ink(self) -> str:
+        """The colour of text on the bar."""
+        return ink_on(self.colour)
+
+    @property
+    def line(self) -> str:
+        """The colour of the pattern, which leaves text readable."""
+        return self.colour if self.hollow else line_on(self.colour)
 
 
 # In the order in which they are stacked: first what is there as the optimizer steps, then what comes and goes.
 _LOOKS: dict[str, Look] = {
-    "parameters": Look(BLUE, ink="white"),
-    "master weights": Look(SKY),
-    "gradients": Look(ORANGE),
-    "fp16 gradients": Look(ORANGE, "/"),
-    "exp_avg": Look(GREEN),
-    "momentum": Look(GREEN),
-    "scales of exp_avg": Look(GREEN, "-"),
-    "scales of momentum": Look(GREEN, "-"),
-    "exp_avg_sq": Look(VERMILLION),
-    "scales of exp_avg_sq": Look(VERMILLION, "-"),
-    "Kahan compensation": Look(PURPLE, "x"),
-    "gathered parameters": Look(BLUE, "x", "white"),
-    "weights cast by autocast": Look(SKY, "/"),
+    "parameters": Look(BLUE),
+    "master weights": Look(SKY, "/"),
+    "gradients": Look(ORANGE, "\\"),
+    "fp16 gradients": Look(ORANGE, "."),
+    "exp_avg": Look(GREEN, "-"),
+    "momentum": Look(GREEN, "-"),
+    "scales of exp_avg": Look(GREEN, "+"),
+    "scales of momentum": Look(GREEN, "+"),
+    "exp_avg_sq": Look(VERMILLION, "|"),
+    "scales of exp_avg_sq": Look(VERMILLION, "x"),
+    "Kahan compensation": Look(PURPLE, "/"),
+    "gathered parameters": Look(BLUE, "\\"),
+    "weights cast by autocast": Look(SKY, "x"),
     "activations saved for backward": Look(PURPLE, "."),
     "activations": Look(PURPLE, "."),
     "temporaries": Look(GREY, "\\"),
@@ -84,16 +93,25 @@ def css(kind: str) -> str:
     Args:
         kind: As the memory room names it, such as "gradients".
     """
-    colour, pattern, ink, hollow = look(kind)
-    line = colour if hollow else "rgba(255, 255, 255, 0.55)"
+    colour, pattern, hollow = seen = look(kind)
+    line = {"white": "rgba(255, 255, 255, 0.55)", "black": "rgba(0, 0, 0, 0.55)"}.get(seen.line, seen.line)
     lines = [
         f"repeating-linear-gradient({angle}deg, {line} 0 1.5px, transparent 1.5px 6px)" for angle in _ANGLES[pattern]
     ]
     if pattern == ".":
         lines = [f"radial-gradient({line} 1.2px, transparent 1.7px) 0 0 / 7px 7px"]
     layers = ", ".join([*lines, *([] if hollow else [f"linear-gradient({colour}, {colour})"])])
-    ink = "var(--jp-ui-font-color1, currentColor)" if hollow else ink
+    ink = "var(--jp-ui-font-color1, currentColor)" if hollow else seen.ink
     return f"background: {layers}; color: {ink}; border: 1px solid {colour}; print-color-adjust: exact"
 
 
-_ANGLES: dict[str, tuple[int, ...]] = {"": (), ".": (), "/": (135,), "\\": (45,), "-": (0,), "x": (45, 135)}
+_ANGLES: dict[str, tuple[int, ...]] = {
+    "": (),
+    ".": (),
+    "/": (135,),
+    "\\": (45,),
+    "-": (0,),
+    "|": (90,),
+    "x": (45, 135),
+    "+": (0, 90),
+}

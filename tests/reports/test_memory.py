@@ -20,6 +20,7 @@ from mixlab.memory import (
     suggestions,
 )
 from mixlab.reports import FitsTable, change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
+from mixlab.reports.colours import BLUE, GREY
 from mixlab.reports.kinds import css, look, stacked
 from mixlab.reports.phases import training_line
 
@@ -61,8 +62,8 @@ def test_states_keep_their_place_over_time():
 
 def test_what_lies_outside_of_tensors_is_hollow():
     assert [look(kind).hollow for kind in (*GPT2.at_peak, *GPT2.outside)] == [False] * len(GPT2.at_peak) + [True] * 3
-    assert "linear-gradient(#0072B2, #0072B2); color: white" in css("parameters")
-    assert "#8C8C8C 0 1.5px" in css("CUDA context")
+    assert f"linear-gradient({BLUE}, {BLUE}); color: white" in css("parameters")
+    assert f"{GREY} 0 1.5px" in css("CUDA context")
     assert "radial-gradient" in css("activations")
     assert css("something new").count("repeating-linear-gradient") == 2
 
