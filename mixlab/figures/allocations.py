@@ -46,7 +46,7 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
     on = "a GPU" if trace.as_on == "cuda" else "a CPU"
     said = f"{trace.recipe} on {trace.numel:,} parameters, traced as on {on} without running; no workspaces"
     title = f"One training step: what is alive, allocation by allocation<br><sub>{said}</sub>"
-    figure = styled(figure, title=title, height=470)
+    figure = styled(figure, title=title, summary=_said(trace), height=470)
     figure.update_layout(margin={"t": 110, "b": 120, "r": 30}, legend=BELOW)
     figure.update_yaxes(title=unit, range=[0, 1.35 * float(total[top]) / scale])
     last = trace.spans[-1].last - first
@@ -56,18 +56,28 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
 def _point_at_peak(figure: go.Figure, trace: Trace, x: float, y: float) -> None:
     """Names the three largest categories at the peak."""
     scale, unit = _unit(trace.peak_bytes)
-    largest = sorted(trace.at_peak.items(), key=lambda item: -item[1])[:3]
-    words = ", ".join(f"{name} {size / scale:,.2f}" for name, size in largest)
     figure.add_annotation(
         x=x,
         y=y,
-        text=f"<b>peak {trace.peak_bytes / scale:,.2f} {unit}, in {trace.peak_phase}</b><br>{words}",
+        text=f"<b>peak {trace.peak_bytes / scale:,.2f} {unit}, in {trace.peak_phase}</b><br>{_largest(trace)}",
         ax=40,
         ay=-30,
         xanchor="left",
         align="left",
         **ARROW,
     )
+
+
+def _largest(trace: Trace) -> str:
+    """Returns the three largest categories at the peak, with their sizes in its unit."""
+    scale, _ = _unit(trace.peak_bytes)
+    largest = sorted(trace.at_peak.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {size / scale:,.2f}" for name, size in largest)
+
+
+def _said(trace: Trace) -> str:
+    scale, unit = _unit(trace.peak_bytes)
+    return f"The live bytes peak in {trace.peak_phase}, at {trace.peak_bytes / scale:,.2f} {unit}: {_largest(trace)}."
 
 
 def _unit(size: int) -> tuple[int, str]:

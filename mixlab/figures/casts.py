@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -55,10 +56,15 @@ def cast_map(trace: CastTrace, *, title: str = "What autocast does to each op", 
         figure.add_annotation(text=rule, showarrow=False, font={"size": 11}, **at)
     left = len(trace) - len(shown)
     note = f"<br><sub>the first {len(shown)} of {len(trace)} ops</sub>" if left else ""
-    figure = styled(figure, title=title + note, height=130 + 24 * len(shown))
+    figure = styled(figure, title=title + note, summary=_said(trace), height=130 + 24 * len(shown))
     figure.update_layout(hovermode="closest", margin={"l": 10, "r": 175, "t": 90, "b": 20})
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, tickfont={"size": 11})
     return figure.update_xaxes(side="top", showgrid=False, tickangle=0, tickfont={"size": 11})
+
+
+def _said(trace: CastTrace) -> str:
+    computed = Counter(op.computed for op in trace.ops)
+    return f"Of {len(trace)} ops, {', '.join(f'{count} compute in {fmt}' for fmt, count in computed.most_common())}."
 
 
 def _name(op: TracedOp) -> str:

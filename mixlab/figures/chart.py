@@ -1,7 +1,8 @@
-"""A plotly figure for every reader: with a summary in words, in the colours of the page, without buttons to tab over."""
+"""A plotly figure for every reader: a summary in words, text in the page's colour, no buttons to tab over."""
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _CONFIG = {
 }
 
 
-class Chart(go.Figure):
+class Chart(go.Figure):  # type: ignore[misc]
     """A plotly figure that says in words what it shows; in all else as `plotly.graph_objects.Figure`.
 
     A notebook shows it as two outputs: an empty one with the style and the script that pages need once, and the figure.
@@ -34,7 +35,7 @@ class Chart(go.Figure):
     @property
     def summary(self) -> str:
         """What the figure shows, in a sentence or two."""
-        return str((self.layout.meta or {}).get("summary", ""))
+        return unescape(str((self.layout.meta or {}).get("summary", "")))
 
     def show(self, *args: Any, config: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Shows the figure as plotly does, without a way to upload it.

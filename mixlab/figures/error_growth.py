@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -42,7 +42,8 @@ def error_lines(
     lengths = sorted({point.length for points in curves.values() for point in points})
     lines = ["bars reach to the largest; dashed: always below"]
     lines += [] if whole else ["dotted: very likely below, if rounding errors are independent"]
-    figure = styled(figure, title="<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)]), height=515)
+    words = "<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)])
+    figure = styled(figure, title=words, summary=_summary(curves, whole), height=515)
     figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 112, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
     what = "error / Σ |xᵢ yᵢ|"
@@ -100,6 +101,17 @@ def _said(point: ErrorPoint, whole: bool) -> str:
     if point.stall_fraction:
         said.append(f"{point.stall_fraction:.0%} stood still in the second half")
     return "<br>".join(said)
+
+
+def _summary(curves: Mapping[str, Sequence[ErrorPoint]], whole: bool) -> str:
+    ends = {name: (points[0], points[-1]) for name, points in curves.items()}
+    low, high = (f"{point.length:,}" for point in next(iter(ends.values())))
+    grown = (f"{name} {_median(a, whole):.2g} to {_median(b, whole):.2g}" for name, (a, b) in ends.items())
+    return f"Median errors over the sum of all |x y|, from K = {low} to {high}: {'; '.join(grown)}."
+
+
+def _median(point: ErrorPoint, whole: bool) -> float:
+    return point.median_error if whole else point.median_sum_error
 
 
 def _powers(lengths: Sequence[int]) -> list[int]:

@@ -58,7 +58,7 @@ def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
                 hovertemplate=f"%{{customdata}}, {name}<extra></extra>",
             )
     which = "Every positive value" if log else "Every finite value"
-    figure = styled(figure, title=f"{which} of {fmt}, {len(values)} of them", height=210)
+    figure = styled(figure, title=f"{which} of {fmt}, {len(values)} of them", summary=_counted(fmt, values), height=210)
     figure.update_layout(hovermode="closest", margin_t=80, legend={"x": 0, "xanchor": "left"}, showlegend=True)
     figure.update_yaxes(visible=False, range=[-1, 1])
     if not log:
@@ -66,6 +66,15 @@ def number_line(fmt: Format | str, *, log: bool = False) -> go.Figure:
     low, high = math.floor(math.log2(values[0])), math.ceil(math.log2(values[-1]))
     step = max(1, round((high - low) / 16))
     return figure.update_xaxes(title="value, logarithmic", zeroline=False, **_powers(range(low, high + 1, step)))
+
+
+def _counted(fmt: Format, values: NDArray[np.float64]) -> str:
+    subnormal = int(((values != 0) & (np.abs(values) < fmt.smallest_normal)).sum())
+    gaps = np.diff(values)
+    return (
+        f"{len(values)} values from {values[0]:.4g} to {values[-1]:.4g}, {subnormal} of them subnormal; "
+        f"the gap between neighbours is {gaps.min():.4g} at the narrowest and {gaps.max():.4g} at the widest."
+    )
 
 
 def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
@@ -83,10 +92,15 @@ def dynamic_range_and_precision(formats: Iterable[Format | str]) -> go.Figure:
     _draw_ranges(figure, shown)
     _draw_digits(figure, shown)
     bars = 26 * len(shown)
-    figure = styled(figure, title="How far, and how fine", height=bars + 155)
+    figure = styled(figure, title="How far, and how fine", summary=_reach(shown), height=bars + 155)
     figure.update_layout(barmode="overlay", hovermode="closest", margin={"t": 100, "l": 95, "b": 55})
     figure.update_layout(legend={"y": 1 + 28 / bars})
     return figure.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def _reach(formats: Sequence[Format]) -> str:
+    each = (f"{fmt.name} {fmt.smallest_subnormal:.2g} to {fmt.max:.2g}, {_digits(fmt):.1f} digits" for fmt in formats)
+    return f"{'; '.join(each)}."
 
 
 def _draw_ranges(figure: go.Figure, formats: Sequence[Format]) -> None:
@@ -110,8 +124,12 @@ def _draw_ranges(figure: go.Figure, formats: Sequence[Format]) -> None:
     figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
 
 
+def _digits(fmt: Format) -> float:
+    return (fmt.mantissa_bits + 1) * math.log10(2)
+
+
 def _draw_digits(figure: go.Figure, formats: Sequence[Format]) -> None:
-    digits = [(fmt.mantissa_bits + 1) * math.log10(2) for fmt in formats]
+    digits = [_digits(fmt) for fmt in formats]
     figure.add_bar(
         name="digits",
         y=[fmt.name for fmt in formats],
@@ -154,13 +172,20 @@ def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure
         figure.add_scatter(
             name=name, x=counts, y=_positive(error), line=look, showlegend=False, hovertemplate="%{y:.2g}", row=2, col=1
         )
-    figure = styled(figure, title=f"{length} times {value:g}, added up one by one", height=550)
+    figure = styled(
+        figure, title=f"{length} times {value:g}, added up one by one", summary=_ends(series, value), height=550
+    )
     figure.update_layout(margin={"t": 50, "b": 140}, legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(title="sum", row=1).update_xaxes(title="additions", row=2)
     places = _decades(trace.y for trace in figure.data if trace.yaxis == "y2")
     labels = [f"10{superscript(place)}" for place in places]
     ticks = {"tickvals": [10.0**place for place in places], "ticktext": labels}
     return figure.update_yaxes(title="relative error", type="log", row=2, **ticks)
+
+
+def _ends(series: Mapping[str, NDArray[np.float64]], value: float) -> str:
+    each = (f"{name} ends at {sums[-1]:.4g}, exact is {value * len(sums):.4g}" for name, sums in series.items())
+    return f"{'; '.join(each)}."
 
 
 def _decades(series: Iterable[NDArray[np.float64]]) -> range:

@@ -46,13 +46,18 @@ def gradient_histogram(stats: TensorStats, fmt: Format | str, scale_exponent: in
     _name_zones(figure, edges, tensor.zone_shares(scale_exponent))
     _name_borders(figure, tensor)
     title = f"{tensor.noun} × {power(scale_exponent)} in {fmt}, {escaped(place_of(stats))}"
-    figure = styled(figure, title=title, height=400)
+    figure = styled(figure, title=title, summary=_said(tensor, scale_exponent), height=400)
     room = (high - low) / 40
     ticks = [(e, label) for e, label in axis_ticks(low, high) if min(abs(e - x) for x in tensor.borders) > room]
     figure.update_xaxes(title=tensor.axis_title, title_standoff=28, range=[low, high], showgrid=False, zeroline=False)
     figure.update_xaxes(tickvals=[e for e, _ in ticks], ticktext=[label for _, label in ticks])
     figure.update_yaxes(title=f"share of the non-zero {tensor.noun}", tickformat=".0%", range=[0, top])
     return figure.update_layout(showlegend=False, hovermode="closest", bargap=0, margin_t=100)
+
+
+def _said(tensor: ScaledTensor, scale_exponent: int) -> str:
+    shares = zip(ZONES, tensor.zone_shares(scale_exponent), strict=True)
+    return f"Shares of the non-zero {tensor.noun}: {', '.join(f'{zone.name} {share}' for zone, share in shares)}."
 
 
 def _zone(index: int, left: float, right: float, top: float) -> go.Scatter:

@@ -47,7 +47,8 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
     first = next(iter(ledgers.values()))
     kept = "all that is kept at the end of forward" if whole else "parameters, gradients and optimizer states"
     title = f"Bytes per parameter: {kept}<br><sub>{first.task}, {first.numel:,} parameters, counted as stored</sub>"
-    figure = styled(figure, title=title, height=230 + 32 * len(ledgers))
+    summary = f"{'; '.join(_said(label, ledger, whole) for label, ledger in ledgers.items())}."
+    figure = styled(figure, title=title, summary=summary, height=230 + 32 * len(ledgers))
     figure.update_layout(
         barmode="stack",
         hovermode="closest",
@@ -55,3 +56,9 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
         legend={"y": -0.12, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"},
     )
     return figure.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="", side="top", showgrid=False)
+
+
+def _said(label: str, ledger: Ledger, whole: bool) -> str:
+    kinds = stacked(entry.what for entry in (ledger.entries if whole else ledger.states))
+    parts = (f"{kind} {ledger.bytes_of(kind) / ledger.numel:.3g} in {ledger.format_of(kind)}" for kind in kinds)
+    return f"{label}: {', '.join(parts)}"

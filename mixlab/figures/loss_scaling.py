@@ -57,7 +57,8 @@ def scale_histories(histories: Histories, *, title: str, limits: Sequence[float]
                 figure.add_vrect(step, step + 1, fillcolor=PURPLE, opacity=0.25, line_width=0, row=row, col=1)
     figure.add_traces(_legend_traces(histories, limits))
     height = 150 + 110 * len(titles)
-    figure = styled(figure, title=title, height=height)
+    summary = f"{'; '.join(f'{name} {ending(history)}' for name, history in histories.items())}."
+    figure = styled(figure, title=title, summary=summary, height=height)
     figure.update_layout(hovermode="closest", margin_t=120)
     figure.update_layout(title={"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}})
     figure.update_layout(

@@ -43,6 +43,7 @@ def matmul_speed_dots(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
         figure,
         title=f"Products of {size} × {size} matrices on {device}: median, and lowest to highest of {count}"
         f"<br><sub>{machine}</sub>",
+        summary=f"{'; '.join(map(_said, speeds))}.",
         height=250,
     )
     figure.update_layout(hovermode="closest").update_yaxes(autorange="reversed")
@@ -73,8 +74,16 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
     for fmt, (smallest, _, largest) in zip(shown, ends, strict=True):
         for value, text, anchor in ((smallest, f"{smallest:.2g}", "right"), (largest, short_number(largest), "left")):
             figure.add_annotation(x=np.log2(value), y=fmt.name, text=text, showarrow=False, xanchor=anchor)
-    figure = styled(figure, title="What each format can hold", height=340)
+    figure = styled(figure, title="What each format can hold", summary=f"{'; '.join(map(_reach, shown))}.", height=340)
     figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
     ticks = list(range(-160, 161, 40))
     labels = [power(exponent) for exponent in ticks]
     return figure.update_xaxes(title="magnitude", range=[-185, 165], tickvals=ticks, ticktext=labels)
+
+
+def _said(speed: MatmulSpeed) -> str:
+    return f"{speed.format} {speed.gflops:,.3g} GFLOP/s, from {speed.low:,.3g} to {speed.high:,.3g}"
+
+
+def _reach(fmt: Format) -> str:
+    return f"{fmt.name} from {fmt.smallest_subnormal:.2g}, subnormal below {fmt.smallest_normal:.2g}, to {fmt.max:.2g}"

@@ -58,7 +58,7 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
         figure.add_annotation(x=most, y=variant.name, text=words, showarrow=False, xanchor="left", xshift=4)
     said = "counted from recipes; thin: only within a step, at most; point at a bar for its source"
     title = f"Bytes per parameter with Adam as the optimizer steps, without activations<br><sub>{said}</sub>"
-    figure = _stacked_bars(figure, title, rows=len(shown))
+    figure = _stacked_bars(figure, title, f"{'; '.join(map(_design, shown))}.", rows=len(shown))
     return figure.update_xaxes(range=[0, 1.12 * max(variant.most_bytes_per_parameter for variant in shown)])
 
 
@@ -104,7 +104,7 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
         _line_of(figure, gpu, upright=True)
     one = next(iter(by_label.values()))
     title = f"Memory of a step, by phase<br><sub>{_training(one, with_recipe=len(by_label) == 1)}, {_MODELLED}</sub>"
-    figure = _stacked_bars(figure, title, rows=len(rows))
+    figure = _stacked_bars(figure, title, _phases(by_label, gpu), rows=len(rows))
     end = max(*(one.total_bytes for one in by_label.values()), gpu.usable_bytes if gpu else 0)
     figure.update_xaxes(range=[0, 1.12 * _gib(end)], title="GiB", side="bottom", showgrid=True)
     return figure.update_layout(legend_y=-60 / (45 + 30 * len(rows)))  # below the axis' title
@@ -149,10 +149,22 @@ def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gp
         _line_of(figure, gpu, upright=False)
     one = next(iter(estimates.values()))
     title = f"Memory against the batch<br><sub>{_training(one, with_batch=False)}, {_MODELLED}</sub>"
-    figure = styled(figure, title=title, height=560)
+    figure = styled(figure, title=title, summary=_ends(peaks, batches), height=560)
     figure.update_layout(margin={"t": 120, "b": 110}, legend={**BELOW, "y": -0.12})
     figure.update_yaxes(title="GiB", rangemode="tozero", row=1, col=1).update_yaxes(title="MiB", row=2, col=1)
     return figure.update_xaxes(title="rows of a batch", row=2, col=1)
+
+
+def _ends(peaks: Mapping[str, Sequence[int]], batches: Sequence[int]) -> str:
+    """Says what each needs at the smallest and at the largest batch, and from where it needs less than the first."""
+    base, *others = peaks
+    each = []
+    for label, sizes in peaks.items():
+        words = f"{label} {_gib(sizes[0]):.2f} GiB at batch {batches[0]} and {_gib(sizes[-1]):.2f} GiB at {batches[-1]}"
+        place = _first_below_zero([size - other for size, other in zip(sizes, peaks[base], strict=True)])
+        less = f", less than {base} from batch {batches[place]} on" if label in others and place is not None else ""
+        each.append(words + less)
+    return f"{'; '.join(each)}."
 
 
 def _marker(kind: str) -> dict[str, Any]:
@@ -160,8 +172,21 @@ def _marker(kind: str) -> dict[str, Any]:
     return hatched(seen.colour, seen.pattern, hollow=seen.hollow)
 
 
-def _stacked_bars(figure: go.Figure, title: str, *, rows: int) -> go.Figure:
-    figure = styled(figure, title=title, height=250 + 30 * rows)
+def _design(variant: Variant) -> str:
+    least, most = variant.bytes_per_parameter, variant.most_bytes_per_parameter
+    return f"{variant.name} {least:.4g}{f' to {most:.4g}' if most > least else ''} bytes per parameter"
+
+
+def _phases(estimates: Mapping[str, Estimate], gpu: GpuSpec | None) -> str:
+    each = []
+    for label, one in estimates.items():
+        phases = ", ".join(f"{phase} {_gib(one.phase_peaks[phase]):.2f}" for phase in PHASES)
+        each.append(f"{f'{label}: ' if label else ''}{phases}, in all {_gib(one.total_bytes):.2f} GiB")
+    return f"{'; '.join(each)}.{f' {gpu} has {_gib(gpu.usable_bytes):.1f} GiB.' if gpu else ''}"
+
+
+def _stacked_bars(figure: go.Figure, title: str, summary: str, *, rows: int) -> go.Figure:
+    figure = styled(figure, title=title, summary=summary, height=250 + 30 * rows)
     figure.update_layout(
         barmode="stack",
         hovermode="closest",

@@ -31,6 +31,9 @@ def useful_shares(sizes: Sequence[int], shares: Mapping[str, Sequence[float]], *
         figure.add_scatter(
             name=escaped(name), x=list(sizes), y=list(line), line={"color": colour, "dash": dash, "width": 2}
         )
-    figure = styled(figure, title=escaped(title)).update_layout(legend=BELOW)
+    each = (f"{name} from {min(line):.0%} to {max(line):.0%}" for name, line in shares.items())
+    summary = f"Useful shares at sizes {min(sizes)} to {max(sizes)}: {'; '.join(each)}."
+    figure = styled(figure, title=escaped(title), summary=summary)
+    figure.update_layout(legend=BELOW)
     figure.update_yaxes(title="useful share", tickformat=".0%", range=[0, 1.05])
     return figure.update_xaxes(title="size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -41,7 +42,9 @@ def roofline(roofs: Sequence[Roof], points: Sequence[RooflinePoint] = (), *, tit
         look = {"symbol": _SYMBOLS[index % len(_SYMBOLS)], "color": looks[point.format]}
         _draw_point(figure, point, by_format[point.format], unit, factor, look)
     rows = len(looks) + len(points)
-    figure = styled(figure, title=title or f"Roofline of {escaped(roofs[0].name)}", height=420 + 12 * rows)
+    summary = f"{unescape('; '.join(line.name for line in figure.data))}."
+    title = title or f"Roofline of {escaped(roofs[0].name)}"
+    figure = styled(figure, title=title, summary=summary, height=420 + 12 * rows)
     for x, y, words in ((0, 1, "◀ memory-bound"), (1, 0, "compute-bound ▶")):  # the corners without lines
         figure.add_annotation(text=words, showarrow=False, x=x, xref="paper", y=y, yref="paper")
     figure.update_layout(hovermode="closest", legend={**BELOW, "y": -0.2}, margin={"t": 50, "b": 90 + 12 * rows})

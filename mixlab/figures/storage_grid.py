@@ -170,11 +170,25 @@ def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Seque
     )
 
 
+def _said(figure: go.Figure) -> str:
+    """Says of each map how many runs diverged, and which of the other settings is worst."""
+    names = [f"{note.text}: " for note in figure.layout.annotations] or [""]
+    return " ".join(name + _spread(heat) for name, heat in zip(names, figure.data, strict=True))
+
+
+def _spread(heat: go.Heatmap) -> str:
+    cells = [cell for row in zip(heat.z, heat.customdata, strict=True) for cell in zip(*row, strict=True)]
+    recorded = [(shade, text) for shade, text in cells if shade is not None]
+    finite = [(shade, text) for shade, text in recorded if not text.endswith("diverged")]
+    words = f"{len(recorded)} settings, {len(recorded) - len(finite) or 'none'} with diverged runs"
+    return f"{words}; the worst without is {max(finite)[1]}." if finite else f"{words}."
+
+
 def _finished(figure: go.Figure, title: str, record: Record, more: str = "", *, rows: int) -> go.Figure:
     """Styles the figure, and writes below it where the numbers come from, in lines that fit into 600 pixels."""
     runs = f"{record.parameters['seeds']} seeds, {record.parameters['steps']} steps each{more}"
     words = "in a cell: the median over the seeds, below it the lowest–highest; losses at the end of training"
-    figure = styled(figure, title=title, height=230 + 44 * rows)
+    figure = styled(figure, title=title, summary=_said(figure), height=230 + 44 * rows)
     figure.update_layout(hovermode="closest", margin={"t": 85, "b": 160, "l": 90, "r": 15}, font={"color": GREY})
     figure.add_annotation(
         text=f"{words}<br>{runs}<br>{record.summary}",

@@ -41,18 +41,18 @@ def hatched(colour: str, pattern: str, *, hollow: bool = False) -> dict[str, Any
     return {"color": colour, "pattern": {**lines, "fgcolor": line_on(colour), "fgopacity": 0.6}}
 
 
-def styled(figure: go.Figure, *, title: str, summary: str = "", height: int = 360) -> Chart:
+def styled(figure: go.Figure, *, title: str, summary: str, height: int = 360) -> Chart:
     """Returns a figure as a chart, with the look that all figures share.
 
     Args:
         figure: What is drawn.
         title: Title of the figure.
-        summary: What it shows, in a sentence or two, for those who do not see it.
+        summary: What it shows, computed from the data, in a sentence or two for those who do not see it.
         height: Its height in pixels.
     """
     chart = Chart(figure)
     chart.update_layout(
-        meta={"summary": summary},
+        meta={"summary": escaped(summary)},
         title={"text": title, "x": 0, "xanchor": "left"},
         height=height,
         autosize=True,

@@ -49,7 +49,7 @@ def training_curves(runs: Runs) -> go.Figure:
             name = escaped(label) + (f"<br>{ended}" if ended and shown else "")
             trace.update(name=name, legendgroup=escaped(label), showlegend=shown)
             figure.add_trace(trace, row=list(rows).index(row) + 1, col=1)
-    figure = styled(figure, title="Trainings side by side", height=130 + 180 * len(rows))
+    figure = styled(figure, title="Trainings side by side", summary=_said(runs), height=130 + 180 * len(rows))
     figure.update_layout(
         legend={"orientation": "v", "itemwidth": 50, "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
     )
@@ -60,6 +60,20 @@ def training_curves(runs: Runs) -> go.Figure:
     if probed:
         figure.update_yaxes(tickformat=".2~%", range=[0, 1.05 * max(0.01, *probed)], row=len(rows), col=1)
     return figure.update_xaxes(title="step", row=len(rows), col=1)
+
+
+def _said(runs: Runs) -> str:
+    """Says how each run ends, how often it skipped a step, and how much underflowed at most."""
+    each = []
+    for label, records in runs.items():
+        ended = diverged(records)
+        words = [f"is {ended}" if ended else f"ends at loss {records[-1].loss:.3g}"]
+        skipped, worst = sum(record.skipped for record in records), largest_underflow(records)
+        words += [f"skips {skipped} of {len(records)} steps"] if skipped else []
+        words += [f"its worst layer loses {worst:.2%} to underflow"] if worst else []
+        each.append(f"{label} {', '.join(words)}")
+    steps = max(map(len, runs.values()))
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} over {steps} step{'s' * (steps > 1)}: {'; '.join(each)}."
 
 
 def _rows(*, scaled: bool, probed: bool) -> dict[_Row, str]:
@@ -123,7 +137,11 @@ def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
             hovertemplate="%{y}, step %{x}: %{z:.2%}<extra></extra>",
         )
     )
-    figure = styled(figure, title=title, height=180 + 28 * len(layers)).update_layout(hovermode="closest")
+    worst = {layer: max(record.underflow[layer] for record in probed) for layer in layers}
+    words = ", ".join(f"{layer} {share:.2%}" for layer, share in worst.items())
+    summary = f"The largest underflow of each layer, over {len(probed)} probed steps: {words}."
+    figure = styled(figure, title=title, summary=summary, height=180 + 28 * len(layers))
+    figure.update_layout(hovermode="closest")
     return figure.update_yaxes(autorange="reversed").update_xaxes(title="step")
 
 

@@ -57,7 +57,11 @@ def update_sizes(
     for index, fmt in enumerate(map(Format.of, formats)):
         _draw_band(figure, fmt, swallowed_in_all(before, after, fmt), index)
     note = "left of a band an update is lost, right of it kept; within it, that depends on the weight"
-    figure = styled(figure, title=f"One step's updates, relative to their weights<br><sub>{note}</sub>", height=430)
+    lost = {str(fmt): share_words(swallowed_in_all(before, after, fmt)) for fmt in map(Format.of, formats)}
+    summary = f"The median update is {2.0 ** float(np.median(ratios)):.2g} of its weight"
+    summary += "".join(f"; {fmt} loses {share}" for fmt, share in lost.items()) + "."
+    title = f"One step's updates, relative to their weights<br><sub>{note}</sub>"
+    figure = styled(figure, title=title, summary=summary, height=430)
     figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 170})
     figure.update_yaxes(tickformat=".0%", title="share of the updates")
     low, high = int(edges[0]), int(np.ceil(edges[-1]))
@@ -111,7 +115,9 @@ def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> 
             hovertemplate="%{y}, " + escaped(label) + ": %{x:.1%} lost<extra></extra>",
         )
     rows = max(len(by_layer) for by_layer in shares.values())
-    figure = styled(figure, title=title, height=170 + 14 * rows * len(shares))
+    each = (f"{label} from {min(by.values()):.1%} to {max(by.values()):.1%}" for label, by in shares.items() if by)
+    summary = f"Shares of lost updates over {rows} parameters: {'; '.join(each)}."
+    figure = styled(figure, title=title, summary=summary, height=170 + 14 * rows * len(shares))
     figure.update_layout(hovermode="closest", barmode="group", legend={"y": 1.0})
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure.update_xaxes(title="share of the updates that are lost", tickformat=".0%", range=[0, 1])
