@@ -269,6 +269,22 @@ export function chartFaults() {
   });
 }
 
+/** What has the focus in an output without an outline that stands out, itself or at the label that stands for it. */
+export function focusFaults() {
+  const node = document.activeElement;
+  if (!node.closest(PLACES)) return [];
+  const box = node.getBoundingClientRect();
+  if (box.bottom < 0 || box.top > innerHeight) return [`${named(node)} has the focus and is out of sight`];
+  const around = [node, node.nextElementSibling, node.parentElement].filter(Boolean).map((one) => getComputedStyle(one));
+  const page = rgba(getComputedStyle(document.querySelector(".jp-Notebook .jp-WindowedPanel-outer")).backgroundColor) ?? [255, 255, 255, 1];
+  const below = page[3] ? page : rgba(getComputedStyle(node.closest(".jp-NotebookPanel") ?? document.body).backgroundColor);
+  const shows = around.some(({ outlineStyle, outlineWidth, outlineColor }) => {
+    if (outlineStyle === "none" || parseFloat(outlineWidth) < 1) return false;
+    return outlineStyle === "auto" || contrast(over(rgba(outlineColor), below), below) >= 3;
+  });
+  return shows ? [] : [`${named(node)} “${node.textContent.trim().slice(0, 40)}” has the focus and does not show it`];
+}
+
 /** Pairs of texts in one output that lie over each other. */
 export function overlaps() {
   const found = [];

@@ -84,6 +84,11 @@ def chart_faults(page: Page) -> list[str]:
     return list(_call(page, "chartFaults"))
 
 
+def focus_faults(page: Page) -> list[str]:
+    """Returns what has the focus and does not show it, if that is so."""
+    return list(_call(page, "focusFaults"))
+
+
 def bad_names(page: Page) -> list[str]:
     """Returns the controls without a name, with an icon's character in it, or with one that another has too."""
     nodes = controls(page)
