@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -11,6 +12,10 @@ Row = Sequence[str]
 
 LONGEST = 10  # rows of a table that is shown whole
 FIRST = 5  # rows of a longer one that show before it is unfolded
+
+_NUMBER = re.compile(r"[-\u2212+<≈]?\d[^,;:]{0,15}$")
+_COMMA = re.compile(r",(?=[a-z])")  # behind which a recipe may go on in the next line
+_BREAK = "\u200b"  # holds the place of a tag while glossary words are marked
 
 # The rule hides rows only where the page has a summary to unfold them, and nothing on paper. A page that drops the
 # style, or does not know :has, shows all rows. The attribute on the summary keeps JupyterLab's shortcuts from its keys.
@@ -115,5 +120,10 @@ def folded(table: str, rows: int, noun: str = "rows") -> str:
 
 def _cells(row: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:
     for place, cell in enumerate(row):
-        text = escape(cell) if place else marked(escape(cell), seen)
-        yield f"<th style='text-align: left'>{text}</th>" if row_heads and not place else f"<td>{text}</td>"
+        text = escape(cell)
+        if place:
+            # "3.32 ×" and "3.30 to 3.38" stay on one line; sentences that begin with a number do not.
+            yield f"<td style='white-space: nowrap'>{text}</td>" if _NUMBER.match(cell) else f"<td>{text}</td>"
+        else:
+            text = marked(_COMMA.sub(f",{_BREAK}", text), seen).replace(_BREAK, "<wbr>")
+            yield f"<th style='text-align: left'>{text}</th>" if row_heads else f"<td>{text}</td>"

@@ -26,6 +26,14 @@ def test_a_column_without_a_head_has_no_empty_heading():
     assert table.startswith("<table><thead><tr><td></td><th>n</th></tr>")
 
 
+def test_numbers_stay_on_one_line_and_recipes_may_break():
+    table = html_table(
+        ("what", "ratio", "said"), [("fp32,exp_avg=bf16", "3.30 to 3.38 ×", "5 steps, or more")], row_heads=True
+    )
+    assert "fp32,<wbr><abbr title=" in table
+    assert "<td style='white-space: nowrap'>3.30 to 3.38 ×</td><td>5 steps, or more</td>" in table
+
+
 @pytest.mark.parametrize("count", [LONGEST + 1, 500])
 def test_a_long_table_has_every_row_and_a_line_that_unfolds_them(count: int):
     table = html_table(("what", "n"), iter(rows(count)))

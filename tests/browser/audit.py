@@ -21,8 +21,8 @@ SCREEN = 3000  # the height of the page in pixels while it is looked at
 ICONS = re.compile("[\ue000-\uf8ff]")
 CONTROLS = {"button", "checkbox", "combobox", "listbox", "radio", "slider", "spinbutton", "switch", "textbox", "tab"}
 GROUPS = {"group", "region", "radiogroup", "toolbar"}
-# Beside the axes' own lines, which repeat what the labels at them say.
-NOT_NEEDED = ".gridlayer, .zerolinelayer, .modebar, [class*=grid]"
+# Lines at which labels stand anyway, and what is drawn around shapes in the page's own colour.
+NOT_NEEDED = ".gridlayer, .zerolinelayer, .modebar, [class*=grid], [class*=halo]"
 _WITHOUT_TEXTS = """
 .jp-Notebook *, .jp-Notebook *::placeholder, .jp-Notebook *::marker {
   -webkit-text-fill-color: transparent !important; text-shadow: none !important; caret-color: transparent !important;

@@ -60,7 +60,7 @@ def test_the_table_has_a_column_a_mode_and_no_empty_cell(results):
     assert table.notes[0] == "digits-cnn, 9,930 parameters, 12 steps, 3 seeds; measured on this machine"
     assert "the sum of all that is kept, not a peak" in table.notes[1]
     assert "± their standard deviation over the seeds" in table.notes[1]
-    assert "<td>0 of 3</td>" in table._repr_html_()
+    assert ">0 of 3</td>" in table._repr_html_()
     assert "0 of 3" in repr(table)
 
 
