@@ -76,7 +76,7 @@ class ComparisonTable:
         return text_table(self.columns, self.rows)
 
     def _repr_html_(self) -> str:
-        return html_table(self.columns, self.rows)
+        return html_table(self.columns, self.rows, row_heads=True)
 
 
 def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:

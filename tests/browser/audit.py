@@ -134,7 +134,7 @@ def _above(node: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> Iterator[d
 
 
 def show_everything(notebook: Notebook) -> None:
-    """Answers every question, trains what can be trained, and unfolds what is folded."""
+    """Answers every question, trains what can be trained, is refused once, and unfolds what is folded."""
     page = notebook.page
     for question in page.locator(".jp-OutputArea-output .widget-radio:visible").all():
         if question.locator("input:checked").count() == 0:

@@ -16,9 +16,8 @@ from mixlab.formats import FORMATS, Format
 from mixlab.panels import BitExplorer
 from mixlab.panels.base import script
 from mixlab.panels.bit_explorer import bit_text, number_text, parameters
-from tests.browser.lab import Notebook, with_parameters, write_notebook
+from tests.browser.lab import Notebook, write_notebook
 
-LABS = Path(__file__).parents[2] / "labs"
 OTHERS = [Format.parse("e5m3"), Format("flush", 4, 3, subnormals=False), Format.parse("e8m1")]
 CELLS = ("from mixlab.panels import BitExplorer", "panel = BitExplorer('fp16', 1.0)\npanel")
 
@@ -219,22 +218,3 @@ def test_the_number_that_the_kernel_writes_is_the_number_that_the_browser_writes
     values += [sign * 2.0**k for k in (*range(-140, 130, 7), -14, 53, 54) for sign in (1, -1)]
     assert empty_page.evaluate("(all) => all.map(window.panel.text)", values) == list(map(number_text, values))
     assert BitExplorer("fp16", 1e-5)._answer["asked"] == empty_page.evaluate("() => window.panel.text(1e-5)")
-
-
-def test_the_number_formats_lab_answers_keys(open_notebook: Callable[..., Notebook], tmp_path: Path):
-    """The designer at the lab's end, and the explorer beside it."""
-    lab = open_notebook(with_parameters(LABS / "01_number_formats.ipynb", tmp_path, steps=20))
-    lab.run_all(timeout_s=240)
-    page = lab.page
-    page.get_by_role("radio", name="about half").check()
-    words = page.get_by_role("status").filter(has_text="Relative RMS error")
-    expect(words).to_contain_text("e4m3, 8 bits: max 240")
-    page.get_by_role("slider").first.focus()
-    page.keyboard.press("ArrowRight")
-    expect(words).to_contain_text("e5m3, 9 bits: max 61440")
-    page.get_by_label("Special values").select_option("NaN only (fn)")
-    expect(words).to_contain_text("e5m3fn, 9 bits: max 114688")
-    page.get_by_role("button", name="sign bit").click()
-    expect(page.locator(".mixlab-be-value")).to_have_text("-0.0999755859375")
-    shown = lab.run_in_kernel("print(designer.format, designer.last_error, panel.value)")
-    assert shown == "e5m3fn None -0.0999755859375"
