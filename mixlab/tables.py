@@ -13,7 +13,7 @@ Row = Sequence[str]
 LONGEST = 10  # rows of a table that is shown whole
 FIRST = 5  # rows of a longer one that show before it is unfolded
 
-_NUMBER = re.compile(r"[-\u2212+<≈]?\d[^,;:]{0,15}$")
+_NUMBER = re.compile(r"[-\u2212+<≈]?[\d.,]+( to [\d.,]+)?( [×%])?$")
 _COMMA = re.compile(r",(?=[a-z])")  # behind which a recipe may go on in the next line
 _BREAK = "\u200b"  # holds the place of a tag while glossary words are marked
 
@@ -126,4 +126,8 @@ def _cells(row: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:
             yield f"<td style='white-space: nowrap'>{text}</td>" if _NUMBER.match(cell) else f"<td>{text}</td>"
         else:
             text = marked(_COMMA.sub(f",{_BREAK}", text), seen).replace(_BREAK, "<wbr>")
-            yield f"<th style='text-align: left'>{text}</th>" if row_heads else f"<td>{text}</td>"
+            yield (
+                f"<th style='text-align: left; min-width: {min(len(cell), 14) // 2}em'>{text}</th>"
+                if row_heads
+                else f"<td>{text}</td>"
+            )

@@ -212,7 +212,9 @@ export function cuts() {
     if (lost) found.push(`${words}: ${lost}`);
   };
   for (const item of texts()) {
-    for (const box of item.boxes) look(item.node, box, told(item));
+    // A space at the end of a line of preformatted text hangs over.
+    const hangs = getComputedStyle(item.node).whiteSpace === "pre-wrap" ? item.size * 0.7 : 0;
+    for (const { left, top, right, bottom } of item.boxes) look(item.node, { left, top, right: right - hangs, bottom }, told(item));
     if (item.node.matches("input, select, textarea") && tooNarrow(item)) found.push(`${told(item)}: its box is too narrow`);
   }
   for (const node of document.querySelectorAll(`.jp-OutputArea-output :is(button, input, select, table, svg)`)) {

@@ -27,7 +27,7 @@ _WITHOUT_TEXTS = """
 .jp-Notebook *, .jp-Notebook *::placeholder, .jp-Notebook *::marker {
   -webkit-text-fill-color: transparent !important; text-shadow: none !important; caret-color: transparent !important;
   text-decoration-color: transparent !important; transition: none !important; animation: none !important; }
-.jp-Notebook svg :is(text, tspan) { fill: transparent !important; stroke: transparent !important; }
+.jp-Notebook svg:not(#a):not(#b) :is(text, tspan) { fill: transparent !important; stroke: transparent !important; }
 """
 
 
