@@ -14,6 +14,7 @@ LONGEST = 10  # rows of a table that is shown whole
 FIRST = 5  # rows of a longer one that show before it is unfolded
 
 _NUMBER = re.compile(r"[-\u2212+<≈]?[\d.,]+( to [\d.,]+)?( [×%])?$")
+_LONG = 14  # letters of a row's heading from which on its column is not narrowed further
 _COMMA = re.compile(r",(?=[a-z])")  # behind which a recipe may go on in the next line
 _BREAK = "\u200b"  # holds the place of a tag while glossary words are marked
 
@@ -126,8 +127,5 @@ def _cells(row: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:
             yield f"<td style='white-space: nowrap'>{text}</td>" if _NUMBER.match(cell) else f"<td>{text}</td>"
         else:
             text = marked(_COMMA.sub(f",{_BREAK}", text), seen).replace(_BREAK, "<wbr>")
-            yield (
-                f"<th style='text-align: left; min-width: {min(len(cell), 14) // 2}em'>{text}</th>"
-                if row_heads
-                else f"<td>{text}</td>"
-            )
+            wide = "; min-width: 9em" if len(cell) > _LONG else ""
+            yield f"<th style='text-align: left{wide}'>{text}</th>" if row_heads else f"<td>{text}</td>"
