@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -363,14 +364,20 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 
 def printed(value: object) -> str:
-    """Returns the text of a field's value, as in a recipe's text."""
+    """Returns the text of a field's value, as in a recipe's text; a power of two as one where that is shorter.
+
+    >>> printed(1024.0), printed(2.0**30), printed(0.5), printed(2.0**-24)
+    ('1024', '2^30', '0.5', '2^-24')
+    """
     if value == "nearest_even":
         return "nearest"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and value < 2**53:
-        return str(int(value))
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    digits = str(int(value)) if value.is_integer() and value < 2**53 else str(value)
+    mantissa, exponent = math.frexp(value)
+    return min((digits, f"2^{exponent - 1}") if mantissa == 0.5 else (digits,), key=len)
 
 
 def _listed(names: Iterable[object]) -> str:

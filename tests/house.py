@@ -71,11 +71,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("loss_scaling", "storage_grid", "memory", "allocations", "error_growth", "padding", "rooflines"),
     ),
     "panels": (
-        *("presence", "base", "asking", "held", "kept_answers", "folders", "exercises", "lab", "grading"),
-        *("loss_scale", "curves"),
-        *("one_per_cell", "live", "run_list", "text_box", "recipe_turns", "knobs", "recipe_controls"),
+        *("presence", "base", "groups", "text_box", "asking", "held", "kept_answers", "folders"),
+        *("exercises", "lab", "grading", "loss_scale", "curves"),
+        *("one_per_cell", "live", "run_list", "recipe_turns", "knobs", "recipe_controls"),
         *("outlook", "state_controls"),
-        *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "step_through"),
+        *("bit_explorer", "scaler_board", "scaling_game", "float_designer", "memory", "stages", "step_through"),
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
     "cli": (

@@ -134,6 +134,14 @@ def test_text_may_use_powers_of_two_and_spaces():
     assert str(Recipe.parse("amp-fp16,scaler=static,scale=2^10")) == "amp-fp16,scaler=static,scale=1024"
 
 
+@pytest.mark.parametrize("exponent", [-30, -2, -1, 0, 1, 13, 14, 30, 100])
+def test_a_power_of_two_is_written_as_one_where_that_is_shorter(exponent: int):
+    recipe = PRESETS["fp16"].with_loss_scale(2.0**exponent)
+    text = str(recipe).rpartition("=")[2]
+    assert Recipe.parse(str(recipe)) == recipe
+    assert text == (f"2^{exponent}" if exponent > 13 or exponent < -2 else f"{2.0**exponent:g}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ClassVar, ParamSpec
 
 import anywidget
 import ipywidgets as widgets
@@ -21,6 +21,7 @@ from mixlab.recipes import PRESETS, Recipe
 
 P = ParamSpec("P")
 _STILL_S = 1.0
+_RED = "color-mix(in srgb, var(--jp-error-color1, #b00020) 80%, var(--jp-ui-font-color0, CanvasText))"  # 4.5:1 on both
 
 MODES = {
     "FP32": "fp32",
@@ -74,14 +75,32 @@ def status_html(html: str, style: str = "line-height: 1.6") -> str:
     return f'<div role="status" aria-live="polite" style="{style}">{html}</div>'
 
 
+def refused(error: Exception, in_use: str) -> str:
+    """Returns why a typed text was refused, and what stays in use.
+
+    Args:
+        error: The refusal.
+        in_use: The text of the value that stays; "" for none.
+    """
+    words = str(error).rstrip(".")
+    return f"{words}. Still in use: {in_use}" if in_use else words
+
+
 class ErrorBox(widgets.HTML):  # type: ignore[misc]
     """Empty while all is well. Jupyter swallows errors in callbacks; a guarded callback shows them here, in red.
+
+    Args:
+        panel: For the box at a single control: the box of its panel, which keeps the error in mind too.
 
     Attributes:
         last_error: The error of the latest guarded callback, or None if it succeeded.
     """
 
     last_error: Exception | None = None
+
+    def __init__(self, panel: ErrorBox | None = None) -> None:
+        self._panel = panel
+        super().__init__()
 
     def guard(self, callback: Callable[P, object]) -> Callable[P, None]:
         """Returns `callback` with its exceptions caught and shown."""
@@ -97,13 +116,20 @@ class ErrorBox(widgets.HTML):  # type: ignore[misc]
 
         return guarded
 
+    def keep_in_mind(self, error: Exception | None) -> None:
+        """Takes an error that is shown elsewhere, at the control that caused it; it replaces the one shown here."""
+        self.show(None)
+        self.last_error = error
+
     def show(self, error: Exception | None) -> None:
         self.last_error = error
+        if self._panel is not None:
+            self._panel.keep_in_mind(error)
         self.value = (
             ""
             if error is None
             else (
-                '<div role="alert" style="color: var(--jp-error-color1, #b00020); white-space: pre-wrap">'
+                f'<div role="alert" style="color: {_RED}; white-space: pre-wrap; overflow-wrap: anywhere">'
                 f"<b>{type(error).__name__}</b>: {escape(str(error))}</div>"
             )
         )
@@ -112,13 +138,16 @@ class ErrorBox(widgets.HTML):  # type: ignore[misc]
 class Binding:
     """Connects controls to the value that they show: silent while the panel sets them, reset after a refusal.
 
+    A refusal is shown below its control, until any control is changed.
+
     Args:
-        errors: Shows a refused change.
+        errors: The panel's errors, which keep refusals in mind.
         restore: Sets the controls back to the current value.
     """
 
     def __init__(self, errors: ErrorBox, restore: Callable[[], object]) -> None:
         self._errors, self._restore = errors, restore
+        self._at: list[ErrorBox] = []
         self._silent = False
 
     @contextmanager
@@ -130,22 +159,31 @@ class Binding:
         finally:
             self._silent = False
 
-    def on_change(self, control: Any, take: Callable[[Any], object]) -> None:
-        """Calls `take` with each new value that the reader gives the control."""
+    def on_change(self, control: Any, take: Callable[[Any], object]) -> Any:
+        """Calls `take` with each new value that the reader gives the control; returns it with its refusals below it."""
+        errors = ErrorBox(self._errors)
+        self._at.append(errors)
 
         def apply(change: Any) -> None:
             if not self._silent:
+                self.forget()
                 try:
                     take(change["new"])
                 except Exception:
                     self._restore()
                     raise
 
-        control.observe(self._errors.guard(apply), "value")
+        control.observe(errors.guard(apply), "value")
+        return widgets.VBox([control, errors])
 
-    def on_change_set(self, owner: object, name: str, control: Any, changed: Callable[[Any], object]) -> None:
+    def on_change_set(self, owner: object, name: str, control: Any, changed: Callable[[Any], object]) -> Any:
         """Sets an attribute of `owner` to `changed(value)` whenever the reader gives the control a new value."""
-        self.on_change(control, lambda value: setattr(owner, name, changed(value)))
+        return self.on_change(control, lambda value: setattr(owner, name, changed(value)))
+
+    def forget(self) -> None:
+        """Takes back the refusals that are shown."""
+        for errors in self._at:
+            errors.value = ""
 
 
 class Panel(Present, widgets.VBox):  # type: ignore[misc]
@@ -193,16 +231,22 @@ class DrawnPanel(Present, anywidget.AnyWidget):
 
     Attributes:
         last_error: The error of the latest change, or None if it succeeded. Refused values from the browser count too.
-            It is shown in red.
+            It is shown in red; what was typed into a box is refused below that box.
+        typed_boxes: For each attribute with a box on the page: what reads a typed text, or raises ValueError.
     """
 
     last_error: Exception | None = None
+    typed_boxes: ClassVar[dict[str, Callable[[str], Any]]] = {}
     _error = traitlets.Unicode("").tag(sync=True)
+    _refused: traitlets.Dict[str, list[str]] = traitlets.Dict().tag(sync=True)  # what was typed, and why not
+    _taken = traitlets.Int(0).tag(sync=True)  # counts typed texts that were read: each is written anew
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
         self._later: threading.Timer | None = None
         self.observe(self._keep_still_later, [*self.keys])
+        self.observe(self._forget_refusal, [name for name in self.typed_boxes if self.has_trait(name)])
+        self.on_msg(self._hear_typed)
 
     @property
     def status(self) -> str:
@@ -219,6 +263,33 @@ class DrawnPanel(Present, anywidget.AnyWidget):
         except Exception as error:
             self._show_error(error)
             self.send_state(list(sync_data))
+
+    def written(self, name: str) -> str:
+        """Returns the text of an attribute in a box that is typed into."""
+        return str(getattr(self, name))
+
+    def _hear_typed(self, _widget: object, content: Any, _buffers: object) -> None:
+        """Takes what was typed into a box of the page; a text that is refused stays there, with the reason below it."""
+        if "typed" not in content:
+            return
+        name = content["typed"]
+        now = getattr(self, name)
+        if "by" in content and not isinstance(now, int):
+            return
+        text = str(now + content["by"]) if "by" in content else content["text"]
+        try:
+            setattr(self, name, self.typed_boxes[name](text.strip()))
+        except Exception as error:
+            self._show_error(None)
+            self.last_error = error
+            self._refused = {**self._refused, name: [text, refused(error, self.written(name))]}
+        else:
+            self._show_error(None)
+            self._refused = {other: words for other, words in self._refused.items() if other != name}
+            self._taken += 1
+
+    def _forget_refusal(self, change: Any) -> None:
+        self._refused = {name: words for name, words in self._refused.items() if name != change["name"]}
 
     def _keep_still_later(self, _change: object) -> None:
         """Keeps what the panel shows, once for all changes of a second."""

@@ -1,7 +1,7 @@
 // Draws the bit explorer. A click is answered here: `decode` turns bits into a number as Format.decode does in Python.
 // Sentences and the table of other formats come from Python, a moment later.
 
-import { change, freshId, html, live, makeError, oneTabStop, raised } from "./shared.js";
+import { change, freshId, html, live, makeError, oneTabStop, raised, typedBox } from "./shared.js";
 
 const FIELDS = ["sign", "exponent", "mantissa"];
 
@@ -14,7 +14,7 @@ export default {
       // Between a change of format and of bits there is nothing to show; Python sends both at once.
       if (model.get("bits").length === width(model.get("_format"))) parts.forEach((part) => part.redraw());
     };
-    const events = "change:bits change:_format change:_choices change:_answer change:_error";
+    const events = "change:bits change:_format change:_choices change:_answer change:_error change:_refused change:_taken";
     const end = live(model, el, root, { [events]: redraw });
     redraw();
     return end;
@@ -104,26 +104,21 @@ function number(bits) {
 
 function makeEntry(model, id) {
   const select = html("select", { id: `${id}-format` });
-  const box = html("input", { id: `${id}-value`, type: "text", size: 14, spellcheck: "false", autocomplete: "off" });
+  const box = typedBox(model, `${id}-value`, "value", "Value", () => model.get("_answer").typed, { size: 14 });
   select.addEventListener("change", () => {
     model.send({ format: select.value });
     select.value = model.get("_format").name;
   });
-  box.addEventListener("change", () => model.send({ value: box.value }));
-  let asked = null;
   const redraw = () => {
     const names = model.get("_choices");
     if (select.children.length !== names.length) {
       select.replaceChildren(...names.map((name) => html("option", { value: name }, [name])));
     }
     select.value = model.get("_format").name;
-    const answer = model.get("_answer");
-    if (answer !== asked) box.value = answer.typed;
-    asked = answer;
+    box.redraw();
   };
-  const label = (control, words) => html("label", { for: control.id }, [words]);
   const node = html("div", { class: "mixlab-be-entry" }, [
-    label(select, "Format"), select, label(box, "Value"), box,
+    html("label", { for: select.id }, ["Format"]), select, box.node,
     html("span", { class: "mixlab-be-soft" }, ["type a number, such as 0.1, 1e-8 or 2^-24, and press Enter"]),
   ]);
   return { node, redraw };

@@ -7,13 +7,28 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script, stylesheet
 from mixlab.powers import power, read_number
+
+
+def typed_number(text: str) -> float:
+    """Returns the number that a reader typed: 0.1, 1e-8, 2^-24, -inf, nan.
+
+    Raises:
+        ValueError: If the text is not a number.
+
+    >>> typed_number("-2^-3")
+    -0.125
+    """
+    try:
+        return read_number(text)
+    except ValueError:
+        raise ValueError(f"type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
 
 
 class BitExplorer(DrawnPanel):
@@ -47,6 +62,7 @@ class BitExplorer(DrawnPanel):
 
     _esm = script("bit_explorer.js")
     _css = stylesheet("bit_explorer.css")
+    typed_boxes: ClassVar = {"value": typed_number}
 
     bits = Anything("").tag(sync=True)
     _format = traitlets.Dict().tag(sync=True)
@@ -126,13 +142,15 @@ class BitExplorer(DrawnPanel):
         self._show_error(None)
 
     def _heard(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        """Takes a format or a number from the browser."""
+        """Takes a format from the browser."""
         if "format" in content:
             self.format = content["format"]
-        else:
-            self.value = typed_number(content["value"])
+
+    def written(self, name: str) -> str:
+        return typed_text(getattr(self, name))
 
     def _tell(self) -> None:
+        self._forget_refusal({"name": "value"})
         self._answer = {
             "of": f"{self._fmt} {self.bits}",
             "asked": number_text(self._asked),
@@ -160,21 +178,6 @@ def parameters(fmt: Format) -> dict[str, Any]:
 
 def bit_text(code: int, fmt: Format) -> str:
     return f"{code:0{fmt.bits}b}"
-
-
-def typed_number(text: str) -> float:
-    """Returns the number that a reader typed: 0.1, 1e-8, 2^-24, -inf, nan.
-
-    Raises:
-        ValueError: If the text is not a number.
-
-    >>> typed_number("-2^-3")
-    -0.125
-    """
-    try:
-        return read_number(text)
-    except ValueError:
-        raise ValueError(f"BitExplorer: type a number such as 0.1, 1e-8, 2^-24, inf or nan; got {text!r}") from None
 
 
 def code_line(asked: float, fmt: Format, code: int) -> str:

@@ -51,11 +51,11 @@ class ClaimQuiz(Panel):
         self._reveal = button("Measure and reveal", "Measures the claim here and shows its verdict", width="13em")
         self._reveal.button_style = "primary"
         self._after = button("Next", "The claim after", icon="arrow-right")
-        self._binding.on_change(self._choice, self._chosen)
+        choice = self._binding.on_change(self._choice, self._chosen)
         for pressed, act in ((self._before, self.back), (self._reveal, self.reveal), (self._after, self.go_on)):
             pressed.on_click(self.errors.guard(lambda _button, act=act: act()))
         buttons = in_a_row(self._before, self._reveal, self._after)
-        self.children = [self._words, self._choice, buttons, self.errors, self._result, self._score]
+        self.children = [self._words, choice, buttons, self.errors, self._result, self._score]
         self._show()
 
     @property

@@ -14,7 +14,7 @@ from mixlab.machine import describe
 from mixlab.panels.base import ErrorBox, in_a_row, labelled
 from mixlab.panels.curves import Curves
 from mixlab.panels.folders import temporary_folder
-from mixlab.panels.live import Job, LiveTraining
+from mixlab.panels.live import Job, LiveTraining, changed_words
 from mixlab.panels.outlook import OutlookPanel, RunPlan
 from mixlab.panels.recipe_controls import RecipeControls, require_readable
 from mixlab.panels.run_list import RunList
@@ -117,21 +117,22 @@ class Cockpit(LiveTraining[StepRecord]):
         if why := self._refusal():
             raise ValueError(why)
         self._running_settings = settings = self.settings
+        self._place = self._list.free_place
         run = self._new_run(settings)
         records = run.train(until=settings.steps, device=settings.device)
         return Job(run.info.label, Training(records), settings.steps, run.path)
 
     def progress(self, job: Job[StepRecord]) -> str:
-        later = "" if self.settings == self._running_settings else "; changes count for the next run"
-        return f"{job.label}: {progress_line(job.training.history, job.steps)}{later}"
+        words = f"{job.label}: {progress_line(job.training.history, job.steps)}"
+        return words + changed_words(self.settings != self._running_settings)
 
     def paint(self, job: Job[StepRecord]) -> None:
-        self.curves.paint(f"{job.label} (running)", list(job.training.history))
+        self.curves.paint(f"{job.label} (running)", list(job.training.history), self._place)
 
     def finish(self, job: Job[StepRecord]) -> str:
         records = job.training.history
         if records:
-            self._list.add(job.label, list(records), job.path)
+            self._list.add(job.label, list(records), job.path, place=self._place)
         else:
             _delete_empty(job.path)
             self._show_curves()
@@ -148,6 +149,7 @@ class Cockpit(LiveTraining[StepRecord]):
         plan = self.settings.plan
         self.recipe_controls.optimizer = str(load_task(plan.task).optimizer)
         self.outlook.show(plan)
+        self.say_again()
         why = self._refusal()
         self._device_errors.show(ValueError(why) if why else None)
 
@@ -158,7 +160,7 @@ class Cockpit(LiveTraining[StepRecord]):
 
     def _show_curves(self) -> None:
         with self.lock:
-            self.curves.show(self._list.ticked)
+            self.curves.show(self._list.ticked, self._list.places)
             if self.job is not None and self.running and self.job.training.history:
                 self.repaint(self.job)
 

@@ -6,7 +6,7 @@
 //   line: a value to draw a line at
 //   range, floor, fromZero, whole: what the axis spans; sparse: nulls do not lift the pen; stairs: drawn as steps
 //   lacks: the chart is left out while no run has any other value than this one
-//   note: whether the curve ends in a cross and the run's note, if it has one}.
+//   note: whether the curve ends in a cross if the run has a note; the note itself stands in the legend}.
 
 import { html, power, svg } from "./shared.js";
 
@@ -85,7 +85,7 @@ function drawChart(parent, chart, runs, lastStep, width) {
   if (chart.line !== undefined) {
     add(picture, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(chart.line), y2: y(chart.line), class: "mixlab-rule" });
   }
-  runs.forEach((run, index) => drawRun(picture, chart, run, x, y, index));
+  for (const run of runs) drawRun(picture, chart, run, x, y);
 }
 
 function pointsOf(run, column, chart) {
@@ -107,7 +107,7 @@ function pathOf(points, x, y, stairs) {
   return path;
 }
 
-function drawRun(picture, chart, run, x, y, index) {
+function drawRun(picture, chart, run, x, y) {
   const points = pointsOf(run, chart.column, chart);
   const style = { fill: "none", stroke: run.color, "stroke-dasharray": run.dash };
   add(picture, "path", { d: pathOf(points, x, y, chart.stairs), "stroke-width": 2, ...style });
@@ -116,7 +116,7 @@ function drawRun(picture, chart, run, x, y, index) {
   }
   const last = points.findLast(([, value]) => value !== null);
   if (last && !chart.x) add(picture, "circle", { cx: x(last[0]), cy: y(last[1]), r: 3, fill: run.color });
-  if (chart.note && run.note) drawEnd(picture, run, last, x, y, index);
+  if (chart.note && run.note) drawEnd(picture, run, last, x, y);
   for (const place of chart.ticks ? run[chart.ticks] : []) {
     add(picture, "line", {
       x1: x(place), x2: x(place), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom - 10, stroke: run.color,
@@ -124,12 +124,10 @@ function drawRun(picture, chart, run, x, y, index) {
   }
 }
 
-// Where the loss stopped being a number, the curve ends in a cross. The words stand in the half without it, one line a run.
-function drawEnd(picture, run, last, x, y, index) {
+// Where the loss stopped being a number, the curve ends in a cross.
+function drawEnd(picture, run, last, x, y) {
   const [px, py] = last ? [x(last[0]), y(last[1])] : [x(0), HEIGHT / 2];
   add(picture, "path", { d: `M${px - 6} ${py - 6}l12 12m0 -12l-12 12`, stroke: run.color, "stroke-width": 3 });
-  const line = py < HEIGHT / 2 ? HEIGHT - MARGIN.bottom - 8 - 15 * index : MARGIN.top + 12 + 15 * index;
-  add(picture, "text", { x: px + 12, y: line, class: "mixlab-nan" }, run.note);
 }
 
 function drawLegend(parent, runs) {
@@ -138,7 +136,7 @@ function drawLegend(parent, runs) {
     const item = html("li");
     const picture = add(item, "svg", { viewBox: "0 0 40 8", width: 40, height: 8, "aria-hidden": "true" });
     add(picture, "line", { x1: 0, x2: 40, y1: 4, y2: 4, stroke: run.color, "stroke-width": 3, "stroke-dasharray": run.dash });
-    item.append(` ${run.label}`);
+    item.append(html("span", {}, [` ${run.label}`, ...(run.note ? [": ", html("b", {}, [`✕ ${run.note}`])] : [])]));
     list.append(item);
   }
   parent.append(list);

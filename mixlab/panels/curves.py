@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import anywidget
@@ -53,17 +54,30 @@ class Curves(Charts):
     def __init__(self) -> None:
         super().__init__(charts=_CHARTS)
 
-    def show(self, runs: Mapping[str, Sequence[StepRecord]]) -> None:
-        """Draws finished runs only."""
+    def show(self, runs: Mapping[str, Sequence[StepRecord]], places: Mapping[str, int] | None = None) -> None:
+        """Draws finished runs only.
+
+        Args:
+            runs: The records of each run, by label.
+            places: The place of each run's style, see `line_style`, by label; None counts the runs.
+        """
+        if places is None:
+            places = {label: place for place, label in enumerate(runs)}
         with self.hold_sync():
-            self.finished = [_series(label, records, index) for index, (label, records) in enumerate(runs.items())]
+            self.finished = [_series(label, records, places[label]) for label, records in runs.items()]
             self.live = {}
             self.summary = self._words(runs)
 
-    def paint(self, label: str, records: Sequence[StepRecord]) -> None:
-        """Draws the running training beside the finished ones."""
+    def paint(self, label: str, records: Sequence[StepRecord], place: int | None = None) -> None:
+        """Draws the running training beside the finished ones.
+
+        Args:
+            label: Its name.
+            records: Its records so far.
+            place: The place of its style; None takes the one after those of the finished runs.
+        """
         with self.hold_sync():
-            self.live = _series(label, records, len(self.finished))
+            self.live = _series(label, records, len(self.finished) if place is None else place)
             self.summary = self._words({label: records})
 
     def _words(self, runs: Mapping[str, Sequence[StepRecord]]) -> str:
@@ -97,6 +111,16 @@ def line_style(index: int) -> dict[str, str]:
     """Returns the colour and dash of the n-th run as `Charts` takes them."""
     color, dash = series_style(index)
     return {"color": color, "dash": _LENGTHS[dash]}
+
+
+def free_place(taken: Iterable[int]) -> int:
+    """Returns the first place for a style that no run has.
+
+    Args:
+        taken: The places of the other runs.
+    """
+    others = set(taken)
+    return next(place for place in count() if place not in others)
 
 
 def _series(label: str, records: Sequence[StepRecord], index: int) -> dict[str, object]:

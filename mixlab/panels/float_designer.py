@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import ipywidgets as widgets
 import torch
 from torch import Tensor
 
 from mixlab.arguments import require_whole
 from mixlab.formats import Format, RoundingStats, Specials, round_with_stats
-from mixlab.panels.base import Panel, in_a_row, labelled, status_html
+from mixlab.panels.base import Binding, Panel, labelled, status_html
+from mixlab.panels.groups import group
+from mixlab.panels.text_box import TextBox, whole
 from mixlab.probes import Histogram
 from mixlab.reports import limits_line, loss_line, magnitudes_svg
 
@@ -20,7 +19,7 @@ _SPECIALS: list[tuple[str, Specials]] = [
     ("NaN only (fn)", "fn"),
     ("none, all codes are numbers", "finite"),
 ]
-_labelled = partial(labelled, labels="9em", width="25em")
+_EXPONENT_BITS, _MANTISSA_BITS = (2, 8), (1, 23)
 
 
 class FloatDesigner(Panel):
@@ -48,50 +47,54 @@ class FloatDesigner(Panel):
     def __init__(
         self, weights: Tensor, *, exponent_bits: int = 4, mantissa_bits: int = 3, specials: Specials = "ieee"
     ) -> None:
-        self._format = Format(f"e{exponent_bits}m{mantissa_bits}", exponent_bits, mantissa_bits, specials)
+        require_whole("FloatDesigner: exponent_bits", exponent_bits, *_EXPONENT_BITS)
+        require_whole("FloatDesigner: mantissa_bits", mantissa_bits, *_MANTISSA_BITS)
+        _require_specials(specials)
+        self._format = _format(exponent_bits, mantissa_bits, specials)
         counts = Histogram.of(weights)  # refuses anything but a tensor
         self._weights = weights.detach().float().clone()
         self._exponent_counts = counts.exponent_counts()
         self._rounded = torch.empty_like(self._weights)
         super().__init__()
-        self._exponent = _number("Exponent bits", 2, 8, exponent_bits)
-        self._mantissa = _number("Mantissa bits", 1, 23, mantissa_bits)
-        self._specials = _labelled(widgets.Dropdown, "Special values", options=_SPECIALS, value=specials)
+        self._exponent = self._bits("Exponent bits", "exponent_bits", *_EXPONENT_BITS, exponent_bits)
+        self._mantissa = self._bits("Mantissa bits", "mantissa_bits", *_MANTISSA_BITS, mantissa_bits)
+        self._specials = labelled(
+            widgets.Dropdown, "Special values", labels="9em", width="25em", options=_SPECIALS, value=specials
+        )
         self._words = widgets.HTML()
         self._picture = widgets.HTML()
-        change = self.errors.guard(self._redraw)
-        for control in (self._exponent[0], self._mantissa[0], self._specials):
-            control.observe(lambda _change: change(), "value")
-        rows = [in_a_row(*pair) for pair in (self._exponent, self._mantissa)]
-        self.children = [*rows, self._specials, self.errors, self._words, self._picture]
-        self._redraw()
+        self._binding = Binding(self.errors, self._show_controls)
+        specials_row = self._binding.on_change_set(self, "specials", self._specials, lambda value: value)
+        controls = group("Format", [self._exponent, self._mantissa, specials_row], visible=False)
+        self.children = [controls, self.errors, self._words, self._picture]
+        self._draw(self._format)
 
     @property
     def exponent_bits(self) -> int:
-        return self._exponent[0].value  # type: ignore[no-any-return]
+        return self._format.exponent_bits
 
     @exponent_bits.setter
     def exponent_bits(self, bits: int) -> None:
-        self._set(self._exponent[0], "exponent_bits", bits)
+        require_whole("FloatDesigner: exponent_bits", bits, *_EXPONENT_BITS)
+        self._draw(_format(bits, self.mantissa_bits, self.specials))
 
     @property
     def mantissa_bits(self) -> int:
-        return self._mantissa[0].value  # type: ignore[no-any-return]
+        return self._format.mantissa_bits
 
     @mantissa_bits.setter
     def mantissa_bits(self, bits: int) -> None:
-        self._set(self._mantissa[0], "mantissa_bits", bits)
+        require_whole("FloatDesigner: mantissa_bits", bits, *_MANTISSA_BITS)
+        self._draw(_format(self.exponent_bits, bits, self.specials))
 
     @property
     def specials(self) -> Specials:
-        return self._specials.value  # type: ignore[no-any-return]
+        return self._format.specials
 
     @specials.setter
     def specials(self, specials: Specials) -> None:
-        allowed = [value for _, value in _SPECIALS]
-        if specials not in allowed:
-            raise ValueError(f"FloatDesigner: specials must be one of {', '.join(allowed)}, got {specials!r}")
-        self._specials.value = specials
+        _require_specials(specials)
+        self._draw(_format(self.exponent_bits, self.mantissa_bits, specials))
 
     @property
     def format(self) -> Format:
@@ -109,25 +112,46 @@ class FloatDesigner(Panel):
     def __repr__(self) -> str:
         return self.status
 
-    def _set(self, control: Any, name: str, bits: int) -> None:
-        require_whole(f"FloatDesigner: {name}", bits, control.min, control.max)
-        control.value = bits
+    def _bits(self, label: str, name: str, low: int, high: int, value: int) -> TextBox:
+        """Returns a box with a slider for one of the widths."""
+        return TextBox(
+            label,
+            value,
+            read=whole(label, low, high),
+            take=lambda bits: setattr(self, name, bits),
+            places=(int, int),
+            slider=(low, high),
+            told=self._told,
+            labels="9em",
+            width="29em",
+        )
 
-    def _redraw(self) -> None:
-        widths = self._exponent[0].value, self._mantissa[0].value
-        suffix = {"ieee": "", "fn": "fn", "finite": " finite"}[self.specials]
-        fmt = Format(f"e{widths[0]}m{widths[1]}{suffix}", *widths, self.specials)
+    def _told(self, error: Exception | None) -> None:
+        self._binding.forget()
+        self.errors.keep_in_mind(error)
+
+    def _draw(self, fmt: Format) -> None:
+        """Shows a format, and what it does to the tensor."""
         _, self._stats = round_with_stats(self._weights, fmt, overflow=fmt.usual_overflow, out=self._rounded)
         self._format = fmt
         limits, loss = limits_line(fmt), loss_line(self._stats)
         self._words.value = status_html(f"<b>{limits}</b><br>{loss}")
         self._picture.value = magnitudes_svg(self._exponent_counts, fmt, loss)
+        self._show_controls()
+
+    def _show_controls(self) -> None:
+        with self._binding.silent():
+            self._specials.value = self.specials
+        self._exponent.follow(self.exponent_bits)
+        self._mantissa.follow(self.mantissa_bits)
 
 
-def _number(label: str, low: int, high: int, value: int) -> tuple[Any, Any]:
-    """Returns a slider and a box that show one number."""
-    slider = _labelled(widgets.IntSlider, label, value=value, min=low, max=high, readout=False)
-    box = widgets.BoundedIntText(value=value, min=low, max=high, layout={"width": "5em"})
-    box.tooltip = label
-    widgets.link((slider, "value"), (box, "value"))
-    return slider, box
+def _require_specials(specials: object) -> None:
+    allowed = [value for _, value in _SPECIALS]
+    if specials not in allowed:
+        raise ValueError(f"FloatDesigner: specials must be one of {', '.join(allowed)}, got {specials!r}")
+
+
+def _format(exponent_bits: int, mantissa_bits: int, specials: Specials) -> Format:
+    suffix = {"ieee": "", "fn": "fn", "finite": " finite"}[specials]
+    return Format(f"e{exponent_bits}m{mantissa_bits}{suffix}", exponent_bits, mantissa_bits, specials)

@@ -20,6 +20,7 @@ MOST = 10**9  # the highest whole number that a box takes
 
 Read = Callable[[str], Any]
 Take = Callable[[Any], object]
+Told = Callable[[Exception | None], object]
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,14 @@ def named(field: str, value: Any) -> str:
     return f"{knob.label}: {words or written(field, value)}"
 
 
-def control(field: str, value: Any, take: Take) -> Any:
+def control(field: str, value: Any, take: Take, *, told: Told = lambda _error: None) -> Any:
     """Returns the control of a field: a dropdown, or a line of text for a number, which calls `take` by itself.
 
     Args:
         field: A field of `Recipe`.
         value: Its value at first.
         take: Called with a number that the reader gives.
+        told: For a number: called with each refusal, see `TextBox`.
     """
     knob = FIELDS[field]
     if knob.options:
@@ -132,6 +134,7 @@ def control(field: str, value: Any, take: Take) -> Any:
         value,
         read=whole(knob.label, 1, MOST) if knob.places == _WHOLE else READERS[field],
         take=take,
+        told=told,
         write=partial(written, field),
         places=knob.places,
         slider=SCALE_RANGE if field == "scale" else None,

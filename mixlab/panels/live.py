@@ -25,6 +25,15 @@ _EXIT_S = 5.0  # how long an ending kernel waits for the current step
 R = TypeVar("R")
 
 
+def changed_words(changed: bool) -> str:
+    """Returns what controls do that have changed since the running training began; "" if they have not.
+
+    Args:
+        changed: Whether they have.
+    """
+    return "; changes count for the next run" if changed else ""
+
+
 @dataclass(frozen=True)
 class Job(Generic[R]):
     """A training that was started.
@@ -236,6 +245,12 @@ class LiveTraining(Panel, Generic[R]):
         with self.lock:
             self.paint(job)
             self._say(self._progress(job))
+
+    def say_again(self) -> None:
+        """Says the progress anew: of a paused training nothing else would, although the controls have changed."""
+        with self.lock:
+            if self.job is not None and self.running and self.job.training.history:
+                self._say(self._progress(self.job))
 
     def _finish(self, job: Job[R]) -> None:
         error = job.training.error

@@ -1,6 +1,6 @@
 // Draws the loss-scale panel. Python sends bars, borders and every sentence; here they are placed, moved and looked up.
 
-import { change, freshId, html, live, makeError, power, sized, svg } from "./shared.js";
+import { change, freshId, html, live, makeError, power, sized, svg, typedBox } from "./shared.js";
 
 const ZONES = ["zero", "subnormal", "normal", "overflow"];
 const PLOT = { left: 60, right: 14, top: 58, height: 190, bottom: 62 };
@@ -18,6 +18,7 @@ export default {
     const redraw = () => [controls, chart, words].forEach((part) => part.redraw());
     const handlers = {
       "change:scale_exponent": move,
+      "change:_refused change:_taken": controls.move,
       "change:_drawing": redraw,
       "change:format change:layer change:kind": controls.redraw,
       "change:_error": words.redraw,
@@ -55,32 +56,27 @@ function makeScale(model, id) {
   const [min, max] = model.get("_choices").scales;
   const limits = { min, max, step: 1 };
   const range = html("input", { type: "range", id: `${id}-range`, ...limits });
-  const box = html("input", { type: "number", "aria-label": "Exponent k of the loss scale", title: `${min} to ${max}`, ...limits });
+  const box = typedBox(model, `${id}-exponent`, "scale_exponent", "k =", () => String(model.get("scale_exponent")), {
+    "aria-label": "Exponent k of the loss scale", title: `${min} to ${max}`, size: 4,
+  });
   const value = html("output", { class: "mixlab-ls-value", for: range.id });
   const usable = html("div", { class: "mixlab-ls-usable" });
   const label = html("label", { for: range.id }, ["Loss scale 2ᵏ"]);
-  const take = (input) => {
-    const valid = input.value !== "" && input.validity.valid;
-    if (valid) change(model, "scale_exponent", input.valueAsNumber);
-    return valid;
-  };
   const move = () => {
     const k = model.get("scale_exponent");
     const text = atScale(model, model.get("_choices").scaleValues);
     range.value = k;
-    if (document.activeElement !== box || box.validity.valid) box.value = k;
+    box.redraw();
     range.setAttribute("aria-valuetext", `${power(k)} = ${text}`);
     value.textContent = `= ${text}`;
   };
-  range.addEventListener("input", () => take(range));
-  box.addEventListener("input", () => take(box));
-  box.addEventListener("change", () => take(box) || (box.value = model.get("scale_exponent")));
+  range.addEventListener("input", () => change(model, "scale_exponent", range.valueAsNumber));
   const redraw = () => {
     showUsable(usable, model.get("_drawing").window, min, max);
     move();
   };
   const track = html("div", { class: "mixlab-ls-track" }, [range, usable]);
-  const entry = html("div", { class: "mixlab-ls-entry" }, [html("span", {}, ["k ="]), box, value]);
+  const entry = html("div", { class: "mixlab-ls-entry" }, [box.node, value]);
   return { node: html("div", { class: "mixlab-ls-scale" }, [label, track, entry]), move, redraw };
 }
 

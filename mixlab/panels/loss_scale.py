@@ -9,12 +9,13 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import traitlets
 
 from mixlab.formats import FORMATS, Format
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
+from mixlab.panels.text_box import whole
 from mixlab.probes import TensorKind, TensorStats, track
 from mixlab.reports import status_line
 from mixlab.reports.gradients import NOUNS, drawing
@@ -50,6 +51,7 @@ class LossScalePanel(DrawnPanel):
 
     _esm = script("loss_scale.js")
     _css = stylesheet("loss_scale.css")
+    typed_boxes: ClassVar = {"scale_exponent": whole("k", SCALE_EXPONENTS[0], SCALE_EXPONENTS[-1])}
 
     scale_exponent = Anything(0).tag(sync=True)
     format = Anything("fp16").tag(sync=True)

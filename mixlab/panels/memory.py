@@ -26,6 +26,8 @@ from mixlab.memory import (
     suggestions,
 )
 from mixlab.panels.base import MODES, Binding, Panel, button, in_a_row, labelled, mode_of, status_html
+from mixlab.panels.groups import group
+from mixlab.panels.text_box import TextBox, whole
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
 
@@ -71,17 +73,18 @@ class MemoryPanel(Panel):
         self._binding = Binding(self.errors, self._show_controls)
         self._words, self._bars, self._table, self._row, self._head = (widgets.HTML() for _ in range(5))
         self._make_controls()
-        self._apply = [_small_button("Apply", f"Makes change {n + 1} of the list") for n in range(_CHANGES)]
+        self._apply = [button("", f"Makes change {n + 1} of the list", width="max-content") for n in range(_CHANGES)]
         self._lines = [widgets.HTML() for _ in range(_CHANGES)]
-        self._undo = _small_button("Undo", "Undoes the last change")
+        self._undo = button("Undo", "Undoes the last change", width="max-content")
         for n, apply in enumerate(self._apply):
             apply.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
         self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
-        pairs = [widgets.HBox(list(pair)) for pair in zip(self._apply, self._lines, strict=True)]
-        advice = widgets.VBox([self._head, *pairs, self._undo], layout={"flex": "1 1 30em"})
+        self._rows = [widgets.VBox(pair) for pair in zip(self._apply, self._lines, strict=True)]
+        advice = group("Changes", [self._head, *self._rows, self._undo], visible=False)
+        advice.layout.flex = "1 1 30em"
         below = in_a_row(self._table, advice)
-        self.children = [self._columns(), self._words, self.errors, self._bars, below, self._row]
-        self._rows = pairs
+        controls = group("Model, recipe and GPU", [self._columns(), self._share], visible=False)
+        self.children = [controls, self._words, self.errors, self._bars, below, self._row]
         self._show()
 
     @property
@@ -126,54 +129,69 @@ class MemoryPanel(Panel):
             self.estimate = self._before.pop()
 
     def _make_controls(self) -> None:
-        shapes = {**SHAPES, self._estimate.shape.name: self._estimate.shape}
+        now = self._estimate
+        shapes = {**SHAPES, now.shape.name: now.shape}
         gpus = {**GPUS, self._gpu.name: self._gpu}
         self._model = _dropdown("Model", [(f"{s.name} ({_count(s.parameters)})", s) for s in shapes.values()])
         self._gpu_choice = _dropdown("GPU", [(f"{g} ({g.memory_bytes / 2**30:.0f} GiB)", g) for g in gpus.values()])
         self._mode = _dropdown("Recipe", MODES)
-        self._share = _labelled(widgets.Text, "Share", continuous_update=False)
-        self._batch = _Powers("Rows of a batch", _MOST_ROWS, 10)
-        self._seq = _Powers("Tokens per row", _MOST_TOKENS, 17)
-        self._passes = _number("Passes per step", _MOST_ROWS)
+        self._share = self._text("Share", now.recipe, Recipe.parse, "recipe", width="100%")
+        self._batch = self._number("Rows of a batch", now.batch, _MOST_ROWS, "batch", most_power=10)
+        self._seq = self._number("Tokens per row", now.seq, _MOST_TOKENS, "seq", most_power=17)
+        self._passes = self._number("Passes per step", now.accumulation, _MOST_ROWS, "accumulation")
         self._attention = _dropdown("Attention", get_args(AttentionKind))
         self._checkpointing = _dropdown("Checkpointing", get_args(Checkpointing))
         self._step = _dropdown("Optimizer's step", get_args(StepKind))
-        self._data = _number("Data parallel", _MOST_GPUS)
+        self._data = self._number("Data parallel", now.parallel.data, _MOST_GPUS, "data", parallel=True)
         self._zero = _dropdown("ZeRO stage", [(_ZERO[stage], stage) for stage in get_args(Zero)])
         self._tensor = _dropdown("Tensor parallel", [1])
         self._sequence = _labelled(widgets.Checkbox, "sequence parallel")
+        self._boxes = {"batch": self._batch, "seq": self._seq, "accumulation": self._passes}
+        self._plain = {"attention": self._attention, "checkpointing": self._checkpointing, "step": self._step}
+        self._parallel = {"zero": self._zero, "tensor": self._tensor, "sequence": self._sequence}
+        self._show_controls()
         on = partial(self._binding.on_change_set, self, "estimate")
-        on(self._model, self._with_model)
-        on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate)
-        on(self._share, lambda text: self._with("recipe", Recipe.parse(text)))
-        for name, control in self._plain().items():
-            on(control, partial(self._with, name))
-        for name, control in self._parallel().items():
-            on(control, partial(self._with_parallel, name))
-        for name, pair in (("batch", self._batch), ("seq", self._seq)):
-            on(pair.slider, partial(self._with_power, name))
-        self._binding.on_change(self._gpu_choice, self._choose_gpu)
-
-    def _plain(self) -> dict[str, Any]:
-        """Returns the controls of an estimate's own fields, by field."""
-        return {
-            "batch": self._batch.box,
-            "seq": self._seq.box,
-            "accumulation": self._passes,
-            "attention": self._attention,
-            "checkpointing": self._checkpointing,
-            "step": self._step,
-        }
-
-    def _parallel(self) -> dict[str, Any]:
-        return {"data": self._data, "zero": self._zero, "tensor": self._tensor, "sequence": self._sequence}
+        self._answering = [
+            on(self._model, self._with_model),
+            self._binding.on_change(self._gpu_choice, self._choose_gpu),
+            on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate),
+            *(on(control, partial(self._with, name)) for name, control in self._plain.items()),
+            *(on(control, partial(self._with_parallel, name)) for name, control in self._parallel.items()),
+        ]
 
     def _columns(self) -> widgets.Widget:
+        model, gpu, mode, attention, checkpointing, step, zero, tensor, sequence = self._answering
         columns = (
-            [self._model, self._gpu_choice, self._mode, self._share, self._batch, self._seq, self._passes],
-            [self._attention, self._checkpointing, self._step, *self._parallel().values()],
+            [model, gpu, mode, self._batch, self._seq, self._passes],
+            [attention, checkpointing, step, self._data, zero, tensor, sequence],
         )
         return in_a_row(*map(widgets.VBox, columns))
+
+    def _text(
+        self, label: str, value: Any, read: Any, field: str, *, parallel: bool = False, **options: Any
+    ) -> TextBox:
+        """Returns a line of text for a field of the estimate."""
+        changed = self._with_parallel if parallel else self._with
+
+        def take(value: Any) -> None:
+            self.estimate = changed(field, value)
+
+        return TextBox(
+            label, value, read=read, take=take, told=self._told, **{"labels": "9em", "width": "23em", **options}
+        )
+
+    def _number(
+        self, label: str, value: int, most: int, field: str, *, most_power: int | None = None, parallel: bool = False
+    ) -> TextBox:
+        """Returns a box for a whole number; with `most_power`, keys and a slider go by powers of two."""
+        if most_power is None:
+            return self._text(label, value, whole(label, 1, most), field, parallel=parallel, places=(int, int))
+        places = (lambda value: value.bit_length() - 1, partial(self._power, field))
+        return self._text(label, value, whole(label, 1, most), field, places=places, slider=(0, most_power))
+
+    def _told(self, error: Exception | None) -> None:
+        self._binding.forget()
+        self.errors.keep_in_mind(error)
 
     def _with(self, name: str, value: Any) -> Estimate:
         return replace(self._estimate, **{name: value})
@@ -181,10 +199,11 @@ class MemoryPanel(Panel):
     def _with_parallel(self, name: str, value: Any) -> Estimate:
         return self._with("parallel", replace(self._estimate.parallel, **{name: value}))
 
-    def _with_power(self, name: str, power: int) -> Estimate:
+    def _power(self, field: str, power: int) -> int:
+        """Returns a power of two, cut to the positions that the model has."""
         shape = self._estimate.shape
-        bounded = name == "seq" and shape.style == "gpt2"
-        return self._with(name, min(2**power, shape.context) if bounded else 2**power)
+        bounded = field == "seq" and shape.style == "gpt2"
+        return min(2 ** max(power, 0), shape.context) if bounded else int(2 ** max(power, 0))
 
     def _with_model(self, shape: ModelShape) -> Estimate:
         """Returns the same training of another model, with `seq` and tensor parallelism cut to the most it allows."""
@@ -209,37 +228,26 @@ class MemoryPanel(Panel):
         self._head.value = f"<b>{_heading(bool(now.fits(gpu)), bool(worth))}</b>"
         for n, (row, line) in enumerate(zip(self._rows, self._lines, strict=True)):
             row.layout.display = None if n < len(self._changes) else "none"
-            line.value = change_line(self._changes[n]) if n < len(self._changes) else ""
+            if n < len(self._changes):
+                self._apply[n].description = f"Apply: {self._changes[n].change}"
+                line.value = change_line(self._changes[n])
 
     def _show_controls(self) -> None:
         now = self._estimate
         with self._binding.silent():
             self._model.value, self._gpu_choice.value = now.shape, self._gpu
             self._mode.value = mode_of(now.recipe)
-            self._share.value = str(now.recipe)
-            for name, control in self._plain().items():
+            for name, control in self._plain.items():
                 control.value = getattr(now, name)
             self._tensor.options = list(_tensors(now.shape))
-            for name, control in self._parallel().items():
+            for name, control in self._parallel.items():
                 control.value = getattr(now.parallel, name)
-            self._batch.follow()
-            self._seq.follow()
+        self._share.follow(now.recipe)
+        for name, box in self._boxes.items():
+            box.follow(getattr(now, name))
+        self._data.follow(now.parallel.data)
         self._zero.disabled = now.parallel.data == 1
         self._sequence.disabled = now.parallel.tensor == 1
-
-
-class _Powers(widgets.HBox):  # type: ignore[misc]
-    """A box for any whole number, with a slider over the powers of two."""
-
-    def __init__(self, label: str, most: int, most_power: int) -> None:
-        self.slider = _labelled(widgets.IntSlider, label, width="17.6em", min=0, max=most_power, readout=False)
-        self.box = widgets.BoundedIntText(min=1, max=most, layout={"width": "5em"})
-        self.box.tooltip = label
-        super().__init__([self.slider, self.box])
-
-    def follow(self) -> None:
-        """Moves the slider to the power of two at or below the box's number."""
-        self.slider.value = min(self.box.value.bit_length() - 1, self.slider.max)
 
 
 _ZERO = {
@@ -267,11 +275,3 @@ def _count(parameters: int) -> str:
 
 def _dropdown(label: str, options: Any) -> Any:
     return _labelled(widgets.Dropdown, label, options=options)
-
-
-def _number(label: str, most: int) -> Any:
-    return _labelled(widgets.BoundedIntText, label, min=1, max=most)
-
-
-def _small_button(label: str, tooltip: str) -> Any:
-    return button(label, tooltip, width="5em", flex="0 0 auto")

@@ -133,7 +133,7 @@ class OutlookPanel(widgets.HTML):  # type: ignore[misc]
 
     def _draw(self, outlook: Outlook) -> None:
         self.outlook = outlook
-        self.value = outlook._repr_html_()
+        self.value = f"<div>The next run:</div>{outlook._repr_html_()}"
 
 
 def _words_of(work: Callable[[RunPlan], object], plan: RunPlan) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mixlab.panels.base import MODES, ErrorBox, button, in_a_row, labelled, mode_of
+from mixlab.panels.groups import group
 from mixlab.panels.knobs import MORE, SIMPLE, control, named
 from mixlab.panels.recipe_turns import idle, turned
 from mixlab.panels.text_box import LABELS, WIDTH, TextBox
@@ -50,24 +51,24 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self.controls: dict[str, Any] = {}
         self.rows: dict[str, Any] = {}
         self.note = widgets.HTML()
+        self._errors: list[ErrorBox] = []  # of the controls that hold no text
         self._silent = False
         if modes:
             mode = labelled(widgets.Dropdown, "Mode", labels=LABELS, width=WIDTH, options=MODES)
             self._bind("mode", mode, lambda name: PRESETS[name] if name else self._recipe)
-        for field in (*simple, *(field for group in more.values() for field in group)):
+        for field in (*simple, *(field for names in more.values() for field in names)):
             self._bind_field(field)
         self.share = TextBox(
             "Share",
             self._recipe,
             read=Recipe.parse,
             take=self._take,
-            in_use=lambda: str(self._recipe),
             width="100%",
         )
         self.controls["share"] = self.share
         first = ["mode"] * modes + list(simple)
-        self.simple = widgets.VBox([self.rows[field] for field in first])
-        groups = [_group(title, [self.rows[field] for field in group]) for title, group in more.items()]
+        self.simple = group("Recipe", [self.rows[field] for field in first], visible=False)
+        groups = [_group(title, [self.rows[field] for field in names]) for title, names in more.items()]
         self._groups = in_a_row(*groups)
         self._unfold = button("More knobs", "Shows or hides all other knobs", icon="caret-right", width="max-content")
         self._unfold.on_click(lambda _button: self._fold(self._groups.layout.display != "none"))
@@ -119,6 +120,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
 
     def _bind(self, field: str, shown: Any, change: Callable[[Any], Recipe]) -> None:
         errors = ErrorBox()
+        self._errors.append(errors)
 
         def turn(event: Any) -> None:
             if not self._silent:
@@ -147,6 +149,8 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         words = f"Changed with it: {escape(', '.join(moved))}." if moved else ""
         self.note.value = f'<span style="opacity: 0.8">{words}</span>' if words else ""
         self._recipe = recipe
+        for errors in self._errors:
+            errors.show(None)
         self._show()
         for told in self.changed:
             told()
@@ -156,7 +160,8 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         try:
             for field, shown in self.controls.items():
                 if isinstance(shown, TextBox):
-                    shown.show(self._recipe if field == "share" else getattr(self._recipe, field))
+                    value = self._recipe if field == "share" else getattr(self._recipe, field)
+                    shown.follow(value)
                 else:
                     shown.value = mode_of(self._recipe) if field == "mode" else getattr(self._recipe, field)
         finally:
@@ -171,10 +176,12 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
             shown.disabled = bool(why)
             if not isinstance(shown, TextBox):
                 shown.tooltip = why
+            elif why:
+                shown.show(getattr(self._recipe, field))  # nobody could mend a refused text here
             lacks = why and field not in SIMPLE and any(field in knobs for knobs in KNOBS.values())
             self.rows[field].layout.display = "none" if lacks else None
-        for group in self._groups.children:
-            group.layout.display = "none" if all(row.layout.display == "none" for row in group.children[1:]) else None
+        for box in self._groups.children:
+            box.layout.display = "none" if all(row.layout.display == "none" for row in box.children[1:]) else "flex"
 
 
 def _differences(before: Recipe, after: Recipe, field: str) -> list[str]:
@@ -197,5 +204,7 @@ def require_readable(controls: Any) -> None:
             raise ValueError(f"{shown.label} holds {shown.value!r:.60}, which was refused; mend it first")
 
 
-def _group(title: str, rows: Sequence[Any]) -> widgets.VBox:
-    return widgets.VBox([widgets.HTML(f"<b>{escape(title)}</b>"), *rows], layout={"margin": "0 1em 0.5em 0"})
+def _group(title: str, rows: Sequence[Any]) -> widgets.Box:
+    box = group(title, rows)
+    box.layout.margin = "0 1em 0.5em 0"
+    return box

@@ -13,6 +13,7 @@ import ipywidgets as widgets
 
 from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import ErrorBox, in_a_row
+from mixlab.panels.curves import free_place
 from mixlab.panels.folders import kept_words
 from mixlab.reports.colours import SERIES
 from mixlab.training import Run, RunInfo, StepRecord, outcome
@@ -25,12 +26,13 @@ _Identity = tuple[RunInfo, int]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A run in the list: its records, its tick, the folder that keeps it, if one does, and which run that held."""
+    """A run in the list: its records, its tick, the folder that keeps it and which run that held, its style's place."""
 
     records: list[StepRecord]
     tick: Any
     path: Path | None
     identity: _Identity | None
+    place: int
 
 
 class RunList(widgets.VBox):  # type: ignore[misc]
@@ -64,16 +66,28 @@ class RunList(widgets.VBox):  # type: ignore[misc]
         with self._lock:
             return {label: entry.records for label, entry in self._entries.items() if entry.tick.value}
 
-    def add(self, label: str, records: list[StepRecord], path: Path | None = None) -> None:
+    @property
+    def places(self) -> dict[str, int]:
+        """The place of each run's style, by label: a run keeps its colour whatever becomes of the others."""
+        with self._lock:
+            return {label: entry.place for label, entry in self._entries.items()}
+
+    @property
+    def free_place(self) -> int:
+        """The place of the style that the next run gets."""
+        return free_place(self.places.values())
+
+    def add(self, label: str, records: list[StepRecord], path: Path | None = None, *, place: int | None = None) -> None:
         """Adds a run, ticked. If its label is taken, its steps or a number tell it apart.
 
         Args:
             label: Its name.
             records: Its records.
             path: The folder that keeps it, if one does.
+            place: The place of the style that it was drawn in; None takes a free one.
         """
         with self._lock:
-            self._append(label, records, path, ticked=True)
+            self._append(label, records, path, ticked=True, place=place)
             self._show()
 
     def find(self, folder: Path) -> None:
@@ -120,11 +134,14 @@ class RunList(widgets.VBox):  # type: ignore[misc]
             finally:
                 self._show()
 
-    def _append(self, label: str, records: list[StepRecord], path: Path | None, *, ticked: bool) -> None:
+    def _append(
+        self, label: str, records: list[StepRecord], path: Path | None, *, ticked: bool, place: int | None = None
+    ) -> None:
         label = _unique(label, len(records), self._entries)
         tick = widgets.Checkbox(value=ticked, description=label, indent=False, layout={"width": "auto"})
         tick.observe(self._errors.guard(self._on_tick), "value")
-        self._entries[label] = _Entry(records, tick, path, None if path is None else _identity(path))
+        place = self.free_place if place is None else place
+        self._entries[label] = _Entry(records, tick, path, None if path is None else _identity(path), place)
 
     def _on_tick(self, _change: object) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
 // Draws the scaler board. Python sends levels, marks and every sentence; here they are placed under the steps' buttons.
 
-import { change, freshId, html, live, makeError, oneTabStop, sized, svg } from "./shared.js";
+import { change, freshId, html, live, makeError, oneTabStop, sized, svg, typedBox } from "./shared.js";
 
 const LEFT = 44; // of the first step; the buttons above the chart and the chart's columns share both
 const RIGHT = 26;
@@ -19,7 +19,7 @@ export default {
     const root = html("div", { class: "mixlab-panel mixlab-scaler-board" }, [controls.node, steps.node, chart.node, words.node]);
 
     const redraw = () => parts.forEach((part) => part.redraw());
-    const traits = ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis", "_drawing", "_error"];
+    const traits = ["overflows", "init_exponent", "growth_interval", "hysteresis", "consecutive_hysteresis", "_drawing", "_error", "_refused", "_taken"];
     const events = traits.map((name) => `change:${name}`).join(" ");
     const end = live(model, el, root, { [events]: redraw }, chart.redraw);
     redraw();
@@ -30,11 +30,11 @@ export default {
 // Controls
 
 function makeControls(model, id) {
-  const [min, max] = model.get("_choices").initExponents;
+  const makeBox = (name, words, title) => typedBox(model, `${id}-${name}`, name, words, () => String(model.get(name)), { title, size: 5 });
   const boxes = [
-    makeBox(model, id, "init_exponent", "Start at 2ᵏ, k =", { min, max }, "k of the scale 2ᵏ before the first step"),
-    makeBox(model, id, "growth_interval", "Growth interval", { min: 1 }, "clean steps before the scale grows"),
-    makeBox(model, id, "hysteresis", "Hysteresis (Megatron, DeepSpeed)", { min: 1 }, "the number of overflows at which Megatron and DeepSpeed first lower their scale"),
+    makeBox("init_exponent", "Start at 2ᵏ, k =", "k of the scale 2ᵏ before the first step"),
+    makeBox("growth_interval", "Growth interval", "clean steps before the scale grows"),
+    makeBox("hysteresis", "Hysteresis (Megatron, DeepSpeed)", "the number of overflows at which Megatron and DeepSpeed first lower their scale"),
   ];
   const check = html("input", { type: "checkbox", id: `${id}-consecutive` });
   check.addEventListener("change", () => change(model, "consecutive_hysteresis", check.checked));
@@ -46,9 +46,9 @@ function makeControls(model, id) {
     button.addEventListener("click", () => change(model, "overflows", overflows));
     return button;
   });
-  const group = { class: "mixlab-sb-line", role: "group", "aria-label": "Overflows" };
+  const group = { class: "mixlab-sb-line mixlab-sb-presets", role: "group", "aria-label": "Overflows" };
   const node = html("div", {}, [
-    html("div", { class: "mixlab-sb-line" }, [...boxes.map((box) => box.node), consecutive]),
+    html("div", { class: "mixlab-sb-line", role: "group", "aria-label": "Scalers" }, [...boxes.map((box) => box.node), consecutive]),
     html("div", group, [html("span", { class: "mixlab-sb-title", "aria-hidden": "true" }, ["Overflows"]), ...presets]),
   ]);
   const redraw = () => {
@@ -61,21 +61,6 @@ function makeControls(model, id) {
 
 function same(some, others) {
   return some.length === others.length && some.every((step, i) => step === others[i]);
-}
-
-/** A number box. Typing sends only allowed values; whatever is left at the end goes to Python even if it is not. */
-function makeBox(model, id, trait, title, limits, hint) {
-  const input = html("input", { type: "number", id: `${id}-${trait}`, step: 1, title: hint, ...limits });
-  const valid = () => input.value !== "" && input.validity.valid;
-  const show = () => (input.value = model.get(trait));
-  input.addEventListener("input", () => valid() && change(model, trait, input.valueAsNumber));
-  input.addEventListener("change", () => {
-    if (valid()) return;
-    change(model, trait, input.value === "" ? null : input.valueAsNumber);
-    input.blur(); // its text may be replaced by the value that Python goes back to
-  });
-  const redraw = () => (document.activeElement !== input || valid()) && show();
-  return { node: html("span", { class: "mixlab-sb-box" }, [html("label", { for: input.id, title: hint }, [title]), input]), redraw };
 }
 
 // Steps

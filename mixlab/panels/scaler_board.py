@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import traitlets
 
 from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
 from mixlab.loss_scaling.game import INIT_EXPONENTS
 from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
+from mixlab.panels.text_box import whole
 from mixlab.reports.loss_scaling import board, presets
 
 STEPS = range(5, 61)
+MOST = 10**9  # clean steps, or overflows, that a knob counts
 
 
 class ScalerBoard(DrawnPanel):
@@ -30,8 +32,8 @@ class ScalerBoard(DrawnPanel):
         overflows: The steps that overflow, counted from 0.
         steps: How many steps there are, from 5 to 60.
         init_exponent: k of the scale 2^k before the first step, from 0 to 24.
-        growth_interval: Clean steps before the scale grows, at least 1.
-        hysteresis: The number of overflows, at least 1, at which Megatron and DeepSpeed first lower their scale.
+        growth_interval: Clean steps before the scale grows, from 1 to 10^9.
+        hysteresis: The number of overflows, from 1 to 10^9, at which Megatron and DeepSpeed first lower their scale.
 
     Attributes:
         overflows, init_exponent, growth_interval, hysteresis: As above.
@@ -50,6 +52,11 @@ class ScalerBoard(DrawnPanel):
 
     _esm = script("scaler_board.js")
     _css = stylesheet("scaler_board.css")
+    typed_boxes: ClassVar = {
+        "init_exponent": whole("Start", INIT_EXPONENTS[0], INIT_EXPONENTS[-1]),
+        "growth_interval": whole("Growth interval", 1, MOST),
+        "hysteresis": whole("Hysteresis", 1, MOST),
+    }
 
     overflows = Anything(()).tag(sync=True)
     init_exponent = Anything(10).tag(sync=True)
@@ -110,7 +117,7 @@ class ScalerBoard(DrawnPanel):
 
     @traitlets.validate("growth_interval", "hysteresis")
     def _check_count(self, proposal: traitlets.Bunch) -> int:
-        require_allowed_whole(f"ScalerBoard: {proposal.trait.name}", proposal.value, 1)
+        require_allowed_whole(f"ScalerBoard: {proposal.trait.name}", proposal.value, 1, MOST)
         return int(proposal.value)
 
     @traitlets.validate("consecutive_hysteresis")

@@ -95,3 +95,50 @@ export function oneTabStop(buttons) {
   });
   return goTo;
 }
+
+/**
+ * A line of text with its label, and below it why it was refused. `act` gets {text} when the line is left or Enter is
+ * pressed, and {by: 1} or {by: -1} from the arrow keys; what is being typed is never replaced.
+ */
+export function textField(id, words, act, attributes = {}) {
+  const input = html("input", { id, type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
+  const label = html("label", { for: id }, [words]);
+  const error = html("p", { id: `${id}-error`, class: "mixlab-error mixlab-refusal", role: "alert" });
+  let typing = false;
+  const take = () => {
+    typing = false;
+    act({ text: input.value });
+  };
+  input.addEventListener("input", () => (typing = true));
+  input.addEventListener("change", take);
+  input.addEventListener("keydown", (event) => {
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (by) {
+      event.preventDefault();
+      typing = false;
+      act({ by });
+    } else if (event.key === "Enter" && !typing && !error.hidden) take(); // what stood in its way may be gone
+  });
+  const show = (text, refusal, disabled = false) => {
+    if (!typing && input.value !== text) input.value = text;
+    input.disabled = disabled;
+    input.setAttribute("aria-invalid", String(Boolean(refusal)));
+    if (refusal) input.setAttribute("aria-describedby", error.id);
+    else input.removeAttribute("aria-describedby");
+    if (error.textContent !== refusal) error.textContent = refusal;
+    error.hidden = !refusal;
+  };
+  show("", "");
+  return { input, label, error, show };
+}
+
+/** A `textField` for what a drawn panel lists in its `typed_boxes`; Python reads the text. */
+export function typedBox(model, id, name, words, shown, attributes = {}) {
+  const field = textField(id, words, (what) => model.send({ typed: name, ...what }), attributes);
+  const redraw = () => {
+    const refused = model.get("_refused")[name];
+    field.show(...(refused ?? [shown(), ""]));
+  };
+  const line = html("span", { class: "mixlab-typed-line" }, [field.label, field.input]);
+  return { ...field, node: html("span", { class: "mixlab-typed" }, [line, field.error]), redraw };
+}

@@ -8,8 +8,8 @@ import ipywidgets as widgets
 
 from mixlab.arguments import require_whole
 from mixlab.experiments import WatchedStep, spiked_steps, watched_steps
-from mixlab.panels.curves import Charts, line_style
-from mixlab.panels.live import Job, LiveTraining
+from mixlab.panels.curves import Charts, free_place, line_style
+from mixlab.panels.live import Job, LiveTraining, changed_words
 from mixlab.panels.state_controls import StateControls
 from mixlab.reports import diverged, progress_line
 from mixlab.reports.columns import watched_columns
@@ -62,6 +62,7 @@ class StateTraining(LiveTraining[WatchedStep]):
         require_whole("StateTraining: steps", steps, 1)
         self._task, self._controls, self._steps, self._seed = task, controls, steps, seed
         self.runs: dict[str, list[WatchedStep]] = {}
+        self._places: dict[str, int] = {}  # of each run's style: it keeps its colour whatever becomes of the others
         super().__init__()
         self.charts = Charts(charts=_CHARTS)
         note = widgets.HTML(f"<small>The latest {_MOST_RUNS} trainings stay here until the kernel ends.</small>")
@@ -79,6 +80,7 @@ class StateTraining(LiveTraining[WatchedStep]):
     def inherit(self, earlier: LiveTraining[WatchedStep]) -> None:
         if isinstance(earlier, StateTraining):
             self.runs |= earlier.runs
+            self._places |= {label: place for place, label in enumerate(earlier.runs)}
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls
@@ -87,30 +89,33 @@ class StateTraining(LiveTraining[WatchedStep]):
         spike_at = self._steps // 3 if controls.spike else None
         steps = spiked_steps(trainer, self._steps, at=spike_at)
         every = max(1, self._steps // 100)
+        self._place = free_place(self._places.values())
         return Job(controls.label, Training(watched_steps(trainer, steps, every=every)), self._steps)
 
     def progress(self, job: Job[WatchedStep]) -> str:
-        return progress_line([step.record for step in job.training.history], job.steps)
+        words = f"{job.label}: {progress_line([step.record for step in job.training.history], job.steps)}"
+        return words + changed_words(self._controls.label != job.label)
 
     def paint(self, job: Job[WatchedStep]) -> None:
-        live = _series(job.label, job.training.history, len(self.charts.finished))
+        live = _series(f"{job.label} (running)", job.training.history, self._place)
         with self.charts.hold_sync():
-            self.charts.live = {**live, "label": f"{job.label} (running)", "steps": job.steps}
-            self.charts.summary = f"{job.label}: {self.progress(job)}"
+            self.charts.live = live
+            self.charts.summary = self.progress(job)
 
     def finish(self, job: Job[WatchedStep]) -> str:
         steps = list(job.training.history)
         if steps:
             self.runs.pop(job.label, None)
             self.runs[job.label] = steps
+            self._places[job.label] = self._place
         self._show_runs()
         return _outcome(steps)
 
     def _show_runs(self) -> None:
         for label in list(self.runs)[:-_MOST_RUNS]:
-            del self.runs[label]
+            del self.runs[label], self._places[label]
         with self.charts.hold_sync():
-            self.charts.finished = [_series(*run, index) for index, run in enumerate(self.runs.items())]
+            self.charts.finished = [_series(*run, self._places[run[0]]) for run in self.runs.items()]
             self.charts.live = {}
             words = "; ".join(f"{label}: {_outcome(run)}" for label, run in self.runs.items())
             self.charts.summary = words or "no training yet"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import ipywidgets as widgets
 
 from mixlab.experiments import Stage, dissect, median_element
 from mixlab.panels.base import Binding, Panel, button, in_a_row, labelled
+from mixlab.panels.groups import group
+from mixlab.panels.knobs import control
+from mixlab.panels.stages import StageTrack
+from mixlab.panels.text_box import LABELS, WIDTH
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.reports import stage_line, stage_page
 from mixlab.training import Task, Trainer
@@ -48,23 +52,26 @@ class StepThrough(Panel):
             element = median_element(Trainer(task, Recipe(), seed=seed, device="cpu"), parameter)
         self._follow = {"parameter": parameter, "element": element}
         super().__init__()
-        self._binding = Binding(self.errors, lambda: self._show_scale(self.recipe))
-        text = recipe if isinstance(recipe, str) else str(recipe)
+        self._binding = Binding(self.errors, self._show_choice)
+        self._track: StageTrack | None = None
+        text = self._chosen = recipe if isinstance(recipe, str) else str(recipe)
         presets = list(PRESETS) if text in PRESETS else [*PRESETS, text]
-        self._recipe = labelled(widgets.Dropdown, "Recipe", options=presets, value=text)
-        self._exponent = labelled(widgets.BoundedIntText, "Loss scale 2ᵏ, k =", min=-24, max=60, value=16)
+        self._recipe = labelled(widgets.Dropdown, "Recipe", labels=LABELS, width=WIDTH, options=presets, value=text)
+        self._scale = control("scale", Recipe.of(recipe).scale, self._start_with_scale, told=self._told)
         self._back = button("Back", "The previous stage", icon="arrow-left")
         self._next = button("Next", "The next stage", icon="arrow-right")
         self._next.button_style = "primary"
         self._again = button("Next step", "Takes one more training step", icon="forward")
         self._page = widgets.HTML()
-        self._recipe.observe(self.errors.guard(lambda _change: self._start(own_scale=True)), "value")
-        self._binding.on_change(self._exponent, lambda _k: self._start(own_scale=False))
+        recipe_row = self._binding.on_change(self._recipe, self._choose)
         for pressed, press in ((self._back, self.back), (self._next, self.next), (self._again, self.step)):
             pressed.on_click(self.errors.guard(lambda _button, press=press: press()))
         buttons = in_a_row(self._back, self._next, self._again)
-        self.children = [in_a_row(self._recipe, self._exponent), buttons, self.errors, self._page]
-        self._start(own_scale=True)
+        controls = group("Recipe", [recipe_row, self._scale], visible=False, in_a_row=True)
+        self._start(Recipe.parse(text))
+        self._track = StageTrack(names=[stage.name for stage in self._stages])
+        self._track.observe(self.errors.guard(lambda change: self._show(change["new"])), "index")
+        self.children = [controls, buttons, self.errors, self._track, self._page]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -97,26 +104,36 @@ class StepThrough(Panel):
         self._stages = dissect(self._trainer, **self._follow)  # type: ignore[arg-type]
         self._show(0)
 
-    def _start(self, *, own_scale: bool) -> None:
-        """Trains anew up to the step, under the recipe of the controls, and takes that step apart."""
-        recipe = Recipe.parse(self._recipe.value)
-        if not own_scale and recipe.scaler != "none":
-            recipe = recipe.with_loss_scale(2.0**self._exponent.value)
-        self._trainer = Trainer(self._task, recipe, seed=self._seed, device="cpu")
-        for _ in self._trainer.steps(self._steps):
+    def _choose(self, text: str) -> None:
+        self._start(Recipe.parse(text))
+        self._chosen = text
+
+    def _start(self, recipe: Recipe) -> None:
+        """Trains anew up to the step under a recipe, and takes that step apart."""
+        trainer = Trainer(self._task, recipe, seed=self._seed, device="cpu")
+        for _ in trainer.steps(self._steps):
             pass
-        if own_scale:
-            self._show_scale(recipe)
+        self._trainer = trainer
+        if recipe.scaler != "none":
+            self._scale.follow(recipe.scale)
+        self._scale.disabled = recipe.scaler == "none"
         self.step()
 
-    def _show_scale(self, recipe: Recipe) -> None:
+    def _start_with_scale(self, scale: float) -> None:
+        self._start(replace(self.recipe, scale=scale))
+
+    def _told(self, error: Exception | None) -> None:
+        self._binding.forget()
+        self.errors.keep_in_mind(error)
+
+    def _show_choice(self) -> None:
         with self._binding.silent():
-            self._exponent.disabled = recipe.scaler == "none"
-            if recipe.scaler != "none":
-                self._exponent.value = round(math.log2(recipe.scale))
+            self._recipe.value = self._chosen
 
     def _show(self, index: int) -> None:
         self._index = index
         self._back.disabled = index == 0
         self._next.disabled = index == len(self._stages) - 1
+        if self._track is not None:
+            self._track.index = index
         self._page.value = stage_page(self._stages, index, self.recipe.compute)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anywidget
 import traitlets
 
 from mixlab.arguments import require_whole
-from mixlab.panels.base import script, stylesheet
+from mixlab.panels.base import refused, script, stylesheet
+from mixlab.powers import read_number
+
+_DIGITS = re.compile(r"[-+]?[0-9]+")  # every digit counts, beyond what float64 holds too
 
 LABELS, WIDTH = "10em", "24em"  # of a label, and of label and control together; two columns fit a page of 800 pixels
 
@@ -27,13 +32,13 @@ class TextBox(anywidget.AnyWidget):
         write: Returns the text of a value.
         places: Two functions: the whole number that stands for a value, and the value at one.
         slider: The lowest and the highest place of a slider beside the text; None for no slider.
-        in_use: Says, after a refusal, what stays in use; "" for nothing.
+        told: Called with each refusal, and with None after a text that could be read.
         labels: Width of the label.
         width: Width of label and text together.
 
     Attributes:
         value: The text.
-        error: Why the text cannot be read, or ""; a value that is set with `show` clears it.
+        error: Why the text cannot be read, and what stays in use, or ""; a value that is set with `show` clears it.
         taken: The last value that could be read.
         disabled: Whether it can be changed.
     """
@@ -58,11 +63,11 @@ class TextBox(anywidget.AnyWidget):
         write: Callable[[Any], str] = str,
         places: tuple[Callable[[Any], int], Callable[[int], Any]] | None = None,
         slider: tuple[int, int] | None = None,
-        in_use: Callable[[], str] = lambda: "",
+        told: Callable[[Exception | None], object] = lambda _error: None,
         labels: str = LABELS,
         width: str = WIDTH,
     ) -> None:
-        self._read, self._take, self._write, self._places, self._in_use = read, take, write, places, in_use
+        self._read, self._take, self._write, self._places, self._told = read, take, write, places, told
         self._silent = False
         super().__init__(_label=label, _widths=[labels, width], _slider=list(slider or ()))
         self.show(value)
@@ -86,6 +91,11 @@ class TextBox(anywidget.AnyWidget):
         finally:
             self._silent = False
 
+    def follow(self, value: Any) -> None:
+        """Shows a value that has changed; a refused text stays while the value in use is the one of before."""
+        if not self.error or value != self.taken:
+            self.show(value)
+
     def __repr__(self) -> str:
         return f"{self._label}: {self.value}" + (f" ({self.error})" if self.error else "")
 
@@ -97,25 +107,38 @@ class TextBox(anywidget.AnyWidget):
             if self._take is not None:
                 self._take(value)
         except Exception as error:
-            stays = self._in_use()
-            self.error = f"{error}. Still in use: {stays}" if stays else str(error)
+            self.error = refused(error, self._write(self.taken))
+            self._told(error)
         else:
             self.show(value)
+            self._told(None)
 
     def _moved(self, _widget: object, content: Any, _buffers: object) -> None:
-        """Takes a message from the browser: {"by": 1} for an arrow key, {"to": 12} for the slider."""
-        if self._places is None or self.disabled:
+        """Takes a message from the browser: {"by": 1} for an arrow key, {"to": 12} for the slider, {"again": True}."""
+        if self.disabled:
             return
-        place_of, value_at = self._places
-        to = content["to"] if "to" in content else place_of(self.taken) + content["by"]
-        self.value = self._write(value_at(to))
+        if "again" in content:
+            self._typed({"new": self.value})
+        elif self._places is not None:
+            place_of, value_at = self._places
+            to = content["to"] if "to" in content else place_of(self.taken) + content["by"]
+            self._type(value_at(to))
+            self.send({})  # the slider goes to the value that was taken, even if that did not change
+
+    def _type(self, value: Any) -> None:
+        """Reads a value as if it had been typed, even if its text stands there already, refused."""
+        text = self._write(value)
+        if text == self.value:
+            self._typed({"new": text})
+        else:
+            self.value = text
 
 
 def whole(name: str, low: int, high: int | None = None) -> Callable[[str], int]:
-    """Returns a function that reads a whole number within bounds.
+    """Returns a function that reads a whole number within bounds, as `mixlab.powers.read_number` does.
 
-    >>> whole("Steps", 1, 100)("1e2")
-    100
+    >>> whole("Steps", 1, 100)("1e2"), whole("Steps", 1, 100)("2^6")
+    (100, 64)
     >>> whole("Steps", 1, 100)("1.5")
     Traceback (most recent call last):
     ValueError: Steps must be a whole number from 1 to 100, got '1.5'
@@ -126,14 +149,14 @@ def whole(name: str, low: int, high: int | None = None) -> Callable[[str], int]:
     """
 
     def read(text: str) -> int:
-        try:
-            value: object = int(text)
-        except ValueError:
-            try:
-                value = int(float(text)) if float(text).is_integer() else text
-            except (ValueError, OverflowError):
-                value = text
+        value: object = text
+        with suppress(ValueError, OverflowError):
+            value = int(text) if _DIGITS.fullmatch(text) else _whole(read_number(text), text)
         require_whole(name, value, low, high)
         return int(str(value))
 
     return read
+
+
+def _whole(number: float, text: str) -> object:
+    return int(number) if number.is_integer() else text

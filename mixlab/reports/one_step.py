@@ -8,7 +8,7 @@ from html import escape
 
 from mixlab.experiments import Card, Stage
 from mixlab.formats import Format
-from mixlab.reports.colours import BLUE, GREY, SERIES
+from mixlab.reports.colours import GREY, SERIES
 from mixlab.reports.zones import TEXT, WIDTH, ZonePicture, text, zone_borders
 
 _TOP, _ROW = 42, 30  # of the rows, and the height of each, in units of the picture
@@ -16,7 +16,7 @@ _LOW, _HIGH = -44, 24  # exponents of the axis; smaller and larger values are dr
 
 
 def stage_page(stages: Sequence[Stage], index: int, fmt: Format | str) -> str:
-    """Returns one stage as HTML: the eight stages with this one marked, its code and words, and its tensors.
+    """Returns one stage as HTML: its code and words, and its tensors.
 
     Args:
         stages: From `dissect`.
@@ -25,7 +25,6 @@ def stage_page(stages: Sequence[Stage], index: int, fmt: Format | str) -> str:
     """
     stage = stages[index]
     return (
-        f"{_track(stages, index)}"
         f'<div role="status" aria-live="polite" style="line-height: 1.6; margin: 0.6em 0">'
         f"<code>{escape(stage.code)}</code><br>{escape(stage.words)}</div>"
         f"{_table(stage.cards)}{values_svg(stage.cards, fmt)}"
@@ -54,21 +53,6 @@ def values_svg(cards: Sequence[Card], fmt: Format | str) -> str:
     dots = [_dot(picture, card, _TOP + _ROW * (row + 0.5), SERIES[row % len(SERIES)]) for row, card in enumerate(cards)]
     words = "; ".join(f"{card.name}: {_number(card.value)}" for card in cards)
     return picture.svg(dots, ticks=range(-40, _HIGH, 8), title=f"magnitude, on the range of {fmt}", words=words)
-
-
-def _track(stages: Sequence[Stage], index: int) -> str:
-    """Returns the stages as an ordered list: earlier ones are ticked, the current one is filled."""
-    chips = []
-    for number, stage in enumerate(stages):
-        here, done = number == index, number < index
-        look = f"background: {BLUE}; color: white; font-weight: 600" if here else f"border: 1px solid {GREY}"
-        mark = "✓ " if done else f"{number + 1} "
-        current = ' aria-current="step"' if here else ""
-        chips.append(
-            f'<li{current} style="padding: 0.15em 0.7em; border-radius: 1em; {look}">{mark}{escape(stage.name)}</li>'
-        )
-    style = "display: flex; flex-wrap: wrap; gap: 0.4em; list-style: none; padding: 0; margin: 0"
-    return f'<ol style="{style}">{"".join(chips)}</ol>'
 
 
 def _table(cards: Sequence[Card]) -> str:

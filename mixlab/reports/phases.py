@@ -52,14 +52,14 @@ def training_line(estimate: Estimate) -> str:
 
 
 def change_line(suggestion: Suggestion) -> str:
-    """Returns a suggestion as one line of HTML: the change, the memory that it saves, and its price.
+    """Returns what a suggested change brings as one line of HTML: the memory that it saves, and its price.
 
     Args:
         suggestion: From `mixlab.memory.suggestions`.
     """
     verdict = "✓ fits" if suggestion.fits else "✗ does not fit"
     return (
-        f'<div style="{_TEXT}"><b>{escape(suggestion.change)}</b>: {gib(suggestion.saved_bytes)} GiB less, '
+        f'<div style="{_TEXT}">{gib(suggestion.saved_bytes)} GiB less, '
         f"{gib(suggestion.total_bytes)} in all, {verdict}. Price: {escape(suggestion.price)}.</div>"
     )
 

@@ -19,6 +19,8 @@ _COLUMNS = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step"
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
     """Returns the progress of a training: "step 120 of 300: loss 0.41, scale 2¹⁴, 3 steps skipped, 85 steps/s".
 
+    The speed is the mean over all steps but the first.
+
     Args:
         records: The records of the steps so far.
         steps: How many steps the training will take.
@@ -27,8 +29,8 @@ def progress_line(records: Sequence[StepRecord], steps: int) -> str:
         return f"step 0 of {steps}"
     last = records[-1]
     skipped = sum(record.skipped for record in records)
-    recent = records[-20:]
-    rate = len(recent) / max(sum(record.seconds for record in recent), 1e-9)
+    timed = records[1:] or records  # the first step warms up
+    rate = len(timed) / max(sum(record.seconds for record in timed), 1e-9)
     scale = f", scale {power_of_two(last.scale)}" if last.scale != 1 else ""
     plural = "step" if skipped == 1 else "steps"
     lost = f", {skipped} {plural} skipped" if skipped else ""

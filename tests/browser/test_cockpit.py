@@ -41,7 +41,7 @@ def move_the_scale(page: Page) -> None:
     share, box = (page.get_by_label(name, exact=True) for name in ("Share", "Loss scale"))
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowLeft")
-    expect(share).to_have_value("amp-fp16,scale=32768")
+    expect(share).to_have_value("amp-fp16,scale=2^15")
     expect(box).to_have_value("2^15")
     box.focus()
     page.keyboard.press("ArrowUp")

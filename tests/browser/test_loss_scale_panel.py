@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,17 +67,25 @@ def test_keys_move_label_drawing_and_kernel(notebook: Notebook):
     assert notebook.run_in_kernel("print(panel.scale_exponent, panel.last_error)") == "-24 None"
 
 
-def test_number_box_takes_digits_and_refuses_what_is_out_of_range(notebook: Notebook):
+def test_the_box_takes_what_is_a_number_and_refuses_the_rest_in_words(notebook: Notebook):
     page = notebook.page
     box = page.get_by_label("Exponent k of the loss scale")
-    box.click()
-    page.keyboard.press("Control+a")
-    page.keyboard.type("12")
-    assert status(page).startswith("At scale 2¹², ")
-    page.keyboard.type("3")
-    assert status(page).startswith("At scale 2¹², ")
-    page.keyboard.press("Tab")
+    box.fill("1.2e1")
+    box.press("Enter")
     expect(box).to_have_value("12")
+    expect(page.locator(".mixlab-ls-status")).to_contain_text("At scale 2¹², ")
+    for typed in ("65", "1.5", "1e999", "abc", ""):
+        box.fill(typed)
+        box.press("Tab")
+        expect(box).to_have_accessible_description(
+            re.compile(f"k must be a whole number from -24 to 64, got '?{typed}'?. Still in use: 12")
+        )
+        expect(box).to_have_attribute("aria-invalid", "true")
+        expect(box).to_have_value(typed)
+    assert status(page).startswith("At scale 2¹², ")
+    box.press("ArrowUp")
+    expect(box).to_have_value("13")
+    expect(box).to_have_attribute("aria-invalid", "false")
 
 
 def test_format_layer_and_kind_go_through_the_kernel(notebook: Notebook):

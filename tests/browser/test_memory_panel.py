@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,16 +25,22 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
     expect(gpus.filter(has_text="▶")).to_contain_text("✗ ▶ t4")
     drawn = bars.inner_html()
 
-    page.get_by_role("slider").first.focus()
+    page.get_by_role("slider", name="Rows of a batch, slider").focus()
     page.keyboard.press("ArrowLeft")
     expect(said).to_contain_text("8 x 1024 tokens")
     expect(said).to_contain_text("it fits on t4")
     expect(gpus.filter(has_text="▶")).to_contain_text("✓ ▶ t4")
     assert bars.inner_html() != drawn
-    rows = page.get_by_role("spinbutton", name="Rows of a batch")
+    rows = page.get_by_role("textbox", name="Rows of a batch")
     expect(rows).to_have_value("8")
     rows.fill("24")
     rows.press("Tab")
+    expect(said).to_contain_text("24 x 1024 tokens")
+    tokens = page.get_by_role("textbox", name="Tokens per row")
+    tokens.fill("4000")
+    tokens.press("Tab")
+    expect(tokens).to_have_accessible_description(re.compile("seq=4000 is longer than gpt2.*Still in use: 1024"))
+    expect(tokens).to_have_value("4000")
     expect(said).to_contain_text("24 x 1024 tokens")
 
     page.get_by_label("Recipe", exact=True).select_option("FP32")
@@ -44,7 +51,10 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
     expect(page.get_by_role("row", name="weights cast by autocast")).to_have_count(0)
 
     before = said.inner_text()
-    page.get_by_role("button", name="Apply").first.focus()
+    names = page.get_by_role("group", name="Changes").get_by_role("button").all_inner_texts()
+    assert len(set(names)) == len(names) > 2
+    assert all(name.startswith("Apply: ") for name in names[:-1])
+    page.get_by_role("button", name="Apply: ").first.focus()
     page.keyboard.press("Enter")
     expect(said).not_to_have_text(before)
     expect(said).to_contain_text("it fits on h200")
@@ -58,7 +68,7 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
         assert element.evaluate("node => node.getBoundingClientRect().right") <= 800
     page.get_by_label("Share", exact=True).fill("bf17")
     page.get_by_label("Share", exact=True).press("Tab")
-    expect(page.get_by_role("alert")).to_contain_text("unknown recipe 'bf17'")
+    expect(page.get_by_label("Share", exact=True)).to_have_accessible_description(re.compile("unknown recipe 'bf17'"))
     assert (
         lab.run_in_kernel("print(panel.estimate.shape.name, panel.estimate.batch, panel.gpu)") == "llama-3-8b 24 h200"
     )

@@ -12,7 +12,7 @@ from mixlab.panels import base
 from mixlab.panels.base import MODES, Binding, ErrorBox, NotAllowedError, mode_of, require_allowed_whole, script
 from mixlab.recipes import PRESETS, Recipe
 
-ALONE = {"shared.js", "presence.js", "held.js"}  # they draw nothing
+ALONE = {"shared.js", "presence.js", "held.js", "group.js"}  # they draw nothing
 SCRIPTS = sorted(path.name for path in Path(base.__file__).parent.glob("*.js") if path.name not in ALONE)
 
 

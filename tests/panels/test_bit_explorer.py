@@ -77,14 +77,20 @@ def test_a_format_from_the_browser_keeps_the_value_that_was_asked_for(panel: Bit
     assert int(panel.bits, 2) == FORMATS["fp32"].encode(torch.tensor(0.1).item())
 
 
-def test_a_typed_number_is_rounded_and_a_wrong_one_shows_in_red(panel: BitExplorer):
-    panel._handle_custom_msg({"value": " 2^-24 "}, [])
+def test_a_typed_number_is_rounded_and_a_wrong_one_stays_with_its_reason(panel: BitExplorer):
+    panel._handle_custom_msg({"typed": "value", "text": " 2^-24 "}, [])
     assert panel.bits == f"{1:016b}"
-    panel._handle_custom_msg({"value": "a lot"}, [])
-    assert panel._error.startswith("ValueError: BitExplorer: type a number such as 0.1, 1e-8, 2^-24")
-    assert panel.bits == f"{1:016b}"
-    panel._handle_custom_msg({"value": "-1"}, [])
-    assert (panel.value, panel.last_error, panel._error) == (-1.0, None, "")
+    panel._handle_custom_msg({"typed": "value", "text": "a lot"}, [])
+    text, why = panel._refused["value"]
+    assert (text, panel.bits, panel._error) == ("a lot", f"{1:016b}", "")
+    assert why.startswith("type a number such as 0.1, 1e-8, 2^-24, inf or nan; got 'a lot'")
+    assert why.endswith("Still in use: 2^-24")
+    panel._handle_custom_msg({"typed": "value", "text": "-1"}, [])
+    assert (panel.value, panel.last_error, panel._refused) == (-1.0, None, {})
+    panel._handle_custom_msg({"typed": "value", "text": "2"}, [])
+    panel._handle_custom_msg({"typed": "value", "text": "two"}, [])
+    panel.bits = f"{2:016b}"
+    assert panel._refused == {}
 
 
 @pytest.mark.parametrize(

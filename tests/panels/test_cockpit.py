@@ -149,6 +149,7 @@ def test_the_controls_leave_a_running_training_alone(make, gate: Gate, tmp_path:
     eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 1 of 5"))
     assert "changes count" not in cockpit.status
     cockpit.recipe_controls.controls["mode"].value = "fp16"
+    assert cockpit.status.endswith("; changes count for the next run")  # at once: a paused training takes no step
     cockpit._task.value, cockpit._steps.value, cockpit._seed.value = "digits-cnn", "2", "3"
     gate.let(1)
     eventually(lambda: cockpit.status.startswith(f"{LABEL}: step 2 of 5"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 
-from mixlab.panels.curves import _LENGTHS, Curves
+from mixlab.panels.curves import _LENGTHS, Curves, free_place, line_style
 from mixlab.reports.colours import DASHES
 from tests.panels.trainings import DIVERGED, record, records
 
@@ -41,6 +41,18 @@ def test_a_running_one_is_drawn_beside_the_finished():
     assert curves.summary.startswith("b: loss ")
     curves.show({"a": records([1.0]), "b": records([2.0, 1.0])})
     assert curves.live == {}
+
+
+def test_a_run_keeps_its_style_when_another_goes():
+    curves = Curves()
+    runs = {"a": records([1.0]), "b": records([1.0])}
+    curves.show(runs)
+    b = curves.finished[1]
+    curves.show({"b": runs["b"]}, {"a": 0, "b": 1})
+    assert curves.finished == [b]
+    curves.paint("c", records([1.0]), free_place([1]))
+    assert curves.live["color"] == line_style(0)["color"] != b["color"]
+    assert (free_place([]), free_place([0, 1, 3])) == (0, 2)
 
 
 def test_painting_sends_the_running_one_and_not_the_finished():

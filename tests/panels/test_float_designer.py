@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from ipywidgets import BoundedIntText
 
 from mixlab.formats import Format, round_to
 from mixlab.panels import FloatDesigner
@@ -40,9 +39,24 @@ def test_it_shows_what_the_format_does(
 
 
 def test_boxes_and_sliders_are_one(designer: FloatDesigner):
-    boxes = [box for row in designer.children for box in getattr(row, "children", ()) if type(box) is BoundedIntText]
-    boxes[0].value, boxes[1].value = 6, 5
-    assert str(designer.format) == "e6m5"
+    exponent, mantissa = designer._exponent, designer._mantissa
+    exponent._moved(exponent, {"to": 6}, None)
+    mantissa.value = "5"
+    assert (str(designer.format), exponent.value, mantissa._place) == ("e6m5", "6", 5)
+
+
+@pytest.mark.parametrize("typed", ["9", "1.5", "-1", "1e999", "abc", "", "9" * 400])
+def test_a_width_that_cannot_be_stays_with_its_reason(designer: FloatDesigner, typed: str):
+    box, before = designer._exponent, designer.status
+    box.value = typed
+    assert box.error.startswith("Exponent bits must be a whole number from 2 to 8, got ")
+    assert box.error.endswith("Still in use: 4")
+    assert isinstance(designer.last_error, ValueError)
+    assert (box.value, designer.status, designer.errors.value) == (typed, before, "")
+    designer._specials.value = "fn"
+    assert (box.value, designer.specials, designer.last_error) == (typed, "fn", None)
+    designer.exponent_bits = 5
+    assert (box.value, box.error) == ("5", "")
 
 
 def test_special_values_change_the_largest_one(designer: FloatDesigner):
@@ -52,16 +66,29 @@ def test_special_values_change_the_largest_one(designer: FloatDesigner):
     assert limits == {"ieee": 240, "fn": 448, "finite": 480}
 
 
-def test_a_format_that_cannot_be_shows_in_red_and_goes_again(designer: FloatDesigner):
+def test_a_format_that_cannot_be_is_answered_at_its_box(designer: FloatDesigner):
     designer.specials = "finite"
     before = designer.status
-    designer.exponent_bits = 8
-    assert isinstance(designer.last_error, ValueError)
-    assert "beyond float32" in designer.errors.value
+    box = designer._exponent
+    box.value = "8"
+    assert "beyond float32" in str(designer.last_error)
+    assert "beyond float32" in box.error
     assert designer.status == before
-    designer.exponent_bits = 5
-    assert designer.last_error is None
-    assert designer.errors.value == ""
+    with pytest.raises(ValueError, match="beyond float32"):
+        designer.exponent_bits = 8
+    box.value = "5"
+    assert (designer.last_error, box.error, designer.exponent_bits) == (None, "", 5)
+
+
+def test_special_values_that_cannot_be_are_answered_below_them(designer: FloatDesigner):
+    designer.exponent_bits = 8
+    designer._specials.value = "finite"
+    row = designer.children[0].children[3]
+    assert row.children[0] is designer._specials
+    assert "beyond float32" in row.children[1].value
+    assert (designer.specials, designer._specials.value) == ("ieee", "ieee")
+    designer._mantissa.value = "7"
+    assert row.children[1].value == ""
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def test_it_opens_as_it_is_told():
     panel = MemoryPanel(model="gpt2-xl", recipe="bf16-sr,gradients=fp32", batch=3, seq=500, gpu="h200")
     assert panel.estimate == estimate("gpt2-xl", "bf16-sr,gradients=fp32", batch=3, seq=500)
     assert panel.gpu == gpu_spec("h200")
-    assert (panel._batch.box.value, panel._batch.slider.value) == (3, 1)
-    assert (panel._seq.box.value, panel._seq.slider.value) == (500, 8)
+    assert (panel._batch.value, panel._batch._place) == ("3", 1)
+    assert (panel._seq.value, panel._seq._place) == ("500", 8)
     assert (panel._mode.label, panel._share.value) == ("custom, see Share", "bf16-sr,gradients=fp32")
     assert panel.last_error is None
 
@@ -64,11 +64,11 @@ def test_every_model_shows(panel, shape):
 @pytest.mark.parametrize(
     ("control", "value", "changes"),
     [
-        ("_passes", 4, {"accumulation": 4}),
+        ("_passes", "4", {"accumulation": 4}),
         ("_attention", "materialised", {"attention": "materialised"}),
         ("_checkpointing", "full", {"checkpointing": "full"}),
         ("_step", "fused", {"step": "fused"}),
-        ("_data", 8, {"parallel": Parallelism(data=8)}),
+        ("_data", "8", {"parallel": Parallelism(data=8)}),
         ("_tensor", 3, {"parallel": Parallelism(tensor=3)}),
     ],
 )
@@ -80,14 +80,17 @@ def test_every_control_is_a_field(panel, control, value, changes):
 
 
 def test_sliders_go_by_powers_of_two_and_boxes_take_any(panel):
-    panel._batch.slider.value = 5
-    assert (panel.estimate.batch, panel._batch.box.value) == (32, 32)
-    panel._batch.box.value = 33
-    assert (panel.estimate.batch, panel._batch.slider.value) == (33, 5)
-    panel._seq.slider.value = 15  # as far as gpt2 has positions
-    assert (panel.estimate.seq, panel._seq.box.value, panel._seq.slider.value) == (1024, 1024, 10)
+    batch, seq = panel._batch, panel._seq
+    batch._moved(batch, {"to": 5}, None)
+    assert (panel.estimate.batch, batch.value) == (32, "32")
+    batch.value = "33"
+    assert (panel.estimate.batch, batch._place) == (33, 5)
+    batch._moved(batch, {"by": 1}, None)
+    assert panel.estimate.batch == 64
+    seq._moved(seq, {"to": 15}, None)  # as far as gpt2 has positions
+    assert (panel.estimate.seq, seq.value, seq._place) == (1024, "1024", 10)
     panel._model.value = LLAMA
-    panel._seq.slider.value = 15
+    seq._moved(seq, {"to": 15}, None)
     assert panel.estimate.seq == 2**15
     panel._model.value = SHAPES["gpt2"]
     assert panel.estimate.seq == 1024
@@ -96,7 +99,7 @@ def test_sliders_go_by_powers_of_two_and_boxes_take_any(panel):
 
 def test_what_has_nothing_to_divide_is_disabled(panel):
     assert (panel._zero.disabled, panel._sequence.disabled) == (True, True)
-    panel._data.value, panel._tensor.value = 8, 4
+    panel._data.value, panel._tensor.value = "8", 4
     assert (panel._zero.disabled, panel._sequence.disabled) == (False, False)
     panel._zero.value, panel._sequence.value = 3, True
     assert panel.estimate.parallel == Parallelism(data=8, zero=3, tensor=4, sequence=True)
@@ -116,11 +119,12 @@ def test_the_list_is_the_advice_and_can_be_applied(panel):
     assert panel.changes == every[: len(panel.changes)]
     assert panel._undo.disabled
     first = panel.changes[0]
-    assert first.change in panel._lines[0].value
+    assert [b.description for b in panel._apply[: len(every)]] == [f"Apply: {one.change}" for one in panel.changes]
+    assert f"{first.saved_bytes / 2**30:.2f} GiB less" in panel._lines[0].value
     panel._apply[0].click()
     assert panel.estimate == first.estimate
     assert panel.estimate.fits("t4")
-    assert panel._batch.box.value == first.estimate.batch
+    assert panel._batch.taken == first.estimate.batch
     panel._undo.click()
     assert panel.estimate == before
     assert panel._undo.disabled
@@ -142,12 +146,42 @@ def test_what_is_not_allowed_is_answered_and_changes_nothing(panel):
     before = panel.estimate
     panel._share.value = "bf17"
     assert "unknown recipe 'bf17'" in str(panel.last_error)
-    assert 'role="alert"' in panel.errors.value
-    panel._seq.box.value = 4000
+    assert "unknown recipe 'bf17'" in panel._share.error
+    assert panel._share.error.endswith("Still in use: amp-bf16")
+    panel._seq.value = "4000"
     assert "seq=4000 is longer than gpt2" in str(panel.last_error)
-    assert (panel.estimate, panel._share.value, panel._seq.box.value) == (before, "amp-bf16", 1024)
-    panel._batch.box.value = 2
-    assert (panel.last_error, panel.errors.value) == (None, "")
+    assert "seq=4000 is longer than gpt2" in panel._seq.error
+    assert (panel.estimate, panel._share.value, panel._seq.value) == (before, "bf17", "4000")
+    panel._batch.value = "2"
+    assert (panel.last_error, panel.errors.value, panel._share.value, panel._seq.value) == (None, "", "bf17", "4000")
+    panel._mode.value, panel._model.value = "bf16", LLAMA
+    assert (panel._share.value, panel._share.error) == ("bf16", "")
+
+
+@pytest.mark.parametrize("box", ["_batch", "_seq", "_passes", "_data"])
+@pytest.mark.parametrize("typed", ["0", "-1", "1.5", "1,5", "1e999", "abc", "", "9" * 400, "100000000000000000000"])
+def test_a_number_that_cannot_be_read_stays_with_its_reason(panel, box: str, typed: str):
+    before = panel.estimate
+    shown = getattr(panel, box)
+    shown.value = typed
+    assert f"{shown.label} must be a whole number from 1 to " in shown.error
+    assert (shown.value, panel.estimate) == (typed, before)
+    shown.value = "2^1"
+    assert (shown.value, shown.error, panel.last_error) == ("2", "", None)
+
+
+def test_a_choice_that_cannot_be_is_answered_below_it(panel, monkeypatch):
+    def refuse(*_args: object, **_fields: object) -> None:
+        raise ValueError("not this one")
+
+    (row,) = (row for row in panel._answering if row.children[0] is panel._attention)
+    with monkeypatch.context() as refusing:
+        refusing.setattr("mixlab.panels.memory.replace", refuse)
+        panel._attention.value = "materialised"
+    assert "not this one" in row.children[1].value
+    assert (panel._attention.value, str(panel.last_error)) == ("fused", "not this one")
+    panel._batch.value = "4"
+    assert (row.children[1].value, panel.last_error) == ("", None)
 
 
 def test_shapes_and_gpus_of_ones_own_are_among_the_choices():

@@ -46,6 +46,16 @@ def test_ticks_choose_and_rows_stay_in_place(runs: RunList, changes: list[str]):
     assert len(changes) == 3
 
 
+def test_a_run_keeps_the_place_of_its_style(runs: RunList):
+    for label in "abc":
+        runs.add(label, records([1.0]))
+    untick(runs, "a", "b")
+    press(runs, 2)
+    assert (runs.places, runs.free_place) == ({"c": 2}, 0)
+    runs.add("d", records([1.0]), place=1)
+    assert (runs.places, runs.free_place) == ({"c": 2, "d": 1}, 0)
+
+
 def untick(runs: RunList, *labels: str) -> None:
     for label in labels:
         runs._entries[label].tick.value = False

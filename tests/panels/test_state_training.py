@@ -7,6 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -58,17 +59,24 @@ def test_it_says_what_was_lost(make):
     assert "swallowed" in training.status
 
 
-def test_the_controls_decide_and_the_latest_runs_stay(make):
+def test_the_controls_decide_and_the_latest_runs_stay_in_their_colours(make):
     training = make(steps=3)
-    for exp_avg in (BF16, FP16, "dynamic8"):
-        training._controls.recipe_controls.controls["exp_avg"].value = exp_avg
+    controls = training._controls
+    colours = []
+    for exp_avg, lr, spike in (
+        (BF16, 1e-4, False),
+        (FP16, 1e-4, False),
+        ("dynamic8", 1e-4, False),
+        ("dynamic8", 1e-3, True),
+        ("dynamic8", 1e-3, False),
+    ):
+        controls.recipe_controls.controls["exp_avg"].value = exp_avg
+        controls._lr.value, controls._spike.value = lr, spike
         training.start()
         training.wait()
-    training._controls._lr.value = 1e-3
-    for spike in (True, False):
-        training._controls._spike.value = spike
-        training.start()
-        training.wait()
+        colours.append({run["label"]: run["color"] for run in training.charts.finished})
+    for before, after in pairwise(colours):
+        assert all(after[label] == colour for label, colour in before.items() if label in after)
     labels = [run["label"] for run in training.charts.finished]
     assert labels == [
         "fp32,exp_avg=fp16, lr 0.0001",
@@ -117,6 +125,18 @@ def test_it_paints_while_it_trains(make):
     training.wait()
     assert "fp32, lr 0.0001 (running)" in painted
     assert painted[-1] == ""
+
+
+def test_a_running_training_is_named_and_changes_count_for_the_next(make):
+    training = make(steps=600)
+    with training.lock:
+        training.start()
+        words = training.progress(training.job)
+        assert words.startswith("fp32, lr 0.0001: step ")
+        assert "next run" not in words
+        training._controls._lr.value = 1e-3
+        assert training.progress(training.job).endswith("; changes count for the next run")
+    training.stop()
 
 
 def test_steps_must_be_some():

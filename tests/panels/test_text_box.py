@@ -17,7 +17,7 @@ def test_a_text_that_is_refused_stays():
     def refuse(value: int) -> None:
         raise RuntimeError("not today")
 
-    box = TextBox("Steps", 5, read=whole("Steps", 1, 100), take=refuse, in_use=lambda: "5")
+    box = TextBox("Steps", 5, read=whole("Steps", 1, 100), take=refuse)
     box.value = "abc"
     assert (box.value, box.taken) == ("abc", 5)
     assert box.error == "Steps must be a whole number from 1 to 100, got 'abc'. Still in use: 5"
