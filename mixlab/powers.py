@@ -62,6 +62,20 @@ def power_of_two(value: float) -> str:
     return power(exponent - 1) if mantissa == 0.5 else f"{value:g}"
 
 
+def typed(value: float) -> str:
+    """Returns a number as `read_number` reads it back; a power of two as one where that is shorter.
+
+    >>> typed(1024.0), typed(2.0**30), typed(0.5), typed(2.0**-24), typed(1e-5)
+    ('1024', '2^30', '0.5', '2^-24', '1e-05')
+
+    Args:
+        value: Any number.
+    """
+    digits = str(int(value)) if math.isfinite(value) and value.is_integer() and abs(value) < 2**53 else str(value)
+    mantissa, exponent = math.frexp(value)
+    return min((digits, f"2^{exponent - 1}") if mantissa == 0.5 else (digits,), key=len)
+
+
 def read_number(text: str) -> float:
     """Reads a number as people type it, or copy it from a page.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,7 +11,7 @@ from mixlab.formats import BF16, E4M3FN, E5M2, FP16, FP32, TF32, Format
 from mixlab.loss_scaling import ApexPolicy, DeepSpeedPolicy, MegatronPolicy, OnOverflow, ScalePolicy, TorchPolicy
 from mixlab.loss_scaling.policies import require_on_overflow, require_scale
 from mixlab.optimizers import StateRounding
-from mixlab.powers import read_number
+from mixlab.powers import read_number, typed
 
 if TYPE_CHECKING:
     from mixlab.loss_scaling import Scaler
@@ -364,20 +363,12 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 
 def printed(value: object) -> str:
-    """Returns the text of a field's value, as in a recipe's text; a power of two as one where that is shorter.
-
-    >>> printed(1024.0), printed(2.0**30), printed(0.5), printed(2.0**-24)
-    ('1024', '2^30', '0.5', '2^-24')
-    """
+    """Returns the text of a field's value, as in a recipe's text."""
     if value == "nearest_even":
         return "nearest"
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, float):
-        return str(value)
-    digits = str(int(value)) if value.is_integer() and value < 2**53 else str(value)
-    mantissa, exponent = math.frexp(value)
-    return min((digits, f"2^{exponent - 1}") if mantissa == 0.5 else (digits,), key=len)
+    return typed(value) if isinstance(value, float) else str(value)
 
 
 def _listed(names: Iterable[object]) -> str:
