@@ -238,7 +238,7 @@ class DrawnPanel(Present, anywidget.AnyWidget):
     last_error: Exception | None = None
     typed_boxes: ClassVar[dict[str, Callable[[str], Any]]] = {}
     _error = traitlets.Unicode("").tag(sync=True)
-    _refused: traitlets.Dict[str, list[str]] = traitlets.Dict().tag(sync=True)  # what was typed, and why not
+    _refused = traitlets.Dict().tag(sync=True)  # what was typed, and why not
     _taken = traitlets.Int(0).tag(sync=True)  # counts typed texts that were read: each is written anew
 
     def __init__(self, **traits: Any) -> None:
@@ -265,7 +265,11 @@ class DrawnPanel(Present, anywidget.AnyWidget):
             self.send_state(list(sync_data))
 
     def written(self, name: str) -> str:
-        """Returns the text of an attribute in a box that is typed into."""
+        """Returns the text of an attribute in a box that is typed into.
+
+        Args:
+            name: The attribute.
+        """
         return str(getattr(self, name))
 
     def _hear_typed(self, _widget: object, content: Any, _buffers: object) -> None:

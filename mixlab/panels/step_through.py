@@ -67,7 +67,7 @@ class StepThrough(Panel):
         for pressed, press in ((self._back, self.back), (self._next, self.next), (self._again, self.step)):
             pressed.on_click(self.errors.guard(lambda _button, press=press: press()))
         buttons = in_a_row(self._back, self._next, self._again)
-        controls = group("Recipe", [recipe_row, self._scale], visible=False, in_a_row=True)
+        controls = group("Recipe and loss scale", [recipe_row, self._scale], visible=False, in_a_row=True)
         self._start(Recipe.parse(text))
         self._track = StageTrack(names=[stage.name for stage in self._stages])
         self._track.observe(self.errors.guard(lambda change: self._show(change["new"])), "index")
