@@ -82,9 +82,7 @@ def reset(
 
 def _prepared(folder: str | None) -> Path:
     """Returns the folder to serve. In a checkout the labs themselves may be named; then nothing is copied."""
-    if folder == "":
-        raise shipped.LabError("the folder's name is empty; give a name, or none for mixlab-labs")
-    chosen = usual_folder() if folder is None else Path(folder)
+    chosen = usual_folder() if folder is None else _meant_as_folder(folder)
     labs = shipped.shipped_labs()
     if shipped.is_checkout() and chosen.exists() and chosen.samefile(labs):
         typer.echo(f"These are mixlab's own labs, not copies: {labs}")
@@ -95,6 +93,18 @@ def _prepared(folder: str | None) -> Path:
     for line in _said_of_laying(laid):
         typer.echo(line)
     return laid.folder
+
+
+def _meant_as_folder(text: str) -> Path:
+    """Returns what was typed as a path; a lab's name, which other commands take, is refused."""
+    if text == "":
+        raise shipped.LabError("the folder's name is empty; give a name, or none for mixlab-labs")
+    if not Path(text).is_dir() and (text.endswith(".ipynb") or shipped.names_a_lab(text)):
+        raise shipped.LabError(
+            f"{text!r:.60} is a lab, and `mixlab lab` takes a folder: it opens all labs; "
+            "to have them in a folder of this name, make it first"
+        )
+    return Path(text)
 
 
 def _said_of_laying(laid: LaidLabs) -> Iterator[str]:

@@ -67,6 +67,18 @@ def lab_named(lab: str, *, also: str = "") -> Path:
     raise LabError(f"{trouble}; choose one of: {', '.join(matches or labs)}{also}")
 
 
+def names_a_lab(text: str) -> bool:
+    """Returns whether a text is a lab's name or the unique start of one.
+
+    Args:
+        text: The text.
+    """
+    try:
+        return bool(lab_named(text))
+    except LabError:
+        return False
+
+
 def _existing_notebook(path: Path) -> Path:
     if not path.is_file():
         raise LabError(f"no notebook at {str(path)!r}; give the path of an existing .ipynb file, or a lab's name")

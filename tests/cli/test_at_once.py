@@ -81,6 +81,7 @@ REFUSED = (
     ("labs 99", "unknown lab '99'"),
     ("reset 99", "unknown lab '99'"),
     ("reset 02 --in nowhere", "no labs in 'nowhere'"),
+    ("lab 02", "'02' is a lab, and `mixlab lab` takes a folder"),
     ("lab README.md", "labs cannot be laid in 'README.md'"),
     ("measure cast --formats fp17", "unknown format 'fp17'"),
     ("measure cast --rounds 0", "rounds must be a whole number from 1 up, got 0"),

@@ -134,6 +134,18 @@ def test_a_folder_that_cannot_be_is_refused_in_a_sentence(started: Started, plac
 
 
 @pytest.mark.usefixtures("labs")
+@pytest.mark.parametrize("name", ["01", "01_formats", "mine.ipynb"])
+def test_a_lab_is_no_folder(started: Started, name: str):
+    result = mixlab("lab", name)
+    assert result.exit_code == 2
+    assert f"'{name}' is a lab, and `mixlab lab` takes a folder: it opens all labs" in result.stderr
+    assert list(Path.cwd().iterdir()) == []
+    Path(name).mkdir()
+    assert mixlab("lab", name).exit_code == 0
+    assert [command[3] for command, _ in started] == [str(Path.cwd() / name)]
+
+
+@pytest.mark.usefixtures("labs")
 def test_lab_without_jupyterlab_lays_nothing(monkeypatch: pytest.MonkeyPatch):
     missing = lab_commands.machine.Package("jupyterlab", "jupyterlab>=4.4", None)
     monkeypatch.setattr(lab_commands.machine, "widget_stack", lambda: (missing,))
