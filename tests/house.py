@@ -81,6 +81,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli": (
         *("values", "lab_files", "shipped", "notebooks", "laid_files", "lab_folder", "lab_commands", "lab_list"),
         *("record_tables",),
+        *("liveness", "answerless", "hand_outs", "handed_in", "grades", "grade_tables", "teaching"),
         *("measure", "memory", "claims", "commands"),
     ),
     "__main__": (),

@@ -23,7 +23,7 @@ from typer.core import TyperCommand
 
 from mixlab import __version__, machine
 from mixlab.arguments import require_whole
-from mixlab.cli import claims, lab_commands, lab_list, measure, memory, notebooks, shipped
+from mixlab.cli import claims, hand_outs, lab_commands, lab_list, measure, memory, notebooks, shipped, teaching
 from mixlab.cli.values import ANSWERED, fail, number, print_error, print_json, whole_number, words
 from mixlab.formats import FORMATS, Format, Overflow
 from mixlab.recipes import PRESETS
@@ -47,6 +47,8 @@ app.command(name="memory")(memory.predict)
 app.command(name="claims")(claims.settle_claims)
 app.command(name="labs")(lab_list.labs)
 app.command(name="reset")(lab_commands.reset)
+app.command(name="hand-out")(hand_outs.hand_out)
+app.command(name="grade")(teaching.grade)
 
 _FORMAT_COLUMNS = (
     *("name", "bits", "exponent_bits", "mantissa_bits", "bias", "specials"),

@@ -76,7 +76,12 @@ def parameter_names(notebook: Path) -> tuple[str, ...]:
 
 
 def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], *, out: Path | None = None, progress: bool = True
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    *,
+    out: Path | None = None,
+    progress: bool = True,
+    most_s: int | None = None,
 ) -> None:
     """Executes a notebook headless, in its own folder, with `MIXLAB_HEADLESS=1` in the kernel's environment.
 
@@ -87,9 +92,10 @@ def run_notebook(
             and appears in one piece, even if a cell fails. It replaces an executed notebook of that name, never one
             that was not executed. None saves nothing.
         progress: Whether to draw a progress bar on stderr.
+        most_s: How many seconds a cell may take; None for any.
 
     Raises:
-        LabError: If the notebook has no such parameter, or a notebook in `out` would be lost.
+        LabError: If the notebook has no such parameter, a notebook in `out` would be lost, or a cell takes too long.
         ValueError: If it is one of mixlab's labs, and does not take such a value.
         CellError: If a cell without the tag `raises-exception` raises, or the kernel dies.
     """
@@ -101,7 +107,7 @@ def run_notebook(
     with tempfile.TemporaryDirectory(prefix="mixlab-") as scratch:
         executed = Path(scratch) / "executed.ipynb"
         try:
-            _execute(notebook, executed, parameters, progress)
+            _execute(notebook, executed, parameters, progress, most_s)
         finally:
             if out is not None and executed.exists():
                 _publish(executed, out / notebook.name, notebook)
@@ -185,9 +191,9 @@ def _made_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], progress: bool) -> None:
+def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], progress: bool, most_s: int | None) -> None:
     import papermill
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     # papermill formats its path arguments, so a brace in a folder's name would fail: pass the content instead.
     content = _read(notebook)
@@ -202,12 +208,15 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], prog
                 language="python",  # a notebook may lack it
                 cwd=str(notebook.parent),
                 progress_bar=progress,
+                execution_timeout=most_s,
                 extra_arguments=["--log-level=ERROR"],  # the kernel's log would cut through the progress bar
             )
     except papermill.PapermillExecutionError:
         _raise_error_of_cells(executed)
     except DeadKernelError:
         raise CellError("kernel died", "it may have run out of memory", None, "") from None
+    except CellTimeoutError:
+        raise LabError(f"{notebook.name}: a cell took more than {most_s} s and was stopped") from None
     except Exception as error:  # starting a kernel can raise anything
         raise LabError(f"{notebook} cannot be executed: {type(error).__name__}: {error}") from error
 

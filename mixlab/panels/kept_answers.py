@@ -14,8 +14,6 @@ from mixlab.files import replacing
 _KINDS = ("predictions", "answers")
 _EMPTY: dict[str, Any] = {"kind": "mixlab answers", "version": 1, "predictions": {}, "answers": {}}
 
-ANSWERS_TYPE = "application/vnd.mixlab.answers+json"  # the MIME type of the record in a notebook's output
-
 
 @dataclass(frozen=True)
 class Asked:

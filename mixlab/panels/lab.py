@@ -12,13 +12,13 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from mixlab.files import refuse_unwritable
-from mixlab.labs import check_parameters, lab_recipe
+from mixlab.labs import ANSWERS_TYPE, check_parameters, lab_recipe
 from mixlab.machine import describe, is_headless
 from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import Panel, in_a_row
 from mixlab.panels.exercises import Exercise, Prediction
 from mixlab.panels.folders import kept_words, temporary_folder
-from mixlab.panels.kept_answers import ANSWERS_TYPE, KeptAnswers
+from mixlab.panels.kept_answers import KeptAnswers
 from mixlab.process import train_on_one_thread
 from mixlab.training import Task, load_task
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mixlab.labs import ANSWERS_TYPE
 from mixlab.panels import Lab
-from mixlab.panels.kept_answers import ANSWERS_TYPE
 from mixlab.panels.lab import LabLine
 from mixlab.recipes import Recipe
 
