@@ -7,7 +7,6 @@ import symtable
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_BOUND = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
 _SHOWS = {"then"}  # methods that change nothing
 
 
@@ -46,7 +45,7 @@ class Statement:
         bound = frozenset(name for name, is_written in names if is_written)
         changed = frozenset(_changed(tree))
         reads = frozenset(name for name, is_written in names if not is_written) | changed
-        return cls(source, tree, reads, bound | changed, bound - changed if isinstance(tree, _BOUND) else frozenset())
+        return cls(source, tree, reads, bound | changed, frozenset(_bound(tree)) - changed)
 
 
 def statements(source: str) -> list[Statement]:
@@ -94,10 +93,22 @@ def _symbols(table: symtable.SymbolTable) -> Iterator[tuple[str, bool]]:
         yield from _symbols(child)
 
 
+def _bound(tree: ast.stmt) -> Iterator[str]:
+    """Yields the names that a statement binds whatever happens."""
+    if isinstance(tree, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name.partition(".")[0] for alias in tree.names)
+    targets = tree.targets if isinstance(tree, ast.Assign) else []
+    if isinstance(tree, ast.AnnAssign) and tree.value is not None:
+        targets = [tree.target]
+    for node in (node for target in targets for node in ast.walk(target)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
 def _changed(tree: ast.stmt) -> Iterator[str]:
-    """Yields the names whose values a statement may change: x += 1, x[0] = 1, x.y = 1, x.append(1)."""
+    """Yields the names whose values a statement may change: x += 1, (x := 1), x[0] = 1, x.y = 1, x.append(1)."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.AugAssign):
+        if isinstance(node, ast.AugAssign | ast.NamedExpr):
             yield from _base(node.target)
         elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
             yield from _base(node)

@@ -59,6 +59,7 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         if answer is not None and answer not in options:
             raise ValueError(f"Prediction: the answer {answer!r} is not one of the options {', '.join(options)}")
         self.question, self.answer, self.explanation = question, answer, explanation
+        self.group_name = f"Prediction: {question}"
         self._kept = KeptAnswers(None) if kept is None else kept
         self._kept.ask(Asked("predictions", question, question, answer, lambda option: option == answer))
         self._held: list[Held] = []
@@ -228,6 +229,7 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         if expected is None and (hint or tolerance or read is not None):
             raise ValueError(f"Exercise {name}: hint, tolerance and read belong to an expected answer; give that too")
         self.name = name
+        self.group_name = f"Exercise {name}"
         self._expected, self._hint, self._tolerance = expected, hint, tolerance
         self._read = _reader(expected) if read is None else read
         self._kept = KeptAnswers(None) if kept is None else kept

@@ -14,8 +14,15 @@ async function render({ model, el }) {
   } catch {
     return undefined; // a page that keeps its models elsewhere
   }
+  const named = () => {
+    const group = model.get("group");
+    if (!group) return;
+    el.parentElement?.setAttribute("role", "group");
+    el.parentElement?.setAttribute("aria-label", group);
+  };
   let wasOff = false;
   const look = () => {
+    named();
     const kernel = model.widget_manager.kernel;
     const off = !panel.comm_live || kernel === null || ["dead", "terminating"].includes(kernel?.status);
     if (wasOff === off) return;
@@ -28,6 +35,7 @@ async function render({ model, el }) {
     }
     el.parentElement?.classList.toggle("mixlab-off", off);
   };
+  requestAnimationFrame(named); // by then it stands in its box
   const timer = setInterval(look, LOOK_MS);
   return () => clearInterval(timer);
 }

@@ -39,12 +39,19 @@ class Guard(anywidget.AnyWidget):
     Attributes:
         panel: The model id of that widget.
         words: What it says.
+        group: A name for the widget and all in it, for screen readers; "" for none.
     """
 
     _esm = Path(__file__).parent / "presence.js"
     _css = Path(__file__).parent / "presence.css"
     panel = traitlets.Unicode().tag(sync=True)
     words = traitlets.Unicode(NEEDS_KERNEL).tag(sync=True)
+    group = traitlets.Unicode().tag(sync=True)
+
+    @classmethod
+    def of(cls, widget: Any) -> Guard:
+        """Returns a guard for a widget that is `Present`."""
+        return cls(panel=widget.model_id, words=widget.without_kernel, group=widget.group_name)
 
 
 class Present:
@@ -52,10 +59,12 @@ class Present:
 
     Attributes:
         without_kernel: What to do about it when its kernel is gone, in words; "" says nothing.
+        group_name: A name for it that tells its controls apart from those of others like it; "" for none.
     """
 
     model_id: str
     without_kernel = NEEDS_KERNEL
+    group_name = ""
     _remains_of: tuple[str, ...] = ()  # the display ids of the first outputs
 
     def still(self) -> str:
@@ -124,9 +133,7 @@ def bundle_of(shown: Any) -> Bundle:
         shown: Anything; a widget that is `Present` comes under a guard.
     """
     if isinstance(shown, Present):
-        guarded = (
-            shown if is_headless() else widgets.VBox([Guard(panel=shown.model_id, words=shown.without_kernel), shown])
-        )
+        guarded = shown if is_headless() else widgets.VBox([Guard.of(shown), shown])
         return {"text/plain": repr(shown), "text/html": shown.still(), **_view(guarded.model_id)}, {}
     if hasattr(type(shown), "_repr_mimebundle_"):
         found = shown._repr_mimebundle_()
@@ -153,7 +160,7 @@ def guarded(widget: widgets.Widget) -> list[widgets.Widget]:
         widget: The widget.
     """
     is_present = isinstance(widget, Present)
-    return [Guard(panel=widget.model_id, words=widget.without_kernel), widget] if is_present else [widget]
+    return [Guard.of(widget), widget] if is_present else [widget]
 
 
 def _view(model_id: str) -> dict[str, Any]:
