@@ -87,7 +87,7 @@ def harmless(text: str) -> str:
     ["'=1+1", '-24', "'@A1", '8, 3']
     """
     begins = text.lstrip()[:1]
-    is_formula = bool(begins) and begins in "=+-@＝＋－＠" and not _PLAIN_NUMBER.fullmatch(text)  # noqa: RUF001
+    is_formula = bool(begins) and begins in "=+-@\uff1d\uff0b\uff0d\uff20" and not _PLAIN_NUMBER.fullmatch(text)
     return f"'{text}" if is_formula or text[:1] in ("\t", "\r", "\n") else text
 
 

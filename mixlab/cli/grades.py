@@ -127,7 +127,7 @@ def grade_all(
     graded: dict[int, dict[str, Any]] = {}
     failed: dict[int, str] = {}
     machine = ""
-    for number, ((lab, key), places) in enumerate(sorted(groups.items()), 1):
+    for number, ((lab, key), places) in enumerate(sorted(groups.items(), key=_defaults_first), 1):
         changed = "".join(f", {name} {value}" for name, value in json.loads(key).items())
         tell(f"{lab}{changed}: run {number} of {len(groups)}, for {len(places)} handed in")
         try:
@@ -138,6 +138,11 @@ def grade_all(
         machine = ran["machine"]
         graded |= dict(zip(places, ran["readers"], strict=True))
     return Grades(machine, tuple(_grade(one, graded.get(i), failed.get(i)) for i, one in enumerate(found)))
+
+
+def _defaults_first(group: tuple[tuple[str, str], object]) -> tuple[str, bool, str]:
+    (lab, key), _ = group
+    return lab, key != "{}", key
 
 
 def _key(one: HandedIn) -> str:
@@ -174,7 +179,10 @@ def _grade(one: HandedIn, ran: Mapping[str, Any] | None, failed: str | None) -> 
         for each in (ran["questions"] if ran else [])
     ]
     if ran and (unknown := ran["unknown"]):
-        trouble.append(f"{len(unknown)} answers are to questions that the lab does not ask, such as {unknown[0]!r:.60}")
+        some = ", ".join(f"{key!r:.60}" for key in unknown[:2]) + (
+            f" and {len(unknown) - 2} more" if unknown[2:] else ""
+        )
+        trouble.append(f"answers questions that the lab does not ask with its parameters: {some}")
     return Grade(one, tuple(questions), tuple(trouble), _changed(one))
 
 
