@@ -83,7 +83,9 @@ def _files(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(here)
         for name in sorted(files):
-            if name.endswith(".ipynb") or (name == "answers.json" and place.parent.name == "runs"):
+            lab = name.partition(".")[0]  # LAB.DATE.ipynb is what `mixlab reset` laid beside LAB.ipynb
+            older = name != f"{lab}.ipynb" and f"{lab}.ipynb" in files and lab in _labs()
+            if (name.endswith(".ipynb") and not older) or (name == "answers.json" and place.parent.name == "runs"):
                 found.append(place / name)
     return found
 

@@ -18,8 +18,9 @@ from mixlab.panels.held import SOON, Held
 from mixlab.panels.kept_answers import Asked, KeptAnswers
 from mixlab.panels.presence import Present
 from mixlab.powers import read_number
+from mixlab.reports.colours import GREEN, GREY, VERMILLION
 
-_COLOURS = {True: "#009E73", False: "#D55E00", None: "#8C8C8C"}
+_COLOURS = {True: GREEN, False: VERMILLION, None: GREY}
 _MARKS = {True: "✓", False: "✗", None: "…"}
 _DONE = {"Check": "checked", "Keep": "kept"}
 _LATER = "is kept. It is graded once you hand it in."

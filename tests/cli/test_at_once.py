@@ -47,6 +47,8 @@ SHOWN = (
     ("--version", __version__),
     ("--help", "A lab on mixed-precision training"),
     ("run --help", "Run a lab headless"),
+    ("hand-out --help", "Lay copies of the labs in a folder"),
+    ("grade --help", "Grade what students hand in"),
     ("lab --help", "What you changed is never"),
     ("reset --help", "Nothing is deleted"),
     ("measure --help", "Measure this machine"),
@@ -100,6 +102,11 @@ REFUSED = (
 )
 
 REFUSED_LABS = (
+    ("hand-out copies 99", "unknown lab '99'"),
+    ("hand-out README.md 00", "README.md is not a folder"),
+    ("grade nobody.ipynb", "'nobody.ipynb' does not exist; give notebooks, answers.json files or folders"),
+    ("grade labs --csv README.md", "holds something else than grades and is not replaced"),
+    ("grade labs --minutes 0", "--minutes must be a whole number from 1 to 1440, got 0"),
     ("run 99", "unknown lab '99'"),
     ("run 04 -p stepz 3", "04_training_modes has no parameter 'stepz'; choose from: recipe, loss_scale"),
     ("run 04 -p steps many", "04_training_modes: steps must be a whole number from 1 to 100000, got 'many'"),

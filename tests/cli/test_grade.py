@@ -230,6 +230,7 @@ def test_folders_are_searched_and_students_are_told_apart(put, graded):
         put(f"{name}.ipynb", whole if "notes" not in name else b'{"cells": []}')
     put(f"group 2/anna/labs/{LAB}.ipynb", whole)
     put("group 2/ben.ipynb", whole)
+    put(f"group 2/anna/labs/{LAB}.2026-11-29-140512.ipynb", whole)
     put(f"{LAB}.ipynb", whole)
     assert [one["student"] for one in grade("group 1", "group 2", "group 1/anna")[1]] == ["anna", "ben", "anna/labs"]
     assert [one["student"] for one in grade("group 1/anna", "group 2/anna/labs")[1]] == ["anna", "labs"]
