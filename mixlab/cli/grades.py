@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Score:
+class Tally:
     """How many questions were asked, answered, and answered right."""
 
     right: int
@@ -45,7 +45,7 @@ class Score:
     asked: int
 
     @classmethod
-    def of(cls, questions: Iterable[Question]) -> Score:
+    def of(cls, questions: Iterable[Question]) -> Tally:
         """Counts questions."""
         verdicts = [one.right for one in questions]
         return cls(verdicts.count(True), len(verdicts) - verdicts.count(None), len(verdicts))
@@ -71,17 +71,17 @@ class Grade:
     changed: Mapping[str, Any]
 
     @property
-    def predictions(self) -> Score | None:
+    def predictions(self) -> Tally | None:
         """The score of the predictions; None if the lab could not be graded."""
         return self._score("prediction")
 
     @property
-    def exercises(self) -> Score | None:
+    def exercises(self) -> Tally | None:
         """The score of the exercises; None if the lab could not be graded."""
         return self._score("exercise")
 
-    def _score(self, kind: str) -> Score | None:
-        return Score.of(one for one in self.questions if one.kind == kind) if self.questions else None
+    def _score(self, kind: str) -> Tally | None:
+        return Tally.of(one for one in self.questions if one.kind == kind) if self.questions else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the grade for JSON."""
