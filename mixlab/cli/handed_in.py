@@ -52,7 +52,7 @@ class HandedIn:
     unrecorded: bool = False
 
 
-def handed_in(paths: Iterable[Path]) -> list[HandedIn]:
+def all_handed_in(paths: Iterable[Path]) -> list[HandedIn]:
     """Reads what students handed in. Answers of a notebook and of the file beside it count together.
 
     Args:

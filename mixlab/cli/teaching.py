@@ -10,7 +10,7 @@ import typer
 from mixlab.arguments import require_whole
 from mixlab.cli.grade_tables import as_json, print_shown, refuse_csv, write_csv
 from mixlab.cli.grades import grade_all
-from mixlab.cli.handed_in import handed_in
+from mixlab.cli.handed_in import all_handed_in
 from mixlab.cli.values import ANSWERED, fail, print_json, whole_number, words
 
 
@@ -35,7 +35,7 @@ def grade(
     """
     try:
         require_whole("--minutes", minutes, 1, 24 * 60)
-        found = handed_in(files)
+        found = all_handed_in(files)
         if csv is not None:
             refuse_csv(csv)
         grades = grade_all(found, most_s=60 * minutes, tell=lambda line: typer.echo(line, err=True))

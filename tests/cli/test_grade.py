@@ -20,7 +20,7 @@ from mixlab.cli import notebooks, shipped
 from mixlab.cli.answerless import as_bytes, without_answers
 from mixlab.cli.commands import app
 from mixlab.cli.grade_tables import COLUMNS, harmless, readable
-from mixlab.cli.handed_in import handed_in
+from mixlab.cli.handed_in import all_handed_in
 from mixlab.labs import ANSWERS_TYPE
 
 LAB = "05_dynamic_loss_scaling"
@@ -310,4 +310,4 @@ def test_a_terminal_is_not_steered_by_an_answer():
 def test_what_a_reader_of_files_finds_is_ordered(put):
     for name in ("ben", "anna"):
         put(f"class/{name}/{LAB}.ipynb", notebook(record(RIGHT)))
-    assert [one.student for one in handed_in([Path("class")])] == ["anna", "ben"]
+    assert [one.student for one in all_handed_in([Path("class")])] == ["anna", "ben"]
