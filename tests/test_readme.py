@@ -105,7 +105,7 @@ def test_every_lab_is_listed():
 
 
 def test_the_commands_exist():
-    commands = set(re.findall(r"^    mixlab (\w+)", README, re.MULTILINE))
+    commands = set(re.findall(r"^    mixlab ([\w-]+)", README, re.MULTILINE))
     single = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert commands == single | {group.name for group in app.registered_groups}
     measured = set(re.findall(r"^    mixlab measure (\w+)", README, re.MULTILINE))

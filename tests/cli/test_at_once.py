@@ -48,7 +48,7 @@ SHOWN = (
     ("--help", "A lab on mixed-precision training"),
     ("run --help", "Run a lab headless"),
     ("hand-out --help", "Lay copies of the labs in a folder"),
-    ("grade --help", "Grade what students hand in"),
+    ("grade --help", "Grade what students handed in"),
     ("lab --help", "What you changed is never"),
     ("reset --help", "Nothing is deleted"),
     ("measure --help", "Measure this machine"),

@@ -11,6 +11,9 @@ from mixlab.cli.commands import app
 OPTIONS = {
     "": "--version --help",
     "lab": "--port --no-browser --help",
+    "reset": "labs --in --all --runs --help",
+    "hand-out": "folder labs --help",
+    "grade": "files --csv --questions --json --minutes --help",
     "run": "lab -p --parameter --out --help",
     "train": "--task --recipe --steps --seed --loss-weight --probe-every --device --run --help",
     "memory": (
