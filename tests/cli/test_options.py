@@ -10,7 +10,7 @@ from mixlab.cli.commands import app
 
 OPTIONS = {
     "": "--version --help",
-    "lab": "--port --no-browser --help",
+    "lab": "folder --port --no-browser --help",
     "reset": "labs --in --all --runs --help",
     "hand-out": "folder labs --help",
     "grade": "files --csv --questions --json --minutes --help",
