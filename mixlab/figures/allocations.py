@@ -47,7 +47,7 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
     said = f"{trace.recipe} on {trace.numel:,} parameters, traced as on {on} without running; no workspaces"
     title = f"One training step: what is alive, allocation by allocation<br><sub>{said}</sub>"
     figure = styled(figure, title=title, summary=_said(trace), height=470)
-    figure.update_layout(margin={"t": 110, "b": 120, "r": 30}, legend=BELOW)
+    figure.update_layout(margin={"t": 95, "b": 120, "r": 30}, legend=BELOW)
     figure.update_yaxes(title=unit, range=[0, 1.35 * float(total[top]) / scale])
     last = trace.spans[-1].last - first
     return figure.update_xaxes(title="allocations and frees, in their order", showgrid=False, range=[0, last])
@@ -56,14 +56,15 @@ def timeline(trace: Trace, *, points: int = 400) -> go.Figure:
 def _point_at_peak(figure: go.Figure, trace: Trace, x: float, y: float) -> None:
     """Names the three largest categories at the peak."""
     scale, unit = _unit(trace.peak_bytes)
+    late = x > (trace.spans[-1].last - trace.spans[0].first) / 2
     figure.add_annotation(
         x=x,
         y=y,
         text=f"<b>peak {trace.peak_bytes / scale:,.2f} {unit}, in {trace.peak_phase}</b><br>{_largest(trace)}",
-        ax=40,
+        ax=-40 if late else 40,
         ay=-30,
-        xanchor="left",
-        align="left",
+        xanchor="right" if late else "left",
+        align="right" if late else "left",
         **ARROW,
     )
 

@@ -44,7 +44,7 @@ def error_lines(
     lines += [] if whole else ["dotted: very likely below, if rounding errors are independent"]
     words = "<br>".join([title, *(f"<sub>{line}</sub>" for line in lines)])
     figure = styled(figure, title=words, summary=_summary(curves, whole), height=515)
-    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 112, "b": 40, "l": 75})
+    figure.update_layout(hovermode="closest", legend=BELOW, margin={"t": 96, "b": 40, "l": 75})
     figure.update_xaxes(title="K, products in the sum", type="log", tickvals=_powers(lengths), tickformat=",")
     what = "error / Σ |xᵢ yᵢ|"
     return figure.update_yaxes(title=what, type="log", **_decades(growth.points, whole))
@@ -83,7 +83,6 @@ def _draw_curve(
                 y=[_drawn(bound) for bound in bounds],
                 mode="lines",
                 line={"color": colour, "dash": dash, "width": 1.5},
-                opacity=0.8,
                 hovertemplate=f"{name}<br>K = %{{x:,}}<br>{what} %{{y:.2g}}<extra></extra>",
             )
 

@@ -120,8 +120,10 @@ def _draw_ranges(figure: go.Figure, formats: Sequence[Format]) -> None:
         )
     lowest = 40 * math.floor(ends.min() / 40)
     highest = 40 * math.ceil(ends.max() / 40)
-    step = 40 if highest - lowest <= 400 else 400
-    figure.update_xaxes(title="magnitude", **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1)
+    step = 80 if highest - lowest <= 400 else 400
+    figure.update_xaxes(
+        title="magnitude", tickangle=0, **_powers(range(-step * (-lowest // step), highest + 1, step)), col=1
+    )
 
 
 def _digits(fmt: Format) -> float:
@@ -143,7 +145,7 @@ def _draw_digits(figure: go.Figure, formats: Sequence[Format]) -> None:
         row=1,
         col=2,
     )
-    figure.update_xaxes(title="digits", range=[0, 1.7 * max(digits)], col=2)
+    figure.update_xaxes(title="digits", range=[0, 2.2 * max(digits)], col=2)
 
 
 def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure:
@@ -163,7 +165,7 @@ def accumulation_error(sums: Mapping[str, ArrayLike], value: float) -> go.Figure
     counts = np.unique(np.linspace(1, length, min(length, _POINTS)).round().astype(int))
     exact = value * counts
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.6, 0.4])
-    figure.add_scatter(name="exact", x=counts, y=exact, line={"color": GREY, "width": 6}, opacity=0.5, row=1, col=1)
+    figure.add_scatter(name="exact", x=counts, y=exact, line={"color": GREY, "width": 6}, row=1, col=1)
     for i, (name, partial) in enumerate((escaped(label), sums) for label, sums in series.items()):
         taken = partial[counts - 1]
         error = np.abs(taken - exact) / abs(value * counts)

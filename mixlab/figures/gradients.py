@@ -51,7 +51,7 @@ def gradient_histogram(stats: TensorStats, fmt: Format | str, scale_exponent: in
     ticks = [(e, label) for e, label in axis_ticks(low, high) if min(abs(e - x) for x in tensor.borders) > room]
     figure.update_xaxes(title=tensor.axis_title, title_standoff=28, range=[low, high], showgrid=False, zeroline=False)
     figure.update_xaxes(tickvals=[e for e, _ in ticks], ticktext=[label for _, label in ticks])
-    figure.update_yaxes(title=f"share of the non-zero {tensor.noun}", tickformat=".0%", range=[0, top])
+    figure.update_yaxes(title=f"share of the non-zero {tensor.noun}", tickformat=".2~%", range=[0, top])
     return figure.update_layout(showlegend=False, hovermode="closest", bargap=0, margin_t=100)
 
 
@@ -91,8 +91,9 @@ def _name_borders(figure: go.Figure, tensor: ScaledTensor) -> None:
 
 def _name_places(edges: Sequence[float]) -> list[float]:
     """Returns the positions of the zones' names: in the middle, or pushed aside where a zone is narrow."""
-    room = 0.13 * (edges[-1] - edges[0])
+    room = 0.2 * (edges[-1] - edges[0])
     places = [(left + right) / 2 for left, right in pairwise(edges)]
+    places[0] = max(places[0], edges[0] + 0.4 * room)
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + room)
     places[-1] = min(places[-1], edges[-1] - room / 3)

@@ -52,7 +52,7 @@ def ledger_bars(ledgers: Mapping[str, Ledger], *, whole: bool = False) -> go.Fig
     figure.update_layout(
         barmode="stack",
         hovermode="closest",
-        margin={"t": 110, "b": 90},
+        margin={"t": 95, "b": 90},
         legend={"y": -0.12, "yanchor": "top", "x": 0, "xanchor": "left", "traceorder": "normal"},
     )
     return figure.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="", side="top", showgrid=False)

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import styled
+from mixlab.figures.theme import styled, tinted
 from mixlab.loss_scaling import ScaleHistory
 from mixlab.powers import power_of_two
 from mixlab.reports.colours import GREY, PURPLE, SERIES
@@ -49,18 +49,18 @@ def scale_histories(histories: Histories, *, title: str, limits: Sequence[float]
         vertical_spacing=0.28 / len(titles),
         subplot_titles=titles,
     )
+    edge = {"color": PURPLE, "width": 1}
     for row, history in enumerate(histories.values(), start=1):
         for trace in _lane_traces(history, SERIES[(row - 1) % len(SERIES)], limits):
             figure.add_trace(trace, row=row, col=1)
         if limits is None:  # after the traces: plotly leaves out shapes on empty axes
             for step in (step for step, overflow in enumerate(history.overflows) if overflow):
-                figure.add_vrect(step, step + 1, fillcolor=PURPLE, opacity=0.25, line_width=0, row=row, col=1)
+                figure.add_vrect(step, step + 1, fillcolor=tinted(PURPLE), line=edge, row=row, col=1)
     figure.add_traces(_legend_traces(histories, limits))
     height = 150 + 110 * len(titles)
     summary = f"{'; '.join(f'{name} {ending(history)}' for name, history in histories.items())}."
     figure = styled(figure, title=title, summary=summary, height=height)
     figure.update_layout(hovermode="closest", margin_t=120)
-    figure.update_layout(title={"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}})
     figure.update_layout(
         legend={"y": 1 - 40 / height, "yref": "container", "yanchor": "top", "x": 0, "xanchor": "left"}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -41,13 +42,16 @@ def matmul_speed_dots(speeds: Sequence[MatmulSpeed], machine: str) -> go.Figure:
     size, device, count = speeds[0].size, speeds[0].device, speeds[0].count
     figure = styled(
         figure,
-        title=f"Products of {size} × {size} matrices on {device}: median, and lowest to highest of {count}"
-        f"<br><sub>{machine}</sub>",
+        title=f"Products of {size} × {size} matrices on {device}"
+        f"<br><sub>median, and lowest to highest of {count}</sub><br><sub>{machine}</sub>",
         summary=f"{'; '.join(map(_said, speeds))}.",
-        height=250,
+        height=290,
     )
-    figure.update_layout(hovermode="closest").update_yaxes(autorange="reversed")
-    return figure.update_xaxes(type="log", title="GFLOP/s, logarithmic", tickformat="~r", nticks=8)
+    figure.update_layout(hovermode="closest", margin_t=100).update_yaxes(autorange="reversed", automargin=True)
+    ticks = _one_two_five(min(speed.low for speed in speeds), max(speed.high for speed in speeds))
+    return figure.update_xaxes(
+        type="log", title="GFLOP/s, logarithmic", tickvals=ticks, ticktext=[f"{tick:,g}" for tick in ticks]
+    )
 
 
 def format_limits(formats: Iterable[Format | str]) -> go.Figure:
@@ -72,13 +76,24 @@ def format_limits(formats: Iterable[Format | str]) -> go.Figure:
             hovertemplate=f"%{{y}} {name}: %{{customdata}}<extra></extra>",
         )
     for fmt, (smallest, _, largest) in zip(shown, ends, strict=True):
-        for value, text, anchor in ((smallest, f"{smallest:.2g}", "right"), (largest, short_number(largest), "left")):
-            figure.add_annotation(x=np.log2(value), y=fmt.name, text=text, showarrow=False, xanchor=anchor)
+        for value, text, anchor, shift in (
+            (smallest, f"{smallest:.2g}", "right", -2),
+            (largest, short_number(largest), "left", 2),
+        ):
+            figure.add_annotation(
+                x=np.log2(value), y=fmt.name, text=text, showarrow=False, xanchor=anchor, xshift=shift
+            )
     figure = styled(figure, title="What each format can hold", summary=f"{'; '.join(map(_reach, shown))}.", height=340)
-    figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed")
+    figure.update_layout(barmode="overlay", hovermode="closest").update_yaxes(autorange="reversed", showgrid=False)
     ticks = list(range(-160, 161, 40))
     labels = [power(exponent) for exponent in ticks]
-    return figure.update_xaxes(title="magnitude", range=[-185, 165], tickvals=ticks, ticktext=labels)
+    return figure.update_xaxes(title="magnitude", range=[-200, 180], tickvals=ticks, ticktext=labels)
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    """Returns the numbers 1, 2 and 5 times a power of ten from one below `low` to one above `high`, or the powers."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in ((1, 2, 5) if len(powers) <= 3 else (1,))]
 
 
 def _said(speed: MatmulSpeed) -> str:

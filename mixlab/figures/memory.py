@@ -57,7 +57,7 @@ def state_bars(variants: Iterable[Variant]) -> go.Figure:
         words = f"<b>{least:.4g}</b>" + (f" to {most:.4g}" if most > least else "")
         figure.add_annotation(x=most, y=variant.name, text=words, showarrow=False, xanchor="left", xshift=4)
     said = "counted from recipes; thin: only within a step, at most; point at a bar for its source"
-    title = f"Bytes per parameter with Adam as the optimizer steps, without activations<br><sub>{said}</sub>"
+    title = f"Bytes per parameter with Adam as it steps, without activations<br><sub>{said}</sub>"
     figure = _stacked_bars(figure, title, f"{'; '.join(map(_design, shown))}.", rows=len(shown))
     return figure.update_xaxes(range=[0, 1.12 * max(variant.most_bytes_per_parameter for variant in shown)])
 
@@ -107,7 +107,7 @@ def phase_bars(estimates: Estimate | Mapping[str, Estimate], gpu: GpuSpec | None
     figure = _stacked_bars(figure, title, _phases(by_label, gpu), rows=len(rows))
     end = max(*(one.total_bytes for one in by_label.values()), gpu.usable_bytes if gpu else 0)
     figure.update_xaxes(range=[0, 1.12 * _gib(end)], title="GiB", side="bottom", showgrid=True)
-    return figure.update_layout(legend_y=-60 / (45 + 30 * len(rows)))  # below the axis' title
+    return figure.update_layout(legend_y=-75 / (45 + 30 * len(rows)))  # below the axis' title
 
 
 def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gpu: GpuSpec | None = None) -> go.Figure:
@@ -150,7 +150,7 @@ def batch_lines(estimates: Mapping[str, Estimate], batches: Sequence[int], *, gp
     one = next(iter(estimates.values()))
     title = f"Memory against the batch<br><sub>{_training(one, with_batch=False)}, {_MODELLED}</sub>"
     figure = styled(figure, title=title, summary=_ends(peaks, batches), height=560)
-    figure.update_layout(margin={"t": 120, "b": 110}, legend={**BELOW, "y": -0.12})
+    figure.update_layout(margin={"t": 100, "b": 110}, legend={**BELOW, "y": -0.16})
     figure.update_yaxes(title="GiB", rangemode="tozero", row=1, col=1).update_yaxes(title="MiB", row=2, col=1)
     return figure.update_xaxes(title="rows of a batch", row=2, col=1)
 

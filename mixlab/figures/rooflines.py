@@ -51,7 +51,7 @@ def roofline(roofs: Sequence[Roof], points: Sequence[RooflinePoint] = (), *, tit
     lowest, highest = (end(y for line in figure.data for y in line.y) for end in (min, max))
     figure.update_yaxes(title=unit, **_log_axis(lowest, highest, room=0.1))
     return figure.update_xaxes(
-        title="FLOP per byte moved", **_log_axis(left, right, room=0.14 * math.log10(right / left))
+        title="FLOP per byte moved", **_log_axis(left, right, room=0.22 * math.log10(right / left))
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,11 +17,11 @@ from mixlab.formats import FP32
 from mixlab.measure import Record
 from mixlab.optimizers import StateRounding
 from mixlab.recipes import STATES, Recipe, StateName
-from mixlab.reports.colours import GREY
+from mixlab.reports.colours import GREY, ink_on
 
 # From pale blue over orange to dark red, ever darker, so that it also reads in grey; steep at first, because 1.2 times
 # the loss should show. A loss that is no worse than in fp32 is palest.
-_SCALE = [[0.0, "#DCEAF4"], [0.05, "#FBE3B5"], [0.2, "#F3B04E"], [0.5, "#D55E00"], [1.0, "#4D1204"]]
+_SCALE = ((0.0, "#DCEAF4"), (0.05, "#FBE3B5"), (0.2, "#F3B04E"), (0.5, "#D55E00"), (1.0, "#4D1204"))
 _WORST = 10.0  # the ratio at the dark end
 _ROUNDINGS: tuple[StateRounding, ...] = ("nearest_even", "stochastic")
 _WEIGHTS = ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
@@ -145,18 +146,30 @@ def _short(ratio: float) -> str:
 
 
 def _small(text: str) -> str:
-    return f'<span style="font-size:10px">{text}</span>'
+    return f'<span style="font-size:11px">{text}</span>'
+
+
+def _ink(shade: float | None) -> str:
+    """Returns the ink that reads best on the colour of a cell."""
+    place = (shade or 0.0) / math.log(_WORST)
+    (low, below), (high, above) = next(pair for pair in pairwise(_SCALE) if place <= pair[1][0])
+    share = (place - low) / (high - low)
+    parts = (round((1 - share) * int(below[at : at + 2], 16) + share * int(above[at : at + 2], 16)) for at in (1, 3, 5))
+    return ink_on("#" + "".join(f"{part:02X}" for part in parts))
 
 
 def _heat(rows: Sequence[Sequence[_Cell]], columns: Sequence[str], labels: Sequence[str]) -> go.Heatmap:
     def shade(cell: _Cell) -> float | None:
         return None if math.isnan(cell.ratio) else math.log(min(max(cell.ratio, 1.0), _WORST))
 
+    def inked(cell: _Cell) -> str:
+        return f'<span style="color:{_ink(shade(cell))}">{cell.text}</span>' if cell.text else ""
+
     return go.Heatmap(
         z=[[shade(cell) for cell in row] for row in rows],
         x=list(columns),
         y=list(labels),
-        text=[[cell.text for cell in row] for row in rows],
+        text=[[inked(cell) for cell in row] for row in rows],
         texttemplate="%{text}",
         textfont={"size": 11},
         customdata=[[cell.hover for cell in row] for row in rows],

@@ -10,14 +10,16 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import escaped, styled
+from mixlab.figures.theme import BELOW, escaped, styled
 from mixlab.powers import power_of_two
 from mixlab.reports import diverged
+from mixlab.reports.colours import GREY
 from mixlab.reports.columns import exponents, largest_underflow, series_style
 from mixlab.reports.loss_scaling import domain_of, power_ticks
 from mixlab.reports.training import Runs, require_runs
 from mixlab.training import StepRecord, first_non_finite
 
+_TOP = 65
 _Row = Literal["loss", "scale", "underflow"]
 
 
@@ -46,13 +48,12 @@ def training_curves(runs: Runs) -> go.Figure:
                 continue
             shown = row == "loss" and trace.mode != "markers"
             ended = diverged(records)
-            name = escaped(label) + (f"<br>{ended}" if ended and shown else "")
+            name = escaped(label) + (f": {ended}" if ended and shown else "")
             trace.update(name=name, legendgroup=escaped(label), showlegend=shown)
             figure.add_trace(trace, row=list(rows).index(row) + 1, col=1)
-    figure = styled(figure, title="Trainings side by side", summary=_said(runs), height=130 + 180 * len(rows))
-    figure.update_layout(
-        legend={"orientation": "v", "itemwidth": 50, "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
-    )
+    below = 90 + 21 * math.ceil(len(runs) / 2)  # the legend has two runs a line on a narrow page
+    figure = styled(figure, title="Trainings side by side", summary=_said(runs), height=_TOP + 160 * len(rows) + below)
+    figure.update_layout(margin={"t": _TOP, "b": below}, legend={**BELOW, "y": -55 / (160 * len(rows))})
     if "scale" in rows:
         low, high = domain_of(level for records in runs.values() for level in exponents(records))
         places, labels = zip(*power_ticks(low, high, most=6), strict=True)
@@ -142,7 +143,8 @@ def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
     summary = f"The largest underflow of each layer, over {len(probed)} probed steps: {words}."
     figure = styled(figure, title=title, summary=summary, height=180 + 28 * len(layers))
     figure.update_layout(hovermode="closest")
-    return figure.update_yaxes(autorange="reversed").update_xaxes(title="step")
+    frame = {"showline": True, "linecolor": GREY, "mirror": True}  # the lowest colour is as dark as a dark page
+    return figure.update_yaxes(autorange="reversed", **frame).update_xaxes(title="step", **frame)
 
 
 def _running_mean(records: Sequence[StepRecord]) -> list[float | None]:

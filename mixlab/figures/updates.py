@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from mixlab.figures.theme import escaped, styled
+from mixlab.figures.theme import escaped, styled, tinted
 from mixlab.formats import Format
 from mixlab.powers import power
 from mixlab.probes import swallowed_in_all
@@ -49,20 +49,20 @@ def update_sizes(
             x=(edges[:-1] + edges[1:]) / 2,
             y=counts / counts.sum(),
             width=np.diff(edges),
-            marker={"color": BLUE, "line": {"width": 0}},
+            marker={"color": tinted(BLUE), "line": {"color": BLUE, "width": 1.5}},
             customdata=[f"{2.0**low:.2g} to {2.0**high:.2g}" for low, high in pairwise(edges)],
             hovertemplate="%{customdata} times the weight: %{y:.2%} of the updates<extra></extra>",
         )
     )
     for index, fmt in enumerate(map(Format.of, formats)):
         _draw_band(figure, fmt, swallowed_in_all(before, after, fmt), index)
-    note = "left of a band an update is lost, right of it kept; within it, that depends on the weight"
+    note = "left of a band updates are lost, right of it kept; in it, that depends on the weight"
     lost = {str(fmt): share_words(swallowed_in_all(before, after, fmt)) for fmt in map(Format.of, formats)}
     summary = f"The median update is {2.0 ** float(np.median(ratios)):.2g} of its weight"
     summary += "".join(f"; {fmt} loses {share}" for fmt, share in lost.items()) + "."
     title = f"One step's updates, relative to their weights<br><sub>{note}</sub>"
-    figure = styled(figure, title=title, summary=summary, height=430)
-    figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 170})
+    figure = styled(figure, title=title, summary=summary, height=400)
+    figure.update_layout(hovermode="closest", showlegend=False, bargap=0, margin={"t": 135})
     figure.update_yaxes(tickformat=".0%", title="share of the updates")
     low, high = int(edges[0]), int(np.ceil(edges[-1]))
     ticks = range(low, high + 1, max(1, round((high - low) / 10)))
@@ -77,8 +77,7 @@ def _draw_band(figure: go.Figure, fmt: Format, lost: float, index: int) -> None:
     figure.add_vrect(
         x0=right - 1,
         x1=right,
-        fillcolor=colour,
-        opacity=0.35,
+        fillcolor=tinted(colour),
         line={"color": colour, "dash": DASHES[index % len(DASHES)], "width": 2},
         annotation={
             "text": f"{fmt} loses {share_words(lost)}",
@@ -118,6 +117,6 @@ def swallowed_bars(shares: Mapping[str, Mapping[str, float]], *, title: str) -> 
     each = (f"{label} from {min(by.values()):.1%} to {max(by.values()):.1%}" for label, by in shares.items() if by)
     summary = f"Shares of lost updates over {rows} parameters: {'; '.join(each)}."
     figure = styled(figure, title=title, summary=summary, height=170 + 14 * rows * len(shares))
-    figure.update_layout(hovermode="closest", barmode="group", legend={"y": 1.0})
+    figure.update_layout(hovermode="closest", barmode="group", legend_y=1.0)
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure.update_xaxes(title="share of the updates that are lost", tickformat=".0%", range=[0, 1])

@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 
+import plotly.colors
 import plotly.io
 import pytest
 
@@ -57,6 +58,45 @@ def colours_in(part, path=()):
             yield from colours_in(value, path)
     elif isinstance(part, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}|white|black", part):
         yield part, path
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_text_on_bars_and_cells_is_read_on_their_colour_and_their_pattern(drawn, name):
+    for trace in drawn[name].data:
+        if trace.type == "bar" and trace.textposition == "inside":
+            ink = trace.insidetextfont.color
+            assert min(contrast(ink, trace.marker.color), contrast(ink, trace.marker.pattern.fgcolor)) >= 4.5
+        if trace.type == "heatmap" and trace.texttemplate:
+            assert not list(faint_cells(trace))
+
+
+def faint_cells(heat):
+    """Yields the cells whose text is not read on their colour."""
+    for shades, texts in zip(heat.z, heat.text, strict=True):
+        for shade, text in zip(shades, texts, strict=True):
+            if text:
+                (fill,) = plotly.colors.sample_colorscale(list(map(list, heat.colorscale)), [shade / heat.zmax])
+                fill = "#" + "".join(f"{int(part):02X}" for part in re.findall(r"\d+", fill)[:3])
+                own = re.search(r"color:(\w+)", text)
+                if contrast(own[1] if own else heat.textfont.color, fill) < 4.5:
+                    yield text, fill
+
+
+def test_a_faint_cell_is_found(drawn):
+    heat = copy.deepcopy(drawn["weight_map"].data[0])
+    heat.text = [[text.replace("white", "black") for text in row] for row in heat.text]
+    assert list(faint_cells(heat))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_its_title_fits_into_a_narrow_page(drawn, name):
+    for line in drawn[name].layout.title.text.split("<br>"):
+        assert len(line.removeprefix("<sub>").removesuffix("</sub>")) <= (88 if "<sub>" in line else 66)
+
+
+def test_a_long_title_is_broken_between_words():
+    shown = figures.useful_shares([1], {"a": [0.5]}, title="word " * 30)
+    assert [len(line) <= 66 for line in shown.layout.title.text.split("<br>")] == [True] * 3
 
 
 def test_a_chart_stays_one_when_it_is_changed_copied_and_pickled(drawn):

@@ -20,8 +20,8 @@ def made(losses, **notes):
     return Record("states", this_machine(), "2026-01-31T12:00:00+00:00", 0, "typed", parameters, tuple(series))
 
 
-def _cell(middle, below):
-    return f'<b>{middle}</b><br><span style="font-size:10px">{below}</span>'
+def _cell(middle, below, ink="black"):
+    return f'<span style="color:{ink}"><b>{middle}</b><br><span style="font-size:11px">{below}</span></span>'
 
 
 V_BF16 = GridSetting(Recipe.parse("fp32,exp_avg_sq=bf16"))
@@ -45,7 +45,7 @@ def test_cells_are_ratios_seed_by_seed():
 def test_what_diverged_says_so_and_what_was_not_recorded_is_empty():
     record = made({V_BF16: (), V_FP16: ()}, **{str(V_FP16): "diverged: 1 of 2 runs"})
     nearest = moment_map(record).data[0]
-    assert nearest.text[0][nearest.x.index("fp16")] == _cell("NaN", "1 of 2")
+    assert nearest.text[0][nearest.x.index("fp16")] == _cell("NaN", "1 of 2", "white")
     assert nearest.z[0][nearest.x.index("fp16")] == pytest.approx(nearest.zmax)
     assert (nearest.text[0][nearest.x.index("bf16")], nearest.z[0][nearest.x.index("bf16")]) == ("", None)
 
@@ -82,7 +82,7 @@ def test_a_few_percent_more_show_and_what_is_not_worse_looks_as_fp32():
 
 def test_very_different_seeds_fit_into_a_cell():
     nearest = moment_map(made({V_BF16: (0.9, 123456.0)})).data[0]
-    assert nearest.text[0][nearest.x.index("bf16")] == _cell("3e4", "0.90–6e4")
+    assert nearest.text[0][nearest.x.index("bf16")] == _cell("3e4", "0.90–6e4", "white")
 
 
 def test_weights_by_rate():
@@ -92,7 +92,7 @@ def test_weights_by_rate():
     (heat,) = weight_map(made({stalled: (10.0, 20.0)})).data
     assert heat.y == ("lr 0.0001", "lr 0.001")
     assert heat.x == ("fp32", "bf16,<br>nearest", "bf16,<br>stochastic", "bf16,<br>Kahan sum", "bf16,<br>fp32 master")
-    assert heat.text[0][1] == _cell("10", "10–10")
+    assert heat.text[0][1] == _cell("10", "10–10", "white")
     assert heat.text[1][1] == _cell("1.00", "1.00–1.00")
     ways = [setting.recipe for setting in weight_settings()[:5]]
     assert [recipe.update for recipe in ways] == ["nearest_even", "nearest_even", "stochastic", "kahan", "nearest_even"]

@@ -38,12 +38,12 @@ def test_the_loss_is_a_mean_over_a_twentieth_with_gaps():
 def test_a_run_that_diverges_ends_in_a_cross_that_says_so():
     curve, cross = named(training_curves({"a": records(DIVERGED)}), "a", "y")
     assert (list(cross.x), list(cross.y), cross.hovertemplate) == ([3], [1.0], "NaN from step 4 on")
-    assert (curve.name, cross.name) == ("a<br>NaN from step 4 on", "a")
+    assert (curve.name, cross.name) == ("a: NaN from step 4 on", "a")
     assert len(named(training_curves({"a": records([1.0, 2.0])}), "a", "y")) == 1
 
 
 def test_a_run_that_never_had_a_finite_loss_can_be_drawn():
-    assert named(training_curves({"a": records([math.inf] * 3)}), "a", "y")[0].name == "a<br>inf from step 0 on"
+    assert named(training_curves({"a": records([math.inf] * 3)}), "a", "y")[0].name == "a: inf from step 0 on"
 
 
 def test_a_run_of_one_step_is_seen():
