@@ -173,13 +173,12 @@ def _lay(name: str, content: bytes, version: str, files: LaidFiles, done: LaidLa
 
 def _lay_beside(target: Path, content: bytes, version: str, files: LaidFiles) -> str:
     """Lays a version beside the reader's own, in place of an older one that nobody changed; returns its name."""
+    files.withdraw(target.name, target.parent)
     for path in numbered(target, f"mixlab-{version}"):
         if not os.path.lexists(path):
             write(path, content)
         if plain_content(path) == content:
             break
-    if files.beside.get(target.name) != path.name:
-        files.withdraw(target.name, target.parent)
     files.beside[target.name] = path.name
     files.add(path.name, content)
     return path.name
