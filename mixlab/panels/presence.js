@@ -2,6 +2,13 @@
 
 const LOOK_MS = 1000;
 
+// JupyterLab's command mode would take letters and arrows from lists and radio buttons: b would add a cell. It keeps key
+// combinations, and Escape, which leads back to the cell.
+function keepFromJupyter(event) {
+  const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+  if (!combined && event.key !== "Escape") event.stopPropagation();
+}
+
 async function render({ model, el }) {
   const note = document.createElement("p");
   note.className = "mixlab-guard";
@@ -14,7 +21,8 @@ async function render({ model, el }) {
   } catch {
     return undefined; // a page that keeps its models elsewhere
   }
-  const named = () => {
+  const settle = () => {
+    el.parentElement?.addEventListener("keydown", keepFromJupyter);
     const group = model.get("group");
     if (!group) return;
     el.parentElement?.setAttribute("role", "group");
@@ -22,7 +30,7 @@ async function render({ model, el }) {
   };
   let wasOff = false;
   const look = () => {
-    named();
+    settle();
     const kernel = model.widget_manager.kernel;
     const off = !panel.comm_live || kernel === null || ["dead", "terminating"].includes(kernel?.status);
     if (wasOff === off) return;
@@ -35,7 +43,7 @@ async function render({ model, el }) {
     }
     el.parentElement?.classList.toggle("mixlab-off", off);
   };
-  requestAnimationFrame(named); // by then it stands in its box
+  requestAnimationFrame(settle); // by then it stands in its box
   const timer = setInterval(look, LOOK_MS);
   return () => clearInterval(timer);
 }

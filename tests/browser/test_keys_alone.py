@@ -57,7 +57,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     "Prediction": (
         "lab.predict('Which one?', ['this', 'that'], answer='that', explanation='It says so.')",
         (
-            Use("radio", "this", ("Space", "ArrowDown"), ""),
+            Use("radio", "this", ("Space", "ArrowDown"), "Your choice: that"),
             Use("button", "Reveal", ("Enter",), "Right: that. It says so."),
         ),
     ),
@@ -82,7 +82,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
         "FloatDesigner(torch.randn(1000), exponent_bits=4, mantissa_bits=3)",
         (
             Use("slider", "Exponent bits", ("ArrowRight",), "e5m3, 9 bits"),
-            Use("slider", "Mantissa bits", ("ArrowLeft",), "e5m2, 8 bits"),
+            Use("textbox", "Mantissa bits", ("Control+a", "2", "Enter"), "e5m2, 8 bits"),
             Use("combobox", "Special values", ("ArrowDown",), "e5m2fn, 8 bits"),
         ),
     ),
@@ -97,17 +97,19 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     "StepThrough": (
         "StepThrough(load_task('digits-mlp', loss_weight=1e-4), steps=1)",
         (
-            Use("combobox", "Recipe", ("pure bf16",), "Weights are stored in bf16 and used as they are"),
-            Use("button", "Next", ("Enter",), "2 of 8"),
+            Use("combobox", "Recipe", ("bf16",), "Weights are stored in bf16 and used as they are"),
+            Use("button", "Next", ("Enter",), "2 forward"),
+            Use("button", "4 backward", ("Enter",), "loss.backward()"),
         ),
     ),
     "Cockpit": (
         "Cockpit(task='digits-mlp', steps=3, runs_dir=lab.runs_dir)",
         (
-            Use("combobox", "Mode", ("pure bf16",), "8: weights 2 (bf16)"),
+            Use("combobox", "Mode", ("ArrowDown",), "None is needed"),
             Use("button", "More knobs", ("Enter",), "Block size"),
-            Use("button", "Train", ("Space",), "done: bf16 on digits-mlp"),
-            Use("checkbox", "bf16 on digits-mlp", ("Space",), "delete 1"),
+            Use("textbox", "Steps", ("Control+a", "4", "Enter"), ""),
+            Use("button", "Train", ("Space",), "done: amp-bf16 on digits-mlp"),
+            Use("checkbox", "amp-bf16 on digits-mlp", ("Space",), ""),
             Use("button", "Delete", ("Enter",), "Press again to delete 1 run for good"),
         ),
     ),
@@ -127,7 +129,10 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     ),
     "ScalingGame": (
         "ScalingGame([(8, 15), (8, 13)], init_exponent=16)",
-        (Use("application", "", ("ArrowDown", "ArrowDown"), "step 2 of 2"),),
+        (
+            Use("button", "÷2", ("Enter",), "step 1 of 2"),
+            Use("group", "The game", ("ArrowDown",), "step 2 of 2"),
+        ),
     ),
     "StateControls": (
         "controls",
@@ -135,7 +140,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     ),
     "Microscope": (
         "Microscope(record_gradients(adam, steps=20), controls)",
-        (Use("combobox", "Weights", ("fp32",), "12 bytes per parameter"),),
+        (Use("combobox", "Weights", ("fp32",), "14 bytes per parameter"),),
     ),
     "StateTraining": (
         "StateTraining(adam, controls, steps=3)",
@@ -152,7 +157,11 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     ),
     "TileWalk": (
         "TileWalk(8, 8, 8, fast_bytes=256, block=(4, 4, 4))",
-        (Use("button", "Next move", ("Enter",), "Move 1 of 52"),),
+        (
+            Use("button", "Next move", ("Enter",), "Move 1 of 52"),
+            Use("group", "The walk", ("ArrowRight",), "Move 2 of 52"),
+            Use("slider", "M", ("ArrowRight",), "9 x 8 x 8"),
+        ),
     ),
     "ClaimQuiz": (
         "ClaimQuiz(SUBJECTS['number formats'])",
@@ -190,8 +199,6 @@ def test_keys_alone_reach_it_and_move_it(opened: Notebook, name: str):
 def stop_of(output: Locator, use: Use) -> Locator:
     if not use.role:
         return output.locator("summary")
-    if use.role == "application":
-        return output.locator("[tabindex='0']").first
     return output.get_by_role(use.role, name=words(f"^{use.name}")).locator("visible=true").first  # type: ignore[arg-type]
 
 
