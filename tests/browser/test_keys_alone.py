@@ -97,9 +97,9 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     "StepThrough": (
         "StepThrough(load_task('digits-mlp', loss_weight=1e-4), steps=1)",
         (
-            Use("combobox", "Recipe", ("bf16",), "Weights are stored in bf16 and used as they are"),
             Use("button", "Next", ("Enter",), "2 forward"),
-            Use("button", "4 backward", ("Enter",), "loss.backward()"),
+            Use("button", "2 forward", ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"), "Divided by 65536"),
+            Use("combobox", "Recipe", ("bf16",), "Weights are stored in bf16 and used as they are"),
         ),
     ),
     "Cockpit": (
