@@ -17,6 +17,17 @@ torch.set_num_threads(int(THREADS))
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+PEAK_PROPERTY = "peak memory of a lab's kernel"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the peaks that tests of labs recorded."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    said = [value for report in reports for name, value in report.user_properties if name == PEAK_PROPERTY]
+    if said:
+        terminalreporter.section(PEAK_PROPERTY)
+        terminalreporter.write_line("\n".join(sorted(map(str, said))))
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what this machine cannot run, and what takes minutes unless it was asked for by its marker."""
