@@ -5,7 +5,7 @@ PINS := .ci/constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(PINS)
 
 .DELETE_ON_ERROR:
-.PHONY: lab test docs lint clean
+.PHONY: lab test docs dist lowest lint clean
 
 lab: $(VENV)/.lab
 	$(BIN)/mixlab lab
@@ -16,6 +16,18 @@ test: $(VENV)/.dev chromium lint
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.docs build/docs
+
+dist: $(VENV)/.created
+	.ci/dist $(BIN)/python
+
+# In an environment of its own, with the lowest versions that pyproject.toml allows. They warn of what their own
+# dependencies have deprecated since.
+lowest:
+	$(MAKE) VENV=build/lowest PINS=.ci/lowest.txt test-lowest
+
+.PHONY: test-lowest
+test-lowest: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser" -W ignore::DeprecationWarning
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,17 +1,23 @@
-"""The Binder folder, as far as it can be checked without docker."""
+"""The Binder folder, as far as it can be checked without docker and without conda's channels."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
+
+import mixlab
+from tests.binder_lock import HEADER, LOCK, conda_pins, needed, requirements, versions_there
 
 ROOT = Path(__file__).parent.parent
 BINDER = ROOT / "binder"
+README = (ROOT / "README.md").read_text()
 
 
 def test_repo2docker_accepts_the_folder():
@@ -24,6 +30,35 @@ def test_repo2docker_accepts_the_folder():
     assert '--file "binder/environment.yml"' in printed
     assert "RUN ./binder/postBuild" in printed
     assert 'ENV R2D_ENTRYPOINT="${REPO_DIR}/binder/start"' in printed
+
+
+def test_the_badge_opens_the_tag_of_this_version():
+    links = re.findall(r"mybinder\.org/v2/gh/mixlab/mixlab/([^?]+)\?urlpath=lab/tree/(\S+?)\)", README)
+    assert links == [(f"v{mixlab.__version__}", "labs/00_start_here.ipynb")]
+
+
+def test_conda_and_pip_install_exact_versions():
+    assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in conda_pins().values())
+    header, *lines = LOCK.read_text().splitlines(keepends=True)
+    assert header == HEADER
+    assert all(re.fullmatch(r"[a-z0-9-]+==\d[\w.]*\n", line) for line in lines)
+
+
+def test_what_is_locked_is_all_that_the_labs_need():
+    """If it fails: `python -m tests.binder_lock`."""
+    locked = dict(line.strip().split("==") for line in LOCK.read_text().splitlines()[1:])
+    there = versions_there("3.12")
+    assert locked.keys().isdisjoint({"torch", "numpy", "scikit-learn"})
+    assert {one.name for one in needed()} >= {"jupyterlab", "anywidget", "plotly", "typer"}
+    for one in needed():
+        name = canonicalize_name(one.name)
+        assert (locked | there).get(name, "0") in one.specifier, one
+
+
+def test_torch_of_conda_is_one_that_mixlab_takes():
+    stated = {one.name: one.specifier for one in requirements()}
+    for name in ("torch", "numpy", "scikit-learn"):
+        assert conda_pins()[name] in stated[name]
 
 
 @pytest.mark.parametrize("name", ["postBuild", "start"])
@@ -50,7 +85,8 @@ def test_post_build_keeps_torch_and_configures_jupyterlab(tmp_path: Path):
     environment = {"PATH": f"{stub.parent}:{os.environ['PATH']}", "NB_PYTHON_PREFIX": str(tmp_path / "prefix")}
     environment["TMPDIR"] = str(tmp_path)
     subprocess.run([str(BINDER / "postBuild")], cwd=ROOT, env=environment, capture_output=True, check=True)
-    assert log.read_text() == f"-m pip install --no-cache-dir -c {tmp_path}/torch-pin.txt .[lab]\n"
+    pins = f"-c {tmp_path}/torch-pin.txt -c binder/constraints.txt"
+    assert log.read_text() == f"-m pip install --no-cache-dir {pins} .[lab]\n"
     assert (tmp_path / "torch-pin.txt").read_text() == "torch==2.12.1\n"
     installed, shipped = tmp_path / "prefix/etc/jupyter", ROOT / "mixlab/cli/jupyter_config"
     files = [path.relative_to(shipped) for path in sorted(shipped.rglob("*.json"))]

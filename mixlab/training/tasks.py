@@ -6,11 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import util
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -245,15 +248,31 @@ _LOADERS: dict[str, Callable[[float], Task]] = {
 }
 
 
+_DIGITS_FILE = "datasets/data/digits.csv.gz"  # in scikit-learn's package
+
+
 @lru_cache(maxsize=1)
 def _digits() -> tuple[Batch, Batch]:
     """Returns scikit-learn's 1797 digits as 1500 training and 297 held-out rows of 64 pixels in [0, 1]."""
-    from sklearn.datasets import load_digits  # takes a second to import
+    table = torch.from_numpy(_digits_table())
+    pixels, labels = table[:, :-1].float() / 16, table[:, -1].long()
+    return (pixels[:1500], labels[:1500]), (pixels[1500:], labels[1500:])
+
+
+def _digits_table() -> NDArray[np.float64]:
+    """Returns the table that `sklearn.datasets.load_digits` reads: 64 pixels from 0 to 16 and the label, (1797, 65).
+
+    It is read as a file: importing scikit-learn with scipy takes a second or two, and 80 MB in every lab.
+    """
+    found = util.find_spec("sklearn")
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).parent / _DIGITS_FILE
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # of a scikit-learn that keeps the table elsewhere, or of none
 
     data = load_digits()
-    pixels = torch.from_numpy(data.data).float() / 16
-    labels = torch.from_numpy(data.target).long()
-    return (pixels[:1500], labels[:1500]), (pixels[1500:], labels[1500:])
+    return np.column_stack([data.data, data.target])
 
 
 def _rows(train: Batch, size: int) -> Callable[[torch.Generator], Batch]:

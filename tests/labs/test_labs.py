@@ -26,7 +26,7 @@ NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
 CELL_TIMEOUT_S = 60
 PEAK_BYTES = 700e6  # three labs at once, which seldom peak together, fit Binder's 2 GB
 
-# The last cell of a copy. Linux alone tells a process's own peak; what others tell includes the process that started it.
+# The last cell of a copy. Only Linux tells a process's own peak; elsewhere it includes that of the process before it.
 SAY_PEAK = """\
 from pathlib import Path
 status = Path("/proc/self/status")

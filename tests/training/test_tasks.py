@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
-from mixlab.training import TinyGPT
+from mixlab.training import TinyGPT, tasks
 from mixlab.training.tasks import _LOADERS, step_seed
 
 
@@ -183,3 +183,17 @@ def test_an_unknown_task_is_named_with_the_known_ones():
 
 def test_every_name_of_a_task_has_its_function_in_the_same_order():
     assert tuple(_LOADERS) == TASKS
+
+
+def test_the_digits_are_scikit_learns_and_do_not_import_it(monkeypatch):
+    from sklearn import datasets
+
+    expected = datasets.load_digits()
+    with monkeypatch.context() as alone:
+        alone.setattr(datasets, "load_digits", None)
+        read = tasks._digits_table()
+    assert read.shape == (1797, 65)
+    assert (read[:, :-1] == expected.data).all()
+    assert (read[:, -1] == expected.target).all()
+    monkeypatch.setattr(tasks, "_DIGITS_FILE", "elsewhere.csv.gz")  # a scikit-learn that keeps them elsewhere
+    assert (tasks._digits_table() == read).all()
