@@ -41,7 +41,7 @@ def update_sizes(
     moving = (updates != 0) & (weights != 0)
     if not bool(moving.any()):
         raise ValueError("update_sizes: no weight was updated; take a step that is not skipped between the two")
-    ratios = (updates[moving].abs() / weights[moving].abs()).log2().numpy()
+    ratios = (updates[moving].abs() / weights[moving].abs()).log2().cpu().numpy()
     edges = np.arange(np.floor(ratios.min()), np.ceil(ratios.max()) + 0.5, 0.5)
     counts, edges = np.histogram(ratios, bins=edges if len(edges) > 1 else 2)
     figure = go.Figure(

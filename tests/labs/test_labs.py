@@ -26,7 +26,8 @@ NAMES = [path.stem for path in sorted(LABS.glob("*.ipynb"))]
 CELL_TIMEOUT_S = 60
 PEAK_BYTES = 700e6  # three labs at once, which seldom peak together, fit Binder's 2 GB
 
-# The last cell of a copy. Only Linux tells a process's own peak; elsewhere it includes that of the process before it.
+# A last cell, which leaves the kernel's status in `peak`. Only Linux tells a process's own peak; elsewhere it includes
+# that of the process which started it.
 SAY_PEAK = """\
 from pathlib import Path
 status = Path("/proc/self/status")
@@ -105,10 +106,16 @@ def literal(text: str) -> object:
         return None
 
 
-def copy_that_says_its_peak(name: str, folder: Path) -> Path:
-    """Writes a copy of a lab, whose last cell leaves the kernel's status in `peak`, and returns its path."""
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labs as on a machine without a GPU; `test_on_a_gpu` runs them on one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def copy_with_last_cell(name: str, folder: Path, source: str) -> Path:
+    """Writes a copy of a lab that ends with a cell more, into a new folder, and returns its path."""
     notebook = nbformat.read(LABS / f"{name}.ipynb", as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(SAY_PEAK, id="peak"))
+    notebook.cells.append(nbformat.v4.new_code_cell(source, id="last"))
     folder.mkdir()
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
@@ -147,7 +154,7 @@ def test_the_lab_is_built_as_labs_are(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lab_runs_under_nbval(name, tmp_path, record_property):
-    copy = copy_that_says_its_peak(name, tmp_path / "lab")
+    copy = copy_with_last_cell(name, tmp_path / "lab", SAY_PEAK)
     nbval = ["-p", "no:cacheprovider", "--nbval-lax", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
     command = [sys.executable, "-m", "pytest", "-q", *nbval, copy.name]
     environment = {**os.environ, "MIXLAB_HEADLESS": "1", "PYTHONPATH": str(LABS.parent)}
@@ -161,7 +168,7 @@ def test_the_lab_runs_under_nbval(name, tmp_path, record_property):
     ("name", "number"), [(name, number) for name, sets in PARAMETERS.items() for number in range(len(sets))]
 )
 def test_the_lab_runs_under_papermill(name, number, tmp_path, caplog, record_property):
-    copy = copy_that_says_its_peak(name, tmp_path / "lab")
+    copy = copy_with_last_cell(name, tmp_path / "lab", SAY_PEAK)
     run_notebook(copy, PARAMETERS[name][number], out=tmp_path, progress=False)
     shown = outputs(tmp_path / f"{name}.ipynb")
     assert pythons(tmp_path / f"{name}.ipynb") == []
