@@ -112,7 +112,7 @@ def test_the_commands_exist():
     assert measured == {command.name or command.callback.__name__ for command in measure.app.registered_commands}
     for lab, parameter in re.findall(r"mixlab run (\S+) -p (\w+)", README):
         assert parameter in parameter_names(find_lab(lab))
-    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test", "docs"}
+    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"lab", "test", "docs", "lowest", "dist"}
 
 
 def test_the_recipes_parse():
