@@ -18,6 +18,7 @@ import traitlets
 from mixlab.arguments import require_whole
 from mixlab.panels.presence import Present
 from mixlab.recipes import PRESETS, Recipe
+from mixlab.reports.colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, ink_on
 
 P = ParamSpec("P")
 _STILL_S = 1.0
@@ -326,17 +327,28 @@ class DrawnPanel(Present, anywidget.AnyWidget):
         self._error = "" if error is None else f"{type(error).__name__}: {error}"
 
 
+_PALETTE = {
+    "blue": BLUE,
+    "orange": ORANGE,
+    "green": GREEN,
+    "vermillion": VERMILLION,
+    "purple": PURPLE,
+    "sky": SKY,
+}
+
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./shared\.js";\n', re.MULTILINE)
 
 
 def stylesheet(name: str) -> str:
-    """Returns shared.css followed by a stylesheet of this folder, since a widget takes a single one.
+    """Returns the palette, shared.css and a stylesheet of this folder as one, since a widget takes a single one.
 
     Args:
         name: Its file name, such as "tile_walk.css".
     """
     folder = Path(__file__).parent
-    return "\n".join((folder / one).read_text(encoding="utf-8") for one in ("shared.css", name))
+    colours = "".join(f" --{one}: {hue}; --on-{one}: {ink_on(hue)};" for one, hue in _PALETTE.items())
+    files = [(folder / one).read_text(encoding="utf-8") for one in ("shared.css", name)]
+    return "\n".join([f".mixlab-panel {{{colours} }}", *files])
 
 
 def script(name: str) -> str:
