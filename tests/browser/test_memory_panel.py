@@ -43,6 +43,13 @@ def test_the_panel_answers_the_keyboard(open_notebook: Callable[..., Notebook], 
     expect(tokens).to_have_value("4000")
     expect(said).to_contain_text("24 x 1024 tokens")
 
+    cells = page.locator(".jp-Cell").count()
+    page.get_by_label("Recipe", exact=True).focus()
+    page.keyboard.type("pure bf16")  # a and b would add cells, and d d delete one, if JupyterLab heard them
+    expect(said).to_contain_text("gpt2 under bf16,")
+    page.keyboard.press("ArrowDown")
+    expect(said).to_contain_text("gpt2 under bf16-sr")
+    assert page.locator(".jp-Cell").count() == cells
     page.get_by_label("Recipe", exact=True).select_option("FP32")
     expect(said).to_contain_text("gpt2 under fp32")
     page.get_by_label("Model", exact=True).select_option("llama-3-8b (8.03 B)")
