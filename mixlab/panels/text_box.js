@@ -14,10 +14,8 @@ export default {
     const slider = makeSlider(model);
     const line = html("div", { class: "mixlab-line" }, [label, input, ...(slider ? [slider] : [])]);
     const root = html("div", { class: "mixlab-panel mixlab-text-box" }, [line, error]);
-    const [labels, width] = model.get("_widths");
-    label.style.width = labels;
-    root.style.width = `calc(${width} - 4px)`; // its margins
-    root.style.maxWidth = "100%";
+    [label.style.width, root.style.width] = model.get("_widths");
+    root.style.maxWidth = "calc(100% - 4px)"; // its margins
     const redraw = () => {
       show(model.get("value"), model.get("error"), model.get("disabled"));
       if (slider) {

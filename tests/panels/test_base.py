@@ -38,6 +38,16 @@ def test_a_stylesheet_has_the_colours_of_the_page_and_of_the_palette(name: str):
     assert found <= {"#FFF", "#000", *SERIES}
 
 
+def test_no_panel_has_a_box_or_slider_that_changes_what_was_typed_or_has_no_name():
+    """Those of ipywidgets and of the browser do; `TextBox` and `typedBox` refuse in words."""
+    folder = Path(base.__file__).parent
+    sources = {
+        path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.suffix in (".py", ".js")
+    }
+    kinds = re.compile(r'widgets\.(Bounded)?(Int|Float)\w*|type: "number"')
+    assert {name: found.group() for name, source in sources.items() if (found := kinds.search(source))} == {}
+
+
 def test_every_icon_is_left_out_of_the_names_of_buttons():
     folder = Path(base.__file__).parent
     sources = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))

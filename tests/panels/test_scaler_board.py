@@ -113,6 +113,37 @@ def test_a_wrong_value_is_refused_and_leaves_all_as_it_was(panel: ScalerBoard, n
     assert (panel.last_error, panel._error, panel.overflows) == (None, "", [5])
 
 
+def type_into(panel: ScalerBoard, name: str, text: str) -> None:
+    panel._handle_custom_msg({"typed": name, "text": text}, [])
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "1.5", "1,5", "1e999", "100000000000000000000", "abc", "", "9" * 400])
+def test_a_typed_text_that_is_refused_stays_with_its_reason(panel: ScalerBoard, typed: str):
+    before = panel.growth_interval, panel._drawing
+    type_into(panel, "growth_interval", typed)
+    text, why = panel._refused["growth_interval"]
+    assert text == typed
+    assert why.startswith("Growth interval must be a whole number from 1 to 1000000000, got ")
+    assert why.endswith(f"Still in use: {panel.growth_interval}")
+    assert isinstance(panel.last_error, ValueError)
+    assert (panel.growth_interval, panel._drawing, panel._error) == (*before, "")
+    panel.overflows = [1]
+    assert panel._refused["growth_interval"][0] == typed
+    type_into(panel, "growth_interval", " 1e1 ")
+    assert (panel.growth_interval, panel._refused, panel.last_error) == (10, {}, None)
+
+
+def test_arrow_keys_count_and_a_value_set_elsewhere_clears_a_refusal(panel: ScalerBoard):
+    panel.init_exponent = 24
+    panel._handle_custom_msg({"typed": "init_exponent", "by": 1}, [])
+    assert panel._refused["init_exponent"][0] == "25"
+    panel.init_exponent = 3
+    assert panel._refused == {}
+    taken = panel._taken
+    panel._handle_custom_msg({"typed": "init_exponent", "by": -1}, [])
+    assert (panel.init_exponent, panel._taken) == (2, taken + 1)
+
+
 @pytest.mark.parametrize(
     ("knobs", "says"),
     [
