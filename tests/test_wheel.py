@@ -56,12 +56,12 @@ class Installed:
         others = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "JUPYTER"))}
         return {**others, "HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
 
-    def mixlab(self, *arguments: str) -> str:
-        """Returns what the command prints; it must exit with 0."""
+    def mixlab(self, *arguments: str, exit_code: int = 0) -> str:
+        """Returns what the command prints; it must exit with 0, or the code that is given."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == exit_code, done.stdout + done.stderr
         return done.stdout
 
 
@@ -175,3 +175,36 @@ def test_a_lab_runs_and_writes_nothing_where_mixlab_is_installed(installed: Inst
 
 def test_the_list_is_of_the_labs_in_the_package(installed: Installed):
     assert [lab["name"] for lab in json.loads(installed.mixlab("labs", "--json"))] == [path.stem for path in LABS]
+
+
+def test_copies_without_answers_are_handed_out_and_graded(installed: Installed):
+    """One student's copy is untouched, one right, one broken; the right one was also run as it was handed out."""
+    lab = "05_dynamic_loss_scaling"
+    before = contents(installed.package)
+    for name in ("anna", "ben", "carl"):
+        installed.mixlab("hand-out", f"class/{name}", "05")
+    anna, ben, carl = (installed.home / "class" / name / f"{lab}.ipynb" for name in ("anna", "ben", "carl"))
+    assert b"expected=" not in anna.read_bytes()
+    installed.mixlab("run", str(ben), "-p", "steps", "1")
+    question = "Two single overflows, far apart, with hysteresis 2. Which scalers halve their scale at both?"
+    answers = {
+        "kind": "mixlab answers",
+        "version": 1,
+        "lab": lab,
+        "parameters": {"recipe": "", "loss_scale": 0, "steps": 1, "seed": 0, "task": "digits-mlp"},
+        "predictions": {question: "torch and apex"},
+        "answers": {"1": "5", "2": "=4+4"},
+    }
+    (ben.parent / "runs" / lab).mkdir(parents=True)
+    (ben.parent / "runs" / lab / "answers.json").write_text(json.dumps(answers))
+    text = anna.read_text()
+    assert text.count('"steps = 120') == 1
+    anna.write_text(text.replace('"steps = 120', '"steps = 1'))  # as ben's: one run grades both
+    carl.write_bytes(carl.read_bytes()[:3000])
+    found = json.loads(installed.mixlab("grade", "class", "--json", "--csv", "grades.csv", exit_code=1))["grades"]
+    assert [one["student"] for one in found] == ["anna", "ben", "carl"]
+    assert [one["predictions"] and one["predictions"]["right"] for one in found] == [0, 1, None]
+    assert [one["exercises"] and tuple(one["exercises"].values()) for one in found] == [(0, 0, 2), (1, 2, 2), None]
+    assert "was cut off" in found[2]["trouble"][0]
+    assert '"\'=4+4"' in (installed.home / "grades.csv").read_text()
+    assert contents(installed.package) == before

@@ -119,7 +119,7 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         if self.choice is None:
             raise ValueError("Prediction: nothing was chosen; choose an option first")
         self._kept.set("predictions", self.question, self.choice)
-        self._settle(_line(None, f"Your choice {_LATER}"))
+        self._settle(_line(None, f"Your choice, {self.choice}, {_LATER}"))
         self._release()
 
     def reveal(self) -> None:

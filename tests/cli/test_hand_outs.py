@@ -20,6 +20,8 @@ from mixlab.cli import shipped
 from mixlab.cli.answerless import as_bytes, is_untouched, without_answers, without_checks
 from mixlab.cli.commands import app
 from mixlab.cli.liveness import Statement, needed, statements
+from mixlab.cli.notebooks import run_notebook
+from mixlab.labs import Whole, lab_parameters
 
 LABS = sorted(shipped.shipped_labs().glob("*.ipynb"))
 SECRETS = {"answer", "explanation", "expected", "hint"}
@@ -245,3 +247,13 @@ def test_what_is_no_folder_or_cannot_be_written_is_refused(tmp_path: Path):
     assert (tmp_path / "file").read_text() == "mine"
     assert not (tmp_path / "new").exists()
     assert run().exit_code == 2
+
+
+# tests/test_wheel.py runs one of them in `make test`.
+@pytest.mark.slow
+@pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
+def test_a_copy_runs_from_the_first_cell_to_the_last(path: Path, tmp_path: Path):
+    run(str(tmp_path), path.stem)
+    steps = lab_parameters(path.stem)["steps"]
+    assert isinstance(steps, Whole)
+    run_notebook(tmp_path / path.name, {"steps": max(1, steps.low)}, progress=False)

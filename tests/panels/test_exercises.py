@@ -176,12 +176,12 @@ def test_without_an_answer_a_choice_is_kept_for_good_and_shows_what_was_held_bac
     held = first.then("shown")
     with pytest.raises(ValueError, match="nothing was chosen"):
         first.keep()
-    first._choice.value = "that"  # the arrow keys pass over options
+    first._choice.value = "that"  # a slip
     first._choice.value = "this"
     assert (repr(held), handed_out().choice) == (PLACEHOLDER, None)
     first._button.click()
     assert (repr(held), repr(first.then("later"))) == ("shown", "later")
-    assert "Your choice is kept. It is graded once you hand it in." in first.still()
+    assert "Your choice, this, is kept. It is graded once you hand it in." in first.still()
     for asked in (first, handed_out()):
         assert (asked.choice, asked._choice.disabled, asked._button.disabled) == ("this", True, True)
         with pytest.raises(ValueError, match="'this' was chosen for good"):
