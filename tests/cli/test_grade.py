@@ -311,3 +311,14 @@ def test_what_a_reader_of_files_finds_is_ordered(put):
     for name in ("ben", "anna"):
         put(f"class/{name}/{LAB}.ipynb", notebook(record(RIGHT)))
     assert [one.student for one in all_handed_in([Path("class")])] == ["anna", "ben"]
+
+
+def test_a_lab_that_takes_too_long_is_given_up(tmp_path: Path):
+    slow = {"cell_type": "code", "id": "slow", "metadata": {}, "outputs": [], "execution_count": None}
+    cells = [{**slow, "source": "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)"}]
+    path = tmp_path / "slow.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    with pytest.raises(shipped.LabError, match=r"slow\.ipynb: a cell took more than 2 s and was stopped"):
+        notebooks.run_notebook(path, {}, progress=False, most_s=2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
