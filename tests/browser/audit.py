@@ -150,7 +150,7 @@ def show_everything(notebook: Notebook) -> None:
     stops = page.get_by_role("button", name="Stop")
     for stop in stops.locator("visible=true").all():
         expect(stop).to_be_disabled(timeout=120_000)
-    for box in page.get_by_label(re.compile(r"^Exercise \w+$")).locator("visible=true").all():
+    for box in page.get_by_role("textbox", name=re.compile(r"^Exercise \w+$")).locator("visible=true").all():
         box.fill("1")
         box.press("Enter")
     page.evaluate(
