@@ -73,7 +73,7 @@ export function live(model, el, root, handlers, resized) {
 function keepKeysFromJupyter(root) {
   root.addEventListener("keydown", (event) => {
     const combined = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-    if (!combined) event.stopPropagation();
+    if (!combined && event.key !== "Escape") event.stopPropagation();
   });
 }
 
