@@ -16,6 +16,7 @@ from mixlab.formats import Format
 from mixlab.reports.colours import BLUE, GREY, ORANGE, PURPLE, VERMILLION
 
 WIDTH = 720  # of a picture, in units that the page scales
+_HALF = 44  # of the longest name, in the same units
 TEXT = "var(--jp-ui-font-color1, currentColor)"
 
 
@@ -116,5 +117,5 @@ class ZonePicture:
 
 def text(x: float, y: float, words: str) -> str:
     """Returns words centred at a position, moved inward at the picture's ends."""
-    x = min(max(x, 40), WIDTH - 40)
+    x = min(max(x, _HALF), WIDTH - _HALF)
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="12" fill="{TEXT}">{words}</text>'
