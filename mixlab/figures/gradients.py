@@ -68,7 +68,7 @@ def _zone(index: int, left: float, right: float, top: float) -> go.Scatter:
         mode="none",
         fill="toself",
         fillcolor="rgba(0,0,0,0)",
-        fillpattern={"shape": zone.pattern, "fgcolor": zone.colour, "fgopacity": 0.35, "size": 9, "solidity": 0.1},
+        fillpattern={"shape": zone.pattern, "fgcolor": zone.colour, "fgopacity": 1, "size": 9, "solidity": 0.1},
         hoverinfo="skip",
         name=zone.name,
     )

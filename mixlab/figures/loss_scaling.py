@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixlab.figures.theme import styled, tinted
+from mixlab.figures.theme import styled
 from mixlab.loss_scaling import ScaleHistory
 from mixlab.powers import power_of_two
 from mixlab.reports.colours import GREY, PURPLE, SERIES
@@ -25,6 +25,7 @@ from mixlab.reports.loss_scaling import (
 from mixlab.reports.numbers import finite_log2
 
 _SYMBOLS: dict[Change, str] = {"fell": "triangle-down", "kept": "circle-open", "grew": "triangle-up", "end": "x"}
+_STRIP = 0.08  # of a lane, at its bottom: steps that overflow
 _LIMIT = {"color": PURPLE, "dash": "dot", "width": 2, "shape": "hv"}
 
 
@@ -49,13 +50,13 @@ def scale_histories(histories: Histories, *, title: str, limits: Sequence[float]
         vertical_spacing=0.28 / len(titles),
         subplot_titles=titles,
     )
-    edge = {"color": PURPLE, "width": 1}
     for row, history in enumerate(histories.values(), start=1):
         for trace in _lane_traces(history, SERIES[(row - 1) % len(SERIES)], limits):
             figure.add_trace(trace, row=row, col=1)
         if limits is None:  # after the traces: plotly leaves out shapes on empty axes
             for step in (step for step, overflow in enumerate(history.overflows) if overflow):
-                figure.add_vrect(step, step + 1, fillcolor=tinted(PURPLE), line=edge, row=row, col=1)
+                figure.add_vrect(step, step + 1, fillcolor=PURPLE, line_width=0, row=row, col=1)
+    figure.update_shapes(y1=_STRIP)
     figure.add_traces(_legend_traces(histories, limits))
     height = 150 + 110 * len(titles)
     summary = f"{'; '.join(f'{name} {ending(history)}' for name, history in histories.items())}."
@@ -74,7 +75,8 @@ def _set_axes(figure: go.Figure, histories: Histories, limits: Sequence[float] |
     bounds = [finite_log2(limit) for limit in (() if limits is None else limits)]
     low, high = domain_of([*bounds, *(level for history in histories.values() for level in levels_of(history))])
     places, labels = zip(*power_ticks(low, high), strict=True)
-    figure.update_yaxes(range=[low - 0.5, high + 0.5], tickvals=places, ticktext=labels, zeroline=False)
+    below = 0.5 + 1.5 * _STRIP * (high - low + 1)
+    figure.update_yaxes(range=[low - below, high + 0.5], tickvals=places, ticktext=labels, zeroline=False)
     longest = max(len(history.overflows) for history in histories.values())
     figure.update_xaxes(range=[0, longest + 0.6], zeroline=False).update_xaxes(title="step", row=len(histories), col=1)
 

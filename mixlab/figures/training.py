@@ -134,7 +134,7 @@ def underflow_map(records: Sequence[StepRecord], *, title: str) -> go.Figure:
             zmin=0,
             zmax=1,
             colorscale="Cividis",
-            colorbar={"tickformat": ".0%"},
+            colorbar={"tickformat": ".0%", "outlinecolor": GREY},
             hovertemplate="%{y}, step %{x}: %{z:.2%}<extra></extra>",
         )
     )

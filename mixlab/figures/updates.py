@@ -49,7 +49,7 @@ def update_sizes(
             x=(edges[:-1] + edges[1:]) / 2,
             y=counts / counts.sum(),
             width=np.diff(edges),
-            marker={"color": tinted(BLUE), "line": {"color": BLUE, "width": 1.5}},
+            marker={"color": tinted(BLUE, 0.15), "line": {"color": BLUE, "width": 1.5}},
             customdata=[f"{2.0**low:.2g} to {2.0**high:.2g}" for low, high in pairwise(edges)],
             hovertemplate="%{customdata} times the weight: %{y:.2%} of the updates<extra></extra>",
         )
@@ -73,12 +73,10 @@ def update_sizes(
 def _draw_band(figure: go.Figure, fmt: Format, lost: float, index: int) -> None:
     """Draws the band from half of a format's unit roundoff to all of it, and writes above it the share that is lost."""
     right = math.log2(fmt.unit_roundoff)
-    colour = SERIES[(index + 1) % len(SERIES)]
     figure.add_vrect(
         x0=right - 1,
         x1=right,
-        fillcolor=tinted(colour),
-        line={"color": colour, "dash": DASHES[index % len(DASHES)], "width": 2},
+        line={"color": GREY, "dash": DASHES[index % len(DASHES)], "width": 2.5},
         annotation={
             "text": f"{fmt} loses {share_words(lost)}",
             "x": right - 0.5,
@@ -86,7 +84,6 @@ def _draw_band(figure: go.Figure, fmt: Format, lost: float, index: int) -> None:
             "y": 1.02 + 0.08 * index,
             "yanchor": "bottom",
             "xanchor": "center",
-            "font": {"color": GREY},
         },
     )
 
