@@ -80,7 +80,7 @@ def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab:
     expect(cell(notebook, 3).get_by_text(re.compile(r"1 runs in \d+ s"))).to_be_visible()
     page.get_by_role("radio", name="this").check()
     expect_results(notebook)
-    box = page.get_by_label("Exercise 1", exact=True)
+    box = page.get_by_role("textbox", name="Exercise 1", exact=True)
     box.fill("4")
     box.press("Enter")
     verdict = cell(notebook, 6).get_by_role("status").filter(has_text="Exercise 1")
