@@ -71,7 +71,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("loss_scaling", "storage_grid", "memory", "allocations", "error_growth", "padding", "rooflines"),
     ),
     "panels": (
-        *("presence", "base", "groups", "text_box", "asking", "held", "kept_answers", "folders"),
+        *("presence", "base", "scripts", "drawn", "groups", "text_box", "asking", "held", "kept_answers", "folders"),
         *("exercises", "lab", "grading", "loss_scale", "curves"),
         *("one_per_cell", "live", "run_list", "recipe_turns", "knobs", "recipe_controls"),
         *("outlook", "state_controls"),

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import traitlets
 
 from mixlab.formats import FORMATS, Explanation, Format, explain
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, script, stylesheet
+from mixlab.panels.drawn import Anything, DrawnPanel, NotAllowedError
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.powers import power, read_number
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from mixlab.panels.base import script
+from mixlab.panels.scripts import script
 from mixlab.reports import diverged
 from mixlab.reports.columns import curves, series_style
 from mixlab.training import StepRecord, outcome

@@ -56,6 +56,7 @@ class FloatDesigner(Panel):
         self._exponent_counts = counts.exponent_counts()
         self._rounded = torch.empty_like(self._weights)
         super().__init__()
+        self._binding = Binding(self.errors, self._show_controls)
         self._exponent = self._bits("Exponent bits", "exponent_bits", *_EXPONENT_BITS, exponent_bits)
         self._mantissa = self._bits("Mantissa bits", "mantissa_bits", *_MANTISSA_BITS, mantissa_bits)
         self._specials = labelled(
@@ -63,7 +64,6 @@ class FloatDesigner(Panel):
         )
         self._words = widgets.HTML()
         self._picture = widgets.HTML()
-        self._binding = Binding(self.errors, self._show_controls)
         specials_row = self._binding.on_change_set(self, "specials", self._specials, lambda value: value)
         controls = group("Format", [self._exponent, self._mantissa, specials_row], visible=False)
         self.children = [controls, self.errors, self._words, self._picture]
@@ -121,14 +121,10 @@ class FloatDesigner(Panel):
             take=lambda bits: setattr(self, name, bits),
             places=(int, int),
             slider=(low, high),
-            told=self._told,
+            told=self._binding.told,
             labels="9em",
             width="29em",
         )
-
-    def _told(self, error: Exception | None) -> None:
-        self._binding.forget()
-        self.errors.keep_in_mind(error)
 
     def _draw(self, fmt: Format) -> None:
         """Shows a format, and what it does to the tensor."""

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import traitlets
 
 from mixlab.formats import FORMATS, Format
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
+from mixlab.panels.drawn import Anything, DrawnPanel, NotAllowedError, require_allowed_whole
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.panels.text_box import whole
 from mixlab.probes import TensorKind, TensorStats, track
 from mixlab.reports import status_line

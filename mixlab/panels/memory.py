@@ -177,7 +177,7 @@ class MemoryPanel(Panel):
             self.estimate = changed(field, value)
 
         return TextBox(
-            label, value, read=read, take=take, told=self._told, **{"labels": "9em", "width": "23em", **options}
+            label, value, read=read, take=take, told=self._binding.told, **{"labels": "9em", "width": "23em", **options}
         )
 
     def _number(
@@ -188,10 +188,6 @@ class MemoryPanel(Panel):
             return self._text(label, value, whole(label, 1, most), field, parallel=parallel, places=(int, int))
         places = (lambda value: value.bit_length() - 1, partial(self._power, field))
         return self._text(label, value, whole(label, 1, most), field, places=places, slider=(0, most_power))
-
-    def _told(self, error: Exception | None) -> None:
-        self._binding.forget()
-        self.errors.keep_in_mind(error)
 
     def _with(self, name: str, value: Any) -> Estimate:
         return replace(self._estimate, **{name: value})

@@ -13,7 +13,8 @@ import traitlets
 
 from mixlab.loss_scaling import ScaleHistory, all_policies, simulate
 from mixlab.loss_scaling.game import INIT_EXPONENTS
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
+from mixlab.panels.drawn import Anything, DrawnPanel, NotAllowedError, require_allowed_whole
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.panels.text_box import whole
 from mixlab.reports.loss_scaling import board, presets
 

@@ -12,7 +12,8 @@ import traitlets
 
 from mixlab.loss_scaling import Game, Result, ScaleWindow, Score
 from mixlab.loss_scaling.game import results
-from mixlab.panels.base import DrawnPanel, script, stylesheet
+from mixlab.panels.drawn import DrawnPanel
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.reports.loss_scaling import news, playfield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anywidget
 import traitlets
 
-from mixlab.panels.base import script, stylesheet
+from mixlab.panels.scripts import script, stylesheet
 
 
 class StageTrack(anywidget.AnyWidget):

@@ -80,7 +80,7 @@ class StateTraining(LiveTraining[WatchedStep]):
     def inherit(self, earlier: LiveTraining[WatchedStep]) -> None:
         if isinstance(earlier, StateTraining):
             self.runs |= earlier.runs
-            self._places |= {label: place for place, label in enumerate(earlier.runs)}
+            self._places |= {label: earlier._places[label] for label in earlier.runs}
 
     def new_job(self) -> Job[WatchedStep]:
         controls = self._controls

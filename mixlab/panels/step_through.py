@@ -57,7 +57,7 @@ class StepThrough(Panel):
         text = self._chosen = recipe if isinstance(recipe, str) else str(recipe)
         presets = list(PRESETS) if text in PRESETS else [*PRESETS, text]
         self._recipe = labelled(widgets.Dropdown, "Recipe", labels=LABELS, width=WIDTH, options=presets, value=text)
-        self._scale = control("scale", Recipe.of(recipe).scale, self._start_with_scale, told=self._told)
+        self._scale = control("scale", Recipe.of(recipe).scale, self._start_with_scale, told=self._binding.told)
         self._back = button("Back", "The previous stage", icon="arrow-left")
         self._next = button("Next", "The next stage", icon="arrow-right")
         self._next.button_style = "primary"
@@ -121,10 +121,6 @@ class StepThrough(Panel):
 
     def _start_with_scale(self, scale: float) -> None:
         self._start(replace(self.recipe, scale=scale))
-
-    def _told(self, error: Exception | None) -> None:
-        self._binding.forget()
-        self.errors.keep_in_mind(error)
 
     def _show_choice(self) -> None:
         with self._binding.silent():

@@ -11,7 +11,8 @@ import anywidget
 import traitlets
 
 from mixlab.arguments import require_whole
-from mixlab.panels.base import refused, script, stylesheet
+from mixlab.panels.base import refused
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.powers import read_number
 
 _DIGITS = re.compile(r"[-+]?[0-9]+")  # every digit counts, beyond what float64 holds too

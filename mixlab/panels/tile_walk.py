@@ -11,7 +11,8 @@ import traitlets
 
 from mixlab.formats import Format
 from mixlab.matmul import Block, Matmul
-from mixlab.panels.base import Anything, DrawnPanel, NotAllowedError, require_allowed_whole, script, stylesheet
+from mixlab.panels.drawn import Anything, DrawnPanel, NotAllowedError, require_allowed_whole
+from mixlab.panels.scripts import script, stylesheet
 from mixlab.reports.tiles import BLOCKS, BlockChoice, chosen_block, tile_walk
 
 SIZES = range(1, 129)

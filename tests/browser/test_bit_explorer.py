@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from mixlab.formats import FORMATS, Format
 from mixlab.panels import BitExplorer
-from mixlab.panels.base import script
 from mixlab.panels.bit_explorer import bit_text, number_text, parameters
+from mixlab.panels.scripts import script
 from tests.browser.lab import Notebook, write_notebook
 
 OTHERS = [Format.parse("e5m3"), Format("flush", 4, 3, subnormals=False), Format.parse("e8m1")]

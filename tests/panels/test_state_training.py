@@ -14,6 +14,7 @@ import pytest
 from mixlab import PRESETS, load_task
 from mixlab.formats import BF16, FP16
 from mixlab.panels import StateControls, StateTraining, live
+from mixlab.panels.curves import line_style
 
 TASK = replace(load_task("digits-cnn"), lr=1e-4)
 
@@ -92,7 +93,7 @@ def test_the_controls_decide_and_the_latest_runs_stay_in_their_colours(make):
 def test_the_panel_of_an_earlier_run_of_the_cell_hands_over_and_goes(make, monkeypatch, ended: bool, says: str):
     class Earlier(StateTraining):
         def __init__(self) -> None:
-            self.runs = {"mine": []}
+            self.runs, self._places = {"mine": []}, {"mine": 3}
 
         def end(self) -> bool:
             return ended
@@ -102,6 +103,7 @@ def test_the_panel_of_an_earlier_run_of_the_cell_hands_over_and_goes(make, monke
     monkeypatch.setattr(live, "earlier_of_this_cell", lambda _panel: [earlier.pop()])
     training = make()
     assert (list(training.runs), training.status) == (["mine"], says)
+    assert training.charts.finished[0]["color"] == line_style(3)["color"], "it keeps its colour"
     gc.collect()
     assert gone() is None
 
