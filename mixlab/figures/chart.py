@@ -28,14 +28,15 @@ class Chart(go.Figure):  # type: ignore[misc]
     """
 
     on_page = (
-        f'<div class="mixlab-charts"><style>\n{(_HERE / "chart.css").read_text(encoding="utf-8")}</style>'
+        f'<div class="mixlab-figures"><style>\n{(_HERE / "chart.css").read_text(encoding="utf-8")}</style>'
         f"<script>\n{(_HERE / 'chart.js').read_text(encoding='utf-8')}</script></div>"
     )
 
     @property
     def summary(self) -> str:
         """What the figure shows, in a sentence or two."""
-        return unescape(str((self.layout.meta or {}).get("summary", "")))
+        meta = self.layout.meta
+        return unescape(str(meta.get("summary", ""))) if isinstance(meta, dict) else ""
 
     def show(self, *args: Any, config: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Shows the figure as plotly does, without a way to upload it.

@@ -104,6 +104,7 @@ def test_a_chart_stays_one_when_it_is_changed_copied_and_pickled(drawn):
     for other in (figure, copy.copy(figure), pickle.loads(pickle.dumps(figure))):
         assert isinstance(other, Chart)
         assert (other.layout.title.text, other.summary) == ("Mine", drawn["number_line"].summary)
+    assert copy.deepcopy(figure).update_layout(meta="a note").summary == "", "meta is the user's to set"
 
 
 def test_names_are_kept_as_they_are_in_a_summary():
