@@ -87,11 +87,11 @@ def is_untouched(content: bytes) -> bool:
     try:
         notebook = json.loads(content)
         digest = notebook["metadata"].pop("mixlab")["handed_out"]
+        whole = digest == _digest(notebook)
+        notebook["metadata"]["mixlab"] = {"handed_out": digest}
+        return whole and content == as_bytes(notebook)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    whole = digest == _digest(notebook)
-    notebook["metadata"]["mixlab"] = {"handed_out": digest}
-    return whole and content == as_bytes(notebook)
 
 
 def as_bytes(notebook: dict[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from mixlab.cli.lab_files import read_lab
 from mixlab.labs import ANSWERS_TYPE, check_parameters, lab_parameters
 
 KINDS = ("predictions", "answers")
-MOST_BYTES = 100 * 2**20  # of a notebook with its outputs; a lab's has some 5 MiB
+MOST_BYTES = 50 * 2**20  # of a notebook with its outputs; a lab's has some 5 MiB, and read it can take 25 times that
 MOST_ANSWERS_BYTES = 2**20
 MOST_LETTERS = 1000  # of an answer
 
@@ -67,8 +67,9 @@ def all_handed_in(paths: Iterable[Path]) -> list[HandedIn]:
         if not path.exists():
             raise FileNotFoundError(f"{str(path)!r} does not exist; give notebooks, answers.json files or folders")
         files = _files(path) if path.is_dir() else [path]
-        new = [file for file in files if file.resolve() not in seen]
-        seen.update(file.resolve() for file in files)
+        places = {file: _place(file, path) for file in files}
+        new = [file for file, place in places.items() if place not in seen]
+        seen.update(places.values())
         one_by_one = [read for file in new if (read := _read(file, path)) is not None]
         found += _together(one_by_one)
         if path.is_dir() and not files:
@@ -90,10 +91,17 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
+def _place(file: Path, asked: Path) -> Path:
+    """Returns where a file lies. A link in a folder that was asked for is one thing, what it leads to another."""
+    return file.parent.resolve() / file.name if asked.is_dir() else file.resolve()
+
+
 def _read(path: Path, asked: Path) -> HandedIn | None:
     """Returns what a file holds; None for a notebook that is none of the labs, if a folder was asked for."""
     blank = HandedIn("", path)
     try:
+        if asked.is_dir() and path.is_symlink():
+            raise UnreadableError("is a link, and not followed; it might lead to what another student handed in")
         content = _json(path)
         is_notebook = isinstance(content, dict) and isinstance(content.get("cells"), list)
         if is_notebook and asked.is_dir() and not _lab_of(content, path):

@@ -243,6 +243,17 @@ def test_folders_are_searched_and_students_are_told_apart(put, graded):
     assert (code, one["student"], one["trouble"]) == (1, "empty", ["holds neither notebooks nor answers of labs"])
 
 
+def test_a_link_to_what_another_student_handed_in_is_not_followed(put, graded):
+    put(f"ben/{LAB}.ipynb", notebook(record(RIGHT)))
+    Path("anna").mkdir()
+    Path(f"anna/{LAB}.ipynb").symlink_to(f"../ben/{LAB}.ipynb")
+    code, (anna, ben), _ = grade("anna", "ben")
+    assert (code, scores(anna), scores(ben)) == (1, ("anna", None, None), ("ben", (1, 1, 1), (2, 2, 2)))
+    assert "is a link, and not followed" in anna["trouble"][0]
+    Path("mine.ipynb").symlink_to(f"ben/{LAB}.ipynb")
+    assert scores(grade("mine.ipynb")[1][0]) == ("mine", (1, 1, 1), (2, 2, 2)), "a teacher's own link"
+
+
 def test_each_set_of_parameters_runs_once(put, graded):
     for name, parameters in (("a", OWN), ("b", SHORT), ("c", SHORT), ("d", {**OWN, "loss_scale": 0.0})):
         put(f"{name}.ipynb", notebook(record(RIGHT, parameters=parameters)))

@@ -222,7 +222,9 @@ def test_a_copy_that_nobody_changed_is_replaced_and_everything_else_stays(tmp_pa
     assert path.read_bytes() == laid
 
     changed = laid.replace(b'"outputs": []', b'"outputs": [ ]', 1)
-    for mine in (changed, as_bytes(json.loads(LABS[0].read_bytes())), b"", b"mine", laid + b"\n", b"[]", b"\xff"):
+    half = b'{"metadata": {"mixlab": {"handed_out": ""}}, "cells": "\\ud800"}'  # half a character: not UTF-8
+    own = as_bytes(json.loads(LABS[0].read_bytes()))
+    for mine in (changed, own, b"", b"mine", laid + b"\n", b"[]", b"\xff", half):
         path.write_bytes(mine)
         result = run(str(tmp_path), "05", "00")
         assert result.exit_code == 2
