@@ -79,9 +79,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cockpit", "one_weight", "state_training", "tile_walk", "progress", "claim_quiz"),
     ),
     "cli": (
-        *("values", "lab_files", "shipped", "notebooks", "laid_files", "lab_folder", "lab_commands", "lab_list"),
-        *("record_tables",),
-        *("liveness", "answerless", "hand_outs", "handed_in", "grades", "grade_tables", "teaching"),
+        *("values", "lab_files", "shipped", "notebooks", "liveness", "answerless"),
+        *("laid_files", "lab_folder", "lab_commands", "lab_list", "record_tables"),
+        *("hand_outs", "handed_in", "grades", "grade_tables", "teaching"),
         *("measure", "memory", "claims", "commands"),
     ),
     "__main__": (),

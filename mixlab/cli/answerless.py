@@ -94,6 +94,14 @@ def is_untouched(content: bytes) -> bool:
         return False
 
 
+def was_handed_out(content: bytes) -> bool:
+    """Whether a file is a copy without answers, with or without what a student did in it."""
+    try:
+        return isinstance(json.loads(content)["metadata"]["mixlab"]["handed_out"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def as_bytes(notebook: dict[str, Any]) -> bytes:
     """Returns a notebook as its file holds it."""
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()

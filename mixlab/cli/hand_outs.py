@@ -37,7 +37,8 @@ def hand_out(
         fail(words(error), 2)
     count = f"{len(made)} lab{'' if len(made) == 1 else 's'}"
     typer.echo(f"{count} without answers in {folder.resolve()}: {', '.join(sorted(made))}")
-    typer.echo("`mixlab grade` reads what students hand in: a saved notebook, or the folder in which they worked.")
+    typer.echo("Students open a folder of copies with `mixlab lab FOLDER`.")
+    typer.echo("`mixlab grade` reads what they hand in: a saved notebook, or the folder in which they worked.")
 
 
 def _refuse_to_lose(folder: Path, names: list[str]) -> None:

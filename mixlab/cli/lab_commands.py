@@ -12,10 +12,10 @@ import typer
 
 from mixlab import __version__, machine
 from mixlab.cli import notebooks, shipped
-from mixlab.cli.lab_folder import LaidLabs, ResetLab, lay_labs, reset_lab, usual_folder
+from mixlab.cli.lab_folder import LaidLabs, ResetLab, holds_handed_out, lay_labs, reset_lab, usual_folder
 from mixlab.cli.values import ANSWERED, fail, port_number, print_error, words
 
-_USUAL = "Default: mixlab-labs in the current folder, or the current folder if labs were laid there."
+_USUAL = "Default: mixlab-labs in the current folder, or the current folder if it holds labs."
 
 
 def lab(
@@ -32,7 +32,8 @@ def lab(
 
     The first start lays them in a folder of yours. What you changed is never
     overwritten: a new version of a lab is laid beside it. A lab that you deleted
-    comes back. Arguments after the folder go to JupyterLab as they are.
+    comes back. A folder of copies that a teacher handed out is opened as it is.
+    Arguments after the folder go to JupyterLab as they are.
     """
     extra = ctx.args
     if folder is not None and folder.startswith("-"):
@@ -65,28 +66,39 @@ def reset(
 ) -> None:
     """Put a lab back as mixlab brings it, without your answers. Nothing is deleted.
 
-    Your notebook and your answers are kept, with the date in their names.
+    Your notebook and your answers are kept, with the date in their names. In place
+    of a copy that a teacher handed out, a new one without answers is laid.
     """
     try:
         if every == bool(labs):
             raise ValueError("name the labs to reset, such as 02, or give --all, not both")
-        found = (
-            sorted(shipped.shipped_labs().glob("*.ipynb")) if every else [shipped.lab_named(lab) for lab in labs or ()]
-        )
-        for path in dict.fromkeys(found):
-            for line in _said_of_reset(reset_lab(path, usual_folder() if folder is None else folder, runs=runs)):
+        chosen = usual_folder() if folder is None else folder
+        for path in _all_labs_for(chosen) if every else dict.fromkeys(shipped.lab_named(lab) for lab in labs or ()):
+            done = reset_lab(path, chosen, runs=runs)
+            if done.remark:
+                print_error(done.remark)
+            for line in _said_of_reset(done):
                 typer.echo(line)
     except ANSWERED as error:
         fail(words(error), 2)
+
+
+def _all_labs_for(folder: Path) -> list[Path]:
+    """Returns the labs that a folder is to hold: all, or those that were handed out in it."""
+    labs = sorted(shipped.shipped_labs().glob("*.ipynb"))
+    return [lab for lab in labs if (folder / lab.name).exists()] if holds_handed_out(folder) else labs
 
 
 def _prepared(folder: str | None) -> Path:
     """Returns the folder to serve. In a checkout the labs themselves may be named; then nothing is copied."""
     chosen = usual_folder() if folder is None else _meant_as_folder(folder)
     labs = shipped.shipped_labs()
-    if shipped.is_checkout() and chosen.exists() and chosen.samefile(labs):
+    if shipped.is_checkout() and os.path.exists(chosen) and chosen.samefile(labs):
         typer.echo(f"These are mixlab's own labs, not copies: {labs}")
         return labs
+    if holds_handed_out(chosen):
+        typer.echo(f"Your copies, as they were handed out: {chosen.resolve()}")
+        return chosen.resolve()
     laid = lay_labs(labs, chosen, __version__)
     if laid.remark:
         print_error(laid.remark)
@@ -99,7 +111,7 @@ def _meant_as_folder(text: str) -> Path:
     """Returns what was typed as a path; a lab's name, which other commands take, is refused."""
     if text == "":
         raise shipped.LabError("the folder's name is empty; give a name, or none for mixlab-labs")
-    if not Path(text).is_dir() and (text.endswith(".ipynb") or shipped.names_a_lab(text)):
+    if not os.path.isdir(text) and (text.endswith(".ipynb") or shipped.names_a_lab(text)):
         raise shipped.LabError(
             f"{text!r:.60} is a lab, and `mixlab lab` takes a folder: it opens all labs; "
             "to have them in a folder of this name, make it first"
@@ -114,14 +126,12 @@ def _said_of_laying(laid: LaidLabs) -> Iterator[str]:
     if laid.replaced:
         yield f"Replaced by mixlab {__version__}'s, as you had not changed them: {_names(laid.replaced)}"
     for name, beside in laid.beside.items():
-        yield f"You changed {Path(name).stem}: it stays, and mixlab {__version__}'s is beside it, {beside}"
+        yield f"{Path(name).stem} stays as you have it; mixlab {__version__}'s is beside it: {beside}"
 
 
 def _said_of_reset(done: ResetLab) -> Iterator[str]:
-    if not done.laid and not done.moved:
-        yield f"{done.name} is as mixlab {__version__} brings it; there are no answers"
-        return
-    yield f"{done.name} is as mixlab {__version__} brings it; reload its page if it is open"
+    state = f"{done.name} is as mixlab {__version__} {'hands it out' if done.handed_out else 'brings it'}"
+    yield f"{state}; {'reload its page if it is open' if done.laid or done.moved else 'there are no answers'}"
     for old, new in done.moved:
         yield f"  your {old} is now {new}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mixlab.cli.answerless import as_bytes, was_handed_out, without_answers
 from mixlab.cli.laid_files import (
     LaidFiles,
     moved_aside,
@@ -51,26 +53,43 @@ class ResetLab:
         name: The lab.
         moved: What was moved aside, old and new path, relative to the folder.
         laid: Whether the notebook was laid anew.
+        handed_out: Whether it is a copy without answers, as the one before it.
         remark: What else happened, in words; "" for nothing.
     """
 
     name: str
     moved: tuple[tuple[str, str], ...]
     laid: bool
+    handed_out: bool
     remark: str = ""
 
 
 def usual_folder() -> Path:
-    """Returns the folder of labs that a command means without being told: the current one if labs were laid there, else
-    `mixlab-labs` in it."""
-    return Path.cwd() if was_laid_in(Path.cwd()) else Path.cwd() / "mixlab-labs"
+    """Returns the folder of labs that a command means without being told: the current one if labs were laid there or
+    handed out, else `mixlab-labs` in it."""
+    here = Path.cwd()
+    return here if was_laid_in(here) or holds_handed_out(here) else here / "mixlab-labs"
+
+
+def holds_handed_out(folder: Path) -> bool:
+    """Returns whether a folder holds copies without answers, and no labs were laid in it.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Raises:
+        LabError: If it cannot be read.
+    """
+    with _in_words(folder):
+        return not was_laid_in(folder) and any(_is_handed_out(path) for path in folder.glob("*.ipynb"))
 
 
 def lay_labs(labs: Path, folder: Path, version: str) -> LaidLabs:
     """Lays a copy of each lab in a folder; a second call changes nothing.
 
     A lab that is missing is laid, even if its reader deleted it. One that nobody changed is replaced by a new version.
-    Beside one that was changed, a new version is laid once, under a name that says so.
+    Beside one that was changed, a new version is laid once, under a name that says so. A copy without answers is left as
+    it is.
 
     Args:
         labs: Folder of the labs that mixlab brings.
@@ -102,6 +121,8 @@ def lay_labs(labs: Path, folder: Path, version: str) -> LaidLabs:
 def reset_lab(lab: Path, folder: Path, *, runs: bool = False) -> ResetLab:
     """Puts a lab back as mixlab brings it and forgets its answers. What was there is moved aside, never deleted.
 
+    In place of a copy without answers, a new one is laid.
+
     Args:
         lab: The lab that mixlab brings.
         folder: The reader's folder of labs.
@@ -114,21 +135,24 @@ def reset_lab(lab: Path, folder: Path, *, runs: bool = False) -> ResetLab:
         if not was_laid_in(folder) and not os.path.lexists(folder / lab.name):
             raise LabError(f"no labs in {str(folder)!r:.200}; `mixlab lab` lays them, --in names another folder")
         folder, content = Path(os.path.realpath(folder)), lab.read_bytes()
+        if handed_out := _is_handed_out(folder / lab.name):
+            content = as_bytes(without_answers(json.loads(content), lab.stem))
         with only_writer(folder):
             files, remark = read_or_set_aside(folder)
             moved: list[tuple[Path, Path]] = []
             laid = plain_content(folder / lab.name) != content
             if laid:
                 moved += _lay_in_place(folder / lab.name, content, files)
-            files.add(lab.name, content)
-            files.withdraw(lab.name, folder)
-            remember(folder, files)
+            if not handed_out:
+                files.add(lab.name, content)
+                files.withdraw(lab.name, folder)
+                remember(folder, files)
             kept = folder / "runs" / lab.stem
             unwanted = kept if runs else kept / "answers.json"
             if os.path.lexists(unwanted):
                 moved.append((unwanted, moved_aside(unwanted)))
     pairs = ((str(old.relative_to(folder)), str(new.relative_to(folder))) for old, new in moved)
-    return ResetLab(lab.stem, tuple(pairs), laid, remark)
+    return ResetLab(lab.stem, tuple(pairs), laid, handed_out, remark)
 
 
 def _is_up_to_date(shipped: dict[str, bytes], folder: Path) -> bool:
@@ -148,9 +172,14 @@ def _what_to_do(
         return "lay"
     if plain_content(target) == content:
         return None if files.is_as_laid(target) and target.name not in files.beside else "remember"
-    if files.has_laid(target.name, content):
-        return None  # changed by the reader, who has this version
+    if files.has_laid(target.name, content) or _is_handed_out(target):
+        return None  # changed by the reader, who has this version, or a copy from a teacher
     return "replace" if files.is_as_laid(target) else "lay beside"
+
+
+def _is_handed_out(path: Path) -> bool:
+    content = plain_content(path)
+    return content is not None and was_handed_out(content)
 
 
 def _lay(name: str, content: bytes, version: str, files: LaidFiles, done: LaidLabs) -> None:
@@ -204,4 +233,6 @@ def _in_words(folder: Path) -> Iterator[None]:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         reason = f"{error.strerror or error}{where:.200}"
+        if isinstance(error, FileExistsError):
+            reason = f"{error.filename!s:.200} is a file, not a folder"
         raise LabError(f"labs cannot be laid in {str(folder)!r:.200} ({reason}); give another folder") from error

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mixlab import __version__
 from mixlab.cli import commands, lab_commands, shipped
+from mixlab.cli.answerless import is_untouched
 
 Started = list[tuple[list[str], dict[str, str]]]
 
@@ -68,7 +69,7 @@ def test_a_new_version_is_told_lab_by_lab(labs: Path, started: Started):
         path.write_text("new")
     assert mixlab("lab", "mine").stdout.splitlines()[1:] == [
         f"Replaced by mixlab {__version__}'s, as you had not changed them: 02_underflow, 02_windows",
-        f"You changed 01_formats: it stays, and mixlab {__version__}'s is beside it, "
+        f"01_formats stays as you have it; mixlab {__version__}'s is beside it: "
         f"01_formats.mixlab-{__version__}.ipynb",
     ]
     Path("mine/.mixlab/laid.json").write_text("{")
@@ -193,3 +194,49 @@ def test_a_reset_of_what_is_not_there_is_refused_and_changes_nothing(typed: list
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
     assert Path("mixlab-labs/01_formats.ipynb").read_text() == "my work"
+
+
+@pytest.fixture
+def handed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The current folder: a student's, with two copies without answers, one of them worked on."""
+    monkeypatch.chdir(tmp_path)
+    mixlab("hand-out", "mine", "02", "05")
+    worked_on = tmp_path / "mine" / "02_underflow_and_loss_scaling.ipynb"
+    worked_on.write_bytes(worked_on.read_bytes().replace(b"# Underflow", b"# My underflow"))
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("arguments", [["mine"], []])
+def test_copies_that_a_teacher_handed_out_are_opened_and_none_with_answers_is_laid_beside(
+    handed_out: Path, started: Started, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+):
+    before = {path.name: path.read_bytes() for path in handed_out.iterdir()}
+    if not arguments:
+        monkeypatch.chdir(handed_out)
+    assert mixlab("lab", *arguments).stdout == f"Your copies, as they were handed out: {handed_out}\n"
+    assert [command[3] for command, _ in started] == [str(handed_out)]
+    assert {path.name: path.read_bytes() for path in handed_out.iterdir()} == before
+
+
+@pytest.mark.parametrize("arguments", [["02"], ["--all"]])
+def test_a_reset_copy_has_no_answers_either(handed_out: Path, started: Started, arguments: list[str]):
+    done = mixlab("reset", *arguments, "--in", "mine").stdout.splitlines()
+    assert done[0] == (
+        f"02_underflow_and_loss_scaling is as mixlab {__version__} hands it out; reload its page if it is open"
+    )
+    copies = sorted(handed_out.glob("*.ipynb"))
+    assert len(copies) == 3
+    assert b"# My underflow" in copies[0].read_bytes()  # the one with the date in its name
+    assert [is_untouched(copy.read_bytes()) for copy in copies] == [False, True, True]
+    assert mixlab("lab", "mine").stdout.startswith("Your copies")
+    assert len(started) == 1
+
+
+def test_a_copy_from_a_teacher_among_labs_of_ones_own_gets_no_lab_beside_it(handed_out: Path, started: Started):
+    name = "02_underflow_and_loss_scaling.ipynb"
+    mixlab("lab", "own")
+    (handed_out / name).replace(handed_out.parent / "own" / name)
+    Path("own/.mixlab/laid.json").unlink()
+    Path("own/05_dynamic_loss_scaling.ipynb").unlink()
+    assert mixlab("lab", "own").stdout.startswith("Your copies")
+    assert not [path for path in Path("own").iterdir() if ".mixlab-" in path.name]
