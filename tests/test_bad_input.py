@@ -184,7 +184,7 @@ CALLS = [
 
 COMMANDS = [
     (["lab", "--port", "0"], "0 is not a port; give one from 1 to 65535"),
-    (["lab", "pyproject.toml"], "labs cannot be laid in 'pyproject.toml' (File exists:"),
+    (["lab", "pyproject.toml"], "labs cannot be laid in 'pyproject.toml' (a file, not a folder:"),
     (["reset", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),
     (["reset", "02", "--all"], "name the labs to reset, such as 02, or give --all, not both"),
     (["run", "no_such_lab"], "unknown lab 'no_such_lab'; choose one of"),

@@ -106,7 +106,7 @@ def _overview(grades: Iterable[Grade]) -> Table:
             f"{name}\nright / made / asked" if right else name,
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=right,
+            no_wrap=right or name == "lab",
         )
     for one in grades:
         lab = readable(one.handed_in.lab) or "?"

@@ -21,6 +21,7 @@ MOST_ANSWERS_BYTES = 2**20
 MOST_LETTERS = 1000  # of an answer
 
 _UNRECORDED = "was run, but holds no record of answers: run its cell `lab = Lab(...)` and answer, then save it"
+_NOTHING = "holds neither notebooks nor answers of labs"
 _LAB = re.compile(r"""\bLab\(\s*["'](\w+)["']""")
 _ASKS = re.compile(r"""\blab\.(?:predict|exercise)\(""")
 
@@ -72,9 +73,19 @@ def all_handed_in(paths: Iterable[Path]) -> list[HandedIn]:
         seen.update(places.values())
         one_by_one = [read for file in new if (read := _read(file, path)) is not None]
         found += _together(one_by_one)
-        if path.is_dir() and not files:
-            found.append(HandedIn(_name_of(path), path, trouble=("holds neither notebooks nor answers of labs",)))
+        if path.is_dir() and len(new) == len(files):
+            found += [HandedIn(_name_of(folder), folder, trouble=(_NOTHING,)) for folder in _without(one_by_one, path)]
     return _told_apart(found)
+
+
+def _without(read: list[HandedIn], folder: Path) -> list[Path]:
+    """Returns the folder if nothing of a lab was read in it, else those of its students in which there is nothing."""
+    if not read:
+        return [folder]
+    if (folder / "runs").is_dir() or any(one.path.parent == folder and one.path.stem == one.lab for one in read):
+        return []  # one student's own; what lies beside the labs is no student
+    below = sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] not in "._")
+    return [one for one in below if not any(each.path.is_relative_to(one) for each in read)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -86,6 +97,8 @@ def _files(folder: Path) -> list[Path]:
         for name in sorted(files):
             lab = name.partition(".")[0]  # LAB.DATE.ipynb is what `mixlab reset` laid beside LAB.ipynb
             older = name != f"{lab}.ipynb" and f"{lab}.ipynb" in files and lab in _labs()
+            if name.startswith("._"):
+                continue  # what macOS keeps of a file beside it, in archives
             if (name.endswith(".ipynb") and not older) or (name == "answers.json" and place.parent.name == "runs"):
                 found.append(place / name)
     return found
@@ -126,7 +139,8 @@ def _json(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnreadableError):
             raise
-        what = "is empty" if not content.strip() else f"is not JSON, or was cut off ({error!s:.80})"
+        place = f" in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        what = "is empty" if not content.strip() else f"is not JSON, or was cut off{place}"
         raise UnreadableError(f"{what}; it is no notebook that Jupyter saved") from None
 
 
@@ -243,13 +257,15 @@ def _questions(name: str) -> frozenset[str]:
 def _together(found: list[HandedIn]) -> list[HandedIn]:
     """Returns each notebook with the file of answers beside it; the file holds the later ones."""
     files = {one.path: one for one in found if one.path.name == "answers.json"}
-    joined, used = [], set()
+    beside = {one.path.parent / "runs" / one.lab / "answers.json" for one in found if one.path not in files}
+    joined = []
     for one in found:
         place = one.path.parent / "runs" / one.lab / "answers.json"
         if one.path in files:
+            if one.path not in beside:
+                joined.append(one)
             continue
         if (file := files.get(place)) is not None:
-            used.add(place)
             given = {kind: {**one.given[kind], **file.given[kind]} for kind in KINDS}
             trouble = (*one.trouble, *(f"{place.name}: {words}" for words in file.trouble))
             unrecorded = one.unrecorded and bool(file.trouble)
@@ -258,7 +274,7 @@ def _together(found: list[HandedIn]) -> list[HandedIn]:
         if one.unrecorded:
             one = replace(one, trouble=(*one.trouble, _UNRECORDED))
         joined.append(one)
-    return [*joined, *(file for place, file in files.items() if place not in used)]
+    return joined
 
 
 def _student(read: HandedIn, asked: Path) -> str:

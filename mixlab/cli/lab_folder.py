@@ -88,8 +88,8 @@ def lay_labs(labs: Path, folder: Path, version: str) -> LaidLabs:
     """Lays a copy of each lab in a folder; a second call changes nothing.
 
     A lab that is missing is laid, even if its reader deleted it. One that nobody changed is replaced by a new version.
-    Beside one that was changed, a new version is laid once, under a name that says so. A copy without answers is left as
-    it is.
+    Beside one that was changed, a new version is laid once, under a name that says so. A copy without answers is left
+    as it is.
 
     Args:
         labs: Folder of the labs that mixlab brings.
@@ -232,7 +232,6 @@ def _in_words(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        reason = f"{error.strerror or error}{where:.200}"
-        if isinstance(error, FileExistsError):
-            reason = f"{error.filename!s:.200} is a file, not a folder"
+        what = "a file, not a folder" if isinstance(error, FileExistsError) else error.strerror or error
+        reason = f"{what}{where:.200}"
         raise LabError(f"labs cannot be laid in {str(folder)!r:.200} ({reason}); give another folder") from error

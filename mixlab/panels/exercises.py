@@ -259,7 +259,7 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         if not text:
             return Check(self.name, None, f"type your answer, then press {self._press} or Enter")
         if self._expected is None:
-            return Check(self.name, None, f"{text} {_LATER}")
+            return Check(self.name, None, f"{text} {_LATER}{_said_of_digits(text)}")
         try:
             given = self._read(text)
             right = _same(given, self._expected, self._tolerance)
@@ -320,6 +320,15 @@ def _number(text: str) -> float:
         return read_number(above) / read_number(below) if slash else read_number(plain)
     except (ValueError, ArithmeticError):
         raise ValueError(f"{text!r} is not a number; type one such as 12, 0.5, 1e-8 or 2^-24") from None
+
+
+def _said_of_digits(text: str) -> str:
+    """Returns a word of advice on an answer that begins as a number does and is none, such as "12 bytes"."""
+    try:
+        _reader({0})(text)
+    except ValueError:
+        return " If a number is asked, type it alone, such as 12, 1e-8 or 2^-24." if re.match(r"[-+.]?\d", text) else ""
+    return ""
 
 
 def _is_power_of(text: str, given: Any, expected: Any) -> bool:

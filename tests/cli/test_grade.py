@@ -235,6 +235,8 @@ def test_folders_are_searched_and_students_are_told_apart(put, graded):
     assert [one["student"] for one in grade("group 1", "group 2", "group 1/anna")[1]] == ["anna", "ben", "anna/labs"]
     assert [one["student"] for one in grade("group 1/anna", "group 2/anna/labs")[1]] == ["anna", "labs"]
     assert [one["student"] for one in grade(f"{LAB}.ipynb")[1]] == [Path.cwd().name]
+    put(f"__MACOSX/group 2/._{LAB}.ipynb", b"\0\5\26\7")
+    put("group 2/._ben.ipynb", b"\0\5\26\7")
     put(f"group 2/anna/{LAB}.ipynb", whole)
     told = {one["student"] for one in grade("group 1", "group 2")[1]}
     assert told == {f"group 1/anna/{LAB}", f"group 2/anna/{LAB}", "anna/labs", "ben"}
@@ -252,6 +254,21 @@ def test_a_link_to_what_another_student_handed_in_is_not_followed(put, graded):
     assert "is a link, and not followed" in anna["trouble"][0]
     Path("mine.ipynb").symlink_to(f"ben/{LAB}.ipynb")
     assert scores(grade("mine.ipynb")[1][0]) == ("mine", (1, 1, 1), (2, 2, 2)), "a teacher's own link"
+
+
+def test_a_student_who_handed_in_nothing_of_a_lab_is_in_the_table(put, graded):
+    put(f"class/anna/runs/{LAB}/answers.json", record(RIGHT))
+    put(f"class/ben/{LAB}.ipynb", notebook(record(RIGHT)))
+    put("class/ben/pictures/mine.ipynb", b'{"cells": []}')
+    put("class/carl/essay.ipynb", b'{"cells": []}')
+    Path("class/dora").mkdir()
+    Path("class/__MACOSX").mkdir()
+    code, found, _ = grade("class")
+    assert [one["student"] for one in found] == ["anna", "ben", "carl", "dora"]
+    assert [bool(one["trouble"]) for one in found] == [False, False, True, True]
+    assert code == 1
+    for alone, expected in (("class/ben", 0), ("class/anna", 0), ("class/carl", 1)):
+        assert (grade(alone)[0], len(grade(alone)[1])) == (expected, 1)
 
 
 def test_each_set_of_parameters_runs_once(put, graded):

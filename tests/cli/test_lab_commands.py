@@ -69,8 +69,7 @@ def test_a_new_version_is_told_lab_by_lab(labs: Path, started: Started):
         path.write_text("new")
     assert mixlab("lab", "mine").stdout.splitlines()[1:] == [
         f"Replaced by mixlab {__version__}'s, as you had not changed them: 02_underflow, 02_windows",
-        f"01_formats stays as you have it; mixlab {__version__}'s is beside it: "
-        f"01_formats.mixlab-{__version__}.ipynb",
+        f"01_formats stays as you have it; mixlab {__version__}'s is beside it: 01_formats.mixlab-{__version__}.ipynb",
     ]
     Path("mine/.mixlab/laid.json").write_text("{")
     damaged = mixlab("lab", "mine")

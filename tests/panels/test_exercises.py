@@ -203,8 +203,18 @@ def test_without_an_expected_answer_an_exercise_keeps_what_was_typed(tmp_path: P
     assert "not kept yet; press Keep or Enter" in exercise._shown.value
     exercise._button.click()
     again = Exercise("1", kept=KeptAnswers(tmp_path / "answers.json"))
-    assert str(again.verdict) == "Exercise 1: 2^-24 or so is kept. It is graded once you hand it in."
+    assert str(again.verdict) == (
+        "Exercise 1: 2^-24 or so is kept. It is graded once you hand it in. "
+        "If a number is asked, type it alone, such as 12, 1e-8 or 2^-24."
+    )
     assert again.verdict.passed is None
+
+
+@pytest.mark.parametrize("text", ["12 bytes", "about 3", "2^-24", "{3, 5}", "1,668,608", "amp-fp16,scale=2^10", "8GB"])
+def test_who_types_a_unit_behind_a_number_is_told_to_leave_it_out(text: str):
+    """The grader reads numbers; in a copy without answers nothing else would say so."""
+    words = Exercise("1").answer(text).message
+    assert ("type it alone" in words) == (text in ("12 bytes", "8GB"))
 
 
 def test_what_belongs_to_an_answer_is_refused_without_one():
