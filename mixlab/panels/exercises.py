@@ -14,6 +14,7 @@ import ipywidgets as widgets
 
 from mixlab.machine import is_headless
 from mixlab.panels.base import button, in_a_row
+from mixlab.panels.groups import GroupName
 from mixlab.panels.held import SOON, Held
 from mixlab.panels.kept_answers import Asked, KeptAnswers
 from mixlab.panels.presence import Present
@@ -60,7 +61,6 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         if answer is not None and answer not in options:
             raise ValueError(f"Prediction: the answer {answer!r} is not one of the options {', '.join(options)}")
         self.question, self.answer, self.explanation = question, answer, explanation
-        self.group_name = f"Prediction: {question}"
         self._kept = KeptAnswers(None) if kept is None else kept
         self._kept.ask(Asked("predictions", question, question, answer, lambda option: option == answer))
         self._held: list[Held] = []
@@ -76,8 +76,9 @@ class Prediction(Present, widgets.VBox):  # type: ignore[misc]
         self._verdict = widgets.HTML()
         self._choice.observe(self._chosen, "value")
         self._button.on_click(self._clicked)
+        words = widgets.HTML(f"<b>Predict:</b> {escape(question)}")
         super().__init__(
-            [widgets.HTML(f"<b>Predict:</b> {escape(question)}"), self._choice, self._button, self._verdict]
+            [GroupName.unseen(f"Prediction: {question}"), words, self._choice, self._button, self._verdict]
         )
         if self.choice is not None:  # chosen in an earlier kernel: what follows is shown, so the answer may be too
             self._clicked(self._button)
@@ -230,7 +231,6 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         if expected is None and (hint or tolerance or read is not None):
             raise ValueError(f"Exercise {name}: hint, tolerance and read belong to an expected answer; give that too")
         self.name = name
-        self.group_name = f"Exercise {name}"
         self._expected, self._hint, self._tolerance = expected, hint, tolerance
         self._read = _reader(expected) if read is None else read
         self._kept = KeptAnswers(None) if kept is None else kept
@@ -247,7 +247,7 @@ class Exercise(Present, widgets.VBox):  # type: ignore[misc]
         self._box.observe(self._typed, "value")
         self._box.on_msg(self._heard)
         self._button.on_click(self._pressed)
-        super().__init__([in_a_row(self._box, self._button), self._shown])
+        super().__init__([GroupName.unseen(f"Exercise {name}"), in_a_row(self._box, self._button), self._shown])
 
     @property
     def verdict(self) -> Check:

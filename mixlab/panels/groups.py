@@ -22,6 +22,11 @@ class GroupName(anywidget.AnyWidget):
     title = traitlets.Unicode().tag(sync=True)
     visible = traitlets.Bool(True).tag(sync=True)
 
+    @classmethod
+    def unseen(cls, title: str) -> GroupName:
+        """Returns one that shows nothing: for a box whose controls are told apart from others of the same names."""
+        return cls(title=title, visible=False)
+
 
 def group(title: str, rows: Sequence[widgets.Widget], *, visible: bool = True, in_a_row: bool = False) -> widgets.Box:
     """Returns widgets as a named group, below each other.

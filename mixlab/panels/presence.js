@@ -21,13 +21,7 @@ async function render({ model, el }) {
   } catch {
     return undefined; // a page that keeps its models elsewhere
   }
-  const settle = () => {
-    el.parentElement?.addEventListener("keydown", keepFromJupyter);
-    const group = model.get("group");
-    if (!group) return;
-    el.parentElement?.setAttribute("role", "group");
-    el.parentElement?.setAttribute("aria-label", group);
-  };
+  const settle = () => el.parentElement?.addEventListener("keydown", keepFromJupyter); // again is as once
   let wasOff = false;
   const look = () => {
     settle();

@@ -39,19 +39,17 @@ class Guard(anywidget.AnyWidget):
     Attributes:
         panel: The model id of that widget.
         words: What it says.
-        group: A name for the widget and all in it, for screen readers; "" for none.
     """
 
     _esm = Path(__file__).parent / "presence.js"
     _css = Path(__file__).parent / "presence.css"
     panel = traitlets.Unicode().tag(sync=True)
     words = traitlets.Unicode(NEEDS_KERNEL).tag(sync=True)
-    group = traitlets.Unicode().tag(sync=True)
 
     @classmethod
     def of(cls, widget: Any) -> Guard:
         """Returns a guard for a widget that is `Present`."""
-        return cls(panel=widget.model_id, words=widget.without_kernel, group=widget.group_name)
+        return cls(panel=widget.model_id, words=widget.without_kernel)
 
 
 class Present:
@@ -59,12 +57,10 @@ class Present:
 
     Attributes:
         without_kernel: What to do about it when its kernel is gone, in words; "" says nothing.
-        group_name: A name for it that tells its controls apart from those of others like it; "" for none.
     """
 
     model_id: str
     without_kernel = NEEDS_KERNEL
-    group_name = ""
     _remains_of: tuple[str, ...] = ()  # the display ids of the first outputs
 
     def still(self) -> str:

@@ -12,12 +12,13 @@ import ipywidgets as widgets
 from mixlab.panels.base import MODES, ErrorBox, button, in_a_row, labelled, mode_of
 from mixlab.panels.groups import group
 from mixlab.panels.knobs import MORE, SIMPLE, control, named
+from mixlab.panels.presence import Present
 from mixlab.panels.recipe_turns import idle, turned
 from mixlab.panels.text_box import LABELS, WIDTH, TextBox
 from mixlab.recipes import KNOBS, PRESETS, Recipe
 
 
-class RecipeControls(widgets.VBox):  # type: ignore[misc]
+class RecipeControls(Present, widgets.VBox):  # type: ignore[misc]
     """Shows and changes a recipe; the controls never hold an invalid one.
 
     A refused change is answered at its control. A text that cannot be read stays in its box until another control
@@ -95,6 +96,9 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         self._optimizer = optimizer
         self._enable()
 
+    def __repr__(self) -> str:
+        return f"RecipeControls: {self._recipe}"
+
     def require_readable(self) -> None:
         """Checks that no box holds a text that was refused.
 
@@ -152,6 +156,7 @@ class RecipeControls(widgets.VBox):  # type: ignore[misc]
         for errors in self._errors:
             errors.show(None)
         self._show()
+        self.keep_still()
         for told in self.changed:
             told()
 

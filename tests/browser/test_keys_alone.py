@@ -39,7 +39,7 @@ class Use:
         role: Role of the control.
         name: Its accessible name begins so.
         keys: What is pressed there; a longer text than a key's name is typed.
-        says: What the cell's output then holds.
+        says: What the cell's output then holds; "" if only what the next use says shows it.
     """
 
     role: str
@@ -108,7 +108,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
             Use("combobox", "Mode", ("ArrowDown",), "None is needed"),
             Use("button", "More knobs", ("Enter",), "Block size"),
             Use("textbox", "Steps", ("Control+a", "4", "Enter"), ""),
-            Use("button", "Train", ("Space",), "done: amp-bf16 on digits-mlp"),
+            Use("button", "Train", ("Space",), " after 4 steps"),
             Use("checkbox", "amp-bf16 on digits-mlp", ("Space",), ""),
             Use("button", "Delete", ("Enter",), "Press again to delete 1 run for good"),
         ),
@@ -117,7 +117,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
         "RecipeControls('amp-fp16')",
         (
             Use("combobox", "Mode", ("ArrowDown",), ""),
-            Use("textbox", "Share", ("Control+a", "bf17", "Enter"), "unknown recipe 'bf17'"),
+            Use("textbox", "Share", ("Control+a", "bf17", "Enter"), "Still in use: amp-bf16"),
         ),
     ),
     "ScalerBoard": (
@@ -149,7 +149,7 @@ PANELS: dict[str, tuple[str, tuple[Use, ...]]] = {
     "MemoryPanel": (
         "MemoryPanel(batch=16, gpu='t4')",
         (
-            Use("combobox", "GPU", ("ArrowDown",), ""),
+            Use("combobox", "GPU", ("ArrowDown",), "it fits on a10"),
             Use("slider", "Rows of a batch", ("ArrowRight",), "32 x 1024 tokens"),
             Use("button", "Apply", ("Enter",), ""),
             Use("button", "Undo", ("Enter",), "32 x 1024 tokens"),

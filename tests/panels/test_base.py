@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import ipywidgets as widgets
 import pytest
 
+from mixlab import panels
 from mixlab.panels.base import MODES, Binding, ErrorBox, mode_of
+from mixlab.panels.presence import Present
 from mixlab.recipes import PRESETS, Recipe
+
+
+def test_every_widget_of_the_room_keeps_its_keys_and_says_when_its_kernel_is_gone():
+    kinds = [kind for kind in map(partial(getattr, panels), panels.__all__) if isinstance(kind, type)]
+    shown = [kind for kind in kinds if issubclass(kind, widgets.Widget)]
+    assert len(shown) > 10
+    assert [kind.__name__ for kind in shown if not issubclass(kind, Present)] == []
 
 
 @pytest.mark.parametrize("name", PRESETS)
