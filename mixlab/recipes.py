@@ -215,7 +215,8 @@ class Recipe:
             raise TypeError(f"Recipe.parse: text must be a string such as 'amp-fp16,scale=1024', got {text!r}")
         preset, *assignments = (word.strip() for word in text.split(","))
         if preset not in PRESETS:
-            raise ValueError(f"unknown recipe {preset!r} in {text!r}: start with one of {_listed(PRESETS)}")
+            where = f" in {text!r}" if preset != text else ""
+            raise ValueError(f"unknown recipe {preset!r}{where}: start with one of {_listed(PRESETS)}")
         changes: dict[str, Any] = {}
         for assignment in assignments:
             name, equals, value = (part.strip() for part in assignment.partition("="))

@@ -94,7 +94,7 @@ def html_table(columns: Row, rows: Iterable[Row], *, caption: str = "", row_head
         row_heads: Whether the first cell of a row is its heading.
     """
     seen: set[str] = set()
-    head = "".join(f"<th>{marked(escape(cell), seen)}</th>" if cell else "<td></td>" for cell in columns)
+    head = "".join(_heads(columns, row_heads, seen))
     rows = list(rows)
     body = "".join(f"<tr>{''.join(_cells(row, row_heads, seen))}</tr>" for row in rows)
     above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
@@ -117,6 +117,12 @@ def folded(table: str, rows: int, noun: str = "rows") -> str:
     words = f"<span>Show all {rows} {noun}</span><span>Show only the first {FIRST}</span>"
     unfold = f'<details><summary data-lm-suppress-shortcuts="true">{words}</summary></details>'
     return f'{_FOLDING}<div class="mixlab-folded">{table}{unfold}</div>'
+
+
+def _heads(columns: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:
+    for place, cell in enumerate(columns):
+        over_heads = " style='text-align: left'" if row_heads and not place else ""
+        yield f"<th{over_heads}>{marked(escape(cell), seen)}</th>" if cell else "<td></td>"
 
 
 def _cells(row: Row, row_heads: bool, seen: set[str]) -> Iterable[str]:

@@ -146,7 +146,8 @@ def test_a_power_of_two_is_written_as_one_where_that_is_shorter(exponent: int):
     ("text", "message"),
     [
         ("amp-fp17", "unknown recipe 'amp-fp17'.*fp32, tf32, amp-fp16, amp-bf16, fp16, bf16, bf16-sr"),
-        ("", "unknown recipe ''"),
+        ("", "unknown recipe '': start with"),
+        ("amp-fp17,scale=4", "unknown recipe 'amp-fp17' in 'amp-fp17,scale=4': start with"),
         ("scale=1024", "unknown recipe 'scale=1024'"),
         ("amp-fp16,sclae=1024", "'sclae=1024'.*the fields are weights, compute, gradients, exp_avg"),
         ("amp-fp16,scale", "'scale' .* is not field=value"),

@@ -26,6 +26,11 @@ def test_a_column_without_a_head_has_no_empty_heading():
     assert table.startswith("<table><thead><tr><td></td><th>n</th></tr>")
 
 
+def test_the_head_of_row_heads_stands_above_them():
+    table = html_table(("what", "n"), rows(2), row_heads=True)
+    assert table.startswith("<table><thead><tr><th style='text-align: left'>what</th><th>n</th></tr>")
+
+
 def test_numbers_stay_on_one_line_and_recipes_may_break():
     table = html_table(
         ("what", "ratio", "said"), [("fp32,exp_avg=bf16", "3.30 to 3.38 ×", "5 steps, or more")], row_heads=True

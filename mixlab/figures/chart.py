@@ -46,7 +46,15 @@ class Chart(go.Figure):  # type: ignore[misc]
             config: Settings of plotly.js that go before those of every chart.
             kwargs: As for `plotly.graph_objects.Figure.show`.
         """
+        if not args and "renderer" not in kwargs and _MIME in self._repr_mimebundle_():
+            self._bring_to_page()
         super().show(*args, config={**_CONFIG, **(config or {})}, **kwargs)
+
+    def _bring_to_page(self) -> None:
+        from IPython.display import HTML, display
+
+        if not is_headless():
+            display(HTML(self.on_page))  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(*args, config=_CONFIG, **kwargs)
@@ -57,8 +65,7 @@ class Chart(go.Figure):  # type: ignore[misc]
         if _MIME not in bundle:
             self.show()
             return
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        if not is_headless():
-            display(HTML(self.on_page))  # type: ignore[no-untyped-call]
+        self._bring_to_page()
         display(bundle, raw=True)  # type: ignore[no-untyped-call]

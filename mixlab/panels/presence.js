@@ -2,6 +2,27 @@
 
 const LOOK_MS = 1000;
 
+// anywidget gives a model 2 s to start. On a busy machine that is too short; the model then draws itself, but throws away
+// all that the kernel says from then on. Such a model is told the kernel's news again, and asks for what it missed.
+const asked = new WeakSet();
+
+async function keepListening(model) {
+  if (!model.comm || asked.has(model)) return;
+  asked.add(model);
+  try {
+    await model._handle_comm_msg({ content: { data: { method: "nothing" } } });
+  } catch {
+    const listens = Object.getPrototypeOf(Object.getPrototypeOf(model))._handle_comm_msg;
+    model.comm.on_msg(listens.bind(model));
+    model.comm.send({ method: "request_state" }, {});
+  }
+}
+
+function* within(model) {
+  yield model;
+  for (const child of model.get("children") ?? []) yield* within(child);
+}
+
 // JupyterLab's command mode would take letters and arrows from lists and radio buttons: b would add a cell. It keeps key
 // combinations, and Escape, which leads back to the cell.
 function keepFromJupyter(event) {
@@ -25,6 +46,7 @@ async function render({ model, el }) {
   let wasOff = false;
   const look = () => {
     settle();
+    for (const one of within(panel)) if (one.name === "AnyModel") keepListening(one);
     const kernel = model.widget_manager.kernel;
     const off = !panel.comm_live || kernel === null || ["dead", "terminating"].includes(kernel?.status);
     if (wasOff === off) return;

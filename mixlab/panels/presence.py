@@ -27,8 +27,11 @@ Bundle = tuple[dict[str, Any], dict[str, Any]]  # (data, metadata) of an output,
 
 # The output of a widget that JupyterLab has no model of; it holds the text "Error displaying widget: model not found".
 _DEAD = ".jp-OutputArea-child > .jp-OutputArea-output.jupyter-widgets"
+# What stands in its place on a page without widgets, such as an exported one: nothing.
+_ABOVE = '<div class="mixlab-remains-above"></div>'
+_NONE = ".jp-OutputArea-child > .jp-OutputArea-output > .mixlab-remains-above"
 _STYLE = f"""<style>
-.jp-OutputArea-child:has(.mixlab-remains):not(:has(+ {_DEAD})) {{ display: none; }}
+.jp-OutputArea-child:has(.mixlab-remains):not(:has(+ {_DEAD}, + {_NONE})) {{ display: none; }}
 .jp-OutputArea-child:has(.mixlab-remains) + {_DEAD} {{ display: none; }}
 </style>"""
 
@@ -129,8 +132,10 @@ def bundle_of(shown: Any) -> Bundle:
         shown: Anything; a widget that is `Present` comes under a guard.
     """
     if isinstance(shown, Present):
-        guarded = shown if is_headless() else widgets.VBox([Guard.of(shown), shown])
-        return {"text/plain": repr(shown), "text/html": shown.still(), **_view(guarded.model_id)}, {}
+        alone = is_headless()  # without a first output
+        guarded = shown if alone else widgets.VBox([Guard.of(shown), shown])
+        html = shown.still() if alone else _ABOVE
+        return {"text/plain": repr(shown), "text/html": html, **_view(guarded.model_id)}, {}
     if hasattr(type(shown), "_repr_mimebundle_"):
         found = shown._repr_mimebundle_()
         data, metadata = found if isinstance(found, tuple) else (found, {})

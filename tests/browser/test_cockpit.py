@@ -136,3 +136,20 @@ _CHARTS_FIT = """() => {
     const drawn = charts.map((chart) => chart.getBoundingClientRect().right);
     return drawn.length === 4 && Math.max(...drawn) <= right && Math.max(...drawn) > right - 120;
 }"""
+
+
+def test_a_page_too_slow_for_its_panels_hears_from_the_kernel_all_the_same(notebook: Notebook):
+    page = notebook.page
+    # anywidget waits 2 s for a model to start; here not at all, as if the page had been busy for so long.
+    page.add_init_script(
+        "AbortSignal.timeout = () => { const over = new AbortController(); "
+        "setTimeout(() => over.abort()); return over.signal; };"
+    )
+    notebook.save()
+    notebook.reload()
+    press_train(page, "done: amp-fp16 on digits-mlp")
+    expect(page.locator(".mixlab-legend li")).to_have_count(1)
+    box = page.get_by_label("Steps", exact=True)
+    box.fill("0")
+    box.press("Tab")
+    expect(box).to_have_accessible_description(re.compile("Steps must be a whole number from 1 to"))

@@ -138,8 +138,10 @@ def test_headless_there_is_the_figure_alone(drawn, outputs, monkeypatch):
     assert [set(data) for data in outputs] == [{"text/plain", PLOTLY}]
 
 
-def test_shown_by_hand_nothing_can_be_uploaded_either(drawn, outputs):
+def test_shown_by_hand_it_comes_with_the_page_and_nothing_can_be_uploaded_either(drawn, outputs, monkeypatch):
+    monkeypatch.delenv(HEADLESS_VARIABLE, raising=False)
     drawn["number_line"].show(config={"scrollZoom": True})
-    (shown,) = outputs
+    page, shown = outputs
+    assert page.data == Chart.on_page
     assert shown[PLOTLY]["config"]["plotlyServerURL"] == ""
     assert shown[PLOTLY]["config"]["scrollZoom"] is True
