@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from nbconvert import HTMLExporter
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.lab import Notebook, Server, write_notebook
 
@@ -50,9 +50,9 @@ def saving_widget_state(jupyterlab: Server) -> Iterator[Callable[[Page], None]]:
         page.request.put(address, data=json.dumps({"raw": "{}"}))
 
 
-def look_at_the_export(notebook: Notebook, saved: Path) -> None:
+def look_at_the_export(browser: Browser, saved: Path) -> None:
     html, _ = HTMLExporter().from_filename(str(saved))  # type: ignore[no-untyped-call]
-    page = notebook.page.context.new_page()
+    page = browser.new_page()
     page.set_content(html, wait_until="commit")
     shown = page.locator(".jp-OutputArea-output").locator("visible=true")
     for words in ("Your choice: this.", "In fp16, 0 01111 0000000000 is 1, a normal value", "Exercise 1: 5 is right"):
@@ -85,7 +85,9 @@ def forgive_missing_models(notebook: Notebook) -> None:
     notebook.errors[:] = [error for error in notebook.errors if "widget model not found" not in error]
 
 
-def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab: Notebook, jupyterlab: Server):
+def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(
+    page_of_a_lab: Notebook, jupyterlab: Server, browser: Browser
+):
     notebook, page = page_of_a_lab, page_of_a_lab.page
     expect(page.get_by_text(HELD)).to_have_count(3)
     expect(page.get_by_text(NEEDS_KERNEL).locator("visible=true")).to_have_count(0)
@@ -120,7 +122,7 @@ def test_results_wait_for_a_choice_and_answers_outlive_the_kernel(page_of_a_lab:
             expect(cell(notebook, number).get_by_text(NEEDS_KERNEL).locator("visible=true")).to_have_count(1)
     expect(page.get_by_text("Error displaying widget").locator("visible=true")).to_have_count(0)
     expect(cell(notebook, 3).get_by_role("columnheader", name="loss")).to_be_visible()
-    look_at_the_export(notebook, jupyterlab.root / "page.ipynb")
+    look_at_the_export(browser, jupyterlab.root / "page.ipynb")
     forgive_missing_models(notebook)
 
     notebook.run_all()
