@@ -30,6 +30,14 @@ function keepFromJupyter(event) {
   if (!combined && event.key !== "Escape") event.stopPropagation();
 }
 
+// A text box of ipywidgets lets no key out, and the browser would offer to save the page. The notebook is what is meant.
+function saveTheNotebook(event) {
+  if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "s") return;
+  event.preventDefault();
+  event.stopPropagation();
+  event.currentTarget.parentElement.dispatchEvent(new KeyboardEvent("keydown", event));
+}
+
 async function render({ model, el }) {
   const note = document.createElement("p");
   note.className = "mixlab-guard";
@@ -42,7 +50,10 @@ async function render({ model, el }) {
   } catch {
     return undefined; // a page that keeps its models elsewhere
   }
-  const settle = () => el.parentElement?.addEventListener("keydown", keepFromJupyter); // again is as once
+  const settle = () => {
+    el.parentElement?.addEventListener("keydown", keepFromJupyter); // again is as once
+    el.parentElement?.addEventListener("keydown", saveTheNotebook, { capture: true });
+  };
   let wasOff = false;
   const look = () => {
     settle();
