@@ -11,6 +11,7 @@ from typing import Any, get_args
 import ipywidgets as widgets
 
 from mixlab.loss_scaling import OnOverflow
+from mixlab.loss_scaling.policies import require_scale
 from mixlab.panels.base import labelled
 from mixlab.panels.text_box import LABELS, WIDTH, TextBox, whole
 from mixlab.recipes import COMPUTED, READERS, STATES, STORED, ScalerName, printed
@@ -126,16 +127,26 @@ def control(field: str, value: Any, take: Take, *, told: Told = lambda _error: N
         told: For a number: called with each refusal, see `TextBox`.
     """
     knob = FIELDS[field]
+    readers = {_WHOLE: whole(knob.label, 1, MOST), _POWER: partial(_scale, knob.label)}
     if knob.options:
         options = [*knob.options]
         return labelled(widgets.Dropdown, knob.label, labels=LABELS, width=WIDTH, options=options, value=value)
     return TextBox(
         knob.label,
         value,
-        read=whole(knob.label, 1, MOST) if knob.places == _WHOLE else READERS[field],
+        read=readers.get(knob.places, READERS[field]),
         take=take,
         told=told,
         write=partial(written, field),
         places=knob.places,
         slider=SCALE_RANGE if field == "scale" else None,
     )
+
+
+def _scale(label: str, text: str) -> float:
+    scale = float(READERS["scale"](text))
+    try:
+        require_scale(label, "", scale)
+    except ValueError:
+        raise ValueError(f"{label} must be a positive number that float32 can hold, got {text!r}") from None
+    return scale

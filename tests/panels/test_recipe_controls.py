@@ -108,6 +108,15 @@ def test_a_wrong_number_stays_with_its_reason_and_changes_nothing(controls: Reci
         controls.require_readable()
 
 
+@pytest.mark.parametrize("typed", ["-1", "0", "1e999", "nan", "2^128", "1e-50"])
+def test_a_wrong_loss_scale_is_refused_in_the_words_of_its_box(controls: RecipeControls, typed: str):
+    box = controls.controls["scale"]
+    box.value = typed
+    assert (box.value, controls.recipe) == (typed, PRESETS["amp-fp16"])
+    words = f"Loss scale must be a positive number that float32 can hold, got {typed!r}"
+    assert box.error == f"{words}. Still in use: 2^16"
+
+
 def test_a_contradiction_is_answered_at_its_control(controls: RecipeControls):
     controls.controls["mode"].value = "bf16"
     controls.controls["gradients"].value = FP16
