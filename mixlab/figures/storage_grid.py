@@ -57,15 +57,14 @@ def moment_map(record: Record, *, spike: bool = True) -> go.Figure:
     m_formats, v_formats = ([state for state in STATES if state in {key[i] for key in known}] for i in (0, 1))
     base = _base(record, GridSetting(Recipe(), spike=spike))
     titles = ["moments rounded to nearest", "moments rounded stochastically"]
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=titles)
+    high = 2 * len(m_formats) + 2  # cells, with what stands between the maps
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=1.82 / high, subplot_titles=titles)
     for place, rounding in enumerate(_ROUNDINGS, start=1):
         rows = [[_cell(record, settings[m, v, rounding], base) for v in v_formats] for m in m_formats]
         figure.add_trace(_heat(rows, list(map(str, v_formats)), list(map(str, m_formats))), row=place, col=1)
     after = ", after a gradient spike" if spike else ", without a gradient spike"
     spiked = f", gradients × 1000 at step {record.parameters['spike at step']}" if spike else ""
-    figure = _finished(
-        figure, f"Training loss as a multiple of fp32's{after}", record, spiked, rows=2 * len(m_formats) + 2
-    )
+    figure = _finished(figure, f"Training loss as a multiple of fp32's{after}", record, spiked, rows=high)
     figure.update_xaxes(title="second moment v", showticklabels=True)
     return figure.update_yaxes(title="first moment m")
 

@@ -127,20 +127,26 @@ def control(field: str, value: Any, take: Take, *, told: Told = lambda _error: N
         told: For a number: called with each refusal, see `TextBox`.
     """
     knob = FIELDS[field]
-    readers = {_WHOLE: whole(knob.label, 1, MOST), _POWER: partial(_scale, knob.label)}
     if knob.options:
         options = [*knob.options]
         return labelled(widgets.Dropdown, knob.label, labels=LABELS, width=WIDTH, options=options, value=value)
     return TextBox(
         knob.label,
         value,
-        read=readers.get(knob.places, READERS[field]),
+        read=_reader(field),
         take=take,
         told=told,
         write=partial(written, field),
         places=knob.places,
         slider=SCALE_RANGE if field == "scale" else None,
     )
+
+
+def _reader(field: str) -> Read:
+    knob = FIELDS[field]
+    if knob.places == _WHOLE:
+        return whole(knob.label, 1, MOST)
+    return partial(_scale, knob.label) if field in _POWERS else READERS[field]
 
 
 def _scale(label: str, text: str) -> float:

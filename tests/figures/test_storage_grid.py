@@ -112,3 +112,10 @@ def test_the_shipped_record_is_whole():
     (record,) = shipped("states")
     for figure in (moment_map(record), weight_map(record)):
         assert all(text for trace in figure.data for row in trace.text for text in row)
+
+
+@pytest.mark.parametrize("spike", [True, False])
+def test_the_name_of_the_lower_map_stands_below_the_axis_of_the_upper_one(spike):
+    layout = moment_map(made({}), spike=spike).layout
+    gap = layout.yaxis.domain[0] - layout.yaxis2.domain[1]
+    assert gap * (layout.height - layout.margin.t - layout.margin.b) > 75  # pixels: ticks, title, name
