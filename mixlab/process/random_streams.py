@@ -6,16 +6,18 @@ the stream's generator. The numbers are the same, bit for bit, as after `torch.m
 does not move.
 
 This works through the dispatcher. One dispatch key is enabled only within a stream, and only in its thread; it comes
-last before the device keys. Under it, a Python kernel for every ATen op with a `generator` argument fills in the
-stream's generator and calls the op again; all other ops fall through. Autograd, autocast, dispatch modes and fake
-tensors come before the key, so none of them sees the generator. Autograd's threads and compiled code draw from the
-stream too.
+last before the device keys. Under it, a Python kernel for every ATen op that draws fills in the stream's generator and
+calls the op again; all other ops fall through. Autograd, autocast, dispatch modes and fake tensors come before the key,
+so none of them sees the generator; before torch 2.13 dispatch modes come after it, and see it. Autograd's threads and
+compiled code draw from the stream too.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -108,7 +110,10 @@ def _stream() -> RandomStream | None:
 
 
 def _set_stream(stream: RandomStream | None) -> None:
+    references = sys.getrefcount(stream)
     torch._C._stash_obj_in_tls(_TLS_NAME, stream)
+    if sys.getrefcount(stream) == references:  # torch 2.10 drops a reference that it has not taken
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
     torch._C._dispatch_tls_set_dispatch_key_included(_KEY_NAME, stream is not None)
 
 
@@ -137,14 +142,45 @@ def _register() -> None:
         others = torch.library.Library("_", "IMPL", _KEY_NAME)  # type: ignore[no-untyped-call]
         others.fallback(torch.library.fallthrough_kernel, _KEY_NAME)  # type: ignore[no-untyped-call]
         drawing = torch.library.Library("aten", "IMPL", _KEY_NAME)  # type: ignore[no-untyped-call]
-        for schema in torch._C._jit_get_all_schemas():
-            places = [place for place, argument in enumerate(schema.arguments) if argument.name == "generator"]
-            if places and schema.name.startswith("aten::"):
-                packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"))
-                op = getattr(packet, schema.overload_name or "default")
-                kernel = _kernel(op, places[0], keyword=schema.arguments[places[0]].kwarg_only)
-                drawing.impl(op, kernel)  # type: ignore[no-untyped-call]
+        for op, kernel in _kernels():
+            drawing.impl(op, kernel)  # type: ignore[no-untyped-call]
         _LIBRARIES[:] = [others, drawing]
+
+
+def _kernels() -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """Yields (op, kernel) for each op with a `generator` argument, and for those made of one that has it.
+
+    The dispatcher takes the latter apart below the key, but not below a dispatch mode before torch 2.13.
+    """
+    schemas = [schema for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("aten::")]
+    places = {_name(schema): place for schema in schemas if (place := _place(schema)) is not None}
+    with_generator = {_signature(schema): schema for schema in schemas if _name(schema) in places}
+    for schema in schemas:
+        if (place := places.get(_name(schema))) is not None:
+            yield _op(schema), _kernel(_op(schema), place, keyword=schema.arguments[place].kwarg_only)
+        elif (drawing := with_generator.get(_signature(schema))) is not None:
+            yield _op(schema), _made_of(_op(schema), _op(drawing), places[_name(drawing)])
+    yield torch.ops.aten.native_dropout.default, _native_dropout
+
+
+def _name(schema: Any) -> tuple[str, str]:
+    return schema.name, schema.overload_name
+
+
+def _op(schema: Any) -> Any:
+    packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"))
+    return getattr(packet, schema.overload_name or "default")
+
+
+def _place(schema: Any) -> int | None:
+    """Returns where an op takes its generator; None if it takes none."""
+    return next((place for place, argument in enumerate(schema.arguments) if argument.name == "generator"), None)
+
+
+def _signature(schema: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Returns an op's name with its arguments but the generator."""
+    arguments = tuple((one.name, str(one.type)) for one in schema.arguments if one.name != "generator")
+    return schema.name, arguments
 
 
 def _kernel(op: Any, place: int, *, keyword: bool) -> Callable[..., Any]:
@@ -154,18 +190,52 @@ def _kernel(op: Any, place: int, *, keyword: bool) -> Callable[..., Any]:
         # Function modes have seen the call that led here, and must not see the calls inside.
         with torch._C._ExcludeDispatchKeyGuard(_KEY), torch._C.DisableTorchFunction():
             given = kwargs.get("generator") if keyword or len(args) <= place else args[place]
-            stream = _stream()
-            if given is None and stream is not None and _device_type(args, kwargs) == "cpu":
+            if given is None and (generator := _generator(args, kwargs)) is not None:
                 if keyword or len(args) <= place:
-                    kwargs["generator"] = stream.generator
+                    kwargs["generator"] = generator
                 else:
-                    args = (*args[:place], stream.generator, *args[place + 1 :])
+                    args = (*args[:place], generator, *args[place + 1 :])
             return op(*args, **kwargs)
 
     return kernel
 
 
+def _made_of(op: Any, drawing: Any, place: int) -> Callable[..., Any]:
+    """Returns a kernel for an op without a generator, which calls the same op with one if that draws on a CPU."""
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_KEY), torch._C.DisableTorchFunction():
+            generator = _generator(args, kwargs)
+            if generator is None:
+                return op(*args, **kwargs)
+            if len(args) > place:
+                return drawing(*args[:place], generator, *args[place:], **kwargs)
+            return drawing(*args, **kwargs, generator=generator)
+
+    return kernel
+
+
+def _native_dropout(x: torch.Tensor, p: float, train: bool | None) -> Any:
+    """Takes native_dropout apart as ATen does on a CPU, so that its mask is drawn under the key."""
+    if train is False or x.device.type != "cpu" or x.numel() == 0:
+        with torch._C._ExcludeDispatchKeyGuard(_KEY), torch._C.DisableTorchFunction():
+            return torch.ops.aten.native_dropout.default(x, p, train)
+    keep = 1 - p
+    mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(keep)
+    return x.mul(mask).mul_(1 / keep if keep else 0.0), mask
+
+
 _KEY = torch._C.DispatchKeySet(torch._C._dispatch_key_parse(_KEY_NAME))
+
+
+_TRACED = torch._C._TorchDispatchModeKey.PROXY
+
+
+def _generator(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Generator | None:
+    """Returns the stream's generator if an op draws on a CPU; None while it is only traced, to be compiled."""
+    stream = _stream()
+    traced = torch._C._get_dispatch_mode(_TRACED) is not None
+    return None if stream is None or traced or _device_type(args, kwargs) != "cpu" else stream.generator
 
 
 def _device_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
