@@ -61,7 +61,7 @@ def _table(cards: Sequence[Card]) -> str:
     head = "".join(f"<th {padded}>{name}</th>" for name in columns)
     rows = (
         (
-            f'<span style="color: {SERIES[row % len(SERIES)]}" aria-hidden="true">●</span> {escape(card.name)}',
+            f"{_key(SERIES[row % len(SERIES)])} {escape(card.name)}",
             card.format,
             _number(card.value),
             _number(card.amax),
@@ -72,6 +72,12 @@ def _table(cards: Sequence[Card]) -> str:
     )
     body = "".join("<tr>" + "".join(f"<td {padded}>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table style="margin: 0.4em 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _key(colour: str) -> str:
+    """Returns the dot that stands for a tensor beside its name."""
+    dot = f'<circle cx="5" cy="5" r="4" fill="{colour}"/>'
+    return f'<svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true">{dot}</svg>'
 
 
 def _dot(picture: ZonePicture, card: Card, y: float, colour: str) -> str:
@@ -89,7 +95,7 @@ def _dot(picture: ZonePicture, card: Card, y: float, colour: str) -> str:
         f'<text x="{x + (11 if side == "start" else -11):.1f}" y="{y + 4:.1f}" text-anchor="{side}" font-size="12" '
         f'fill="{TEXT}">{escape(card.name)}: {words}</text>'
     )
-    return f'{line}<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{fill}" stroke="{colour}" stroke-width="2"/>{label}'
+    return f'{line}<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{fill}" stroke="{TEXT}" stroke-width="1.5"/>{label}'
 
 
 def _number(value: float) -> str:
