@@ -22,7 +22,7 @@ class TrafficTable(NotedTable):
         shown = list(counted)
         if not shown:
             raise ValueError("TrafficTable: no products; mixlab.matmul.count_traffic() has some")
-        columns = ("product", "fast memory", "block", "by formula", "counted", "difference", "lower bound", "ratio")
+        columns = ("product", "fast memory", "block", "formula", "counted", "difference", "lower bound", "ratio")
         different = sum(one.difference_bytes > 0 for one in shown)
         wrong = sum(not one.correct for one in shown)
         notes = [

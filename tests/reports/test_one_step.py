@@ -27,7 +27,7 @@ def test_a_line_of_words_names_the_stage(stages):
 def test_every_stage_has_a_page(stages):
     for index, stage in enumerate(stages):
         page = stage_page(stages, index, FP16)
-        assert page.count("<circle") == len(stage.cards)
+        assert page.count("<circle") == 2 * len(stage.cards)  # on the range, and beside the name
         assert page.count("<tr>") == len(stage.cards) + 1
 
 
