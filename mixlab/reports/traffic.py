@@ -22,7 +22,7 @@ class TrafficTable(NotedTable):
         shown = list(counted)
         if not shown:
             raise ValueError("TrafficTable: no products; mixlab.matmul.count_traffic() has some")
-        columns = ("product", "fast memory", "block", "formula", "counted", "difference", "lower bound", "ratio")
+        columns = ("product", "fast memory", "block", "formula", "counted", "lower bound", "ratio")
         different = sum(one.difference_bytes > 0 for one in shown)
         wrong = sum(not one.correct for one in shown)
         notes = [
@@ -34,7 +34,7 @@ class TrafficTable(NotedTable):
 
 
 def _row(one: CountedProduct) -> tuple[str, ...]:
-    numbers = (one.formula.total_bytes, one.counted.total_bytes, one.difference_bytes, one.lower_bound_bytes)
+    numbers = (one.formula.total_bytes, one.counted.total_bytes, one.lower_bound_bytes)
     cells = [f"{number:,}" for number in numbers]
     ratio = one.counted.total_bytes / one.lower_bound_bytes
     return (str(one.matmul), f"{one.fast_bytes:,}", str(one.block), *cells, f"{ratio:.2f}")
