@@ -110,7 +110,7 @@ def test_untouched_right_wrong_and_broken_copies_of_a_real_lab(put, tmp_path: Pa
     lines = {line.split()[0]: " ".join(line.split()) for line in reversed(result.stdout.splitlines()) if line.strip()}
     assert f"anna {LAB} 1 / 1 / 1 2 / 2 / 2 with steps 1" in lines["anna"]
     assert f"ben {LAB} 0 / 1 / 1 0 / 2 / 2" in lines["ben"]
-    assert f"carl {LAB} – – is not JSON, or was cut off" in lines["carl"]
+    assert f"carl {LAB} – – is not JSON" in lines["carl"]  # a narrow terminal folds the rest
     assert f"dora {LAB} 0 / 0 / 1 0 / 0 / 2" in lines["dora"]
     assert "torch" in result.stdout.partition("Right answers: computed on ")[2]
     rows = list(csv.DictReader(io.StringIO(Path("grades.csv").read_text(encoding="utf-8-sig"))))

@@ -29,7 +29,7 @@ def test_dots_show_the_numbers_and_the_machine():
     figure = matmul_speed_dots(speeds, "a machine")
     assert list(figure.data[0].x) == [100.0, 1.5]
     assert list(figure.data[0].y) == ["fp32: 100", "fp16: 1.5"]
-    assert "lowest to highest of 9<br><sub>a machine" in figure.layout.title.text
+    assert "lowest to highest of 9</sub><br><sub>a machine" in figure.layout.title.text
     assert list(figure.data[0].error_x.arrayminus) == pytest.approx([10.0, 0.1])
 
 
