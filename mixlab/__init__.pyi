@@ -1,4 +1,5 @@
 from . import (
+    answers,
     arguments,
     emulation,
     experiments,

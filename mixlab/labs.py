@@ -13,8 +13,6 @@ from mixlab.memory import GPUS, SHAPES, gpu_spec
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.training import TASKS
 
-ANSWERS_TYPE = "application/vnd.mixlab.answers+json"  # of the output in which a saved lab holds its reader's answers
-
 
 @dataclass(frozen=True)
 class Whole:

@@ -16,6 +16,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "files": (),
     "powers": (),
     "glossary": (),
+    "answers": (),
     "tables": (),
     "machine": (),
     "process": ("settings", "random_streams", "tf32", "containment"),

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mixlab.answers import ANSWER_KINDS, ANSWERS_TYPE, require_answers
 from mixlab.cli import shipped
 from mixlab.cli.lab_files import read_lab
-from mixlab.labs import ANSWERS_TYPE, check_parameters, lab_parameters
+from mixlab.labs import check_parameters, lab_parameters
 
-KINDS = ("predictions", "answers")
 MOST_BYTES = 50 * 2**20  # of a notebook with its outputs; a lab's has some 5 MiB, and read it can take 25 times that
 MOST_ANSWERS_BYTES = 2**20
 MOST_LETTERS = 1000  # of an answer
@@ -48,7 +48,7 @@ class HandedIn:
     path: Path
     lab: str = ""
     parameters: Mapping[str, Any] | None = None
-    given: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {kind: {} for kind in ANSWER_KINDS})
     trouble: tuple[str, ...] = ()
     unrecorded: bool = False
 
@@ -209,17 +209,16 @@ def _record(content: dict[str, Any]) -> Any:
 
 def _checked(record: Any, what: str) -> dict[str, dict[str, str]]:
     """Returns the answers of a record by kind and key."""
-    if not isinstance(record, dict) or record.get("kind") != "mixlab answers" or record.get("version") != 1:
-        raise UnreadableError(f"holds no answers of a lab: {what} must begin with kind 'mixlab answers', version 1")
-    given = {kind: record.get(kind) for kind in KINDS}
-    if not all(isinstance(answers, dict) for answers in given.values()):
-        raise UnreadableError(f"{what} is damaged: {' and '.join(KINDS)} must be objects")
-    texts = [text for answers in given.values() for pair in answers.items() for text in pair]  # type: ignore[union-attr]
+    try:
+        given = {kind: require_answers(record, what)[kind] for kind in ANSWER_KINDS}
+    except ValueError as error:
+        raise UnreadableError(f"holds no answers of a lab: {error}") from None
+    texts = [text for answers in given.values() for pair in answers.items() for text in pair]
     if not all(isinstance(text, str) and len(text) <= MOST_LETTERS for text in texts):
         raise UnreadableError(f"{what} is damaged: each answer must be a text of at most {MOST_LETTERS} letters")
     if sum(map(len, texts)) > MOST_ANSWERS_BYTES:
         raise UnreadableError(f"{what} is damaged: it holds more than {MOST_ANSWERS_BYTES / 2**20:.0f} MiB of answers")
-    return given  # type: ignore[return-value]
+    return given
 
 
 def _parameters(name: str, record: Any, notebook: Path | None) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
@@ -266,7 +265,7 @@ def _together(found: list[HandedIn]) -> list[HandedIn]:
                 joined.append(one)
             continue
         if (file := files.get(place)) is not None:
-            given = {kind: {**one.given[kind], **file.given[kind]} for kind in KINDS}
+            given = {kind: {**one.given[kind], **file.given[kind]} for kind in ANSWER_KINDS}
             trouble = (*one.trouble, *(f"{place.name}: {words}" for words in file.trouble))
             unrecorded = one.unrecorded and bool(file.trouble)
             parameters = file.parameters or one.parameters

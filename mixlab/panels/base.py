@@ -76,6 +76,26 @@ def refused(error: Exception, in_use: str) -> str:
     return f"{words}. Still in use: {in_use}" if in_use else words
 
 
+def caught(callback: Callable[P, object], show: Callable[[Exception | None], object]) -> Callable[P, None]:
+    """Returns a callback whose exceptions are caught, since Jupyter would swallow them.
+
+    Args:
+        callback: The callback.
+        show: Called after each call: with its exception, or None.
+    """
+
+    @wraps(callback)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            callback(*args, **kwargs)
+        except Exception as error:
+            show(error)
+        else:
+            show(None)
+
+    return guarded
+
+
 class ErrorBox(widgets.HTML):  # type: ignore[misc]
     """Empty while all is well. Jupyter swallows errors in callbacks; a guarded callback shows them here, in red.
 
@@ -94,17 +114,7 @@ class ErrorBox(widgets.HTML):  # type: ignore[misc]
 
     def guard(self, callback: Callable[P, object]) -> Callable[P, None]:
         """Returns `callback` with its exceptions caught and shown."""
-
-        @wraps(callback)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-            try:
-                callback(*args, **kwargs)
-            except Exception as error:
-                self.show(error)
-            else:
-                self.show(None)
-
-        return guarded
+        return caught(callback, self.show)
 
     def keep_in_mind(self, error: Exception | None) -> None:
         """Takes an error that is shown elsewhere, at the control that caused it; it replaces the one shown here."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, ClassVar, ParamSpec
 
 import anywidget
 import traitlets
 
 from mixlab.arguments import require_whole
-from mixlab.panels.base import refused
+from mixlab.panels.base import caught, refused
 from mixlab.panels.presence import Present
 
 P = ParamSpec("P")
@@ -115,18 +114,8 @@ class DrawnPanel(Present, anywidget.AnyWidget):
         self.keep_still()
 
     def _guard(self, callback: Callable[P, object]) -> Callable[P, None]:
-        """Returns `callback` with its exceptions caught and shown; Jupyter would swallow them."""
-
-        @wraps(callback)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-            try:
-                callback(*args, **kwargs)
-            except Exception as error:
-                self._show_error(error)
-            else:
-                self._show_error(None)
-
-        return guarded
+        """Returns `callback` with its exceptions caught and shown."""
+        return caught(callback, self._show_error)
 
     def _show_error(self, error: Exception | None) -> None:
         """Shows an error in red; None clears it."""

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixlab.answers import ANSWER_KINDS, no_answers, require_answers
 from mixlab.files import replacing
-
-_KINDS = ("predictions", "answers")
-_EMPTY: dict[str, Any] = {"kind": "mixlab answers", "version": 1, "predictions": {}, "answers": {}}
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,11 @@ class KeptAnswers:
         self.asked: dict[tuple[str, str], Asked] = {}
         self.changed: list[Callable[[], object]] = []
         self._foreign = False  # whether the file is damaged or holds something else
-        self._unsaved = _empty()  # answers that the file does not hold yet
+        self._unsaved = no_answers()  # answers that the file does not hold yet
         self._held, self.trouble = self._read()
 
     def __len__(self) -> int:
-        return sum(len(self._held[kind]) for kind in _KINDS)
+        return sum(len(self._held[kind]) for kind in ANSWER_KINDS)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -103,7 +101,7 @@ class KeptAnswers:
 
     def forget(self) -> None:
         """Forgets all answers, and replaces the file even if it is damaged or holds something else."""
-        self._held, self._unsaved, self._foreign = _empty(), _empty(), False
+        self._held, self._unsaved, self._foreign = no_answers(), no_answers(), False
         self.trouble = self._write(self._held) if self.path is not None and self.path.exists() else ""
         self._tell()
 
@@ -112,12 +110,12 @@ class KeptAnswers:
         now, trouble = self._read()
         if trouble:
             return trouble
-        for kind in _KINDS:
+        for kind in ANSWER_KINDS:
             now[kind] |= self._unsaved[kind]
         self._held = now
         trouble = self._write(now)
         if not trouble:
-            self._unsaved = _empty()
+            self._unsaved = no_answers()
         return trouble
 
     def _write(self, answers: dict[str, Any]) -> str:
@@ -135,34 +133,22 @@ class KeptAnswers:
     def _read(self) -> tuple[dict[str, Any], str]:
         """Returns what the file holds, and why it cannot be read, in words."""
         if self.path is None:
-            return _empty(), ""
+            return no_answers(), ""
         try:
-            return _checked(json.loads(self.path.read_bytes())), ""
+            return require_answers(json.loads(self.path.read_bytes())), ""
         except FileNotFoundError:
-            return _empty(), ""
+            return no_answers(), ""
         except OSError as error:
-            return _empty(), f"{self.path} cannot be read ({error.strerror or error})"
+            return no_answers(), f"{self.path} cannot be read ({error.strerror or error})"
         except (ValueError, RecursionError) as error:
             self._foreign = True
-            return _empty(), f"{self.path} does not hold answers of a lab ({error!s:.100})"
+            return no_answers(), f"{self.path} does not hold answers of a lab ({error!s:.100})"
 
     def _tell(self) -> None:
         for call in self.changed:
             call()
 
 
-def _empty() -> dict[str, Any]:
-    return {**_EMPTY, **{kind: {} for kind in _KINDS}}
-
-
 def _in_order(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the content with what was answered last."""
-    return {name: content[name] for name in sorted(content, key=_KINDS.__contains__)}
-
-
-def _checked(content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict) or any(content.get(name) != _EMPTY[name] for name in ("kind", "version")):
-        raise ValueError(f"it must begin with kind {_EMPTY['kind']!r}, version {_EMPTY['version']}")
-    if not all(isinstance(content.get(kind), dict) for kind in _KINDS):
-        raise ValueError(f"{' and '.join(_KINDS)} must be objects")
-    return content
+    return {name: content[name] for name in sorted(content, key=ANSWER_KINDS.__contains__)}

@@ -11,8 +11,9 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
+from mixlab.answers import ANSWERS_TYPE
 from mixlab.files import refuse_unwritable
-from mixlab.labs import ANSWERS_TYPE, check_parameters, lab_recipe
+from mixlab.labs import check_parameters, lab_recipe
 from mixlab.machine import describe, is_headless
 from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import Panel, in_a_row

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from mixlab.answers import ANSWERS_TYPE
 from mixlab.cli import grades as grades_module
 from mixlab.cli import handed_in as reading
 from mixlab.cli import notebooks, shipped
@@ -21,7 +22,6 @@ from mixlab.cli.answerless import as_bytes, without_answers
 from mixlab.cli.commands import app
 from mixlab.cli.grade_tables import COLUMNS, harmless, readable
 from mixlab.cli.handed_in import all_handed_in
-from mixlab.labs import ANSWERS_TYPE
 
 LAB = "05_dynamic_loss_scaling"
 OWN = {"recipe": "", "loss_scale": 0, "steps": 120, "seed": 0, "task": "digits-mlp"}

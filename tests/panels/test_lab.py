@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixlab.labs import ANSWERS_TYPE
+from mixlab.answers import ANSWERS_TYPE
 from mixlab.panels import Lab
 from mixlab.panels.lab import LabLine
 from mixlab.recipes import Recipe
