@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PINS := .ci/constraints.txt
+TEST_EXTRAS := dev,models
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(PINS)
 
 .DELETE_ON_ERROR:
@@ -23,11 +24,11 @@ dist: $(VENV)/.created
 # In an environment of its own, with the lowest versions that pyproject.toml allows. They warn of what their own
 # dependencies have deprecated since.
 lowest:
-	$(MAKE) VENV=build/lowest PINS=.ci/lowest.txt test-lowest
+	$(MAKE) VENV=build/lowest PINS=.ci/lowest.txt TEST_EXTRAS=dev test-lowest
 
 .PHONY: test-lowest
 test-lowest: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser" -W ignore::DeprecationWarning
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not models" -W ignore::DeprecationWarning
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -54,7 +55,7 @@ $(VENV)/.lab: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP_INSTALL) -e '.[dev]'
+	$(PIP_INSTALL) -e '.[$(TEST_EXTRAS)]'
 	touch $@ $(VENV)/.lab
 
 # The browser tests drive Debian's chromium, or a Chrome that is there already.

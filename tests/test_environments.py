@@ -60,6 +60,11 @@ def test_the_lowest_version_is_the_one_that_is_tested(one: Requirement):
     assert lowest == Version(bound.version) <= usual
 
 
+@pytest.mark.parametrize("one", [Requirement(line) for line in EXTRAS["models"]], ids=str)
+def test_models_of_others_are_tested_with_a_version_that_is_allowed(one: Requirement):
+    assert pins(".ci/constraints.txt")[canonicalize_name(one.name)] in one.specifier
+
+
 def test_the_lowest_python_is_the_one_that_is_tested():
     lowest = PROJECT["requires-python"].removeprefix(">=")
     found = {(file, name): pythons_of(job) for file, name, job in jobs()}
