@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 import torch
 
+from mixlab.tables import text_table
+
 torch.set_num_threads(int(THREADS))
 
 # How long an example takes depends on what else the machine does.
@@ -18,15 +20,22 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 PEAK_PROPERTY = "peak memory of a lab's kernel"
+TRACED_PROPERTY = "traces of models that others wrote"
+TRACED_COLUMNS = ("model", "kind", "recipe", "parameters", "traced peak", "real peak", "bytes apart", "reason")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the peaks that tests of labs recorded."""
+    """Prints what tests recorded: the peaks of labs, and the table of traced models."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    said = [value for report in reports for name, value in report.user_properties if name == PEAK_PROPERTY]
-    if said:
+    said = [(name, value) for report in reports for name, value in report.user_properties]
+    peaks = sorted(str(value) for name, value in said if name == PEAK_PROPERTY)
+    traced = sorted(value for name, value in said if name == TRACED_PROPERTY)
+    if peaks:
         terminalreporter.section(PEAK_PROPERTY)
-        terminalreporter.write_line("\n".join(sorted(map(str, said))))
+        terminalreporter.write_line("\n".join(peaks))
+    if traced:
+        terminalreporter.section(TRACED_PROPERTY)
+        terminalreporter.write_line(text_table(TRACED_COLUMNS, traced))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
