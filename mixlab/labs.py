@@ -243,7 +243,7 @@ def _check_together(name: str, parameters: Mapping[str, Parameter], values: Mapp
         raise ValueError(f"{name}: loss_scale {values['loss_scale']:g} with this recipe: {error}") from None
     if "seq" in parameters:
         shape = SHAPES[values["model"]]
-        if shape.style == "gpt2" and values["seq"] > shape.context:
+        if shape.design.positions == "learned" and values["seq"] > shape.context:
             raise ValueError(
                 f"{name}: seq must be at most {shape.context}, the positions of {shape.name}, got {values['seq']}; "
                 "give a smaller one, or another model"

@@ -2,11 +2,13 @@ from .activation_formulas import Activations, activations
 from .advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
 from .allocator import Replay, replay_trace
 from .confirmation import confirm
+from .designs import DESIGNS, Design, Experts, Latent
 from .estimates import Estimate, Fit, estimate
 from .gpus import GPUS, GpuSpec, gpu_spec
 from .instants import Instant, StepKind
 from .parallel import Parallelism, Zero
-from .shapes import SHAPES, AttentionKind, Checkpointing, ModelShape, model_shape
+from .published import SHAPES, model_shape
+from .shapes import AttentionKind, Checkpointing, ModelShape
 from .states import ModelStates, model_states
 from .traceable import TraceError
 from .traced_step import Trace
@@ -15,16 +17,20 @@ from .transformers import transformer
 from .variants import VARIANTS, Variant, variant
 
 __all__ = [
+    "DESIGNS",
     "GPUS",
     "SHAPES",
     "VARIANTS",
     "Activations",
     "AttentionKind",
     "Checkpointing",
+    "Design",
     "Estimate",
+    "Experts",
     "Fit",
     "GpuSpec",
     "Instant",
+    "Latent",
     "ModelShape",
     "ModelStates",
     "Parallelism",

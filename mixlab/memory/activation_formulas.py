@@ -23,7 +23,8 @@ from typing import get_args
 from mixlab.arguments import require_whole
 from mixlab.formats import BF16, FP16
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape, model_shape
+from mixlab.memory.published import model_shape
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
 from mixlab.tables import html_table, text_table
 
@@ -62,7 +63,7 @@ class Activations:
             raise TypeError(f"recipe must be a Recipe, got {self.recipe!r}; Recipe.parse(text) makes one")
         require_whole("batch", self.batch, 1)
         require_whole("seq", self.seq, 1)
-        if self.shape.style == "gpt2" and self.seq > self.shape.context:
+        if self.shape.lean == "gpt2" and self.seq > self.shape.context:
             raise ValueError(
                 f"seq={self.seq} is longer than {self.shape.name}, which has an embedding for each of "
                 f"{self.shape.context} positions; use at most that, or a shape with rotary embeddings"
@@ -123,7 +124,7 @@ class Activations:
     def whole_layer(self) -> dict[str, int]:
         """Bytes of a layer by kind without full checkpointing; recomputing a checkpointed layer needs them too."""
         r, c = self.residual_bytes, self.compute_bytes
-        llama, autocast = self.shape.style == "llama", self.recipe.autocast
+        llama, autocast = self.shape.lean == "llama", self.recipe.autocast
         statistics = (4 if llama else 8) * self.between // self.shape.width
         # Rotary tables are fp32 where the residual is, and so are rotated queries and keys until attention casts them.
         rotated = r if llama and self.checkpointing == "selective" else c
@@ -159,7 +160,7 @@ class Activations:
     def shared(self) -> dict[str, int]:
         """Bytes that all layers share, by kind."""
         parts = {}
-        if self.shape.style == "llama":
+        if self.shape.lean == "llama":
             parts["rotary tables"] = 2 * self.seq * self.shape.head_width * self.residual_bytes
         else:
             parts["positions"] = 8 * self.seq  # in int64, for their embedding's gradient
@@ -172,7 +173,7 @@ class Activations:
         """Bytes that the last norm and the output layer keep, by kind, without tensors as large as the logits."""
         return {
             "input of the last norm": self.residual_bytes * self.between,
-            "its statistics": (4 if self.shape.style == "llama" else 8) * self.between // self.shape.width,
+            "its statistics": (4 if self.shape.lean == "llama" else 8) * self.between // self.shape.width,
             "operand of the head": self.compute_bytes * self.between,
         }
 

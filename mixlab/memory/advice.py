@@ -86,7 +86,7 @@ def largest_seq(training: Estimate, gpu: str | GpuSpec | Gpu) -> int:
         TypeError, ValueError: As `gpu_spec`.
     """
     spec = gpu_spec(gpu)
-    most = training.shape.context if training.shape.style == "gpt2" else _MOST
+    most = training.shape.context if training.shape.design.positions == "learned" else _MOST
     return _largest(lambda seq: bool(replace(training, seq=seq).fits(spec)), most)
 
 

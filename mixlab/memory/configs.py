@@ -30,15 +30,16 @@ def shape_of_config(path: Path) -> dict[str, Any]:
     _refuse_unknown(path, kind, config)
     shape: dict[str, Any] = {field: config[key] for field, key in _READ[kind].items()}
     shape["name"] = str(config.get("_name_or_path") or path.parent.name or path.stem)
+    shape["style"] = kind
     shape["tied"] = _truth(path, config, "tie_word_embeddings", kind == "gpt2")
     if kind == "gpt2":
         ffn = config.get("n_inner")
         shape["ffn"] = 4 * shape["width"] if ffn is None and type(shape["width"]) is int else ffn
-        return {**shape, "kv_heads": shape["heads"], "style": "gpt2"}
+        return {**shape, "kv_heads": shape["heads"]}
     kv_heads = config.get("num_key_value_heads", _KV_HEADS.get(kind))
     shape["kv_heads"] = shape["heads"] if kv_heads is None else kv_heads
     shape["context"] = _context(path, kind, config)
-    shape["qkv_bias"] = kind == "qwen2" or (kind == "llama" and _truth(path, config, "attention_bias"))
+    shape["qkv_bias"] = kind == "llama" and _truth(path, config, "attention_bias")
     shape["output_bias"] = kind == "llama" and _truth(path, config, "attention_bias")
     shape["ffn_bias"] = kind == "llama" and _truth(path, config, "mlp_bias")
     _check_head_width(path, config.get("head_dim"), shape["heads"], shape["width"])

@@ -266,7 +266,7 @@ class Step:
     def _inner_gradient(self) -> Counter[str]:
         """Returns the change at the gradients within the feed-forward layer."""
         acts, change, last = self.acts, self._layer_start(), self.stage.matrices[-1]
-        hidden = 2 if acts.shape.style == "llama" else 1
+        hidden = 2 if acts.shape.lean == "llama" else 1
         change[TEMPORARIES] += acts.compute_bytes * acts.hidden * hidden
         change[GRADIENTS] += self._new(last)
         change[CASTS] -= 2 * last if self._casts else 0

@@ -171,9 +171,9 @@ def pipeline_stages(shape: ModelShape, parallel: Parallelism) -> tuple[PipelineS
     matrices = tuple(rows * columns // t for rows, columns in shape.layer_matrices)
     biased = shape.layer_biases
     biases = tuple(row if place in whole else row // t for place, row in enumerate(rows) if biased[place])
-    norm = (shape.width,) * (2 if shape.style == "gpt2" else 1)
+    norm = (shape.width,) * (2 if shape.lean == "gpt2" else 1)
     tokens = -(-shape.vocabulary // t) * shape.width
-    positions = (shape.context * shape.width,) if shape.style == "gpt2" else ()
+    positions = (shape.context * shape.width,) if shape.lean == "gpt2" else ()
 
     def stage(first: bool, last: bool) -> PipelineStage:
         return PipelineStage(

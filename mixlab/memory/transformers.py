@@ -20,7 +20,7 @@ def transformer(
 
     Under `torch.device("meta")` it needs no memory.
 
-    >>> from mixlab.memory.shapes import SHAPES
+    >>> from mixlab.memory.published import SHAPES
     >>> with torch.device("meta"):
     ...     model = transformer(SHAPES["llama-3-8b"], checkpointing="full")
     >>> sum(parameter.numel() for parameter in model.parameters()) == SHAPES["llama-3-8b"].parameters
@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         self.checkpointing = checkpointing
         self.token = nn.Embedding(shape.vocabulary, shape.width)
         nn.init.normal_(self.token.weight, std=0.02)  # as in GPT-2; otherwise a tied head would begin with huge logits
-        if shape.style == "gpt2":
+        if shape.lean == "gpt2":
             self.position = nn.Embedding(shape.context, shape.width)
             nn.init.normal_(self.position.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(shape, attention, checkpointing) for _ in range(shape.layers))
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         x = self.token(tokens)
         positions = torch.arange(length, device=tokens.device)
         rotary, mask = None, None
-        if self.shape.style == "gpt2":
+        if self.shape.lean == "gpt2":
             x = x + self.position(positions)
         else:
             rotary = rotary_tables(positions, self.shape.head_width, x.dtype)
@@ -98,7 +98,7 @@ class Layer(nn.Module):
         self.norm_1 = _norm(shape)
         self.attention = Attention(shape, attention, checkpointing)
         self.norm_2 = _norm(shape)
-        self.feed_forward = _FEED_FORWARD[shape.style](shape)
+        self.feed_forward = _FEED_FORWARD[str(shape.lean)](shape)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:  # (B, T, D)
         x = x + self.attention(self.norm_1(x), rotary, mask)
@@ -189,7 +189,7 @@ _FEED_FORWARD: dict[str, Any] = {"gpt2": GELUFeedForward, "llama": SwiGLUFeedFor
 
 
 def _norm(shape: ModelShape) -> nn.Module:
-    return nn.LayerNorm(shape.width) if shape.style == "gpt2" else nn.RMSNorm(shape.width, eps=1e-5)
+    return nn.LayerNorm(shape.width) if shape.lean == "gpt2" else nn.RMSNorm(shape.width, eps=1e-5)
 
 
 def _recomputed(function: Callable[..., Tensor], *args: Any) -> Tensor:

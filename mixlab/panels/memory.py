@@ -198,13 +198,13 @@ class MemoryPanel(Panel):
     def _power(self, field: str, power: int) -> int:
         """Returns a power of two, cut to the positions that the model has."""
         shape = self._estimate.shape
-        bounded = field == "seq" and shape.style == "gpt2"
+        bounded = field == "seq" and shape.design.positions == "learned"
         return min(2 ** max(power, 0), shape.context) if bounded else int(2 ** max(power, 0))
 
     def _with_model(self, shape: ModelShape) -> Estimate:
         """Returns the same training of another model, with `seq` and tensor parallelism cut to the most it allows."""
         now = self._estimate
-        seq = min(now.seq, shape.context) if shape.style == "gpt2" else now.seq
+        seq = min(now.seq, shape.context) if shape.design.positions == "learned" else now.seq
         tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
         return replace(now, shape=shape, seq=seq, parallel=replace(now.parallel, tensor=tensor, pipeline=1))
 

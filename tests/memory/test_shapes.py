@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from mixlab.memory import SHAPES, ModelShape, model_shape
+from mixlab.memory import SHAPES, Experts, Latent, ModelShape, model_shape
 
 # As published with each model, or counted from its checkpoint.
 PUBLISHED = {
@@ -95,6 +97,67 @@ def test_a_config_that_says_too_little_is_refused(tmp_path, content, words):
         model_shape(tmp_path / "config.json")
 
 
+def test_a_shape_says_which_of_mixlabs_own_layers_it_has():
+    assert [SHAPES[name].lean for name in ("gpt2", "llama-3-8b", "mistral-7b", "qwen2.5-7b")] == [
+        "gpt2",
+        *["llama"] * 3,
+    ]
+    assert [_small(style).lean for style in ("phi3", "qwen3", "opt")] == ["llama", None, None]
+    assert _small("llama", head_dim=4).lean is None  # its queries are narrower than the residual stream
+    assert _small("llama", experts=Experts(4, 2, 16)).lean is None
+
+
+def test_a_shape_of_experts_counts_those_of_a_token_apart():
+    dense = _small("llama", ffn_bias=True)
+    expert = 3 * 16 * 64
+    shape = replace(dense, experts=Experts(4, 2, 16, shared=32, dense_layers=1))
+    assert shape.dense_layer_parameters == dense.layer_parameters
+    assert shape.layer_parameters == dense.layer_parameters - (3 * 64 * 64 + 3 * 64) + 4 * 64 + 4 * expert + 2 * expert
+    assert shape.parameters - shape.active_parameters == 2 * expert  # of one layer, the other is dense
+    assert dense.active_parameters == dense.parameters
+
+
+def _small(style: str, **more: Any) -> ModelShape:
+    return replace(ModelShape("small", 2, 64, 8, 8, 64, 10, True, 10, style), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"head_dim": 0}, "head_dim must be a whole number from 1 up, got 0"),
+        ({"rotary_width": 9}, "rotary_width must be at most a head's 8, got 9"),
+        ({"unrotated": 3}, "unrotated must be at most the 2 layers, got 3"),
+        ({"unrotated": True}, "unrotated must be a whole number from 0 up, got True"),
+        ({"window": -1}, "window must be a whole number from 1 up, got -1"),
+        ({"experts": Experts(2, 1, 8, dense_layers=3)}, "dense_layers must be at most the 2 layers, got 3"),
+        ({"experts": 8}, "experts must be Experts or None, got 8"),
+        ({"latent": Latent(None, 8, 4, 4, 8), "kv_heads": 4}, "latent attention has as many kv_heads as heads, got 4"),
+        ({"dropout": ("hidden",)}, "dropout must be a tuple of embedding, attention, residual"),
+        ({"dropout": "residual"}, "dropout must be a tuple of embedding, attention, residual"),
+        ({"own_design": "gpt2"}, "own_design must be Design or None, got 'gpt2'"),
+    ],
+)
+def test_a_shape_that_contradicts_itself_is_refused(more, words):
+    with pytest.raises(ValueError, match=f"ModelShape small: {words}"):
+        _small("llama", **more)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Experts(8, 9, 16), "Experts: active must be at most the 8 experts of a layer, got 9"),
+        (lambda: Experts(8, 0, 16), "Experts: active must be a whole number from 1 up, got 0"),
+        (lambda: Experts(8, 2, 16, shared=1.5), "Experts: shared must be a whole number from 0 up, got 1.5"),
+        (lambda: Experts(8, 2, 16, bias=1), "Experts: bias must be True or False, got 1"),
+        (lambda: Latent(0, 8, 4, 4, 8), "Latent: query_rank must be a whole number from 1 up, got 0"),
+        (lambda: Latent(None, 8, 4, None, 8), "Latent: rotary must be a whole number from 1 up, got None"),
+    ],
+)
+def test_parts_of_a_shape_are_checked(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match="unknown model 'llama3-8b': did you mean llama-3-8b or"):
         model_shape("llama3-8b")
@@ -104,5 +167,7 @@ def test_mistakes_are_named(tmp_path):
         ModelShape("x", 1, 64, 8, 3, 64, 10, True, 10)
     with pytest.raises(ValueError, match="style gpt2 has as many kv_heads as heads, got 4"):
         ModelShape("x", 1, 64, 8, 4, 64, 10, True, 10, "gpt2")
-    with pytest.raises(ValueError, match="style must be gpt2 or llama, got 'bert'"):
-        ModelShape("x", 1, 64, 8, 8, 64, 10, True, 10, "bert")
+    with pytest.raises(
+        ValueError, match="unknown style 'gpt3': did you mean gptj or gpt2 or opt. There are bloom, cohere,"
+    ):
+        ModelShape("x", 1, 64, 8, 8, 64, 10, True, 10, "gpt3")

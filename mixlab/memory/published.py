@@ -1,0 +1,68 @@
+"""Shapes of published models by name, and `model_shape`, which finds one or reads a config.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixlab.arguments import did_you_mean
+from mixlab.memory.configs import shape_of_config
+from mixlab.memory.shapes import ModelShape
+
+
+def _gpt2(name: str, layers: int, width: int, heads: int) -> ModelShape:
+    return ModelShape(name, layers, width, heads, heads, 4 * width, 50257, True, 1024, "gpt2")
+
+
+# Radford et al., 2019; Touvron et al., Llama 2, 2023; Grattafiori et al., The Llama 3 Herd of Models, 2024; Zhang et
+# al., TinyLlama, 2024; Allal et al., SmolLM2, 2025; Jiang et al., Mistral 7B, 2023; Qwen Team, Qwen2.5 Technical
+# Report, 2024; and the config.json of each.
+SHAPES: dict[str, ModelShape] = {
+    shape.name: shape
+    for shape in (
+        _gpt2("gpt2", 12, 768, 12),
+        _gpt2("gpt2-medium", 24, 1024, 16),
+        _gpt2("gpt2-large", 36, 1280, 20),
+        _gpt2("gpt2-xl", 48, 1600, 25),
+        ModelShape("llama-2-7b", 32, 4096, 32, 32, 11008, 32000, False, 4096),
+        ModelShape("llama-2-13b", 40, 5120, 40, 40, 13824, 32000, False, 4096),
+        ModelShape("llama-2-70b", 80, 8192, 64, 8, 28672, 32000, False, 4096),
+        ModelShape("llama-3-8b", 32, 4096, 32, 8, 14336, 128256, False, 8192),
+        ModelShape("llama-3-70b", 80, 8192, 64, 8, 28672, 128256, False, 8192),
+        ModelShape("llama-3.1-8b", 32, 4096, 32, 8, 14336, 128256, False, 131072),
+        ModelShape("llama-3.1-70b", 80, 8192, 64, 8, 28672, 128256, False, 131072),
+        ModelShape("llama-3.1-405b", 126, 16384, 128, 8, 53248, 128256, False, 131072),
+        ModelShape("llama-3.2-1b", 16, 2048, 32, 8, 8192, 128256, True, 131072),
+        ModelShape("llama-3.2-3b", 28, 3072, 24, 8, 8192, 128256, True, 131072),
+        ModelShape("tinyllama-1.1b", 22, 2048, 32, 4, 5632, 32000, False, 2048),
+        ModelShape("smollm2-135m", 30, 576, 9, 3, 1536, 49152, True, 8192),
+        ModelShape("mistral-7b", 32, 4096, 32, 8, 14336, 32000, False, 32768, "mistral"),
+        ModelShape("qwen2.5-0.5b", 24, 896, 14, 2, 4864, 151936, True, 32768, "qwen2"),
+        ModelShape("qwen2.5-1.5b", 28, 1536, 12, 2, 8960, 151936, True, 32768, "qwen2"),
+        ModelShape("qwen2.5-3b", 36, 2048, 16, 2, 11008, 151936, True, 32768, "qwen2"),
+        ModelShape("qwen2.5-7b", 28, 3584, 28, 4, 18944, 152064, False, 131072, "qwen2"),
+        ModelShape("qwen2.5-14b", 48, 5120, 40, 8, 13824, 152064, False, 131072, "qwen2"),
+        ModelShape("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False, 131072, "qwen2"),
+    )
+}
+
+
+def model_shape(name: str | Path) -> ModelShape:
+    """Returns a shape by its name, or from a Hugging Face `config.json`.
+
+    >>> f"{model_shape('llama-3-8b').parameters:,}"
+    '8,030,261,248'
+
+    Args:
+        name: A name of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture. GPT-2's
+            dropout is left out.
+
+    Raises:
+        ValueError: If the name is unknown (the message offers similar ones), or the file describes no such model (the
+            message names the field).
+    """
+    if isinstance(name, str) and name in SHAPES:
+        return SHAPES[name]
+    if str(name).endswith(".json"):
+        return ModelShape(**shape_of_config(Path(name)))
+    hint = did_you_mean(name, SHAPES)
+    raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or the path of a config.json")
