@@ -1,6 +1,7 @@
 from . import (
     answers,
     arguments,
+    batches,
     emulation,
     experiments,
     files,

@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "machine": (),
     "process": ("settings", "random_streams", "tf32", "containment"),
     "layers": (),
+    "batches": ("trees", "calls", "losses"),
     "formats": (
         *("encoding", "choices", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
         *("rounding_stats", "blocks", "accumulation", "fake_quantization", "explanation"),

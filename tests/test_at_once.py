@@ -93,7 +93,7 @@ def interrupted_trace(on_meta: nn.Module) -> int:
         raise KeyboardInterrupt
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        value = mixlab.memory.tracing.cross_entropy(logits, targets)
+        value = mixlab.batches.cross_entropy(logits, targets)
         value.register_hook(stop)
         return value
 

@@ -13,7 +13,7 @@ from mixlab.recipes import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from mixlab.training import Batch
+    from mixlab.batches import Batch
 
 
 @dataclass(frozen=True)

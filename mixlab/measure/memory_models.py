@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from mixlab.batches import Batch
 from mixlab.memory import SHAPES, AttentionKind, Checkpointing, ModelShape, transformer
-from mixlab.training import Batch
 
 
 @dataclass(frozen=True)

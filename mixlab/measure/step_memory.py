@@ -25,15 +25,26 @@ from torch.autograd import (  # type: ignore[attr-defined]
 from torch.autograd.profiler import record_function
 
 from mixlab import emulation
+from mixlab.batches import (
+    Batch,
+    Loss,
+    loss_on,
+    placed,
+    require_batch,
+    require_dense,
+    require_gradient,
+    require_loss,
+    require_real,
+    tensors_of,
+)
 from mixlab.formats import FP32
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.categories import PHASES, Phase
-from mixlab.memory.tracing import Loss, cross_entropy
 from mixlab.optimizers import MakeOptimizer, OptimizerName, state_tensors
 from mixlab.process import ONEDNN
 from mixlab.recipes import Recipe
-from mixlab.training import Batch, make_optimizer
+from mixlab.training import make_optimizer
 
 _BLOCK = 512  # bytes; CUDA's caching allocator rounds sizes up to a multiple of this
 
@@ -75,7 +86,7 @@ def real_steps(
     recipe: Recipe | str,
     *,
     device: torch.device,
-    loss: Loss = cross_entropy,
+    loss: Loss | None = None,
     optimizer: OptimizerName | MakeOptimizer = "adam",
     count: int = 1,
 ) -> list[RealStep]:
@@ -87,13 +98,24 @@ def real_steps(
 
     Args:
         make_model: Returns a new model in float32 on the CPU.
-        batch: (inputs, targets) on the CPU.
+        batch: What one call of the model takes, or (inputs, targets), on any device; see `mixlab.batches`.
         recipe: Recipe of the training, or its text.
         device: A CPU or a CUDA device; nothing else may allocate or free memory on it meanwhile.
         loss, optimizer: As for `mixlab.memory.trace`.
         count: Steps after the first.
+
+    Raises:
+        TypeError: If `make_model` does not return a Module, `batch` is no batch of dense tensors, or `loss` no
+            function.
+        ValueError: If the batch is empty or has no values, or nothing can be trained.
+        BatchError: If the model does not take the batch, or the loss is not one floating number that depends on a
+            parameter; it is a TypeError and a ValueError.
     """
     recipe = Recipe.of(recipe)
+    require_batch("real_steps", batch)
+    require_dense("real_steps", batch)
+    require_real("real_steps", batch)
+    require_loss("real_steps", loss)
     gc.collect()  # older garbage must not be freed while memory is counted
     account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
     seen = [RealStep() for _ in range(1 + count)]
@@ -129,15 +151,12 @@ class _Training:
         batch: Batch,
         recipe: Recipe,
         device: torch.device,
-        loss: Loss,
+        loss: Loss | None,
         optimizer: OptimizerName | MakeOptimizer,
     ) -> None:
         self.recipe, self.device, self.loss = recipe, device, loss
-        self.model = make_model().to(device, recipe.weights.dtype)
-        inputs, targets = batch
-        # A copy, so that the account includes it on a CPU too.
-        self.inputs = inputs.to(device, recipe.weights.dtype if inputs.is_floating_point() else None, copy=True)
-        self.targets = targets.to(device, copy=True)
+        self.model = _made(make_model).to(device, recipe.weights.dtype)
+        self.batch = placed(batch, device, recipe.weights.dtype, new=True)  # so that the account has it on a CPU too
         self.parameters = list(self.model.parameters())
         if recipe.gradients != recipe.weights:
             for parameter in self.parameters:
@@ -152,7 +171,8 @@ class _Training:
         begin("forward")
         with self._arithmetic():
             with emulation.autocast(self.device, self.compute):
-                loss = self.loss(self.model(self.inputs), self.targets)
+                loss = loss_on(self.model, self.batch, self.loss, owner="real_steps")
+            require_gradient("real_steps", loss)
             begin("backward")
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         del loss
@@ -166,7 +186,7 @@ class _Training:
         begin("end")
         seen.states = self._bytes(state for _, state in state_tensors(self.optimizer))
         counters = (state.get("step") for state in self.optimizer.state.values())
-        seen.batch = self._bytes([self.inputs, self.targets, *self.model.buffers(), *counters])
+        seen.batch = self._bytes([*tensors_of(self.batch), *self.model.buffers(), *counters])
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -186,6 +206,15 @@ class _Training:
             if isinstance(tensor, Tensor) and tensor.device.type == self.device.type
         }
         return sum(-(-size // granule) * granule for size in storages.values())
+
+
+def _made(make_model: Callable[[], nn.Module]) -> nn.Module:
+    model = make_model()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"real_steps: make_model must return a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("real_steps: no parameter of the model requires a gradient; there is nothing to train")
+    return model
 
 
 class _OnCuda:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -18,6 +16,19 @@ from torch.optim import Optimizer
 
 from mixlab import emulation
 from mixlab.arguments import require_whole
+from mixlab.batches import (
+    Batch,
+    BatchError,
+    Loss,
+    loss_on,
+    map_batch,
+    require_batch,
+    require_dense,
+    require_gradient,
+    require_loss,
+    require_same_device,
+    tensors_of,
+)
 from mixlab.formats import FP32
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import AllocationLog, LoggedPhase, freed_by_reference_counts
@@ -30,20 +41,9 @@ from mixlab.memory.traced_step import Span, Trace
 from mixlab.optimizers import STATE_NAMES, MakeOptimizer, OptimizerName, state_tensors
 from mixlab.process import CAST_CACHE, ONLY_LIFTS_CPU_TENSORS, contained
 from mixlab.recipes import Recipe
-from mixlab.training import Batch, make_optimizer
+from mixlab.training import make_optimizer
 
 AsOn = Literal["cuda", "cpu"]
-Loss = Callable[[Any, Tensor], Tensor]
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean cross-entropy, which is the loss of every `mixlab.Task`.
-
-    Args:
-        logits: Scores of C classes, (..., C).
-        targets: Class numbers, (...).
-    """
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
 @contained
@@ -52,7 +52,7 @@ def trace(
     batch: Batch,
     recipe: Recipe | str = "fp32",
     *,
-    loss: Loss = cross_entropy,
+    loss: Loss | None = None,
     optimizer: OptimizerName | MakeOptimizer = "adam",
     as_on: AsOn = "cuda",
     accumulation: int = 1,
@@ -63,7 +63,7 @@ def trace(
 
         for each of `accumulation` micro-steps:
             with mixlab.autocast(...):                       # if the recipe has it
-                loss_value = loss(model(inputs), targets)    # "forward"
+                loss_value = loss(model(inputs), targets)    # "forward"; see `mixlab.batches` for other batches
             scaler.scale(loss_value).backward()              # "backward"
         scaler.unscale_(optimizer)
         optimizer.step()                                     # "step"
@@ -99,10 +99,12 @@ def trace(
     Args:
         model: A model, real or on "meta", where any size fits; it is traced in its current mode, train or eval. Neither
             the model nor its gradients, hooks or states change, and no random numbers are drawn.
-        batch: (inputs, targets), real or on "meta"; floating-point inputs are cast to the format of the recipe's
-            weights, as in `mixlab.Trainer`.
+        batch: What one call of the model takes, or (inputs, targets), real or on "meta"; see `mixlab.batches`.
+            Floating tensors that the model is given are cast to the format of the recipe's weights, as in
+            `mixlab.Trainer`.
         recipe: Recipe of the training, or its text. Its weights set the parameters' format, whatever the model's dtype.
-        loss: Function of the model's outputs and the targets.
+        loss: Function of (output, targets), or of (output, batch) for a batch without targets. None takes the output's
+            own loss, or else cross-entropy; see `mixlab.batches`.
         optimizer: "sgd" (with momentum), "adam", "adamw", or a function of (parameters, learning rate), as for a
             `mixlab.Task`.
         as_on: "cuda": every size is a multiple of 512 bytes, as from CUDA's caching allocator; norms, dropout and
@@ -117,13 +119,16 @@ def trace(
         accumulation: Micro-steps per step.
 
     Raises:
-        TypeError: If `model` is not a Module, `batch` not two tensors, or `recipe` not a recipe or text.
-        ValueError: If an option is unknown, nothing can be trained, or an optimizer of your own comes with a recipe
-            that prescribes storage.
+        TypeError: If `model` is not a Module, `batch` is no batch of dense tensors, `loss` is no function, or `recipe`
+            is not a recipe or text.
+        ValueError: If an option is unknown, the batch is empty, nothing can be trained, or an optimizer of your own
+            comes with a recipe that prescribes storage.
+        BatchError: If the model does not take the batch, the batch is on another device, or the loss is not one
+            floating number that depends on a parameter; it is a TypeError and a ValueError.
         TraceError: If the model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values or
             has no fake kernel; or the model fails on this batch.
     """
-    recipe = _checked(model, batch, recipe, optimizer, as_on, accumulation)
+    recipe = _checked(model, batch, recipe, loss, optimizer, as_on, accumulation)
     _fill_caches(recipe)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     log = AllocationLog(mode, as_on=as_on)
@@ -142,6 +147,8 @@ def trace(
                 first = len(log.spans)
                 step.run(accumulation)
                 log.begin("start")  # ends the last phase
+        except BatchError:
+            raise
         except Exception as error:
             raise TraceError(_explained(error, log.failed)) from error
         finally:
@@ -158,7 +165,7 @@ class _Step:
         model: nn.Module,
         batch: Batch,
         recipe: Recipe,
-        loss: Loss,
+        loss: Loss | None,
         optimizer: OptimizerName | MakeOptimizer,
         as_on: AsOn,
         log: AllocationLog,
@@ -168,8 +175,8 @@ class _Step:
         self.recipe = recipe
         self.loss = loss
         self.log = log
-        self.inputs = fake_input(batch[0], recipe.weights.dtype)
-        self.targets = fake_input(batch[1], batch[1].dtype)
+        weights = recipe.weights.dtype
+        self.batch = map_batch(batch, lambda given: fake_input(given, weights), lambda one: fake_input(one, one.dtype))
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if recipe.gradients != recipe.weights:
             for parameter in self.parameters:
@@ -183,7 +190,7 @@ class _Step:
         log.watch(self.model)
         for parameter in self.model.parameters():
             log.tag(parameter, PARAMETERS)
-        for tensor in (*others, self.inputs, self.targets):
+        for tensor in (*others, *tensors_of(self.batch)):
             log.tag(tensor, BATCH)
 
     def run(self, accumulation: int) -> None:
@@ -200,11 +207,12 @@ class _Step:
         """Returns the loss in a list, from which `_backward` takes it, so that nothing else holds it."""
         self.log.begin("forward")
         with emulation.autocast("cpu", self.compute):
-            return [self.loss(self.model(self.inputs), self.targets)]
+            return [loss_on(self.model, self.batch, self.loss, owner="trace")]
 
     def _backward(self, loss: list[Tensor], accumulation: int) -> None:
         self.log.begin("backward")
         value = loss.pop()
+        require_gradient("trace", value)
         mean = value if accumulation == 1 else value / accumulation
         _run_backward(self.scaler.scale(mean))
         del value, mean
@@ -249,13 +257,20 @@ def _fill_caches(recipe: Recipe) -> None:
 
 
 def _checked(
-    model: object, batch: object, recipe: Recipe | str, optimizer: object, as_on: str, accumulation: object
+    model: object,
+    batch: object,
+    recipe: Recipe | str,
+    loss: object,
+    optimizer: object,
+    as_on: str,
+    accumulation: object,
 ) -> Recipe:
     if not isinstance(model, nn.Module):
         raise TypeError(f"trace: model must be a torch.nn.Module, got {type(model).__name__}")
-    if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-        parts = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else type(batch).__name__
-        raise TypeError(f"trace: batch must be two tensors (inputs, targets), real or on meta, got {parts}")
+    require_batch("trace", batch)
+    require_dense("trace", batch)
+    require_loss("trace", loss)
+    require_same_device("trace", model, batch)
     recipe = Recipe.of(recipe)
     if not callable(optimizer) and optimizer not in get_args(OptimizerName):
         allowed = f"one of {', '.join(get_args(OptimizerName))}, or a function of (parameters, lr)"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mixlab import PRESETS, Recipe, emulation
+from mixlab.batches import BatchError
 from mixlab.measure import real_steps
 from mixlab.memory import SHAPES, ModelShape, Trace, TraceError, model_states, trace, transformer
 from mixlab.memory.allocation_log import freed_by_reference_counts
@@ -409,8 +410,11 @@ def test_mistakes_are_named():
     batch = batch_of("mlp")
     for arguments, error, words in (
         ((F.relu, batch), TypeError, "model must be a torch.nn.Module, got function"),
-        ((mlp(), batch[0]), TypeError, "batch must be two tensors .*, got Tensor"),
-        ((mlp(), (batch[0], [1])), TypeError, r"batch must be two tensors .*, got \['Tensor', 'list'\]"),
+        ((mlp(), batch[0]), BatchError, "trace: there is no loss: .*, or for a batch .* got an output that is"),
+        ((mlp(), (batch[0], [1])), BatchError, "must return logits, .* for targets a list of 1: give loss"),
+        ((mlp(), 3), TypeError, "batch must be a tensor, a tuple or list of arguments, a dict .*; got int"),
+        ((mlp(), (batch[0][:0], batch[1][:0])), ValueError, r"batch is empty: got \(torch.float32 \(0, 64\)"),
+        ((mlp(), (batch[0].to_sparse(), batch[1])), TypeError, "batch must hold dense tensors"),
         ((mlp(), batch, 16), TypeError, "a recipe must be a Recipe or its text, such as 'amp-fp16', got 16"),
         ((mlp(), batch, "int4"), ValueError, "unknown recipe 'int4'"),
         ((mlp().requires_grad_(False), batch), ValueError, "no parameter of the model requires a gradient"),
