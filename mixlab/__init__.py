@@ -13,7 +13,7 @@ tensor(1.0012e-08)
 A room is a folder of this package, or a file of one idea. It imports only from the rooms above it:
 
     arguments  files  powers  glossary  answers  tables  -- small tools
-    machine  process  layers  batches                    -- machine, process, what a model is made of and given
+    machine  process  layers  batches  wrappers          -- machine, process, what a model is made of and given
       ↓
     formats  loss_scaling  emulation  optimizers         -- what a recipe chooses from
       ↓

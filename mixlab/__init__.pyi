@@ -21,6 +21,7 @@ from . import (
     recipes,
     tables,
     training,
+    wrappers,
 )
 from .emulation import arithmetic, autocast, cast_trace
 from .experiments import dissect, dtype_ledger

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "process": ("settings", "random_streams", "tf32", "containment"),
     "layers": (),
     "batches": ("trees", "calls", "losses"),
+    "wrappers": (),
     "formats": (
         *("encoding", "choices", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
         *("rounding_stats", "blocks", "accumulation", "fake_quantization", "explanation"),
@@ -33,7 +34,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("storage", "stored", "adam_sgd", "reading", "backends", "stalls"),
     ),
     "recipes": (),
-    "probes": ("histograms", "stats", "scale_windows", "tracking", "updates", "lost", "step_losses", "update_tracking"),
+    "probes": (
+        "histograms",
+        "stats",
+        "scale_windows",
+        "tracking",
+        "updates",
+        "lost",
+        "second_moments",
+        "step_losses",
+        "update_tracking",
+    ),
     "training": (
         *("choices", "models", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
         *("trainer", "runs", "background"),

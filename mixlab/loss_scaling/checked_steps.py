@@ -10,10 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mixlab.loss_scaling.policies import OnOverflow, require_on_overflow
+from mixlab.wrappers import unwrapped
 
 
 class CheckedSteps:
-    """Tracks which optimizers were unscaled since the last update, what was found, and which have stepped."""
+    """Tracks which optimizers were unscaled since the last update, what was found, and which have stepped.
+
+    A wrapper, such as accelerate's, counts as the optimizer inside it: its gradients are unscaled once.
+    """
 
     def __init__(self, owner: str, on_overflow: OnOverflow) -> None:
         require_on_overflow(owner, on_overflow)
@@ -26,6 +30,7 @@ class CheckedSteps:
         return any(self._found_inf.values())
 
     def unscale_(self, optimizer: Optimizer, scale: float, allow_fp16: bool) -> None:
+        optimizer = unwrapped(optimizer)
         if optimizer in self._stepped:
             raise RuntimeError("unscale_: this optimizer has stepped already; call update() first")
         if optimizer in self._found_inf:
@@ -35,6 +40,7 @@ class CheckedSteps:
         self._found_inf[optimizer] = _unscale_(optimizer, scale, allow_fp16)
 
     def step(self, optimizer: Optimizer, scale: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given, optimizer = optimizer, unwrapped(optimizer)
         if optimizer in self._stepped:
             raise RuntimeError("step: this optimizer has stepped already; call update() before its next step")
         if callable(kwargs.get("closure")):
@@ -50,7 +56,7 @@ class CheckedSteps:
             _zero_gradients_(optimizer)
         returned = None
         if not found_inf or self.on_overflow == "zero":
-            returned = optimizer.step(*args, **kwargs)
+            returned = given.step(*args, **kwargs)
         self._stepped.add(optimizer)
         return returned
 

@@ -9,8 +9,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mixlab.optimizers import SGD, Adam, AdamW, read_state
+from mixlab.optimizers import SGD, Adam, read_state
 from mixlab.probes.lost import Share
+from mixlab.probes.second_moments import (
+    decays_weights,
+    entering,
+    has_values,
+    is_mean_of_squares,
+    kind_of,
+    may_wait,
+    moment_name,
+    why_unreadable,
+)
 
 
 @dataclass
@@ -19,10 +29,11 @@ class Before:
 
     Attributes:
         weight: The value that the optimizer holds.
-        gradient: The gradient as it enters the second moment: with weight decay, if the optimizer adds it there.
+        gradient: Its gradient, without a loss scale.
         moving: Which weights are stepped and have a non-zero gradient or first moment.
         second: The second moment, if there is one.
         stepped: Which elements the optimizer steps; None for all.
+        has_state: Whether the optimizer had any state of the parameter.
     """
 
     weight: Tensor
@@ -30,12 +41,15 @@ class Before:
     moving: Tensor
     second: Tensor | None
     stepped: Tensor | None
+    has_state: bool
 
 
-def look_before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> Before:
+def look_before(optimizer: Optimizer, parameter: Tensor) -> Before:
     """Returns what `shares_lost` needs to know about a parameter before the step."""
-    weight = _held(optimizer, parameter)
     gradient = _real(parameter.grad.detach())  # type: ignore[union-attr]
+    scale = getattr(optimizer, "grad_scale", None)  # a scaler leaves it to fused optimizers to unscale
+    if scale is not None:
+        gradient = gradient / scale.to(gradient.device, gradient.dtype)
     moving = gradient != 0
     for name in ("exp_avg", "momentum_buffer"):
         if (first := state_of(optimizer, parameter, name)) is not None:
@@ -43,39 +57,63 @@ def look_before(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) 
     stepped = _rows(parameter) if isinstance(optimizer, torch.optim.SparseAdam) else None
     if stepped is not None:
         moving &= stepped
-    second = state_of(optimizer, parameter, "exp_avg_sq")
-    if isinstance(optimizer, Adam | torch.optim.Adam) and not _is_decoupled(optimizer, group):
-        gradient = gradient + float(group["weight_decay"]) * weight
-    return Before(weight, gradient, moving, second, stepped)
+    state = optimizer.state.get(parameter, {})
+    name = moment_name(state, parameter)
+    second = None if name is None else state_of(optimizer, parameter, name)
+    return Before(_held(optimizer, parameter), gradient, moving, second, stepped, bool(state))
 
 
-def shares_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: Before) -> dict[str, Share]:
-    """Returns what the step lost on a parameter, under the names of `Lost`; those that do not apply are left out."""
-    shares = {"swallowed": _share(_held(optimizer, parameter) == before.weight, before.moving)}
-    second = state_of(optimizer, parameter, "exp_avg_sq")
-    if second is not None:
-        v = torch.zeros_like(second) if before.second is None else before.second
-        meant = before.gradient.square()
-        falling, rising = meant < v, meant > v
-        if before.stepped is not None:
-            falling &= before.stepped
-        shares |= {
-            "stuck_falling": _share(second >= v, falling),
-            "stuck_rising": _share(second <= v, rising),
-            "vanished": _share(second == 0, before.gradient != 0),
-        }
-        if isinstance(optimizer, Adam | torch.optim.Adam) and "step" in optimizer.state[parameter]:
+def shares_lost(
+    optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: Before
+) -> tuple[dict[str, Share], str]:
+    """Returns what the step lost on a parameter, under the names of `Lost`, and in words what could not be judged.
+
+    Shares that do not apply or could not be judged are left out.
+    """
+    kind, state = kind_of(optimizer), optimizer.state.get(parameter, {})
+    stood = _held(optimizer, parameter) == before.weight
+    swallowed = _share(stood, before.moving)
+    if may_wait(optimizer) and swallowed.lost == swallowed.of > 0 and state and not before.has_state:
+        return {}, "its first step moved no weight of the parameter, which it may not have meant to"
+    shares = {"swallowed": swallowed}
+    if (name := moment_name(state, parameter)) is None:
+        why = why_unreadable(state)
+    else:
+        lost, why = _second_moment(optimizer, group, parameter, before, name)
+        shares |= lost
+    if kind is not None and kind.is_adam:
+        if name is not None:
             shares["eps_lost"] = _eps_lost(optimizer, group, parameter)
-    if group.get("weight_decay") and _is_decoupled(optimizer, group):
-        shares["decay_lost"] = _decay_lost(optimizer, group, parameter, before.weight)
-    return shares
+        if group.get("weight_decay") and decays_weights(optimizer, group):
+            shares["decay_lost"] = _decay_lost(optimizer, group, parameter, before.weight)
+    return shares, why
 
 
-def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
-    """Whether weight decay acts on the weight, as in AdamW; torch.optim's Adam has a setting for it."""
-    if isinstance(optimizer, torch.optim.Adam):
-        return bool(group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW)))
-    return isinstance(optimizer, AdamW)
+def _second_moment(
+    optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, before: Before, name: str
+) -> tuple[dict[str, Share], str]:
+    """Returns the shares of the second moment, or none and why it is not taken for one."""
+    second = state_of(optimizer, parameter, name)
+    assert second is not None  # it has values
+    v = torch.zeros_like(second) if before.second is None else before.second
+    gradients = entering(optimizer, group, before.gradient, before.weight)
+    if kind_of(optimizer) is None:
+        dtype = optimizer.state[parameter][name].dtype.to_real()
+        if dtype.itemsize < 4:
+            return {}, f"whether {name} is a mean of squared gradients cannot be told in {dtype}"
+        eps = torch.finfo(dtype).eps
+        gradients = [gradient for gradient in gradients if is_mean_of_squares(v, second, gradient, eps)]
+        if not gradients:
+            return {}, f"{name} is no mean of the squared gradients"
+    meant = gradients[0].square()
+    falling, rising = meant < v, meant > v
+    if before.stepped is not None:
+        falling &= before.stepped
+    return {
+        "stuck_falling": _share(second >= v, falling),
+        "stuck_rising": _share(second <= v, rising),
+        "vanished": _share(second == 0, gradients[0] != 0),
+    }, ""
 
 
 def _rows(parameter: Tensor) -> Tensor:
@@ -108,9 +146,12 @@ def _decay_lost(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, 
 
 def _held(optimizer: Optimizer, parameter: Tensor) -> Tensor:
     """Returns the weight that the optimizer holds, in float64: a Kahan sum of two bfloat16 needs up to 30 bits."""
-    state = optimizer.state.get(parameter, {}) if isinstance(optimizer, SGD | Adam) else {}
-    weight = _real(state.get("master", parameter).detach())
-    return weight + state["compensation"].double() if "compensation" in state else weight
+    state = optimizer.state.get(parameter, {})
+    if isinstance(optimizer, SGD | Adam) and "master" in state:
+        return _real(state["master"])
+    compensation = state.get("compensation", state.get("kahan_comp"))  # mixlab's and AnyPrecisionAdamW's, optimi's
+    weight = _real(parameter.detach())
+    return weight + _real(compensation) if isinstance(compensation, Tensor) else weight
 
 
 def _stored(optimizer: Optimizer, parameter: Tensor, weight: Tensor) -> Tensor:
@@ -140,7 +181,7 @@ def state_of(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | Non
         return None
     if isinstance(optimizer, SGD | Adam) or type(kept).dequantize is not Tensor.dequantize:
         return read_state(optimizer, parameter, name).double()
-    return _real(kept) if kept.is_floating_point() or kept.is_complex() else None
+    return _real(kept) if has_values(kept) else None
 
 
 def _real(tensor: Tensor) -> Tensor:

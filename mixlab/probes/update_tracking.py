@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -14,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mixlab.arguments import require_whole
 from mixlab.optimizers import unwrapped
-from mixlab.probes.lost import Lost
+from mixlab.probes.lost import SHARES, Lost, Share
 from mixlab.probes.step_losses import Before, look_before, shares_lost
 
 
@@ -32,15 +34,23 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
     Steps that a scaler skips do not count. Watching a step costs about as much as a few more optimizer steps, in time
     and, during the step, in memory. If the step gets a closure, the gradients are those of its first call. A complex
-    number counts as two. Sparse gradients count as if dense, but SparseAdam steps only their rows.
+    number counts as two. Sparse gradients count as if dense, but SparseAdam steps only their rows. Of a sharded
+    parameter, this process's part counts.
+
+    Any optimizer can be watched. `swallowed` is counted for all. Second moments are judged for the classes that are
+    known to keep a mean of squared gradients: mixlab's, Adam, AdamW, NAdam, RAdam, SparseAdam, RMSprop and Adadelta of
+    torch.optim, torchao's, and optimi's but for Adan. For others, a float32 state that may be a second moment is
+    checked at each step against the gradients, and judged only if it is their running mean. `eps_lost` and `decay_lost`
+    are counted for Adam and AdamW of mixlab and torch.optim. What could not be judged stands in `left_out`; nothing
+    that goes wrong while a step is watched reaches the training.
 
     Args:
         model: The model whose parameter names are used.
-        optimizer: Adam, AdamW or SGD, with or without momentum, from mixlab or torch.optim; wrappers such as
-            accelerate's are fine. With other optimizers the weights are watched, and a state called `exp_avg_sq` is
-            taken to be Adam's second moment, a mean of squared gradients. `eps_lost` and `decay_lost` are counted for
-            Adam and AdamW only.
+        optimizer: Any optimizer of torch's interface. Wrappers such as accelerate's are opened.
         every: Watches every n-th step, starting with the first.
+
+    Attributes:
+        left_out: By parameter, what could not be judged and why; the latest reason stands.
 
     Raises:
         TypeError: If `model` is not a module, or `optimizer` is not an optimizer with hooks.
@@ -50,16 +60,13 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, every: int = 1) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"track_updates: model must be a torch.nn.Module, got {type(model).__name__}")
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"track_updates: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-                "a trainer has it as trainer.optimizer"
-            )
         require_whole("track_updates: every", every, 1)
+        self.left_out: dict[str, str] = {}
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         self._optimizer = _hooked(optimizer)
         self._every = every
         self._steps = 0
+        self._skipped = False
         self._before: dict[Tensor, Before] = {}
         self._seen: list[Lost] = []
         self._handles: list[RemovableHandle] = []
@@ -116,9 +123,41 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
             raise RuntimeError("track_updates: no step was seen; take steps of the optimizer inside the with block")
         return replace(reduce(Lost.__add__, self._seen), parameter="all")
 
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame with one row for each step and parameter.
+
+        For each share of `Lost` there are two columns: under its name the fraction that lost something, and under its
+        name with "_of" how many elements could have; the fraction is NaN where none could.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("track_updates.to_frame needs pandas; install it with pip install pandas") from error
+        columns = ["step", "parameter", *(column for name in SHARES for column in (name, f"{name}_of"))]
+        rows = [
+            [one.step, one.parameter, *(number for name in SHARES for number in _columns(getattr(one, name)))]
+            for one in self._seen
+        ]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def __str__(self) -> str:
+        """Returns the sum over all steps, and how many parameters were left out and why."""
+        lines = [str(self.total()) if self._seen else "no step was seen"]
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            lines.append(f"left out of {', '.join(names[:3])}{more}: {why}")
+        return "\n".join(lines)
+
     def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Reads the parameters before the step or, if a closure computes the gradients, after its first call."""
         self._before.clear()
+        self._skipped = False
         if self._steps % self._every:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -138,34 +177,57 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
     @torch.no_grad()
     def _look(self, optimizer: Optimizer) -> None:
-        inner = unwrapped(optimizer)
+        found_inf = getattr(optimizer, "found_inf", None)  # a scaler leaves it to fused optimizers to skip a step
+        self._skipped = found_inf is not None and bool(found_inf)
+        if self._skipped:
+            return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.numel():
-                    self._before[parameter] = look_before(inner, group, parameter)
+                    with self._leaving_out(parameter):
+                        self._before[parameter] = look_before(optimizer, parameter)
 
     @torch.no_grad()
     def _compare(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        inner = unwrapped(optimizer)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if (before := self._before.get(parameter)) is not None:
-                    shares = shares_lost(inner, group, parameter, before)
-                    self._seen.append(Lost(self._steps, self._names.get(parameter, "unnamed"), **shares))
+                    with self._leaving_out(parameter):
+                        shares, why = shares_lost(optimizer, group, parameter, before)
+                        if shares:
+                            self._seen.append(Lost(self._steps, self._name(parameter), **shares))
+                        if why:
+                            self.left_out[self._name(parameter)] = why
         self._before.clear()
-        self._steps += 1
+        self._steps += not self._skipped
+
+    @contextmanager
+    def _leaving_out(self, parameter: Tensor) -> Iterator[None]:
+        """Leaves a parameter out if it cannot be watched: the training goes on."""
+        try:
+            yield
+        except Exception as error:
+            self.left_out[self._name(parameter)] = f"it could not be read: {type(error).__name__}: {error}"
+
+    def _name(self, parameter: Tensor) -> str:
+        return self._names.get(parameter, "unnamed")
 
 
-def _hooked(optimizer: Optimizer) -> Optimizer:
-    """Returns the optimizer, or the one inside if it has no hooks: some wrappers do not call Optimizer.__init__."""
-    try:
-        optimizer.register_step_pre_hook(lambda *_: None).remove()
-    except AttributeError:
-        inner = unwrapped(optimizer)
-        if inner is optimizer:
-            raise TypeError(
-                f"track_updates: {type(optimizer).__name__} has no hooks, since it does not call Optimizer.__init__; "
-                "pass the optimizer inside it"
-            ) from None
-        return _hooked(inner)
-    return optimizer
+def _columns(share: Share) -> tuple[float, int]:
+    return (share.value if share.of else math.nan), share.of
+
+
+def _hooked(optimizer: Any) -> Optimizer:
+    """Returns the optimizer, or the one inside a wrapper, once it is certain that its steps call hooks."""
+    inner = unwrapped(optimizer)
+    if not isinstance(inner, Optimizer):
+        raise TypeError(
+            f"track_updates: optimizer must be a torch.optim.Optimizer, got {type(inner).__name__}; "
+            "a trainer has it as trainer.optimizer"
+        )
+    if not (hasattr(inner, "_optimizer_step_pre_hooks") and getattr(type(inner).step, "hooked", False)):
+        raise TypeError(
+            f"track_updates: {type(inner).__name__} has no hooks, since it does not call Optimizer.__init__; "
+            "pass the optimizer inside it"
+        )
+    return inner

@@ -536,3 +536,30 @@ def test_numbers_that_cannot_be_scales_are_named_whatever_they_are(bad):
         ApexPolicy(max_scale=bad)
     with pytest.raises(ValueError, match="growth_factor must be a finite number above 1"):
         TorchPolicy(growth_factor=bad)
+
+
+class Wrapper:
+    """As accelerate's AcceleratedOptimizer, which may hold back a step while gradients accumulate."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("wrapped", [(True, False), (False, True), (True, True)])
+def test_a_wrapped_optimizer_is_unscaled_once_whichever_is_given(wrapped):
+    p = parameter(2.0)
+    inner = SGD([p], lr=1.0)
+    first, second = (Wrapper(Wrapper(inner)) if wrap else inner for wrap in wrapped)
+    scaler = StaticScaler(8.0)
+    scaler.unscale_(first)
+    with pytest.raises(RuntimeError, match="unscaled already"):
+        scaler.unscale_(second)
+    scaler.step(second)
+    assert p.tolist() == [-0.25] * 3
+    with pytest.raises(RuntimeError, match="stepped already"):
+        scaler.step(first)
