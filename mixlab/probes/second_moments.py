@@ -60,12 +60,13 @@ def moment_name(state: Mapping[str, Any], parameter: Tensor) -> str | None:
     return next((name for name in _NAMES if _is_readable(state.get(name), parameter)), None)
 
 
-def why_unreadable(state: Mapping[str, Any]) -> str:
+def why_unreadable(state: Mapping[str, Any], parameter: Tensor) -> str:
     """Returns why states may hold a second moment although `moment_name` finds none; "" if none may."""
     tensors = {name: kept for name, kept in state.items() if isinstance(kept, Tensor) and name != "step"}
     if codes := [name for name, kept in tensors.items() if not has_values(kept)]:
         return f"{' and '.join(codes)} hold codes that only the optimizer reads"
-    others = [name for name in tensors if name.startswith(_NAMES)]
+    alike = [name for name in tensors if name.startswith(_NAMES) or name.endswith("_var")]  # Adafactor's rows
+    others = [name for name in alike if tensors[name].shape != parameter.shape]
     return f"{' and '.join(others)} are not in the parameter's shape" if others else ""
 
 
@@ -111,7 +112,7 @@ def is_mean_of_squares(before: Tensor, after: Tensor, gradient: Tensor, eps: flo
     """
     squares = gradient.square()
     size = torch.maximum(before, squares)
-    counted = size.isfinite() & after.isfinite() & (size > 0)
+    counted = (size > 0) & (size < torch.finfo(torch.float32).max)  # a square above it is inf
     scale = size[counted]
     was, new = (before[counted] - squares[counted]) / scale, (after[counted] - squares[counted]) / scale
     weight = was.square().sum()

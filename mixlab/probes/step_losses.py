@@ -58,8 +58,8 @@ def look_before(optimizer: Optimizer, parameter: Tensor) -> Before:
     if stepped is not None:
         moving &= stepped
     state = optimizer.state.get(parameter, {})
-    name = moment_name(state, parameter)
-    second = None if name is None else state_of(optimizer, parameter, name)
+    moment = moment_name(state, parameter)
+    second = None if moment is None else state_of(optimizer, parameter, moment)
     return Before(_held(optimizer, parameter), gradient, moving, second, stepped, bool(state))
 
 
@@ -77,7 +77,7 @@ def shares_lost(
         return {}, "its first step moved no weight of the parameter, which it may not have meant to"
     shares = {"swallowed": swallowed}
     if (name := moment_name(state, parameter)) is None:
-        why = why_unreadable(state)
+        why = why_unreadable(state, parameter)
     else:
         lost, why = _second_moment(optimizer, group, parameter, before, name)
         shares |= lost

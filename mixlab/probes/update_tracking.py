@@ -62,11 +62,11 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
             raise TypeError(f"track_updates: model must be a torch.nn.Module, got {type(model).__name__}")
         require_whole("track_updates: every", every, 1)
         self.left_out: dict[str, str] = {}
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self._optimizer = _hooked(optimizer)
         self._every = every
         self._steps = 0
-        self._skipped = False
+        self._in_step = self._skipped = False
         self._before: dict[Tensor, Before] = {}
         self._seen: list[Lost] = []
         self._handles: list[RemovableHandle] = []
@@ -157,7 +157,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
     def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Reads the parameters before the step or, if a closure computes the gradients, after its first call."""
         self._before.clear()
-        self._skipped = False
+        self._in_step, self._skipped = True, False
         if self._steps % self._every:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -189,6 +189,8 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
     @torch.no_grad()
     def _compare(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if not self._in_step:  # of a subclass whose step calls this one, and so its hooks, again
+            return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if (before := self._before.get(parameter)) is not None:
@@ -200,6 +202,7 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
                             self.left_out[self._name(parameter)] = why
         self._before.clear()
         self._steps += not self._skipped
+        self._in_step = False
 
     @contextmanager
     def _leaving_out(self, parameter: Tensor) -> Iterator[None]:

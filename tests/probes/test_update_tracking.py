@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 from mixlab import optimizers
 from mixlab.optimizers import Storage, decay_stalls, rise_ratio
 from mixlab.probes import Lost, Share, swallowed, track_updates
+from mixlab.probes.step_losses import look_before
 from mixlab.recipes import Recipe
 from mixlab.training import Trainer, load_task
 
@@ -482,3 +485,190 @@ def test_sharded_weights_of_torchs_optimizers_are_watched_by_this_process_part()
     finally:
         torch.distributed.destroy_process_group()
     assert seen[0] == seen[1]
+
+
+def trained(make, steps, *, dtype=torch.float32, watch=True, **knobs):
+    """Returns what was seen of three parameters in some steps, and their last weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2, bias=False)).to(dtype)
+    optimizer = make(model.parameters(), **knobs)
+    lost = track_updates(model, optimizer)
+    generator = torch.Generator().manual_seed(1)
+    with lost if watch else nullcontext():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.randn(5, 4, generator=generator).to(dtype)).square().sum().backward()
+            optimizer.step()
+    return lost, [p.tolist() for p in model.parameters()]
+
+
+class Own(torch.optim.Optimizer):
+    """An optimizer of a user's own; `second` makes its state exp_avg_sq."""
+
+    def __init__(self, params, second=None, lr=1e-3, state="exp_avg_sq", **settings):
+        super().__init__(params, {"lr": lr, **settings})
+        self.second, self.name = second, state
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if self.second is not None:
+                    v = state.get(self.name, torch.zeros_like(p))
+                    state[self.name] = self.second(v, p.grad, p)
+                self.move_(p, group["lr"])
+
+    def move_(self, p, lr):
+        p.sub_(lr * p.grad)
+
+
+def test_the_second_moment_of_an_unknown_optimizer_is_judged_as_adams():
+    """Whatever its decay, its name and the weight decay in it."""
+    seen, ours = [], trained(torch.optim.Adam, 3, weight_decay=0.1, betas=(0.9, 0.99))[0]
+    for name in ("exp_avg_sq", "square_avg", "state2", "variance"):
+
+        def second(v, g, p):
+            return 0.99 * v + 0.01 * (g + 0.1 * p) ** 2
+
+        lost, _ = trained(Own, 3, second=second, state=name, weight_decay=0.1)
+        assert lost.left_out == {}
+        seen.append([(one.stuck_falling.of, one.stuck_rising.of, one.vanished.of) for one in lost])
+    first = [(one.stuck_falling.of, one.stuck_rising.of, one.vanished.of) for one in ours][:3]
+    assert all(one[:3] == first for one in seen)
+    assert all(sum(kinds[:2]) == kinds[2] for one in seen for kinds in one)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda v, g, p: v + g**2,
+        lambda v, g, p: 0.99 * v + 0.01 * (g + 0.1) ** 2,
+        lambda v, g, p: 0.99 * v + 0.01 * g.abs(),
+        lambda v, g, p: torch.full_like(v, 3.0),
+        lambda v, g, p: torch.full_like(v, torch.nan),
+    ],
+)
+def test_what_is_called_a_second_moment_and_is_none_is_left_out_and_said(second):
+    lost, weights = trained(Own, 3, second=second)
+    assert weights == trained(Own, 3, second=second, watch=False)[1]
+    assert set(lost.left_out.values()) == {"exp_avg_sq is no mean of the squared gradients"}
+    assert list(lost.left_out) == ["0.weight", "0.bias", "1.weight"]
+    assert [one.stuck_rising for one in lost if one.step == 2] == [Share()] * 3
+    assert lost.total().swallowed.of == 3 * 21
+    assert str(lost).splitlines()[1:] == [
+        "left out of 0.weight, 0.bias, 1.weight: exp_avg_sq is no mean of the squared gradients"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "dtype", "words"),
+    [
+        (
+            lambda v, g, p: v * 0.9,
+            torch.bfloat16,
+            "whether exp_avg_sq is a mean of squared gradients cannot be told in",
+        ),
+        (lambda v, g, p: torch.ones_like(p, dtype=torch.uint8), torch.float32, "exp_avg_sq hold codes that only the"),
+        (lambda v, g, p: torch.ones(2), torch.float32, "exp_avg_sq are not in the parameter's shape"),
+    ],
+)
+def test_states_that_cannot_be_judged_are_left_out_with_the_reason(second, dtype, words):
+    lost, _ = trained(Own, 2, second=second, dtype=dtype)
+    assert {why[: len(words)] for why in lost.left_out.values()} == {words}
+    assert {len([s for s in (one.stuck_falling, one.stuck_rising, one.vanished) if s.of]) for one in lost} == {0}
+
+
+def test_a_parameter_that_cannot_be_read_is_left_out_and_the_training_goes_on(monkeypatch):
+
+    def failing(optimizer, parameter):
+        if parameter.dim() == 1:
+            raise NotImplementedError("no such op")
+        return look_before(optimizer, parameter)
+
+    monkeypatch.setattr("mixlab.probes.update_tracking.look_before", failing)
+    lost, weights = trained(torch.optim.SGD, 2, lr=0.1)
+    assert weights == trained(torch.optim.SGD, 2, lr=0.1, watch=False)[1]
+    assert lost.left_out == {"0.bias": "it could not be read: NotImplementedError: no such op"}
+    assert len(lost) == 4
+
+
+def test_a_first_step_that_only_begins_is_not_taken_for_a_loss():
+    """As in ADOPT, whose first step makes the second moment and moves nothing."""
+
+    class Waiting(Own):
+        def move_(self, p, lr):
+            if "seen" in self.state[p]:
+                super().move_(p, lr)
+            self.state[p]["seen"] = True
+
+    lost, _ = trained(Waiting, 3, second=lambda v, g, p: 0.9 * v + 0.1 * g**2)
+    assert {one.step for one in lost} == {1, 2}
+    assert lost.total().swallowed.lost == 0
+    assert set(lost.left_out.values()) == {
+        "its first step moved no weight of the parameter, which it may not have meant to"
+    }
+
+
+def test_a_step_that_calls_its_parents_counts_once():
+    class Projected(torch.optim.AdamW):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.clamp_(-1, 1)
+            return loss
+
+    lost, weights = trained(Projected, 4)
+    plain, _ = trained(torch.optim.AdamW, 4)
+    assert [(one.step, one.swallowed) for one in lost] == [(one.step, one.swallowed) for one in plain]
+    assert weights == trained(Projected, 4, watch=False)[1]
+
+
+def test_a_kahan_sum_of_optimi_holds_what_its_weight_does_not():
+    optimi = pytest.importorskip("optimi")
+    lost, _ = trained(optimi.AdamW, 5, dtype=torch.bfloat16, lr=1e-5, kahan_sum=True)
+    plain, _ = trained(optimi.AdamW, 5, dtype=torch.bfloat16, lr=1e-5, kahan_sum=False)
+    assert plain.total().swallowed.value > 0.8
+    assert lost.total().swallowed.value < 0.1
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_scaler_that_leaves_unscaling_to_a_fused_optimizer_changes_nothing(fused):
+    """GradScaler hands its scale to fused optimizers, and they skip a step by themselves."""
+    model = Weights([1.0, 2.0])
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with track_updates(model, optimizer) as lost:
+        for gradient in ([1.0, 1e-19], [torch.inf, 0.0], [0.01, 2.0]):
+            optimizer.zero_grad()
+            scaler.scale((model.w * torch.tensor(gradient)).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert [one.step for one in lost] == [0, 1]
+    assert [(one.vanished, one.stuck_rising, one.stuck_falling) for one in lost] == [
+        (Share(0, 2), Share(0, 2), Share(0, 0)),
+        (Share(0, 2), Share(0, 1), Share(0, 1)),
+    ]
+
+
+def test_the_sign_of_a_maximized_gradient_counts_beside_its_decay():
+    model = Weights([1.0])
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=1.0, maximize=True)
+    with track_updates(model, optimizer) as lost:
+        one_step(model, optimizer, [1.0])  # -1 + 1 * 1
+    assert (lost["w"][0].stuck_rising.of, lost["w"][0].vanished.of) == (0, 0)
+
+
+def test_what_was_lost_becomes_a_frame_and_words(monkeypatch):
+    lost, _ = trained(torch.optim.AdamW, 2)
+    frame = lost.to_frame()
+    assert list(frame.columns)[:4] == ["step", "parameter", "swallowed", "swallowed_of"]
+    assert list(frame.parameter) == ["0.weight", "0.bias", "1.weight"] * 2
+    assert list(frame.swallowed_of) == [one.swallowed.of for one in lost]
+    assert bool(trained(torch.optim.SGD, 1)[0].to_frame().vanished.isna().all())
+    assert str(lost) == str(lost.total())
+    assert str(track_updates(Weights([1.0]), torch.optim.SGD([torch.ones(1)]))) == "no step was seen"
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="track_updates.to_frame needs pandas; install it with pip install pandas"):
+        lost.to_frame()

@@ -1,0 +1,1 @@
+"""Frameworks and optimizers of others. Files here can be collected without their packages."""
