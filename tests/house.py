@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "update_tracking",
     ),
     "training": (
-        *("choices", "models", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
+        *("choices", "models", "metrics", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
         *("trainer", "runs", "background"),
     ),
     "experiments": (

@@ -143,7 +143,7 @@ def test_trainer(kind):
     for step in range(3):
         inputs, targets = task.batch(0, step)
         torch.manual_seed(step_seed(0, step, "forward"))
-        loss = F.cross_entropy(model(inputs), targets)
+        loss = F.cross_entropy(kind.logits(model(inputs)), targets)
         loss.backward()
         assert records[step].loss == pytest.approx(loss.item(), rel=1e-6)
         optimizer.step()
@@ -152,7 +152,7 @@ def test_trainer(kind):
     assert_equal_models(model, trainer.model, exact=exact)
     model.eval()
     with torch.no_grad():
-        expected = F.cross_entropy(model(task.held_out[0]), task.held_out[1]).item()
+        expected = F.cross_entropy(kind.logits(model(task.held_out[0])), task.held_out[1]).item()
     assert held_out[0] == (expected if exact else pytest.approx(expected, rel=1e-5))
     assert trainer.model.training
 
@@ -171,7 +171,7 @@ def test_reference_gradients_and_underflow(kind):
     model = task_of(kind).seeded_model(0)
     inputs, targets = trainer.next_batch()
     torch.manual_seed(step_seed(0, 0, "forward"))
-    F.cross_entropy(model(inputs), targets).backward()
+    F.cross_entropy(kind.logits(model(inputs)), targets).backward()
     expected = {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
     assert references.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -278,7 +278,7 @@ def test_dtype_ledger(kind):
         return
     model = task.seeded_model(0)
     parameters = list(model.parameters())
-    F.cross_entropy(model(BATCH[0]), BATCH[1]).backward()
+    F.cross_entropy(kind.logits(model(BATCH[0])), BATCH[1]).backward()
     reached = [p for p in parameters if p.grad is not None]
     assert ledger.numel == sum(p.numel() for p in parameters)
     assert ledger.bytes_of("parameters") == 4 * ledger.numel
@@ -293,9 +293,8 @@ def test_dtype_ledger(kind):
 def test_cast_trace(kind):
     model = seeded(kind.make)
     before = copy.deepcopy(model.state_dict()) if kind is not KINDS["lazy"] else None
-    inputs = BATCH[0]
     with refused(kind, "cast_trace", (TypeError, ValueError, RuntimeError)) as works:
-        traced = cast_trace(model, inputs, loss=lambda output: F.cross_entropy(kind.logits(output), BATCH[1]))
+        traced = cast_trace(model, BATCH, loss=lambda output, targets: F.cross_entropy(kind.logits(output), targets))
     if not works:
         return
     assert {cast.name for cast in traced.weight_casts} == set(kind.casts)
@@ -339,7 +338,7 @@ def test_predict_windows(kind):
     inputs, targets = task.batch(0, 0)
     with track(model, sample=None) as probe:
         torch.manual_seed(step_seed(0, 0, "forward"))
-        F.cross_entropy(model(inputs), targets).backward()
+        F.cross_entropy(kind.logits(model(inputs)), targets).backward()
     expected = scale_window(probe, FP16)
     assert window.high == expected.high
     assert abs(window.low - expected.low) <= 2  # from a sample

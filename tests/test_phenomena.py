@@ -19,7 +19,7 @@ def train(recipe: str, seed: int, *, task: str = "digits-mlp", loss_weight: floa
 
 
 def accuracy(records: list[StepRecord]) -> float:
-    return sum(record.accuracy for record in records[-30:]) / 30
+    return sum(record.metric for record in records[-30:]) / 30
 
 
 @cache
@@ -68,7 +68,7 @@ def test_the_dynamic_scale_settles_within_a_factor_of_four_of_the_probes_predict
     for step, _ in enumerate(watched.steps(300)):
         if step >= 100 and step % 10 == 0:
             with track(watched.model, sample=1024, kinds=("gradient", "weight_gradient")) as probe:
-                loss, _ = task.loss(watched.model, task.batch(seed, step))
+                loss, _ = task.loss_and_metric(watched.model, task.batch(seed, step))
                 loss.backward()
             watched.optimizer.zero_grad()
             predictions.append(largest_scale_exponent(max(stats.amax for stats in probe), FP16))

@@ -134,6 +134,25 @@ def form(batch: object) -> str:
     return part_form(batch)
 
 
+def layout(batch: object) -> str:
+    """Returns the parts of a batch in words, without shapes, which may differ from step to step.
+
+    >>> layout(({"b": torch.ones(2, 3), "a": 1}, torch.zeros(2)))
+    '(a dict of a, b, a tensor)'
+
+    Args:
+        batch: Any batch.
+    """
+    parts = [_part_layout(part) for part in (batch if is_pair(batch) else (batch,))]  # type: ignore[attr-defined]
+    return f"({', '.join(parts)})" if is_pair(batch) else parts[0]
+
+
+def _part_layout(part: object) -> str:
+    if isinstance(part, Mapping):
+        return f"a dict of {', '.join(sorted(map(str, part)))}"
+    return "a tensor" if isinstance(part, Tensor) else part_form(part)
+
+
 def part_form(batch: object) -> str:
     """Returns what a batch without targets is, or a part of one, in words."""
     if isinstance(batch, Tensor):
@@ -212,11 +231,13 @@ def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def misfit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Returns why a function or module does not take these arguments; "" if it does, or if it has no signature."""
     try:
-        inspect.signature(_forward(function)).bind(*args, **kwargs)
+        signature = inspect.signature(_forward(function))
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         return str(error)
-    except ValueError:
-        pass
     return ""
 
 

@@ -123,7 +123,7 @@ def train(
         require_whole("--steps", steps, 0)
         check_training(task, recipe, seed=seed, loss_weight=loss_weight, probe_every=probe_every)
         machine.check_device(device)
-        from mixlab.training import Run, outcome
+        from mixlab.training import Run, metric_words, outcome
 
         with ExitStack() as stack:
             path = folder or Path(stack.enter_context(TemporaryDirectory(prefix="mixlab-"))) / "run"
@@ -136,7 +136,7 @@ def train(
                 probe_every=probe_every,
             )
             _print_training(run, steps, device)
-            held_out_loss, held_out_accuracy = run.trainer(device=device).held_out()
+            held_out_loss, held_out_metric = run.trainer(device=device).held_out()
             records = run.records()
     except ANSWERED as error:
         fail(words(error), 2)
@@ -148,7 +148,8 @@ def train(
             130,
         )
     Console().print(f"{run.info.label}: {outcome(records)}", highlight=False, soft_wrap=True)
-    Console().print(f"held out: loss {held_out_loss:.3g}, accuracy {held_out_accuracy:.1%}", highlight=False)
+    measured = metric_words("accuracy", held_out_metric)  # which every shipped task has
+    Console().print(f"held out: loss {held_out_loss:.3g}, {measured}", highlight=False)
     Console().print(f"on {run.info.machine}, started {run.info.started}", highlight=False, soft_wrap=True)
 
 
@@ -231,6 +232,8 @@ def explain_number(
 
 
 def _print_training(run: Run, steps: int, device: str | None) -> None:
+    from mixlab.training import metric_words
+
     training = run.train(until=steps, device=device)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -240,7 +243,8 @@ def _print_training(run: Run, steps: int, device: str | None) -> None:
             if skipped is None:  # steps after the last checkpoint are trained and counted again
                 skipped = sum(earlier.skipped for earlier in run.records()[: record.step])
             skipped += record.skipped
-            state = f"loss {record.loss:.3g}  accuracy {record.accuracy:.0%}  scale {record.scale:g}  skipped {skipped}"
+            measured = metric_words(record.metric_name, record.metric)
+            state = f"loss {record.loss:.3g}  {measured}  scale {record.scale:g}  skipped {skipped}"
             progress.update(bar, completed=record.step + 1, state=state)
 
 

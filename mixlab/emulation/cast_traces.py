@@ -13,6 +13,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mixlab.batches import (
+    Batch,
+    Loss,
+    call_model,
+    is_pair,
+    loss_of,
+    own_loss,
+    require_batch,
+    require_loss,
+    require_real,
+    tensors_of,
+)
 from mixlab.emulation.contexts import arithmetic, autocast
 from mixlab.emulation.lists import ROUNDED_ONCE_OPS, RULES
 from mixlab.formats import BF16, FP16, Format, dtype_name
@@ -117,12 +129,12 @@ class CastTrace(Sequence[TracedOp]):
 
 def cast_trace(
     model: nn.Module,
-    batch: Tensor | tuple[Any, ...],
+    batch: Batch,
     *,
     compute: Format | str = "fp16",
-    loss: Callable[[Any], Any] | None = None,
+    loss: Loss | None = None,
 ) -> CastTrace:
-    """Runs a forward pass under autocast, and returns what happened to each op.
+    """Runs a forward pass and its loss under autocast, and returns what happened to each op.
 
     On a CPU it emulates CUDA's rules; on CUDA it watches torch's own autocast. The model's buffers and torch's random
     numbers are left as they were. Views, copies and ops without floating operands are left out.
@@ -131,15 +143,25 @@ def cast_trace(
     >>> [(op.op, op.computed, op.why) for op in trace]
     [('linear', 'fp16', 'fp16 by list'), ('softmax', 'fp32', 'fp32 by list')]
 
+    With targets, the loss follows; by default it is cross-entropy:
+
+    >>> trace = cast_trace(nn.Linear(4, 3), (torch.ones(2, 4), torch.zeros(2, 3)), loss=nn.MSELoss())
+    >>> [(op.op, op.inputs, op.computed) for op in trace]
+    [('linear', ('fp32', 'fp32', 'fp32'), 'fp16'), ('mse_loss', ('fp16', 'fp32'), 'fp32')]
+
     Args:
         model: The model, in float32. It runs on its own device, or without parameters on its input's.
-        batch: The model's input; a tuple holds several arguments.
+        batch: What one call of the model takes, or (inputs, targets); see `mixlab.batches`.
         compute: fp16 or bf16, or its name.
-        loss: Called with the model's output, and traced too; None traces the model alone.
+        loss: Function of (output, targets), or of (output, batch) for a batch without targets. None takes cross-entropy
+            for (inputs, targets), unless the output has a loss of its own; other batches then trace the model alone.
 
     Raises:
-        TypeError: If `model` is not a module, or is a TorchScript one, or if `compute` is not a format.
-        ValueError: If `compute` is another format, or a parameter has no values.
+        TypeError: If `model` is not a module, or is a TorchScript one, `batch` no batch, `loss` no function, or
+            `compute` not a format.
+        ValueError: If `compute` is another format, the batch is empty, or a tensor has no values.
+        BatchError: If the model does not take the batch, the batch is on another device, or the loss is not one
+            floating number; it is a TypeError and a ValueError.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"cast_trace: model must be a torch.nn.Module, got {type(model).__name__}")
@@ -151,9 +173,10 @@ def cast_trace(
     compute = Format.of(compute)
     if compute not in (FP16, BF16):
         raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
-    arguments = batch if isinstance(batch, tuple) else (batch,)
-    tensors = (tensor for tensor in (*model.parameters(), *tree_leaves(arguments)) if isinstance(tensor, Tensor))
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    require_batch("cast_trace", batch)
+    require_loss("cast_trace", loss)
+    require_real("cast_trace", batch)
+    device = next((tensor.device for tensor in (*model.parameters(), *tensors_of(batch))), torch.device("cpu"))
     calls = _Calls(compute)
     ran = _Ran(calls, model)
     with (
@@ -165,9 +188,9 @@ def cast_trace(
         ran,
         calls,
     ):
-        output = model(*arguments)
-        if loss is not None:
-            loss(output)
+        output = call_model(model, batch, owner="cast_trace")
+        if loss is not None or is_pair(batch) or own_loss(output) is not None:
+            loss_of(output, batch, loss, owner="cast_trace")
     return CastTrace(tuple(calls.traced), tuple(ran.weight_casts()))
 
 

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixlab import emulation
+from mixlab.batches import Batch, loss_on
 from mixlab.loss_scaling import DynamicScaler, TorchPolicy
 from mixlab.process import RandomStream
-from mixlab.training import Batch, Trainer, load_task
+from mixlab.training import Trainer, load_task
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ def batch_norm_after_skip(*, seed: int = 0) -> Mistake:
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-        return _accuracy(model, task.held_out)
+        model.eval()
+        with torch.no_grad():
+            return float(task.loss_and_metric(model, task.held_out)[1] or 0)
 
     return Mistake(
         "One batch of 60 overflows in forward; its step is skipped",
@@ -326,21 +329,14 @@ def _digits(recipe: str, seed: int, *, loss_weight: float = 1.0) -> Trainer:
 
 def _amp_backward(model: nn.Module, batch: Batch, scaler: DynamicScaler, *, parts: int = 1) -> None:
     """Runs forward and backward in fp16 as a GPU would, on one of `parts` micro-batches."""
-    inputs, targets = batch
     with emulation.arithmetic("cpu"):
         with emulation.autocast("cpu", "fp16"):
-            loss = F.cross_entropy(model(inputs), targets) / parts
+            loss = loss_on(model, batch, owner="mistakes") / parts
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
 
 def _flat_gradient(model: nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-def _accuracy(model: nn.Module, batch: Batch) -> float:
-    model.eval()
-    with torch.no_grad():
-        return float((model(batch[0]).argmax(-1) == batch[1]).float().mean())
 
 
 def _number(value: float) -> str:

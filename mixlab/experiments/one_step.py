@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mixlab.arguments import require_whole
+from mixlab.batches import Batch
 from mixlab.formats import FP32, Format, dtype_name, round_to
 from mixlab.layers import floating_outputs, layer_of, require_hooks
 from mixlab.optimizers import state_tensors
 from mixlab.probes.histograms import dense, stored_values
-from mixlab.training import Batch, Trainer
+from mixlab.training import Trainer
 
 _MOVING = ("exp_avg", "momentum")  # what moves a weight without a gradient
 _KEEPING = ("master weight", "Kahan compensation")  # what keeps an update that the stored weight does not show

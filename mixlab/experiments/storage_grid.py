@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mixlab.arguments import require_whole
+from mixlab.batches import Batch, map_batch
 from mixlab.formats import BF16, FP16, FP32
 from mixlab.recipes import STATES, Recipe
 from mixlab.training import StepRecord, Task, Trainer, load_task
@@ -38,9 +39,8 @@ def digits_adam(lr: float = 1e-3) -> Task:
             )
         )
 
-    def draw(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, targets = digits.draw(generator)
-        return inputs[:32], targets[:32]
+    def draw(generator: torch.Generator) -> Batch:
+        return map_batch(digits.draw(generator), lambda tensor: tensor[:32])
 
     return Task("digits-adam", model, draw, digits.held_out, optimizer="adam", lr=lr)
 
@@ -144,4 +144,6 @@ def final_loss(setting: GridSetting, *, steps: int = 1500, spike_at: int = 50, s
     trainer = Trainer(digits_adam(setting.lr), setting.recipe, seed=seed, device="cpu", native=True)
     losses = [record.loss for record in spiked_steps(trainer, steps, at=spike_at if setting.spike else None)]
     last = losses[-_LAST:]
-    return sum(last) / len(last), trainer.held_out()[1]
+    _, accuracy = trainer.held_out()
+    assert accuracy is not None  # of digits
+    return sum(last) / len(last), accuracy

@@ -103,7 +103,7 @@ def _tokens(trainer: Trainer, first_step: int, least: int) -> tuple[Tensor, Tens
     try:
         while sum(len(piece) for piece, _ in pieces) < least:
             batch = trainer.task.batch(trainer.seed, first_step + len(pieces))
-            loss, _ = trainer.task.loss(trainer.model, batch)
+            loss, _ = trainer.task.loss_and_metric(trainer.model, batch)
             inputs, output = seen.pop()
             (gradient,) = torch.autograd.grad(loss, output)
             pieces.append((inputs.detach().flatten(0, -2), gradient.flatten(0, -2)))

@@ -12,6 +12,7 @@ import traitlets
 from mixlab.panels.scripts import script
 from mixlab.reports import diverged
 from mixlab.reports.columns import curves, series_style
+from mixlab.reports.training import metric_names
 from mixlab.training import StepRecord, outcome
 
 # Plotly's names for dashes, and their lengths in pixels.
@@ -49,10 +50,10 @@ class Charts(anywidget.AnyWidget):
 
 
 class Curves(Charts):
-    """Loss, accuracy, loss scale and underflow over the steps, of several finished runs and one that is running."""
+    """Loss, metric, loss scale and underflow over the steps, of several finished runs and one that is running."""
 
     def __init__(self) -> None:
-        super().__init__(charts=_CHARTS)
+        super().__init__(charts=_charts([]))
 
     def show(self, runs: Mapping[str, Sequence[StepRecord]], places: Mapping[str, int] | None = None) -> None:
         """Draws finished runs only.
@@ -66,6 +67,7 @@ class Curves(Charts):
         with self.hold_sync():
             self.finished = [_series(label, records, places[label]) for label, records in runs.items()]
             self.live = {}
+            self.charts = _charts(self.finished)
             self.summary = self._words(runs)
 
     def paint(self, label: str, records: Sequence[StepRecord], place: int | None = None) -> None:
@@ -78,15 +80,15 @@ class Curves(Charts):
         """
         with self.hold_sync():
             self.live = _series(label, records, len(self.finished) if place is None else place)
+            self.charts = _charts([*self.finished, self.live])
             self.summary = self._words({label: records})
 
     def _words(self, runs: Mapping[str, Sequence[StepRecord]]) -> str:
         return "; ".join(f"{label}: {outcome(records)}" for label, records in runs.items()) or "no training yet"
 
 
-_CHARTS: list[dict[str, object]] = [
-    {"column": "loss", "title": "loss", "format": "short", "fromZero": True, "note": True},
-    {"column": "accuracy", "title": "accuracy on the batch", "format": "percent", "range": [0, 1]},
+_LOSS: dict[str, object] = {"column": "loss", "title": "loss", "format": "short", "fromZero": True, "note": True}
+_SCALE_AND_UNDERFLOW: list[dict[str, object]] = [
     {
         "column": "scale",
         "title": "loss scale (ticks: skipped steps)",
@@ -107,6 +109,15 @@ _CHARTS: list[dict[str, object]] = [
 ]
 
 
+def _charts(series: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Returns the charts of these runs; that of the metric bears its name, and is left out if no run has one."""
+    names = list(dict.fromkeys(str(one["metric_name"]) for one in series))
+    metrics = [name for name in names if name]
+    metric: dict[str, object] = {"column": "metric", "title": f"{', '.join(metrics) or 'accuracy'} on the batch"}
+    metric |= {"format": "short"} if metrics and metrics != ["accuracy"] else {"format": "percent", "range": [0, 1]}
+    return [_LOSS, *([metric] if metrics or not names else []), *_SCALE_AND_UNDERFLOW]
+
+
 def line_style(index: int) -> dict[str, str]:
     """Returns the colour and dash of the n-th run as `Charts` takes them."""
     color, dash = series_style(index)
@@ -124,4 +135,5 @@ def free_place(taken: Iterable[int]) -> int:
 
 
 def _series(label: str, records: Sequence[StepRecord], index: int) -> dict[str, object]:
-    return {"label": label, **line_style(index), "note": diverged(records), **curves(records)}
+    name = next(iter(metric_names({label: records})), "")
+    return {"label": label, **line_style(index), "note": diverged(records), "metric_name": name, **curves(records)}

@@ -28,9 +28,9 @@ def series_style(index: int) -> tuple[str, str]:
 
 
 def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Sequence[float | None]]:
-    """Returns a run as short columns to draw: step, loss, accuracy, log2 of the scale, underflow, skipped steps.
+    """Returns a run as short columns to draw: step, loss, metric, log2 of the scale, underflow, skipped steps.
 
-    A run longer than `points` is cut into at most that many pieces. For each piece, loss and accuracy are means, the
+    A run longer than `points` is cut into at most that many pieces. For each piece, loss and metric are means, the
     scale is the last one, "underflow" is the largest of the worst layer, and "mean_underflow" the largest mean over the
     layers. A value that is not finite or was not measured is None. "skipped" lists the first skipped step of each piece
     that has one.
@@ -43,7 +43,7 @@ def curves(records: Sequence[StepRecord], *, points: int = 240) -> dict[str, Seq
     return {
         "step": [piece[-1].step for piece in pieces],
         "loss": [finite_mean([record.loss for record in piece]) for piece in pieces],
-        "accuracy": [finite_mean([record.accuracy for record in piece]) for piece in pieces],
+        "metric": [finite_mean([record.metric for record in piece if record.metric is not None]) for piece in pieces],
         "scale": exponents([piece[-1] for piece in pieces]),
         "underflow": [largest_underflow(piece) for piece in pieces],
         "mean_underflow": [_largest_mean_underflow(piece) for piece in pieces],
@@ -58,8 +58,8 @@ def in_pieces(items: Sequence[T], most: int) -> list[Sequence[T]]:
 
 
 def finite_mean(values: Sequence[float]) -> float | None:
-    """Returns the mean, or None if it is not finite."""
-    mean = sum(values) / len(values)
+    """Returns the mean, or None if there is no value or the mean is not finite."""
+    mean = sum(values) / len(values) if values else math.nan
     return mean if math.isfinite(mean) else None
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from mixlab.powers import power_of_two
 from mixlab.tables import html_table, text_table
-from mixlab.training import StepRecord, final, first_non_finite
+from mixlab.training import StepRecord, final, first_non_finite, metric_words
 
 Runs = Mapping[str, Sequence[StepRecord]]
 
-_COLUMNS = ("run", "loss", "accuracy", "skipped", "largest underflow", "ms/step")
+_COLUMNS = ("run", "loss", "metric", "skipped", "largest underflow", "ms/step")
 
 
 def progress_line(records: Sequence[StepRecord], steps: int) -> str:
@@ -50,10 +50,11 @@ def diverged(records: Sequence[StepRecord]) -> str:
 
 
 class ComparisonTable:
-    """Runs in rows: loss and accuracy at the end, skipped steps, largest underflow, time per step.
+    """Runs in rows: loss and metric at the end, skipped steps, largest underflow, time per step.
 
-    A column that has nothing to say of any run is left out: skipped steps if no loss was scaled, underflow if no step
-    was probed.
+    The metric's column bears its name, such as "accuracy"; where runs have different ones, each row names its own. A
+    column that has nothing to say of any run is left out: the metric if no task has one, skipped steps if no loss was
+    scaled, underflow if no step was probed.
 
     Args:
         runs: The records of each run, by label.
@@ -65,13 +66,16 @@ class ComparisonTable:
     def __init__(self, runs: Runs) -> None:
         require_runs(runs)
         every = [record for records in runs.values() for record in records]
+        metrics = metric_names(runs)
         left_out = {
+            *(() if metrics else ("metric",)),
             *(() if any(record.skipped or record.scale != 1 for record in every) else ("skipped",)),
             *(() if any(record.underflow for record in every) else ("largest underflow",)),
         }
         kept = [place for place, column in enumerate(_COLUMNS) if column not in left_out]
-        self.columns = tuple(_COLUMNS[place] for place in kept)
-        rows = [_row(label, records) for label, records in runs.items()]
+        columns = (*_COLUMNS[:2], metrics[0] if len(metrics) == 1 else _COLUMNS[2], *_COLUMNS[3:])
+        self.columns = tuple(columns[place] for place in kept)
+        rows = [_row(label, records, named=len(metrics) > 1) for label, records in runs.items()]
         self.rows = [tuple(row[place] for place in kept) for row in rows]
 
     def __repr__(self) -> str:
@@ -81,13 +85,21 @@ class ComparisonTable:
         return html_table(self.columns, self.rows, row_heads=True)
 
 
-def _row(label: str, records: Sequence[StepRecord]) -> tuple[str, ...]:
-    loss, accuracy = final(records)
+def metric_names(runs: Runs) -> list[str]:
+    """Returns the names of the metrics that the runs have, each once."""
+    each = (record.metric_name for records in runs.values() for record in records if record.metric is not None)
+    return list(dict.fromkeys(each))
+
+
+def _row(label: str, records: Sequence[StepRecord], *, named: bool) -> tuple[str, ...]:
+    loss, metric = final(records)
+    name = records[-1].metric_name
+    words = metric_words(name, metric) or "none"
     lost = [max(record.underflow.values()) for record in records if record.underflow]
     return (
         label,
         diverged(records) or f"{loss:.3g}",
-        f"{accuracy:.1%}",
+        words if named else words.removeprefix(f"{name} "),
         f"{sum(record.skipped for record in records)} of {len(records)}",
         f"{max(lost):.2%}" if lost else "not probed",
         f"{1e3 * float(np.median([record.seconds for record in records])):.1f}",

@@ -1,16 +1,17 @@
 from .background import Training
 from .choices import TASKS, check_training
+from .metrics import Metric, accuracy
 from .models import TinyGPT
 from .optimizers import make_optimizer
-from .outcomes import final, first_non_finite, outcome
+from .outcomes import final, first_non_finite, metric_words, outcome
 from .runs import Run, RunInfo
 from .step_records import StepRecord
-from .tasks import Batch, Task, load_task
+from .tasks import Task, load_task
 from .trainer import Trainer
 
 __all__ = [
     "TASKS",
-    "Batch",
+    "Metric",
     "Run",
     "RunInfo",
     "StepRecord",
@@ -18,10 +19,12 @@ __all__ = [
     "TinyGPT",
     "Trainer",
     "Training",
+    "accuracy",
     "check_training",
     "final",
     "first_non_finite",
     "load_task",
     "make_optimizer",
+    "metric_words",
     "outcome",
 ]

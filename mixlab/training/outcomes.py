@@ -9,7 +9,7 @@ from mixlab.training.step_records import StepRecord
 
 
 def outcome(records: Sequence[StepRecord]) -> str:
-    """Returns one line on how a training went: `final` loss and accuracy, skipped steps, and whether it diverged.
+    """Returns one line on how a training went: `final` loss and metric, skipped steps, and whether it diverged.
 
     Args:
         records: The record of each step.
@@ -25,13 +25,16 @@ def outcome(records: Sequence[StepRecord]) -> str:
     born = first_non_finite(records)
     if born is not None:
         return f"diverged: the loss is {records[born].loss} from step {records[born].step} on{note}"
-    loss, accuracy = final(records)
+    loss, metric = final(records)
+    measured = f", {words}" if (words := metric_words(records[-1].metric_name, metric)) else ""
     taken = "1 step" if len(records) == 1 else f"{len(records)} steps"
-    return f"loss {loss:.3g}, accuracy {accuracy:.1%} after {taken}{note}"
+    return f"loss {loss:.3g}{measured} after {taken}{note}"
 
 
-def final(records: Sequence[StepRecord]) -> tuple[float, float]:
-    """Returns the mean (loss, accuracy) on the training batches of the last tenth of the steps.
+def final(records: Sequence[StepRecord]) -> tuple[float, float | None]:
+    """Returns the mean (loss, metric) on the training batches of the last tenth of the steps.
+
+    The metric is None if the task has none; steps without one do not count.
 
     Args:
         records: The record of each step, in order; at least one.
@@ -43,7 +46,21 @@ def final(records: Sequence[StepRecord]) -> tuple[float, float]:
     if not len(records):
         raise ValueError("final: there are no steps to average over; train first")
     last = records[-max(1, len(records) // 10) :]
-    return sum(record.loss for record in last) / len(last), sum(record.accuracy for record in last) / len(last)
+    metrics = [record.metric for record in last if record.metric is not None]
+    return sum(record.loss for record in last) / len(last), sum(metrics) / len(metrics) if metrics else None
+
+
+def metric_words(name: str, value: float | None) -> str:
+    """Returns a metric's name and value, an accuracy as a percentage; "" for no metric.
+
+    >>> metric_words("accuracy", 0.5), metric_words("l1 loss", 0.1234), metric_words("", None)
+    ('accuracy 50.0%', 'l1 loss 0.123', '')
+
+    Args:
+        name: The metric's name.
+        value: Its value; None for none.
+    """
+    return "" if value is None else f"{name} {value:.1%}" if name == "accuracy" else f"{name} {value:.3g}"
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:

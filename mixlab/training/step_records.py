@@ -20,7 +20,7 @@ class StepRecord:
     Attributes:
         step: Counted from 0.
         loss: The task's loss before the step, without loss weight or loss scale.
-        accuracy: The accuracy on the training batch.
+        metric: The task's metric on the training batch, such as the accuracy; None if it has none.
         scale: The loss scale during the step.
         found_inf: Whether a gradient held inf or NaN.
         skipped: Whether the optimizer skipped the step because of that.
@@ -28,17 +28,19 @@ class StepRecord:
         seconds: Wall time of the step, without probing.
         underflow: For each layer, the fraction of weight-gradient elements that are zero, among those that are non-zero
             in float32 at the same weights and batch. Empty if the step was not probed.
+        metric_name: What the metric is; "" if there is none.
     """
 
     step: int
     loss: float
-    accuracy: float
+    metric: float | None
     scale: float
     found_inf: bool
     skipped: bool
     grad_norm: float
     seconds: float
     underflow: dict[str, float] = field(default_factory=dict)
+    metric_name: str = "accuracy"
 
 
 def encode(record: StepRecord) -> bytes:
@@ -51,7 +53,7 @@ def encode(record: StepRecord) -> bytes:
 
 
 def decode(line: bytes) -> StepRecord:
-    """Reads a record from one line.
+    """Reads a record from one line. In older runs the metric is the accuracy, under that name.
 
     Raises:
         ValueError: If the line is not a record. The message says what is wrong.
@@ -60,6 +62,8 @@ def decode(line: bytes) -> StepRecord:
         values = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from None
+    if isinstance(values, dict) and "accuracy" in values and not _METRIC & values.keys():
+        values["metric"] = values.pop("accuracy")
     if not isinstance(values, dict) or not _REQUIRED <= values.keys() <= _READERS.keys():
         raise ValueError(f"it must be an object with {', '.join(_READERS)}")
     return StepRecord(**{name: _READERS[name](name, value) for name, value in values.items()})
@@ -83,6 +87,16 @@ def _number(name: str, value: Any) -> float:
         raise ValueError(f"{name} is beyond the range of a float") from None
 
 
+def _metric(name: str, value: Any) -> float | None:
+    return None if value is None else _number(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, got {value!r:.60}")
+    return value
+
+
 def _truth(name: str, value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{name} must be true or false, got {value!r:.60}")
@@ -95,8 +109,14 @@ def _fractions(name: str, value: Any) -> dict[str, float]:
     return {layer: _number(f"{name} of {layer}", fraction) for layer, fraction in value.items()}
 
 
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    field.name: {"int": _step, "float": _number, "bool": _truth, "dict[str, float]": _fractions}[str(field.type)]
-    for field in fields(StepRecord)
+_KINDS: dict[str, Callable[[str, Any], Any]] = {
+    "int": _step,
+    "float": _number,
+    "float | None": _metric,
+    "bool": _truth,
+    "str": _text,
+    "dict[str, float]": _fractions,
 }
-_REQUIRED = _READERS.keys() - {"underflow"}
+_READERS = {field.name: _KINDS[str(field.type)] for field in fields(StepRecord)}
+_REQUIRED = _READERS.keys() - {"underflow", "metric_name"}
+_METRIC = {"metric", "metric_name"}

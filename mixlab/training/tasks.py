@@ -8,35 +8,63 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import util
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from mixlab.batches import (
+    Batch,
+    BatchError,
+    Loss,
+    call_model,
+    loss_of,
+    loss_part,
+    require_batch,
+    require_loss,
+    require_real,
+)
 from mixlab.optimizers import MakeOptimizer, OptimizerName
 from mixlab.process import RandomStream
 from mixlab.recipes import Recipe
 from mixlab.training.choices import require_positive, require_task
+from mixlab.training.metrics import Metric, metric_of, name_of
 from mixlab.training.models import TinyGPT
 from mixlab.training.optimizers import make_optimizer
 
-Batch = tuple[Tensor, Tensor]
+_Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
     """A model, its data, its loss and its optimizer: everything about a training except the recipe.
 
+    What a batch may be, how the model is called with it and what its loss is, `mixlab.batches` says for every tool.
+
+    >>> def draw(generator):
+    ...     x = torch.rand(16, 1, generator=generator)
+    ...     return x, x.sin()
+    >>> def largest_error(output, targets):
+    ...     return (output - targets).abs().max()
+    >>> sine = Task(
+    ...     "sine",
+    ...     lambda: nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)),
+    ...     draw,
+    ...     draw(torch.Generator().manual_seed(1)),
+    ...     loss=nn.MSELoss(),
+    ...     metric=largest_error,
+    ... )
+    >>> sine.metric_name
+    'largest error'
+
     Args:
         name: Its name on the command line and in a saved run.
         make_model: Returns a new float32 model on the CPU; it may draw torch's random numbers.
-        draw: Returns one training batch (inputs, targets), drawn with the given generator: inputs (B, ...), floating or
-            integer; targets (B,) or (B, T), int64 class numbers.
+        draw: Returns one training batch, drawn with the given generator; every step's has the same parts.
         held_out: One batch that is never trained on.
         optimizer: "sgd" (momentum 0.9), "adam" or "adamw", which store what the recipe says. Or a function of
             (parameters, lr) that returns an optimizer of your own, which chooses its own storage; it works only with
@@ -44,9 +72,15 @@ class Task:
         lr: Learning rate at loss_weight 1.
         loss_weight: A constant factor of the loss, as in an auxiliary loss or a mean over very many terms. With "sgd"
             the learning rate is divided by it, so that in exact arithmetic nothing changes. Adam needs no correction.
+        loss: Function of (output, targets), or of (output, batch) for batches without targets. None takes the output's
+            own loss, or else cross-entropy.
+        metric: Function like `loss` that returns a number to show beside the loss, or None where there is none. None
+            takes the accuracy where the loss is cross-entropy with class numbers, and else no metric.
 
     Raises:
-        ValueError: If the optimizer is unknown, or a learning rate or loss weight is not positive and finite.
+        TypeError: If `loss` or `metric` is no function, or `held_out` no batch.
+        ValueError: If the optimizer is unknown, a learning rate or loss weight is not positive and finite, or
+            `held_out` is empty or has no values.
     """
 
     name: str
@@ -56,6 +90,8 @@ class Task:
     optimizer: OptimizerName | MakeOptimizer = "adam"
     lr: float = 1e-3
     loss_weight: float = 1.0
+    loss: Loss | None = None
+    metric: Metric | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.optimizer) and self.optimizer not in get_args(OptimizerName):
@@ -63,6 +99,16 @@ class Task:
             raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
             require_positive(f"Task: {name}", value)
+        require_loss("Task", self.loss)
+        require_loss("Task", self.metric, "metric")
+        require_batch("Task", self.held_out, "held_out")
+        require_real("Task", self.held_out, "held_out")
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name for people, such as "accuracy"; "" if there is none."""
+        metric = self.metric or metric_of(self.loss)
+        return name_of(metric) if metric else ""
 
     def seeded_model(self, seed: int) -> nn.Module:
         """Returns a new model, as if made after `torch.manual_seed(seed)`; torch's own generator does not move.
@@ -83,7 +129,7 @@ class Task:
             self._require_float32(name, parameter)
         return model
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> Any:
         """Returns the training batch of one step.
 
         It depends on (seed, step) alone, so a resumed run sees the same batches.
@@ -91,8 +137,14 @@ class Task:
         Args:
             seed: The training's seed.
             step: The step, counted from 0.
+
+        Raises:
+            TypeError, ValueError: If `draw` returns no batch, or an empty one.
         """
-        return self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
+        batch = self.draw(torch.Generator().manual_seed(step_seed(seed, step)))
+        require_batch(f"Task {self.name}", batch, "what draw returns")
+        require_real(f"Task {self.name}", batch, "what draw returns")
+        return batch
 
     def make_optimizer(
         self, model: nn.Module, recipe: Recipe | str, *, generator: torch.Generator | None = None
@@ -111,25 +163,44 @@ class Task:
         owner = f"Task {self.name}"
         return make_optimizer(model.parameters(), recipe, self.optimizer, lr, generator=generator, owner=owner)
 
-    def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the accuracy of one batch.
+    def loss_and_metric(self, model: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Returns the loss and the metric of one batch.
 
         Args:
-            model: A function that returns logits, (B, C) or (B, T, C).
-            batch: (inputs, targets).
+            model: The model, or a function that is called like it.
+            batch: The batch.
 
         Returns:
-            (mean cross-entropy, without the loss weight; accuracy, without a gradient), both 0-dim.
+            (loss, without the loss weight; the metric, without a gradient, or None), both 0-dim.
 
         Raises:
-            TypeError: If the model returns something else.
+            BatchError: If model, batch and loss do not fit together, or the metric is no number.
         """
-        inputs, targets = batch
-        logits = model(inputs)  # (B, C) or (B, T, C)
-        self._require_logits(model, logits, targets)
-        logits, targets = logits.flatten(0, -2), targets.flatten()
-        accuracy = (logits.detach().argmax(-1) == targets).float().mean()
-        return F.cross_entropy(logits, targets), accuracy
+        owner = f"Task {self.name}"
+        output = call_model(model, batch, owner=owner)
+        loss = loss_of(output, batch, self.loss, owner=owner)
+        return loss, self._metric(output, batch, loss)
+
+    @torch.no_grad()
+    def _metric(self, output: Any, batch: Batch, loss: Tensor) -> Tensor | None:
+        if self.metric is not None:
+            return self._one_number(self.metric(output, loss_part(batch)))
+        metric = metric_of(self.loss)
+        value = None if metric is None else metric(output, loss_part(batch))
+        if isinstance(value, Tensor) and value.isnan() and loss.isnan():
+            raise ValueError(
+                f"Task {self.name}: every target of a batch is ignored, and the mean over no targets is NaN; draw "
+                "batches in which some target counts"
+            )
+        return value  # type: ignore[return-value]  # accuracy is a tensor
+
+    def _one_number(self, value: object) -> Tensor | None:
+        if value is None or (isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()):
+            return value.detach().reshape(()) if isinstance(value, Tensor) else None
+        if isinstance(value, int | float | np.number):
+            return torch.tensor(float(value), dtype=torch.float64)
+        came = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise BatchError(f"Task {self.name}: metric must return one number, or None; got {came}")
 
     def _require_values(self, name: str, tensor: Tensor) -> None:
         why = ""
@@ -146,14 +217,6 @@ class Task:
                 f"Task {self.name}: make_model must return a module in float32, which the recipe then stores in its "
                 f"own format; got {parameter.dtype} in {name}"
             )
-
-    def _require_logits(self, model: object, logits: object, targets: Tensor) -> None:
-        must = f"Task {self.name}: {type(model).__name__} must return logits, one floating tensor (B, C) or (B, T, C)"
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"{must}; got {type(logits).__name__}: wrap it in a module that returns its logits")
-        if not logits.is_floating_point() or logits.dim() < 2 or logits.shape[:-1].numel() != targets.numel():
-            came = f"{logits.dtype} {tuple(logits.shape)} for targets {tuple(targets.shape)}"
-            raise TypeError(f"{must}; got {came}")
 
 
 def load_task(name: str, *, loss_weight: float = 1.0) -> Task:
@@ -221,7 +284,7 @@ def _chars_gpt(loss_weight: float) -> Task:
     return Task("chars-gpt", TinyGPT, draw, held_out, optimizer="adamw", lr=1e-3, loss_weight=loss_weight)
 
 
-def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator], Batch], Batch]:
+def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator], _Pair], _Pair]:
     """Returns a function that draws training batches from Python's manual, by character, and a held-out batch.
 
     Args:
@@ -231,11 +294,11 @@ def text_batches(*, batch: int, context: int) -> tuple[Callable[[torch.Generator
     text = _manual()
     split = len(text) * 9 // 10
 
-    def windows(characters: Tensor, starts: Tensor) -> Batch:
+    def windows(characters: Tensor, starts: Tensor) -> _Pair:
         rows = characters[starts[:, None] + torch.arange(context + 1)].long()  # (B, T + 1)
         return rows[:, :-1], rows[:, 1:]
 
-    def draw(generator: torch.Generator) -> Batch:
+    def draw(generator: torch.Generator) -> _Pair:
         return windows(text[:split], torch.randint(split - context, (batch,), generator=generator))
 
     return draw, windows(text[split:], torch.linspace(0, len(text) - split - context - 1, batch).long())
@@ -252,7 +315,7 @@ _DIGITS_FILE = "datasets/data/digits.csv.gz"  # in scikit-learn's package
 
 
 @lru_cache(maxsize=1)
-def _digits() -> tuple[Batch, Batch]:
+def _digits() -> tuple[_Pair, _Pair]:
     """Returns scikit-learn's 1797 digits as 1500 training and 297 held-out rows of 64 pixels in [0, 1]."""
     table = torch.from_numpy(_digits_table())
     pixels, labels = table[:, :-1].float() / 16, table[:, -1].long()
@@ -275,8 +338,8 @@ def _digits_table() -> NDArray[np.float64]:
     return np.column_stack([data.data, data.target])
 
 
-def _rows(train: Batch, size: int) -> Callable[[torch.Generator], Batch]:
-    def draw(generator: torch.Generator) -> Batch:
+def _rows(train: _Pair, size: int) -> Callable[[torch.Generator], _Pair]:
+    def draw(generator: torch.Generator) -> _Pair:
         rows = torch.randint(len(train[1]), (size,), generator=generator)
         return train[0][rows], train[1][rows]
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from mixlab import emulation
 from mixlab.arguments import LARGEST_SEED, require_whole
+from mixlab.batches import Batch, layout, placed, require_gradient
 from mixlab.formats import FP32, Format
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
@@ -23,7 +24,7 @@ from mixlab.process import RandomStream, contained, undisturbed
 from mixlab.recipes import Recipe
 from mixlab.training.evaluation import evaluating
 from mixlab.training.step_records import StepRecord
-from mixlab.training.tasks import Batch, Task, step_seed
+from mixlab.training.tasks import Task, step_seed
 
 
 class Trainer:
@@ -102,6 +103,7 @@ class Trainer:
         self.optimizer = task.make_optimizer(self.model, recipe, generator=self._generator)
         self.scaler = recipe.make_scaler()
         self.step = 0
+        self._layout = ""  # of the batches
 
     def steps(self, count: int) -> Iterator[StepRecord]:
         """Takes `count` more steps and yields a record of each; to stop, stop iterating.
@@ -125,7 +127,7 @@ class Trainer:
         scale = self.scaler.get_scale()
 
         started_s = time.perf_counter()
-        loss, accuracy = self.backward(batch)
+        loss, metric = self.backward(batch)
         gradients = self.unscale()
         grad_norm = float(_norm(gradients.values()))
         found_inf = self.scaler.found_inf
@@ -133,37 +135,40 @@ class Trainer:
         return StepRecord(
             step=self.step - 1,
             loss=float(loss),
-            accuracy=float(accuracy),
+            metric=None if metric is None else float(metric),
             scale=scale,
             found_inf=found_inf or not math.isfinite(grad_norm),
             skipped=found_inf and self.scaler.skips,
             grad_norm=grad_norm,
             seconds=time.perf_counter() - started_s,
             underflow=underflow_by_layer(gradients, references),
+            metric_name="" if metric is None else self.task.metric_name,
         )
 
     @contained
-    def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
+    def backward(self, batch: Batch | None = None) -> tuple[Tensor, Tensor | None]:
         """Runs forward and backward in the recipe's arithmetic. Call `unscale` and `update` next.
 
         The gradients are left in the parameters' `.grad`, still scaled.
 
         Args:
-            batch: (inputs, targets); None for the next step's.
+            batch: The batch; None for the next step's.
 
         Returns:
-            (loss, accuracy), both 0-dim; the loss is without loss weight or loss scale.
+            (loss, metric), both 0-dim; the loss is without loss weight or loss scale. The metric is None if the task
+            has none.
 
         Raises:
-            ValueError: If the loss depends on no trained parameter.
+            BatchError: If model, batch and loss do not fit together, or the loss depends on no trained parameter; it is
+                a TypeError and a ValueError.
         """
         with undisturbed(), self._random_numbers("forward"), self._arithmetic(self.recipe.compute):
             with self._autocast():
-                loss, accuracy = self.task.loss(self.model, batch or self.next_batch())
-            self._require_gradient(loss)
+                loss, metric = self.task.loss_and_metric(self.model, self.next_batch() if batch is None else batch)
+            require_gradient(f"Trainer: task {self.task.name}", loss)
             weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
             self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), accuracy
+        return loss.detach(), metric
 
     def unscale(self) -> dict[str, Tensor]:
         """Divides the gradients from `backward` by the loss scale, and returns them by parameter name."""
@@ -180,10 +185,11 @@ class Trainer:
         self.step += 1
 
     @contained
-    def held_out(self) -> tuple[float, float]:
-        """Returns (loss, accuracy) on the task's held-out batch, in evaluation mode and the recipe's arithmetic.
+    def held_out(self) -> tuple[float, float | None]:
+        """Returns (loss, metric) on the task's held-out batch, in evaluation mode and the recipe's arithmetic.
 
-        The training is not affected: modes, buffers and random numbers are restored.
+        The training is not affected: modes, buffers and random numbers are restored. The metric is None if the task has
+        none.
         """
         with (
             torch.no_grad(),
@@ -194,8 +200,8 @@ class Trainer:
             self._arithmetic(self.recipe.compute),
             self._autocast(),
         ):
-            loss, accuracy = self.task.loss(self.model, self._placed(self.task.held_out))
-        return float(loss), float(accuracy)
+            loss, metric = self.task.loss_and_metric(self.model, self._placed(self.task.held_out))
+        return float(loss), None if metric is None else float(metric)
 
     @contained
     def reference_gradients(self, batch: Batch | None = None) -> dict[str, Tensor]:
@@ -204,11 +210,11 @@ class Trainer:
         Frozen parameters, and those without a gradient, are left out. Sparse gradients are returned dense.
 
         Args:
-            batch: (inputs, targets); None for the next step's.
+            batch: The batch; None for the next step's. Floating tensors that the model is given become float32.
 
         Raises:
             TypeError: If part of the model is TorchScript.
-            ValueError: If the loss depends on no trained parameter.
+            BatchError: As for `backward`.
         """
         if scripted := scripted_part(self.model):
             raise TypeError(
@@ -219,13 +225,12 @@ class Trainer:
             name: p.detach().float().requires_grad_(p.requires_grad) for name, p in self.model.named_parameters()
         }
         buffers = {name: (b.float() if b.is_floating_point() else b).clone() for name, b in self.model.named_buffers()}
-        inputs, targets = batch or self.next_batch()
-        inputs = inputs.float() if inputs.is_floating_point() else inputs
+        exact = placed(self.next_batch() if batch is None else batch, self.device, torch.float32)
 
         def run(model: nn.Module) -> None:
             with undisturbed(), self._random_numbers("forward"), self._arithmetic(FP32):
-                loss, _ = self.task.loss(model, (inputs, targets))
-                self._require_gradient(loss)
+                loss, _ = self.task.loss_and_metric(model, exact)
+                require_gradient(f"Trainer: task {self.task.name}", loss)
                 (loss * self.task.loss_weight).backward()  # type: ignore[no-untyped-call]
 
         replaced = {f"model.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
@@ -253,13 +258,24 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
-    def next_batch(self) -> Batch:
-        """Returns the next step's batch, on the trainer's device and in the weights' format."""
-        return self._placed(self.task.batch(self.seed, self.step))
+    def next_batch(self) -> Any:
+        """Returns the next step's batch, on the trainer's device; what the model is given is in the weights' format.
+
+        Raises:
+            TypeError, ValueError: If the task draws no batch, or one with other parts than before.
+        """
+        batch = self.task.batch(self.seed, self.step)
+        parts = layout(batch)
+        self._layout = self._layout or parts
+        if parts != self._layout:
+            raise ValueError(
+                f"Trainer: draw of task {self.task.name} must return batches with the same parts in every step; got "
+                f"{parts} in step {self.step}, and {self._layout} before"
+            )
+        return self._placed(batch)
 
     def _placed(self, batch: Batch) -> Batch:
-        inputs, targets = (tensor.to(self.device) for tensor in batch)
-        return inputs.to(self.recipe.weights.dtype) if inputs.is_floating_point() else inputs, targets
+        return placed(batch, self.device, self.recipe.weights.dtype)
 
     def _autocast(self) -> AbstractContextManager[object]:
         compute = self.recipe.compute if self.recipe.autocast else FP32
@@ -271,13 +287,6 @@ class Trainer:
         if self.native and self.device.type == "cpu":
             return nullcontext()
         return emulation.arithmetic(self.device, compute)
-
-    def _require_gradient(self, loss: Tensor) -> None:
-        if not loss.requires_grad:
-            raise ValueError(
-                f"Trainer: the loss of task {self.task.name} depends on no parameter that requires a gradient; "
-                "the model must not detach its outputs, nor run under torch.no_grad()"
-            )
 
     def _random_numbers(self, purpose: str) -> RandomStream:
         """Returns a context with this step's random numbers for one purpose, such as "forward" for dropout."""

@@ -25,7 +25,7 @@ lab = Lab("04_training_modes", recipe="amp-fp16", loss_scale=0, steps=3, seed=0,
 task = load_task("digits-mlp", loss_weight=1e-6)
 model = task.seeded_model(0)
 with track(model) as probe:
-    (task.loss(model, task.batch(0, 0))[0] * task.loss_weight).backward()
+    (task.loss_and_metric(model, task.batch(0, 0))[0] * task.loss_weight).backward()
 controls = StateControls("fp32,exp_avg_sq=bf16")
 adam = replace(task, optimizer="adam", lr=1e-4)
 """

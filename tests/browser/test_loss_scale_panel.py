@@ -17,7 +17,7 @@ CELLS = (
     "task = load_task('digits-mlp', loss_weight=1e-6)\n"
     "model = task.seeded_model(0)\n"
     "with track(model) as probe:\n"
-    "    (task.loss(model, task.batch(0, 0))[0] * task.loss_weight).backward()",
+    "    (task.loss_and_metric(model, task.batch(0, 0))[0] * task.loss_weight).backward()",
     "panel = LossScalePanel(probe)\npanel",
 )
 

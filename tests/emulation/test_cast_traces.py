@@ -12,10 +12,7 @@ from mixlab.emulation import CastTrace, cast_trace
 @pytest.fixture(scope="module")
 def gpt() -> CastTrace:
     task = load_task("chars-gpt")
-    inputs, targets = task.batch(0, 0)
-    return cast_trace(
-        task.seeded_model(0), inputs, loss=lambda logits: F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    )
+    return cast_trace(task.seeded_model(0), task.batch(0, 0))
 
 
 def only(trace: CastTrace, op: str, module: str = ""):
@@ -110,7 +107,8 @@ def test_buffers_random_numbers_and_hooks_are_left_alone():
 
 
 def test_several_arguments_and_a_loss_of_ones_own():
-    trace = cast_trace(nn.Bilinear(3, 4, 2), (torch.ones(5, 3), torch.ones(5, 4)), loss=lambda out: out.exp().sum())
+    batch = {"input1": torch.ones(5, 3), "input2": torch.ones(5, 4)}
+    trace = cast_trace(nn.Bilinear(3, 4, 2), batch, loss=lambda out, _: out.exp().sum())
     assert [(op.op, op.why) for op in trace] == [
         ("bilinear", "widest of its inputs, by list"),
         ("exp", "fp32 by list"),
@@ -132,6 +130,18 @@ def test_it_shows_itself(gpt):
         (lambda: cast_trace(F.relu, torch.ones(1)), "model must be a torch.nn.Module, got builtin|function"),
         (lambda: cast_trace(Tied(), torch.ones(2, 4), compute="fp32"), "compute must be fp16 or bf16, got fp32"),
         (lambda: cast_trace(Tied(), torch.ones(2, 4), compute="fp17"), "unknown format 'fp17'"),
+        (lambda: cast_trace(Tied(), 3), "cast_trace: batch must be a tensor, .* got int"),
+        (lambda: cast_trace(Tied(), torch.ones(0, 4)), "cast_trace: batch is empty"),
+        (lambda: cast_trace(Tied(), torch.ones(2, 4, device="meta")), "batch is on the meta device"),
+        (lambda: cast_trace(Tied(), torch.ones(2, 4), loss="mse"), "loss must be a function of .* got str"),
+        (
+            lambda: cast_trace(Tied(), {"y": torch.ones(2, 4)}),
+            r"cast_trace: model\(\*\*batch\) failed: .*; the model takes x",
+        ),
+        (
+            lambda: cast_trace(Tied(), torch.ones(2, 4), loss=lambda out, _: out),
+            "cast_trace: loss must return one floating",
+        ),
     ],
 )
 def test_bad_input_is_named(call, words):
@@ -141,14 +151,14 @@ def test_bad_input_is_named(call, words):
 
 def test_binary_cross_entropy_is_refused_as_on_cuda():
     with pytest.raises(RuntimeError, match="binary_cross_entropy is unsafe under autocast"):
-        cast_trace(nn.Sigmoid(), torch.ones(2), compute=FP16, loss=lambda p: F.binary_cross_entropy(p, torch.ones(2)))
+        cast_trace(nn.Sigmoid(), (torch.ones(2), torch.ones(2)), compute=FP16, loss=F.binary_cross_entropy)
 
 
 def test_the_reason_is_of_the_op_that_ran():
     """Functions made of listed ops, in-place ops and `out=` are on no list; a dtype of the caller's overrules one."""
     buffer = torch.empty(2, dtype=torch.float16)
 
-    def ops(out):
+    def ops(out, _):
         out = out.half()
         out.square()
         2**out
@@ -157,7 +167,7 @@ def test_the_reason_is_of_the_op_that_ran():
         torch.trapezoid(out)
         torch.exp(out, out=buffer)
         F.avg_pool3d(out[None, None, None], 1)
-        return out.exp_()
+        return out.exp_()[0]
 
     trace = cast_trace(nn.Identity(), torch.ones(2), loss=ops)
     rows = [(op.op, op.computed, op.output, op.why) for op in trace]

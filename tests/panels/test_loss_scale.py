@@ -22,7 +22,7 @@ def probe() -> track:
     task = load_task("digits-mlp", loss_weight=1e-6)
     model = task.seeded_model(0)
     with track(model) as probe:
-        (task.loss(model, task.batch(0, 0))[0] * task.loss_weight).backward()
+        (task.loss_and_metric(model, task.batch(0, 0))[0] * task.loss_weight).backward()
     return probe
 
 

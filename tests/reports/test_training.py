@@ -42,7 +42,7 @@ def test_a_short_run_is_drawn_step_by_step():
     assert columns == {
         "step": [0, 1],
         "loss": [1.0, None],
-        "accuracy": [0.5, 0.5],
+        "metric": [0.5, 0.5],
         "scale": [2.0, 0.0],
         "underflow": [0.5, None],
         "mean_underflow": [0.3, None],

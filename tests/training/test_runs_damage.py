@@ -166,17 +166,27 @@ def test_any_bytes_are_a_record_or_refused(line):
         StepRecord,
         step=st.integers(0, 10**9),
         loss=st.floats(),
-        accuracy=st.floats(0, 1),
+        metric=st.none() | st.floats(),
         scale=st.floats(),
         found_inf=st.booleans(),
         skipped=st.booleans(),
         grad_norm=st.floats(),
         seconds=st.floats(0, 1e6),
         underflow=st.dictionaries(st.text(max_size=5), st.floats(0, 1), max_size=3),
+        metric_name=st.text(max_size=5),
     )
 )
 def test_records_survive_their_text(record):
     assert repr(decode(encode(record))) == repr(record)
+
+
+def test_records_of_older_runs_hold_the_accuracy_under_its_name():
+    line = encode(StepRecord(2, 0.5, 0.75, 1.0, False, False, 1.0, 0.01))
+    values = json.loads(line)
+    older = {"accuracy" if name == "metric" else name: value for name, value in values.items() if name != "metric_name"}
+    assert decode(json.dumps(older).encode()) == decode(line)
+    with pytest.raises(ValueError, match="must be an object with"):
+        decode(json.dumps({**older, "metric": 0.5}).encode())
 
 
 FOREIGN = {

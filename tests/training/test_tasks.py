@@ -27,7 +27,7 @@ def test_every_task_is_whole_and_seeded(name):
         assert torch.equal(left, right)
     assert not torch.equal(task.batch(0, 5)[0], task.batch(0, 6)[0])
     assert not torch.equal(task.batch(0, 5)[0], task.batch(1, 5)[0])
-    loss, accuracy = task.loss(first, task.held_out)
+    loss, accuracy = task.loss_and_metric(first, task.held_out)
     assert float(loss.detach()) == pytest.approx(
         math.log(10 if "digits" in name else 128), rel=0.2
     )  # knows nothing yet
@@ -157,17 +157,20 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("convert", "words"),
     [
-        (lambda x: {"logits": x}, r"Returns must return logits, one floating tensor \(B, C\) .*; got dict: wrap it"),
-        (lambda x: (x, x), "got tuple"),
-        (lambda x: x.argmax(-1), r"got torch.int64 \(64,\) for targets \(64,\)"),
-        (lambda x: x[:, 0], r"got torch.float32 \(64,\) for targets \(64,\)"),
-        (lambda x: x[:3], r"got torch.float32 \(3, 10\) for targets \(64,\)"),
+        (
+            lambda x: {"scores": x},
+            r"a model must return logits, one floating tensor \(B, C\) .*; got .* a dict of scores",
+        ),
+        (lambda x: (x, x), "got an output that is a tuple of 2"),
+        (lambda x: x.argmax(-1), r"got an output that is torch.int64 \(64,\) for targets torch.int64 \(64,\)"),
+        (lambda x: x[:, 0], r"torch.float32 \(64,\) for targets torch.int64 \(64,\)"),
+        (lambda x: x[:3], r"torch.float32 \(3, 10\) for targets torch.int64 \(64,\)"),
     ],
 )
 def test_a_model_that_returns_no_logits_is_named(convert, words):
     task = replace(load_task("digits-mlp"), make_model=lambda: Returns(convert))
     with pytest.raises(TypeError, match=words):
-        task.loss(task.seeded_model(0), task.batch(0, 0))
+        task.loss_and_metric(task.seeded_model(0), task.batch(0, 0))
 
 
 def test_an_optimizer_that_needs_a_closure_is_named():
