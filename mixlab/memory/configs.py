@@ -4,72 +4,145 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mixlab.memory.config_defaults import CONFIG_DEFAULTS
+from mixlab.memory.config_fields import ALLOWED_FIELDS, HARMLESS_FIELDS
+from mixlab.memory.config_reads import Config, ConfigRow, Read
+from mixlab.memory.config_rows import CONFIG_ROWS
+from mixlab.memory.designs import DESIGNS, Experts, Latent
+from mixlab.memory.shapes import ModelShape
 
-def shape_of_config(path: Path) -> dict[str, Any]:
-    """Returns the arguments of a `ModelShape` from a config.json of GPT-2, Llama, Mistral or Qwen2 architecture.
 
-    GPT-2's dropout is left out: shapes have none. A sliding window limits the context to its length, up to which it is
-    plain causal attention.
+def shape_of_config(path: Path) -> ModelShape:
+    """Returns the shape that a config.json describes, as transformers would build its causal language model.
+
+    A field that is absent has transformers' default. Where all layers have a sliding window, it limits the context to
+    its length, up to which it is plain causal attention.
 
     Args:
         path: The config.json.
 
     Raises:
-        ValueError: If the file cannot be read; or a field is missing, has a value that no shape has, or is unknown and
-            may change parameters or activations.
+        ValueError: If the file cannot be read; or the model type is not read (the message shows how to trace it); or a
+            field is missing, contradicts another, has a value that no shape has, or is unknown and may change
+            parameters or activations.
     """
-    config = _read(path)
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in _READ:
-        raise ValueError(f"{path}: model_type must be one of {', '.join(_READ)}, got {kind!r:.60}")
-    if missing := [key for key in _READ[kind].values() if key not in config]:
+    fields = _read(path)
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_ROWS:
+        raise ValueError(_not_read(path, fields))
+    row = CONFIG_ROWS[kind]
+    fields = _under_one_name(path, row, fields)
+    _refuse_unknown(path, kind, row, fields)
+    needed = [name for part in ("layers", "width") for name in row.reads[part].names]
+    if missing := [name for name in needed if name not in fields]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    _refuse_unknown(path, kind, config)
-    shape: dict[str, Any] = {field: config[key] for field, key in _READ[kind].items()}
-    shape["name"] = str(config.get("_name_or_path") or path.parent.name or path.stem)
-    shape["style"] = kind
-    shape["tied"] = _truth(path, config, "tie_word_embeddings", kind == "gpt2")
-    if kind == "gpt2":
-        ffn = config.get("n_inner")
-        shape["ffn"] = 4 * shape["width"] if ffn is None and type(shape["width"]) is int else ffn
-        return {**shape, "kv_heads": shape["heads"]}
-    kv_heads = config.get("num_key_value_heads", _KV_HEADS.get(kind))
-    shape["kv_heads"] = shape["heads"] if kv_heads is None else kv_heads
-    shape["context"] = _context(path, kind, config)
-    shape["qkv_bias"] = kind == "llama" and _truth(path, config, "attention_bias")
-    shape["output_bias"] = kind == "llama" and _truth(path, config, "attention_bias")
-    shape["ffn_bias"] = kind == "llama" and _truth(path, config, "mlp_bias")
-    _check_head_width(path, config.get("head_dim"), shape["heads"], shape["width"])
+    config = Config(path, fields, CONFIG_DEFAULTS[kind])
+    parts: dict[str, Any] = {"style": kind, "name": _name(path, fields)}
+    for part, read in row.reads.items():
+        parts[part] = read.part(config, parts) if isinstance(read, Read) else read
+    try:
+        shape = _shape(parts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    _check_head_width(path, fields.get("head_dim"), shape)
     return shape
 
 
-def _check_head_width(path: Path, head_width: Any, heads: Any, width: Any) -> None:
-    if head_width is None or type(heads) is not int or type(width) is not int:
-        return
-    if type(head_width) is not int or head_width * heads != width:
-        raise ValueError(f"{path}: head_dim must be hidden_size / num_attention_heads, got {head_width!r}")
+def _shape(parts: dict[str, Any]) -> ModelShape:
+    if parts.pop("windowed", 0) == parts["layers"] and parts.get("window"):
+        parts["context"] = min(parts["context"], parts["window"])
+    design = _under(parts, "design.")
+    experts, latent = _under(parts, "experts."), _under(parts, "latent.")
+    plain = {part: value for part, value in parts.items() if "." not in part}
+    own = replace(DESIGNS[parts["style"]], **design)
+    return ModelShape(
+        **plain,
+        experts=Experts(**experts) if experts else None,
+        latent=Latent(**latent) if latent else None,
+        own_design=None if own == DESIGNS[parts["style"]] else own,
+    )
+
+
+def _check_head_width(path: Path, head_dim: Any, shape: ModelShape) -> None:
+    width = shape.latent.rotary if shape.latent else shape.head_width
+    if head_dim is not None and (type(head_dim) is not int or head_dim != width):
+        raise ValueError(
+            f"{path}: head_dim must be {width} or absent for a shape of {shape.style}, got {head_dim!r:.60}"
+        )
+
+
+def _under(parts: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {part.removeprefix(prefix): value for part, value in parts.items() if part.startswith(prefix)}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
+    if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a config.json: it must hold an object")
-    return config
+    return fields
 
 
-def _refuse_unknown(path: Path, kind: str, config: Mapping[str, Any]) -> None:
-    known = {"model_type", "tie_word_embeddings", *_READ[kind].values(), *_ALSO_READ[kind]}
-    allowed = {**_ALLOWED, **_ALLOWED_OF[kind]}
-    for name, value in config.items():
-        if name in known or name in _HARMLESS or value is None or value is False:
+def _name(path: Path, fields: Mapping[str, Any]) -> str:
+    return str(fields.get("_name_or_path") or path.parent.name or path.stem)
+
+
+def _not_read(path: Path, fields: Mapping[str, Any]) -> str:
+    """Returns what to do with a config that describes no model type of the table."""
+    kind, text = fields.get("model_type"), fields.get("text_config")
+    if isinstance(text, dict):
+        inner = text.get("model_type")
+        return (
+            f"{path} describes a model of text and more, model_type {kind!r:.60}; only its text_config, model_type "
+            f"{inner!r:.60}, may have a shape: save that part as a config.json of its own\n"
+            f'    import json; text = json.load(open({str(path)!r}))["text_config"]\n'
+            f'    json.dump(text, open("text_config.json", "w"))'
+        )
+    if not isinstance(kind, str):
+        return f"{path}: model_type must be one of {', '.join(CONFIG_ROWS)}, got {kind!r:.60}"
+    return (
+        f"{path}: model_type {kind!r:.60} is not read, only {', '.join(CONFIG_ROWS)}. "
+        "Build it on the meta device, which needs no memory, and trace it:\n"
+        "    import torch; from mixlab import trace; from transformers import AutoConfig, AutoModelForCausalLM\n"
+        '    with torch.device("meta"): '
+        f"model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained({str(path)!r}))\n"
+        '    trace(model, dict.fromkeys(("input_ids", "labels"), '
+        'torch.zeros(1, 1024, dtype=torch.int64, device="meta")), "amp-bf16")'
+    )
+
+
+def _under_one_name(path: Path, row: ConfigRow, fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields with second names replaced by the first."""
+    for second, first in row.aliases.items():
+        if second not in fields:
+            continue
+        value = fields[second]
+        if first in fields and fields[first] != value:
+            raise ValueError(f"{path}: {second} and {first} are one field, got {value!r:.60} and {fields[first]!r:.60}")
+        fields = {name: one for name, one in fields.items() if name != second} | {first: value}
+    return fields
+
+
+def _refuse_unknown(path: Path, kind: str, row: ConfigRow, fields: Mapping[str, Any]) -> None:
+    used = {name for read in row.reads.values() if isinstance(read, Read) for name in read.names}
+    known = {"model_type", "architectures", "head_dim", *used, *row.harmless, *HARMLESS_FIELDS}
+    allowed = {**ALLOWED_FIELDS, **row.allowed}
+    if fields.get("quantization_config") is not None:
+        raise ValueError(
+            f"{path}: quantization_config changes the bytes of weights, which are the recipe's here; "
+            "remove the field to read the shape of the unquantized model"
+        )
+    _check_architecture(path, row, fields.get("architectures"))
+    for name, value in fields.items():
+        if name in known or value is None or (value is False and name not in allowed):
             continue
         if name not in allowed:
             raise ValueError(
@@ -77,159 +150,17 @@ def _refuse_unknown(path: Path, kind: str, config: Mapping[str, Any]) -> None:
                 "remove the field if it changes neither, or describe the model as a ModelShape"
             )
         if not any(value == one and type(value) is type(one) for one in allowed[name]):
-            words = ", ".join(map(repr, allowed[name]))
+            words = ", ".join(map(repr, allowed[name])) or "false"
             raise ValueError(f"{path}: {name} must be {words} or absent for a shape of {kind}, got {value!r:.60}")
 
 
-def _truth(path: Path, config: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    value = config.get(name)
-    if value is None:
-        return default
-    if type(value) is not bool:
-        raise ValueError(f"{path}: {name} must be true or false, got {value!r}")
-    return value
+def _check_architecture(path: Path, row: ConfigRow, names: Any) -> None:
+    if names is None:
+        return
+    one = names[0] if isinstance(names, list) and len(names) == 1 else None
+    if not isinstance(one, str) or _letters(one) != _letters(row.architecture):
+        raise ValueError(f"{path}: architectures must be {[row.architecture]} or absent, got {names!r:.60}")
 
 
-def _context(path: Path, kind: str, config: Mapping[str, Any]) -> Any:
-    context, window = config["max_position_embeddings"], None
-    if kind == "mistral" or (kind == "qwen2" and _truth(path, config, "use_sliding_window")):
-        window = config.get("sliding_window", 4096)  # the default of both
-    if window is None:
-        return context
-    if type(window) is not int or window < 1:
-        raise ValueError(f"{path}: sliding_window must be a whole number from 1 up, or null, got {window!r}")
-    return min(context, window) if type(context) is int else context
-
-
-_LLAMA = {
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "context": "max_position_embeddings",
-}
-_READ: dict[str, dict[str, str]] = {
-    "gpt2": {
-        "layers": "n_layer",
-        "width": "n_embd",
-        "heads": "n_head",
-        "vocabulary": "vocab_size",
-        "context": "n_positions",
-    },
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-}
-_ALSO_READ: dict[str, tuple[str, ...]] = {
-    "gpt2": ("n_inner",),
-    "llama": ("num_key_value_heads", "head_dim", "attention_bias", "mlp_bias"),
-    "mistral": ("num_key_value_heads", "head_dim", "sliding_window"),
-    "qwen2": ("num_key_value_heads", "head_dim", "sliding_window", "use_sliding_window", "layer_types"),
-}
-_KV_HEADS = {"mistral": 8, "qwen2": 32}  # the value of an absent field; null means as many as heads
-
-_ALLOWED: dict[str, tuple[Any, ...]] = {
-    "chunk_size_feed_forward": (0,),
-    "pruned_heads": ({},),
-    "is_decoder": (True,),
-}
-_LLAMA_ALLOWED: dict[str, tuple[Any, ...]] = {"hidden_act": ("silu", "swish"), "attention_dropout": (0.0, 0)}
-_ALLOWED_OF: dict[str, dict[str, tuple[Any, ...]]] = {
-    "gpt2": {
-        "architectures": (["GPT2LMHeadModel"],),
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
-        "scale_attn_weights": (True,),
-    },
-    "llama": {**_LLAMA_ALLOWED, "architectures": (["LlamaForCausalLM"], ["LLaMAForCausalLM"])},
-    "mistral": {**_LLAMA_ALLOWED, "architectures": (["MistralForCausalLM"],)},
-    "qwen2": {**_LLAMA_ALLOWED, "architectures": (["Qwen2ForCausalLM"],)},
-}
-
-# Fields that change neither parameters nor activations: numbers, names, tokens, generation. The recipe sets the dtype.
-_HARMLESS = frozenset(
-    [
-        "_name_or_path",
-        "name_or_path",
-        "transformers_version",
-        "transformers.js_config",
-        "unsloth_version",
-        "unsloth_fixed",
-        "torch_dtype",
-        "dtype",
-        "_attn_implementation",
-        "attn_implementation",
-        "use_cache",
-        "return_dict",
-        "return_dict_in_generate",
-        "torchscript",
-        "use_bfloat16",
-        "tf_legacy_loss",
-        "id2label",
-        "label2id",
-        "num_labels",
-        "problem_type",
-        "finetuning_task",
-        "task_specific_params",
-        "tokenizer_class",
-        "prefix",
-        "model_max_length",
-        "initializer_range",
-        "rms_norm_eps",
-        "layer_norm_epsilon",
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "rope_interleaved",
-        "pretraining_tp",
-        "is_llama_config",
-        "max_window_layers",
-        "original_max_position_embeddings",
-        "n_ctx",
-        "n_special",
-        "output_past",
-        "predict_special_tokens",
-        "attn_pdrop",
-        "embd_pdrop",
-        "resid_pdrop",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "sep_token_id",
-        "cls_token_id",
-        "mask_token_id",
-        "unk_token_id",
-        "decoder_start_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "bad_words_ids",
-        "max_length",
-        "min_length",
-        "max_new_tokens",
-        "do_sample",
-        "early_stopping",
-        "num_beams",
-        "num_beam_groups",
-        "diversity_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "repetition_penalty",
-        "length_penalty",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "num_return_sequences",
-        "output_scores",
-        "remove_invalid_values",
-        "exponential_decay_length_penalty",
-        "renormalize_logits",
-    ]
-)
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()  # some published files write LLaMAForCausalLM or MPTForCausalLM

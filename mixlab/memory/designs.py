@@ -82,8 +82,10 @@ class Experts:
         width: Width of an expert.
         shared: Width of the feed-forward layer that every token passes beside its experts; 0 if there is none.
         shared_gate: Whether a learned gate weighs that layer.
+        shared_bias: Whether the matrices of that layer have biases.
         bias: Whether the matrices of experts have biases.
         router_bias: Whether the router has a bias.
+        corrections: Whether each expert's score has a correction that is a parameter, though no gradient trains it.
         dense_layers: Layers with a plain feed-forward layer in place of experts.
 
     Raises:
@@ -95,14 +97,16 @@ class Experts:
     width: int
     shared: int = 0
     shared_gate: bool = False
+    shared_bias: bool = False
     bias: bool = False
     router_bias: bool = False
+    corrections: bool = False
     dense_layers: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("count", 1), ("active", 1), ("width", 1), ("shared", 0), ("dense_layers", 0)):
             require_whole(f"Experts: {name}", getattr(self, name), least)
-        for name in ("shared_gate", "bias", "router_bias"):
+        for name in ("shared_gate", "shared_bias", "bias", "router_bias", "corrections"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"Experts: {name} must be True or False, got {getattr(self, name)!r}")
         if self.active > self.count:

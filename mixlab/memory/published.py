@@ -63,6 +63,6 @@ def model_shape(name: str | Path) -> ModelShape:
     if isinstance(name, str) and name in SHAPES:
         return SHAPES[name]
     if str(name).endswith(".json"):
-        return ModelShape(**shape_of_config(Path(name)))
+        return shape_of_config(Path(name))
     hint = did_you_mean(name, SHAPES)
     raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or the path of a config.json")

@@ -213,7 +213,7 @@ class ModelShape:
             return ()
         router = Matrix(experts.count, self.width, experts.router_bias)
         routed = self._feed_forward(experts.width, experts.bias, experts.count)
-        shared = self._feed_forward(experts.shared, False) if experts.shared else ()
+        shared = self._feed_forward(experts.shared, experts.shared_bias) if experts.shared else ()
         return (router, *routed, *shared, *[Matrix(1, self.width)] * experts.shared_gate)
 
     def _feed_forward(self, inner: int, bias: bool, copies: int = 1) -> tuple[Matrix, ...]:
@@ -243,7 +243,9 @@ class ModelShape:
     @property
     def layer_parameters(self) -> int:
         """Parameters of one layer; with experts, of one that has them."""
-        return self._around_ffn + sum(one.parameters for one in self.expert_matrices or self.ffn_matrices)
+        corrections = self.experts.count if self.experts and self.experts.corrections else 0
+        matrices = self.expert_matrices or self.ffn_matrices
+        return self._around_ffn + corrections + sum(one.parameters for one in matrices)
 
     @property
     def dense_layer_parameters(self) -> int:
