@@ -7,7 +7,7 @@ from typing import Any
 ALLOWED_FIELDS: dict[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
     "pruned_heads": ({},),
-    "is_decoder": (True,),
+    "is_decoder": (True, False),
     "moe_layer_freq": (1,),
     "partial_rotary_factor": (1, 1.0),
 }

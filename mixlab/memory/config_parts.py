@@ -8,15 +8,15 @@ from mixlab.memory.config_reads import (
     Config,
     Parts,
     Read,
+    activation,
     dropouts,
     given,
     product,
     rotary_share,
+    size,
+    size_or,
     some_windows,
     truth,
-    whole,
-    whole_or,
-    word,
 )
 from mixlab.memory.config_special import dense_layers_of_qwen
 
@@ -37,18 +37,18 @@ def nothing(_: Parts) -> None:
 
 HEADS_OF_KEYS = {"kv_heads": Read((), lambda _, parts: parts["heads"])}
 SIZES: dict[str, Any] = {
-    "layers": whole("num_hidden_layers"),
-    "width": whole("hidden_size"),
-    "heads": whole("num_attention_heads"),
-    "kv_heads": whole_or("num_key_value_heads", all_heads),
-    "ffn": whole("intermediate_size"),
-    "vocabulary": whole("vocab_size"),
-    "context": whole("max_position_embeddings"),
+    "layers": size("num_hidden_layers"),
+    "width": size("hidden_size"),
+    "heads": size("num_attention_heads"),
+    "kv_heads": size_or("num_key_value_heads", all_heads),
+    "ffn": size("intermediate_size"),
+    "vocabulary": size("vocab_size"),
+    "context": size("max_position_embeddings"),
     "tied": truth("tie_word_embeddings"),
-    "design.activation": word("hidden_act"),
+    "design.activation": activation("hidden_act"),
     "dropout": dropouts(attention="attention_dropout"),
 }
-HEAD = {"head_dim": whole_or("head_dim", nothing)}
+HEAD = {"head_dim": size_or("head_dim", nothing)}
 BIASES = {"qkv_bias": truth("attention_bias"), "output_bias": truth("attention_bias")}
 FFN_BIAS = {"ffn_bias": truth("mlp_bias")}
 QKV_BIAS = {"design.qkv_bias": truth("attention_bias")}
@@ -57,15 +57,15 @@ USE_BIAS = {part: truth("use_bias") for part in ("qkv_bias", "output_bias", "ffn
 PARTLY_ROTARY = {"rotary_width": rotary_share("partial_rotary_factor")}
 
 GPT2: dict[str, Any] = {
-    "layers": whole("n_layer"),
-    "width": whole("n_embd"),
-    "heads": whole("n_head"),
+    "layers": size("n_layer"),
+    "width": size("n_embd"),
+    "heads": size("n_head"),
     **HEADS_OF_KEYS,
-    "ffn": whole_or("n_inner", fourfold),
-    "vocabulary": whole("vocab_size"),
-    "context": whole("n_positions"),
+    "ffn": size_or("n_inner", fourfold),
+    "vocabulary": size("vocab_size"),
+    "context": size("n_positions"),
     "tied": truth("tie_word_embeddings"),
-    "design.activation": word("activation_function"),
+    "design.activation": activation("activation_function"),
     "dropout": dropouts(embedding="embd_pdrop", attention="attn_pdrop", residual="resid_pdrop"),
 }
 GPT2_NAMES = {
@@ -75,38 +75,38 @@ GPT2_NAMES = {
     "num_hidden_layers": "n_layer",
 }
 
-ROUTED: dict[str, tuple[Any, ...]] = {"output_router_logits": (), "router_jitter_noise": (0, 0.0)}
+ROUTED: dict[str, tuple[Any, ...]] = {"output_router_logits": (False,), "router_jitter_noise": (0, 0.0)}
 EXPERTS = {
-    "experts.count": whole("num_local_experts"),
-    "experts.active": whole("num_experts_per_tok"),
-    "experts.width": whole("intermediate_size"),
+    "experts.count": size("num_local_experts"),
+    "experts.active": size("num_experts_per_tok"),
+    "experts.width": size("intermediate_size"),
 }
 LOCAL_EXPERTS = {"num_experts": "num_local_experts"}
 QWEN_EXPERTS = {
-    "experts.active": whole("num_experts_per_tok"),
-    "experts.width": whole("moe_intermediate_size"),
+    "experts.active": size("num_experts_per_tok"),
+    "experts.width": size("moe_intermediate_size"),
     "experts.dense_layers": Read(("mlp_only_layers", "decoder_sparse_step"), dense_layers_of_qwen),
 }
 DEEPSEEK_EXPERTS = {
-    "experts.count": whole("n_routed_experts"),
-    "experts.active": whole("num_experts_per_tok"),
-    "experts.width": whole("moe_intermediate_size"),
+    "experts.count": size("n_routed_experts"),
+    "experts.active": size("num_experts_per_tok"),
+    "experts.width": size("moe_intermediate_size"),
     "experts.shared": product("n_shared_experts", "moe_intermediate_size"),
-    "experts.dense_layers": whole("first_k_dense_replace", 0),
+    "experts.dense_layers": size("first_k_dense_replace", 0),
 }
 LATENT = {
-    "latent.query_rank": whole_or("q_lora_rank", nothing),
-    "latent.kv_rank": whole("kv_lora_rank"),
-    "latent.plain": whole("qk_nope_head_dim"),
-    "latent.rotary": whole("qk_rope_head_dim"),
-    "latent.value": whole("v_head_dim"),
+    "latent.query_rank": size_or("q_lora_rank", nothing),
+    "latent.kv_rank": size("kv_lora_rank"),
+    "latent.plain": size("qk_nope_head_dim"),
+    "latent.rotary": size("qk_rope_head_dim"),
+    "latent.value": size("v_head_dim"),
 }
 GEMMA = {
-    "design.activation": word("hidden_activation"),
+    "design.activation": activation("hidden_activation"),
     "design.attention_softcap": given("attn_logit_softcapping"),
     "design.logit_softcap": given("final_logit_softcapping"),
 }
-CAUSAL: dict[str, tuple[Any, ...]] = {"use_bidirectional_attention": ()}
+CAUSAL: dict[str, tuple[Any, ...]] = {"use_bidirectional_attention": (False,)}
 
 
 def windows_by_pattern(default: int) -> dict[str, Read]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixlab.arguments import require_whole
+from mixlab.memory.designs import ACTIVATIONS, LARGEST_SIZE
 
 Parts = Mapping[str, Any]  # of the shape, as far as it is read
 
@@ -33,7 +34,7 @@ class Config:
     def whole(self, name: str, low: int = 1) -> int:
         """Returns a field that is a whole number."""
         value = self.value(name)
-        require_whole(f"{self.path}: {name}", value, low)
+        require_whole(f"{self.path}: {name}", value, low, LARGEST_SIZE)
         return int(value)
 
     def truth(self, name: str) -> bool:
@@ -51,11 +52,11 @@ class Config:
             raise self.refused(name, f"a number from 0 {'up' if high == math.inf else f'to {high:g}'}")
         return float(value)
 
-    def word(self, name: str) -> str:
-        """Returns a field that is text."""
+    def one_of(self, name: str, allowed: tuple[str, ...]) -> str:
+        """Returns a field that is one of some words."""
         value = self.value(name)
-        if not isinstance(value, str):
-            raise self.refused(name, "text")
+        if not isinstance(value, str) or value not in allowed:
+            raise self.refused(name, f"one of {', '.join(allowed)}")
         return value
 
     def refused(self, name: str, allowed: str) -> ValueError:
@@ -84,7 +85,7 @@ class ConfigRow:
         architecture: transformers' class of the language model.
         reads: What each part of the shape is read from, or its constant. "design.", "experts." and "latent." begin the
             names of parts of those.
-        allowed: Values of fields that mixlab knows, but reads only with these, or false.
+        allowed: Values of fields that mixlab knows, but reads only with these.
         harmless: Fields that change neither parameters nor activations.
         aliases: Second names of fields.
     """
@@ -109,12 +110,12 @@ class ConfigRow:
         return cls(architecture, merged, allowed or {}, frozenset(harmless.split()), aliases or {})
 
 
-def whole(name: str, low: int = 1) -> Read:
+def size(name: str, low: int = 1) -> Read:
     """Returns how a whole number is read."""
     return Read((name,), lambda config, _: config.whole(name, low))
 
 
-def whole_or(name: str, null: Callable[[Parts], Any]) -> Read:
+def size_or(name: str, null: Callable[[Parts], Any]) -> Read:
     """Returns how a whole number is read whose null stands for something else."""
     return Read((name,), lambda config, parts: null(parts) if config.value(name) is None else config.whole(name))
 
@@ -129,9 +130,9 @@ def given(name: str) -> Read:
     return Read((name,), lambda config, _: config.value(name) is not None and config.number(name) > 0)
 
 
-def word(name: str) -> Read:
-    """Returns how text is read."""
-    return Read((name,), lambda config, _: config.word(name))
+def activation(name: str) -> Read:
+    """Returns how an activation is read."""
+    return Read((name,), lambda config, _: config.one_of(name, ACTIVATIONS))
 
 
 def dropouts(**places: str) -> Read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mixlab.memory.config_fields import HARMLESS_FIELDS
 from mixlab.memory.config_reads import Config, Parts
 
 
@@ -44,17 +45,17 @@ def norms_of_falcon(config: Config, _: Parts) -> str:
 
 
 def local_layers_of_gpt_neo(config: Config, parts: Parts) -> int:
-    """Returns the layers with a window: those that are "local" in the list of all layers, or in pairs that repeat."""
-    kinds = config.value("attention_layers")
-    if kinds is None:
-        kinds = []
-        types = config.value("attention_types")
-        for one in types if isinstance(types, list) else [None]:
-            if not isinstance(one, list) or len(one) != 2 or not isinstance(one[0], list) or type(one[1]) is not int:
-                raise config.refused("attention_types", 'a list of pairs such as [["global", "local"], 12]')
-            kinds = kinds + one[0] * min(one[1], parts["layers"] + 1)
-    if not isinstance(kinds, list) or len(kinds) != parts["layers"] or not all(k in ("global", "local") for k in kinds):
+    """Returns the layers with a window: those that are "local" in pairs of words and how often they repeat."""
+    types, kinds = config.value("attention_types"), []
+    types = [[["global", "local"], 12]] if types is None else types
+    for one in types if isinstance(types, list) else [None]:
+        if not isinstance(one, list) or len(one) != 2 or not isinstance(one[0], list) or type(one[1]) is not int:
+            raise config.refused("attention_types", 'a list of pairs such as [["global", "local"], 12]')
+        kinds += one[0] * min(one[1], parts["layers"] + 1)  # more are too many anyway
+    if len(kinds) != parts["layers"] or not all(kind in ("global", "local") for kind in kinds):
         raise config.refused("attention_types", f"global or local for each of {parts['layers']} layers")
+    if config.value("attention_layers") not in (None, kinds):
+        raise config.refused("attention_layers", "what attention_types repeats, or absent")
     return kinds.count("local")
 
 
@@ -84,14 +85,15 @@ def dropout_of_mpt(config: Config, _: Parts) -> tuple[str, ...]:
     for name, allowed in _MPT.items():
         if name in table and table[name] not in allowed:
             raise attention.refused(name, " or ".join(map(repr, allowed)))
-    if unknown := set(table) - set(_MPT) - _MPT_HARMLESS:
-        raise ValueError(f"{attention.path}: {', '.join(sorted(unknown))} is unknown, and may change the model")
+    known = {*_MPT, *_MPT_HARMLESS, *HARMLESS_FIELDS}
+    if unknown := [name for name, value in table.items() if value and name not in known]:
+        raise ValueError(f"{attention.path}: {', '.join(unknown)} is unknown, and may change the model")
     return ("attention", "residual") if attention.number("attn_pdrop", 1) else ()
 
 
 _MPT = {"attn_type": ("multihead_attention",), "alibi": (True,), "qk_ln": (False,), "prefix_lm": (False,)}
 _MPT |= {"attn_uses_sequence_id": (False,), "clip_qkv": (None,)}
-_MPT_HARMLESS = {"attn_pdrop", "attn_impl", "softmax_scale", "alibi_bias_max", "model_type", "_name_or_path"}
+_MPT_HARMLESS = {"attn_pdrop", "attn_impl", "softmax_scale", "alibi_bias_max", "model_type"}
 
 
 def final_norm_of_opt(config: Config, _: Parts) -> bool:

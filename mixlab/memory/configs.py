@@ -103,15 +103,16 @@ def _not_read(path: Path, fields: Mapping[str, Any]) -> str:
         return (
             f"{path} describes a model of text and more, model_type {kind!r:.60}; only its text_config, model_type "
             f"{inner!r:.60}, may have a shape: save that part as a config.json of its own\n"
-            f'    import json; text = json.load(open({str(path)!r}))["text_config"]\n'
-            f'    json.dump(text, open("text_config.json", "w"))'
+            "    import json; from pathlib import Path\n"
+            f'    text = json.loads(Path({str(path)!r}).read_text())["text_config"]\n'
+            '    Path("text_config.json").write_text(json.dumps(text))'
         )
     if not isinstance(kind, str):
         return f"{path}: model_type must be one of {', '.join(CONFIG_ROWS)}, got {kind!r:.60}"
     return (
         f"{path}: model_type {kind!r:.60} is not read, only {', '.join(CONFIG_ROWS)}. "
         "Build it on the meta device, which needs no memory, and trace it:\n"
-        "    import torch; from mixlab import trace; from transformers import AutoConfig, AutoModelForCausalLM\n"
+        "    import torch; from mixlab.memory import trace; from transformers import AutoConfig, AutoModelForCausalLM\n"
         '    with torch.device("meta"): '
         f"model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained({str(path)!r}))\n"
         '    trace(model, dict.fromkeys(("input_ids", "labels"), '
@@ -150,7 +151,7 @@ def _refuse_unknown(path: Path, kind: str, row: ConfigRow, fields: Mapping[str, 
                 "remove the field if it changes neither, or describe the model as a ModelShape"
             )
         if not any(value == one and type(value) is type(one) for one in allowed[name]):
-            words = ", ".join(map(repr, allowed[name])) or "false"
+            words = ", ".join(map(repr, allowed[name]))
             raise ValueError(f"{path}: {name} must be {words} or absent for a shape of {kind}, got {value!r:.60}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from mixlab.arguments import require_whole
 
@@ -11,6 +11,12 @@ NormKind = Literal["layer", "rms", "gemma", "cohere", "nemotron", "olmo"]
 NormPlaces = Literal["before", "after", "around", "shared", "residual"]
 HeadNorm = Literal["head", "heads", "whole"]
 Positions = Literal["learned", "rotary", "alibi"]
+LARGEST_SIZE = 2**31 - 1
+ACTIVATIONS = (  # transformers' names of those without parameters
+    *("bloom_gelu", "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh"),
+    *("laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish"),
+    "tanh",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,9 @@ class Design:
         embedding_norm: Whether a norm follows the embedding.
         final_norm: Whether a norm precedes the output layer.
         head_bias: Whether the output layer has a bias.
+
+    Raises:
+        ValueError: If a value is none of those allowed.
     """
 
     norm: NormKind = "rms"
@@ -66,10 +75,37 @@ class Design:
     final_norm: bool = True
     head_bias: bool = False
 
+    def __post_init__(self) -> None:
+        for name, allowed in _DESIGN_VALUES.items():
+            _require_one_of(f"Design: {name}", getattr(self, name), allowed)
+        require_whole("Design: more_positions", self.more_positions, 0, LARGEST_SIZE)
+
     @property
     def layer_norms(self) -> int:
         """Norms of a layer, without those of queries and keys."""
         return {"shared": 1, "around": 4}.get(self.norms, 2)
+
+
+_TRUTHS = (
+    *("parallel", "qkv_bias", "output_bias", "ffn_bias", "gated", "fused_qkv", "fused_gate", "sinks"),
+    *("attention_softcap", "logit_softcap", "embedding_norm", "final_norm", "head_bias"),
+)
+_DESIGN_VALUES: dict[str, tuple[Any, ...]] = {
+    "norm": get_args(NormKind),
+    "norm_tensors": (0, 1, 2),
+    "norms": get_args(NormPlaces),
+    "head_norm": (None, *get_args(HeadNorm)),
+    "head_norm_tensors": (0, 1, 2),
+    "activation": ACTIVATIONS,
+    "positions": get_args(Positions),
+    **dict.fromkeys(_TRUTHS, (True, False)),
+}
+
+
+def _require_one_of(what: str, value: object, allowed: tuple[Any, ...]) -> None:
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        words = "True or False" if allowed == (True, False) else f"one of {', '.join(map(str, allowed))}"
+        raise ValueError(f"{what} must be {words}, got {value!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -105,10 +141,9 @@ class Experts:
 
     def __post_init__(self) -> None:
         for name, least in (("count", 1), ("active", 1), ("width", 1), ("shared", 0), ("dense_layers", 0)):
-            require_whole(f"Experts: {name}", getattr(self, name), least)
+            require_whole(f"Experts: {name}", getattr(self, name), least, LARGEST_SIZE)
         for name in ("shared_gate", "shared_bias", "bias", "router_bias", "corrections"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"Experts: {name} must be True or False, got {getattr(self, name)!r}")
+            _require_one_of(f"Experts: {name}", getattr(self, name), (True, False))
         if self.active > self.count:
             raise ValueError(f"Experts: active must be at most the {self.count} experts of a layer, got {self.active}")
 
@@ -137,7 +172,7 @@ class Latent:
     def __post_init__(self) -> None:
         for name in ("query_rank", "kv_rank", "plain", "rotary", "value"):
             if name != "query_rank" or self.query_rank is not None:
-                require_whole(f"Latent: {name}", getattr(self, name), 1)
+                require_whole(f"Latent: {name}", getattr(self, name), 1, LARGEST_SIZE)
 
 
 _GPT = Design("layer", 2, activation="gelu_new", gated=False, qkv_bias=True, output_bias=True, ffn_bias=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mixlab.arguments import require_whole
 from mixlab.memory.categories import GRADIENTS, PARAMETERS
-from mixlab.memory.shapes import ModelShape
+from mixlab.memory.shapes import ModelShape, require_lean
 
 Zero = Literal[0, 1, 2, 3]
 
@@ -82,8 +82,10 @@ class Parallelism:
             shape: Shape of the model.
 
         Raises:
-            ValueError: If `tensor` does not divide its heads, kv_heads and ffn, or `pipeline` its layers.
+            ValueError: If `tensor` does not divide its heads, kv_heads and ffn, or `pipeline` its layers, or the shape
+                has none of mixlab's own layers.
         """
+        require_lean(shape)
         for field in ("heads", "kv_heads", "ffn"):
             _require_divisor("tensor", self.tensor, field, getattr(shape, field), shape.name)
         _require_divisor("pipeline", self.pipeline, "layers", shape.layers, shape.name)

@@ -53,12 +53,13 @@ def model_shape(name: str | Path) -> ModelShape:
     '8,030,261,248'
 
     Args:
-        name: A name of `SHAPES`, or the path of a config.json of GPT-2, Llama, Mistral or Qwen2 architecture. GPT-2's
-            dropout is left out.
+        name: A name of `SHAPES`, or the path of a config.json whose `model_type` is a name of `DESIGNS`, read as
+            transformers 5.24 does.
 
     Raises:
-        ValueError: If the name is unknown (the message offers similar ones), or the file describes no such model (the
-            message names the field).
+        ValueError: If the name is unknown (the message offers similar ones); or the file contradicts itself or has a
+            field that may change the model and is not read (the message names it); or its model type is not read (the
+            message has the lines that trace it).
     """
     if isinstance(name, str) and name in SHAPES:
         return SHAPES[name]

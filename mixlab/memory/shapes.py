@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, NamedTuple
 
 from mixlab.arguments import did_you_mean, require_whole
-from mixlab.memory.designs import DESIGNS, Design, Experts, Latent
+from mixlab.memory.designs import DESIGNS, LARGEST_SIZE, Design, Experts, Latent
 
 AttentionKind = Literal["fused", "materialised"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -98,11 +98,11 @@ class ModelShape:
     def __post_init__(self) -> None:
         title = f"ModelShape {self.name}"
         for field in ("layers", "width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
-            require_whole(f"{title}: {field}", getattr(self, field), 1)
+            require_whole(f"{title}: {field}", getattr(self, field), 1, LARGEST_SIZE)
         for field in ("head_dim", "rotary_width", "window", "embedding_width"):
             if getattr(self, field) is not None:
-                require_whole(f"{title}: {field}", getattr(self, field), 1)
-        require_whole(f"{title}: unrotated", self.unrotated, 0)
+                require_whole(f"{title}: {field}", getattr(self, field), 1, LARGEST_SIZE)
+        require_whole(f"{title}: unrotated", self.unrotated, 0, LARGEST_SIZE)
         for field in ("tied", "qkv_bias", "output_bias", "ffn_bias"):
             if type(getattr(self, field)) is not bool:
                 raise ValueError(f"{title}: {field} must be True or False, got {getattr(self, field)!r}")
@@ -281,3 +281,19 @@ _LEAN: dict[Lean, tuple[Design, tuple[str, ...]]] = {
     "gpt2": (replace(DESIGNS["gpt2"], fused_qkv=False), ("gelu_new", "gelu_pytorch_tanh", "gelu")),
     "llama": (DESIGNS["llama"], ("silu", "swish")),
 }
+
+
+def require_lean(shape: ModelShape) -> None:
+    """Checks that a shape has one of mixlab's own layers.
+
+    Args:
+        shape: A shape.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if shape.lean is None:
+        raise ValueError(
+            f"{shape.name}: mixlab has no layer of style {shape.style} as this shape has it, only transformers has: "
+            "trace its own module, or take a shape that is made as gpt2 or llama is"
+        )

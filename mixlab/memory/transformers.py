@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape, require_lean
 
 
 def transformer(
@@ -36,10 +36,12 @@ def transformer(
 
     Raises:
         TypeError: If `shape` is not a ModelShape.
-        ValueError: If `attention` or `checkpointing` is unknown.
+        ValueError: If `attention` or `checkpointing` is unknown, or the shape has a layer that only
+            transformers' module of its style has.
     """
     if not isinstance(shape, ModelShape):
         raise TypeError(f"transformer: shape must be a ModelShape, got {shape!r}; model_shape(name) returns one")
+    require_lean(shape)
     for name, value, kinds in (
         ("attention", attention, get_args(AttentionKind)),
         ("checkpointing", checkpointing, get_args(Checkpointing)),
