@@ -65,7 +65,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "configs",
         ),
         *("published", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
-        *("eager_ops", "fakes", "lstm", "cuda_kernels", "stand_ins", "traceable", "allocation_log", "traced_step"),
+        *("eager_ops", "known_values", "fakes", "lstm", "fused_attention", "cuda_kernels", "kept_numbers", "stand_ins"),
+        *("kernel_choice", "traceable", "allocation_log", "traced_step"),
         *("tracing", "allocator", "activation_formulas", "instants", "estimates", "advice", "confirmation"),
     ),
     "matmul": (

@@ -15,31 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from mixlab.emulation import kernels
-from mixlab.memory.lstm import recurrent
+from mixlab.memory.fused_attention import attention
 
 _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
-
-
-class Kernels(TorchFunctionMode):
-    """Replaces ops on fake tensors with ops that take the memory of a real step's kernels.
-
-    Args:
-        as_on: "cuda": CUDA's fused kernels, and tensors report that they are on CUDA; "cpu": kernels without oneDNN.
-    """
-
-    def __init__(self, as_on: str) -> None:
-        super().__init__()
-        self._replacements = {**_ANYWHERE, **(_ON_CUDA if as_on == "cuda" else {})}
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        replacement = self._replacements.get(func)
-        return func(*args, **kwargs) if replacement is None else replacement(*args, **kwargs)
 
 
 def _rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: A002
@@ -111,71 +91,7 @@ class _Float32Softmax(torch.autograd.Function):
         return torch.empty_like(ctx.saved_tensors[0], dtype=ctx.dtype)
 
 
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if query.dim() != 4 or query.shape[-1] > _WIDEST_HEAD or (enable_gqa and query.dtype not in _SIXTEEN_BIT):
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    return _FusedAttention.apply(query, key, value, attn_mask)  # type: ignore[no-any-return, no-untyped-call]
-
-
-_WIDEST_HEAD = 256  # FlashAttention's limit (Dao, FlashAttention-2, 2024)
-
-
-class _FusedAttention(torch.autograd.Function):
-    """Keeps queries, keys, values, the mask, the result, and the log-sum-exp of each row.
-
-    16-bit operands go to FlashAttention, whose backward sums the queries' gradient in float32; float32 operands go to
-    the memory-efficient kernels, which round the number of rows up to a multiple of 32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        batch, heads, length, _ = q.shape
-        flash = mask is None and q.dtype in _SIXTEEN_BIT
-        result = torch.empty(batch, length, heads, v.shape[-1], dtype=q.dtype, device=q.device).transpose(1, 2)
-        sums = torch.empty(batch, heads, length if flash else _rounded(length, 32), device=q.device)
-        ctx.save_for_backward(q, k, v, mask, result, sums)
-        ctx.flash = flash
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mask, _, _ = ctx.saved_tensors
-        batch, heads, length, width = q.shape
-        length, width = _rounded(length, 128), _rounded(width, 32 if width <= 128 else 64)
-        gradients = [torch.empty_like(t) for t in (q, k, v)]
-        scratch = [torch.empty(batch, heads, length, device=q.device)]
-        if ctx.flash:
-            scratch.append(torch.empty(batch, length, heads, width, device=q.device))
-            if k.shape[1] != heads:  # gradients of all heads, before their sum over groups
-                scratch += [torch.empty(batch, heads, *t.shape[2:], dtype=t.dtype, device=t.device) for t in (k, v)]
-        mask_gradient = torch.empty_like(mask) if mask is not None and mask.requires_grad else None
-        return (*gradients, mask_gradient)
-
-
-def _rounded(number: int, to: int) -> int:
-    return -(-number // to) * to
-
-
-def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    if num_classes < 1:
-        return F.one_hot(tensor, num_classes)  # counting the classes needs values
-    zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.long, device=tensor.device)
-    return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
-
-
-_ANYWHERE: dict[Any, Callable[..., Any]] = {torch.lstm: recurrent(torch.lstm), F.one_hot: _one_hot}
-_ON_CUDA: dict[Any, Callable[..., Any]] = {
+ON_CUDA: dict[Any, Callable[..., Any]] = {
     torch.Tensor.is_cuda.__get__: lambda _tensor: True,  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda _tensor: False,  # type: ignore[attr-defined]
     **{op: kernels.as_listed("rms_norm", _rms_norm) for op in (F.rms_norm, torch.rms_norm)},
@@ -183,5 +99,5 @@ _ON_CUDA: dict[Any, Callable[..., Any]] = {
     F.dropout: _dropout,
     **{op: _softmax(op) for op in (F.softmax, F.log_softmax)},
     **{op: _softmax(op) for op in (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax)},
-    F.scaled_dot_product_attention: kernels.as_listed("scaled_dot_product_attention", _attention),
+    F.scaled_dot_product_attention: kernels.as_listed("scaled_dot_product_attention", attention),
 }

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from mixlab.memory.eager_ops import corrected, instead_of
+from mixlab.memory.known_values import follow, give_value, read, with_places
 
 
 def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
@@ -89,13 +90,18 @@ def fake_input(tensor: Tensor, dtype: torch.dtype) -> Tensor:
         tensor: A tensor, real or on "meta".
         dtype: Dtype of the copy if the tensor is floating-point.
     """
-    dense = torch.empty_like(tensor, device="meta")
-    return _empty(dense, dtype)
+    fake = _empty(torch.empty_like(tensor, device="meta"), dtype)
+    give_value(fake, tensor)
+    return fake
 
 
 def _empty(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    dtype = dtype if tensor.is_floating_point() else tensor.dtype
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="cpu")
+    if tensor.is_floating_point() or tensor.is_complex():
+        dtype = dtype if tensor.is_floating_point() else tensor.dtype
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="cpu")
+    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+    give_value(fake, tensor)
+    return fake
 
 
 class Results:
@@ -118,7 +124,18 @@ class Results:
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Returns the op's result on these arguments; call it where no mode but `mode` sees ops."""
         if op is _NEW:
-            return op(*args, **kwargs)
+            result = op(*args, **kwargs)
+            if result.constant is None:
+                give_value(result, args[0])
+            return result
+        known = read(op, args, kwargs)
+        if known is not None:
+            return known[0]
+        result = self._result(op, with_places(op, args), kwargs)
+        follow(op, args, kwargs, result)
+        return result
+
+    def _result(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args = tuple(self._fake(arg) if isinstance(arg, Tensor) else arg for arg in args)
         key = (op, _signature(args), _signature(tuple(kwargs.items()))) if _is_plain(op) else None
         if key is None or None in key:

@@ -33,8 +33,8 @@ from mixlab.formats import FP32
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import AllocationLog, LoggedPhase, freed_by_reference_counts
 from mixlab.memory.categories import BATCH, GRADIENTS, PARAMETERS
-from mixlab.memory.cuda_kernels import Kernels
 from mixlab.memory.fakes import fake_input, fake_model
+from mixlab.memory.kernel_choice import Kernels
 from mixlab.memory.stand_ins import answered
 from mixlab.memory.traceable import TraceError, check_traceable
 from mixlab.memory.traced_step import Span, Trace
@@ -70,7 +70,9 @@ def trace(
         optimizer.zero_grad()
 
     No step is skipped for an overflow, and no reference is kept to the outputs, or to the loss once backward is done.
-    Nothing is computed, so ops that depend on values raise an error.
+    Nothing is computed but what follows from integers of the batch and of buffers alone: whether a mask masks anything,
+    which positions are no padding, how long a row is. Ops that depend on other values raise an error, or on the values
+    of a batch on "meta"; transformers' models then build masks as for a batch with padding.
 
     >>> model = nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 10))
     >>> batch = torch.randn(64, 1024), torch.randint(10, (64,))
@@ -112,10 +114,9 @@ def trace(
             at once (foreach), its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
             layers are torch's own, not cuDNN's. "cpu": the step of a CPU without oneDNN, to the byte; oneDNN's kernels
             take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
-            are the scratch memory inside other kernels, such as a convolution's, and Python's numbers that autograd
-            keeps, 8 bytes each. Gradients that depend on values (of the maximum of all elements, of a product, of
-            cross-entropy with label smoothing) may be off by some bytes per element. Both leave out the tables of
-            states in 8 bits, one MiB in all.
+            is the scratch memory inside other kernels, such as a convolution's. Gradients that depend on values (of the
+            maximum of all elements, of a product, of cross-entropy with label smoothing) may be off by some bytes per
+            element. Both leave out the tables of states in 8 bits, one MiB in all.
         accumulation: Micro-steps per step.
 
     Raises:

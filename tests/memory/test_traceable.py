@@ -168,15 +168,16 @@ def test_a_sparse_gradient_of_a_function_is_refused():
 
 def test_transformers_causal_mask_is_skipped_as_in_real_steps(monkeypatch):
     """Stands for transformers: it takes fake tensors for tracing, and has a mask of all scores made."""
-    masks = types.ModuleType("transformers.masking_utils")
+    asked, masks = types.ModuleType("transformers.utils.import_utils"), types.ModuleType("transformers.masking_utils")
+    asked.is_fake_tensor = lambda x: isinstance(x, torch._subclasses.FakeTensor)  # type: ignore[attr-defined]
 
     def find_packed_sequence_indices(position_ids: Tensor) -> Tensor | None:
         packed = (position_ids.diff(prepend=position_ids[:, :1] - 1, dim=-1) != 1).cumsum(-1)
-        fake = isinstance(packed, torch._subclasses.FakeTensor)
-        return packed if fake or not bool((packed[:, -1] == 0).all()) else None
+        return packed if asked.is_fake_tensor(packed) or not bool((packed[:, -1] == 0).all()) else None
 
     masks.find_packed_sequence_indices = find_packed_sequence_indices  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, masks.__name__, masks)
+    for module in (asked, masks):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
 
     class Model(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,53 @@
+"""The mode in which fake ops take the memory of a real step's kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from mixlab.memory import cuda_kernels, kept_numbers
+from mixlab.memory.lstm import recurrent
+from mixlab.memory.stand_ins import passed_through
+
+
+class Kernels(TorchFunctionMode):
+    """Replaces ops on fake tensors with ops that take the memory of a real step's kernels.
+
+    It also sees the ops inside functions of torch.nn.functional that are written in Python, such as the attention of
+    `nn.MultiheadAttention`. Use it within `stand_ins.answered`.
+
+    Args:
+        as_on: "cuda": CUDA's fused kernels, and tensors report that they are on CUDA; "cpu": kernels without oneDNN.
+    """
+
+    def __init__(self, as_on: str) -> None:
+        super().__init__()
+        self._replacements = {**_ANYWHERE, **(cuda_kernels.ON_CUDA if as_on == "cuda" else kept_numbers.ON_CPU)}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        replacement = self._replacements.get(func)
+        if replacement is not None:
+            return replacement(*args, **kwargs)
+        if isinstance(func, FunctionType) and func.__module__ == F.__name__:
+            with self, passed_through():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 1:
+        return F.one_hot(tensor, num_classes)  # counting the classes needs values
+    zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.long, device=tensor.device)
+    return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
+
+
+_ANYWHERE: dict[Any, Callable[..., Any]] = {torch.lstm: recurrent(torch.lstm), F.one_hot: _one_hot}
