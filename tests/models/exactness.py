@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mixlab import Recipe
+from mixlab.batches import Batch, Loss
 from mixlab.memory import trace
 from mixlab.memory.categories import PHASES
 from tests.conftest import TRACED_PROPERTY
 from tests.reference.real_allocations import steps_without_scratch
 
+CPU = torch.device("cpu")
 Say = Callable[[str, object], None]  # pytest's record_property
 
 
@@ -25,31 +25,14 @@ class Architecture:
     Attributes:
         kind: What it is trained to do, and how.
         make: Returns a new model in float32.
-        batch: Named arguments of the model. Its output has a loss.
+        batch: What it is called with.
+        loss: As for `mixlab.memory.trace`.
     """
 
     kind: str
     make: Callable[[], nn.Module]
-    batch: dict[str, Any]
-
-
-class _Called(nn.Module):
-    """Calls a model with named arguments, for tools that give a model one tensor."""
-
-    def __init__(self, model: nn.Module, batch: dict[str, Any]) -> None:
-        super().__init__()
-        self.model, self.options = model, dict(batch)
-        for name, value in batch.items():
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value.clone())
-                del self.options[name]
-
-    def forward(self, _x: Tensor) -> Any:
-        return self.model(**dict(self.named_buffers(recurse=False)), **self.options)
-
-
-def own_loss(output: Any, _target: Tensor) -> Tensor:
-    return output["loss"]
+    batch: Batch
+    loss: Loss | None = None
 
 
 def assert_exact(
@@ -65,15 +48,9 @@ def assert_exact(
         apart: Bytes by which the traced peak differs from the real one. If 0, nothing differs.
         reason: Why it differs.
     """
-    batch = torch.zeros(1), torch.zeros(1)
-
-    def make() -> nn.Module:
-        torch.manual_seed(0)
-        return _Called(architecture.make(), architecture.batch)
-
-    found = trace(make(), batch, recipe, loss=own_loss, optimizer="sgd", as_on="cpu")
-    options = {"device": torch.device("cpu"), "loss": own_loss, "optimizer": "sgd"}
-    (step,) = steps_without_scratch(make, batch, Recipe.parse(recipe), **options)
+    batch, loss = architecture.batch, architecture.loss
+    found = trace(architecture.make(), batch, recipe, loss=loss, optimizer="sgd", as_on="cpu")
+    (step,) = steps_without_scratch(architecture.make, batch, recipe, device=CPU, loss=loss, optimizer="sgd")
     differences = {"peak": found.peak_bytes - step.peak_bytes}
     differences |= {f"peak of {phase}": found.phase_peaks[phase] - step.phase_peaks[phase] for phase in PHASES}
     differences |= {f"after {phase}": found.after[phase] - step.after[phase] for phase in PHASES}
