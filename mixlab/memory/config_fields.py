@@ -10,6 +10,7 @@ ALLOWED_FIELDS: dict[str, tuple[Any, ...]] = {
     "is_decoder": (True, False),
     "moe_layer_freq": (1,),
     "partial_rotary_factor": (1, 1.0),
+    "clip_qkv": (None,),
 }
 
 # Names, versions, and how the file is read.
@@ -17,6 +18,7 @@ _FILES = (
     "_name_or_path name_or_path model_max_length transformers_version transformers.js_config unsloth_version "
     "unsloth_fixed transformers_weights auto_map tokenizer_class prefix torch_dtype dtype _attn_implementation "
     "attn_implementation use_flash_attn init_device verbose cache_implementation is_llama_config "
+    "tokenizer_name init_config gradient_checkpointing "
 )
 # Numbers that multiply or begin, and tables of rotary positions.
 _NUMBERS = (

@@ -11,6 +11,7 @@ from mixlab.memory.config_reads import (
     activation,
     dropouts,
     given,
+    layers,
     product,
     rotary_share,
     size,
@@ -37,7 +38,7 @@ def nothing(_: Parts) -> None:
 
 HEADS_OF_KEYS = {"kv_heads": Read((), lambda _, parts: parts["heads"])}
 SIZES: dict[str, Any] = {
-    "layers": size("num_hidden_layers"),
+    "layers": layers("num_hidden_layers"),
     "width": size("hidden_size"),
     "heads": size("num_attention_heads"),
     "kv_heads": size_or("num_key_value_heads", all_heads),
@@ -57,7 +58,7 @@ USE_BIAS = {part: truth("use_bias") for part in ("qkv_bias", "output_bias", "ffn
 PARTLY_ROTARY = {"rotary_width": rotary_share("partial_rotary_factor")}
 
 GPT2: dict[str, Any] = {
-    "layers": size("n_layer"),
+    "layers": layers("n_layer"),
     "width": size("n_embd"),
     "heads": size("n_head"),
     **HEADS_OF_KEYS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixlab.arguments import require_whole
-from mixlab.memory.designs import ACTIVATIONS, LARGEST_SIZE
+from mixlab.memory.designs import ACTIVATIONS, LARGEST_SIZE, MOST_LAYERS
 
 Parts = Mapping[str, Any]  # of the shape, as far as it is read
 
@@ -31,10 +31,10 @@ class Config:
         """Returns a field, or its default."""
         return self.fields.get(name, self.defaults.get(name))
 
-    def whole(self, name: str, low: int = 1) -> int:
+    def whole(self, name: str, low: int = 1, high: int = LARGEST_SIZE) -> int:
         """Returns a field that is a whole number."""
         value = self.value(name)
-        require_whole(f"{self.path}: {name}", value, low, LARGEST_SIZE)
+        require_whole(f"{self.path}: {name}", value, low, high)
         return int(value)
 
     def truth(self, name: str) -> bool:
@@ -110,9 +110,14 @@ class ConfigRow:
         return cls(architecture, merged, allowed or {}, frozenset(harmless.split()), aliases or {})
 
 
-def size(name: str, low: int = 1) -> Read:
+def size(name: str, low: int = 1, high: int = LARGEST_SIZE) -> Read:
     """Returns how a whole number is read."""
-    return Read((name,), lambda config, _: config.whole(name, low))
+    return Read((name,), lambda config, _: config.whole(name, low, high))
+
+
+def layers(name: str) -> Read:
+    """Returns how the number of layers is read."""
+    return size(name, high=MOST_LAYERS)
 
 
 def size_or(name: str, null: Callable[[Parts], Any]) -> Read:

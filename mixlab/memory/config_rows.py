@@ -38,6 +38,7 @@ from mixlab.memory.config_reads import (
     activation,
     dropouts,
     every_window,
+    layers,
     product,
     rotary_share,
     size,
@@ -60,7 +61,7 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
     "bloom": ConfigRow.of(
         "BloomForCausalLM",
         {
-            "layers": size("n_layer"),
+            "layers": layers("n_layer"),
             "width": size("hidden_size"),
             "heads": size("n_head"),
             **HEADS_OF_KEYS,
@@ -71,7 +72,8 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
             "dropout": dropouts(attention="attention_dropout", residual="hidden_dropout"),
         },
         allowed={"apply_residual_connection_post_layernorm": (False,), "slow_but_exact": (False,)},
-        harmless="bias_dropout_fusion masked_softmax_fusion skip_bias_add skip_bias_add_qkv offset_alibi",
+        harmless="bias_dropout_fusion masked_softmax_fusion skip_bias_add skip_bias_add_qkv offset_alibi "
+        "attention_softmax_in_fp32",
         aliases={"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "n_embed": "hidden_size"},
     ),
     "cohere": ConfigRow.of(
@@ -83,7 +85,9 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
         "Cohere2ForCausalLM",
         *(SIZES, BIASES, windows_by_pattern(4)),
         {"unrotated": Read((), lambda _, parts: parts["layers"] - parts["windowed"])},
-        harmless="logit_scale rotary_pct",
+        allowed={"use_qk_norm": (False,), "use_parallel_block": (True,), "use_gated_activation": (True,)},
+        harmless="logit_scale rotary_pct layer_switch order_of_interleaved_layers position_embedding_type "
+        "use_embedding_sharing use_parallel_embedding",
     ),
     "deepseek_v2": ConfigRow.of(
         "DeepseekV2ForCausalLM",
@@ -114,6 +118,7 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
             ),
         },
         allowed=ROUTED,
+        harmless="moe_capacity moe_gate moe_use_aux_free",
         aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
     ),
     "falcon": ConfigRow.of(
@@ -129,6 +134,8 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
             "design.parallel": truth("parallel_attn"),
             "dropout": dropouts(attention="attention_dropout", residual="hidden_dropout"),
         },
+        allowed={"ff_factor": (4,)},
+        harmless="apply_residual_connection_post_layernorm",
         aliases={"n_embed": "hidden_size"},
     ),
     "gemma": ConfigRow.of("GemmaForCausalLM", SIZES, HEAD, BIASES, allowed=CAUSAL, harmless="hidden_activation"),
@@ -186,7 +193,7 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
         "GPTNeoForCausalLM",
         *(SIZES, HEADS_OF_KEYS),
         {
-            "layers": size("num_layers"),
+            "layers": layers("num_layers"),
             "heads": size("num_heads"),
             "ffn": size_or("intermediate_size", fourfold),
             "design.activation": activation("activation_function"),
@@ -196,7 +203,6 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
             ),
             "dropout": dropouts(embedding="embed_dropout", attention="attention_dropout", residual="resid_dropout"),
         },
-        harmless="gradient_checkpointing",
         aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     ),
     "gpt_neox": ConfigRow.of(
@@ -219,7 +225,7 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
     "gptj": ConfigRow.of(
         "GPTJForCausalLM",
         *(GPT2, {"rotary_width": size_or("rotary_dim", nothing)}),
-        allowed={"scale_attn_weights": (True,)},
+        allowed={"scale_attn_weights": (True,), "rotary": (True,)},
         aliases=GPT2_NAMES,
     ),
     "granite": ConfigRow.of("GraniteForCausalLM", SIZES, HEAD, BIASES, FFN_BIAS),
@@ -227,12 +233,16 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
     "llama": ConfigRow.of("LlamaForCausalLM", SIZES, HEAD, BIASES, FFN_BIAS),
     "mistral": ConfigRow.of("MistralForCausalLM", SIZES, HEAD, every_window()),
     "mixtral": ConfigRow.of(
-        "MixtralForCausalLM", SIZES, HEAD, EXPERTS, every_window(), allowed=ROUTED, aliases=LOCAL_EXPERTS
+        "MixtralForCausalLM",
+        *(SIZES, HEAD, EXPERTS, every_window()),
+        {"dropout": dropouts(attention="attention_dropout", experts="router_jitter_noise")},
+        allowed=ROUTED,
+        aliases=LOCAL_EXPERTS,
     ),
     "mpt": ConfigRow.of(
         "MptForCausalLM",
         {
-            "layers": size("n_layers"),
+            "layers": layers("n_layers"),
             "width": size("d_model"),
             "heads": size("n_heads"),
             **HEADS_OF_KEYS,
@@ -285,13 +295,15 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
         "Phi3ForCausalLM",
         *(SIZES, HEAD, every_window(), PARTLY_ROTARY),
         {"dropout": dropouts(attention="attention_dropout", residual="resid_pdrop")},
-        allowed={"attention_bias": (False,)},
+        allowed={"attention_bias": (False,), "mlp_bias": (False,), "lm_head_bias": (False,)},
+        harmless="full_attn_mod interpolate_factor",
     ),
     "phimoe": ConfigRow.of(
         "PhimoeForCausalLM",
         *(SIZES, HEAD, BIASES, EXPERTS, every_window(), {"design.head_bias": truth("lm_head_bias")}),
-        allowed={"output_router_logits": (False,), "input_jitter_noise": (0, 0.0)},
-        harmless="router_jitter_noise",  # a threshold here, not noise
+        {"dropout": dropouts(attention="attention_dropout", experts="input_jitter_noise")},
+        allowed={"output_router_logits": (False,)},
+        harmless="router_jitter_noise hidden_dropout",  # a threshold here, not noise, and no dropout
         aliases=LOCAL_EXPERTS,
     ),
     "qwen2": ConfigRow.of("Qwen2ForCausalLM", SIZES, HEAD, LATE_WINDOWS),
@@ -339,5 +351,7 @@ CONFIG_ROWS: dict[str, ConfigRow] = {
                 embedding="embedding_dropout", attention="attention_dropout", residual="residual_dropout"
             )
         },
+        allowed={"mlp_type": ("default",), "norm_type": ("layer_norm",)},
+        harmless="activation_function",
     ),
 }

@@ -6,12 +6,12 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, NamedTuple
 
 from mixlab.arguments import did_you_mean, require_whole
-from mixlab.memory.designs import DESIGNS, LARGEST_SIZE, Design, Experts, Latent
+from mixlab.memory.designs import DESIGNS, LARGEST_SIZE, MOST_LAYERS, Design, Experts, Latent
 
 AttentionKind = Literal["fused", "materialised"]
 Checkpointing = Literal["none", "selective", "full"]
 Lean = Literal["gpt2", "llama"]
-DROPOUTS = ("embedding", "attention", "residual")
+DROPOUTS = ("embedding", "attention", "residual", "experts")
 
 
 class Matrix(NamedTuple):
@@ -63,7 +63,8 @@ class ModelShape:
         latent: The narrow products of latent attention, if queries, keys and values are made by them.
         embedding_width: Width of the embedding; None: the width of the residual stream.
         dropout: Where the model's own module has a dropout that is not 0: "embedding", "attention" (its
-            probabilities), "residual". Mixlab's own layers have none.
+            probabilities), "residual", or noise that multiplies the input of the "experts". Mixlab's own layers have
+            none.
         own_design: What a layer is made of, if it differs from the style.
 
     Raises:
@@ -97,7 +98,8 @@ class ModelShape:
 
     def __post_init__(self) -> None:
         title = f"ModelShape {self.name}"
-        for field in ("layers", "width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
+        require_whole(f"{title}: layers", self.layers, 1, MOST_LAYERS)
+        for field in ("width", "heads", "kv_heads", "ffn", "vocabulary", "context"):
             require_whole(f"{title}: {field}", getattr(self, field), 1, LARGEST_SIZE)
         for field in ("head_dim", "rotary_width", "window", "embedding_width"):
             if getattr(self, field) is not None:

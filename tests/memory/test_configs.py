@@ -106,6 +106,7 @@ def test_a_window_of_all_layers_is_the_longest_row(file):
     [
         ({**LLAMA, "attention_dropout": 0.1}, {"dropout": ("attention",)}),
         (GPT2, {"dropout": ("embedding", "attention", "residual")}),
+        ({**LLAMA, "model_type": "mixtral", "router_jitter_noise": 0.1}, {"dropout": ("experts",)}),
         ({**GPT2, "attn_pdrop": 0, "embd_pdrop": 0.0, "resid_pdrop": None}, {"dropout": ()}),
         ({**LLAMA, "head_dim": 16}, {"head_width": 16, "query_width": 128, "lean": None}),
         ({**LLAMA, "hidden_act": "gelu"}, {"lean": None}),
@@ -219,7 +220,12 @@ _QWEN_MOE = {**LLAMA, "model_type": "qwen3_moe", "num_experts": 8, "num_experts_
         ({**_MIXTRAL, "num_experts": 8}, "num_experts and num_local_experts are one field, got 8 and 4"),
         ({**_MIXTRAL, "num_local_experts": 0}, "num_local_experts must be a whole number from 1 to 2147483647, got 0"),
         ({**_MIXTRAL, "output_router_logits": True}, "output_router_logits must be False or absent .* got True"),
-        ({**_MIXTRAL, "router_jitter_noise": 0.1}, "router_jitter_noise must be 0, 0.0 or absent .* got 0.1"),
+        ({**_QWEN_MOE, "router_jitter_noise": 0.1}, "router_jitter_noise must be 0, 0.0 or absent .* got 0.1"),
+        ({**_MIXTRAL, "router_jitter_noise": 1.1}, "router_jitter_noise must be a number from 0 to 1, got 1.1"),
+        (
+            {**LLAMA, "num_hidden_layers": 10**6},
+            "num_hidden_layers must be a whole number from 1 to 100000",
+        ),
         ({**_DEEPSEEK, "first_k_dense_replace": 4}, "dense_layers must be at most the 3 layers, got 4"),
         ({**_DEEPSEEK, "num_key_value_heads": 4}, "latent attention has as many kv_heads as heads, got 4"),
         ({**_DEEPSEEK, "n_shared_experts": -1}, "n_shared_experts must be a whole number from 0 to 2147483647, got -1"),

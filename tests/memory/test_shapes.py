@@ -88,7 +88,7 @@ def test_a_config_of_hugging_face_is_read(tmp_path, config, same):
         (json.dumps({"model_type": "gpt2", "n_layer": 1}), "lacks n_embd"),
         (json.dumps({**LLAMA, "num_attention_heads": 3}), "heads must divide width, got 3 heads and width 4096"),
         (json.dumps({**LLAMA, "head_dim": 6.5}), "head_dim must be a whole number from 1 to 2147483647, got 6.5"),
-        (json.dumps({**LLAMA, "num_hidden_layers": -1}), "layers must be a whole number from 1 to 2147483647, got -1"),
+        (json.dumps({**LLAMA, "num_hidden_layers": -1}), "layers must be a whole number from 1 to 100000, got -1"),
     ],
 )
 def test_a_config_that_says_too_little_is_refused(tmp_path, content, words):

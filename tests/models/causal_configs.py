@@ -118,6 +118,65 @@ CHANGES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "starcoder2": (_GROUPED, [{"use_bias": False}, _UNTIED, _WIDE]),
 }
 
+# Fields of published files, beside those above, that transformers passes over or that repeat what its module does.
+PUBLISHED_FIELDS: dict[str, dict[str, Any]] = {
+    "bloom": {
+        "attention_softmax_in_fp32": True,
+        "bias_dropout_fusion": True,
+        "masked_softmax_fusion": True,
+        "offset_alibi": 100,
+        "pretraining_tp": 4,
+        "seq_length": 2048,
+        "skip_bias_add": True,
+        "n_inner": None,
+    },
+    "cohere2": {
+        "layer_switch": 4,
+        "order_of_interleaved_layers": "local_attn_first",
+        "rotary_pct": 1.0,
+        "position_embedding_type": "rope_gptj",
+        "use_embedding_sharing": True,
+        "use_gated_activation": True,
+        "use_parallel_block": True,
+        "use_parallel_embedding": False,
+        "use_qk_norm": False,
+        "head_dim": 8,
+    },
+    "deepseek_v2": {
+        "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV2Config"},
+        "aux_loss_alpha": 0.001,
+        "ep_size": 1,
+        "moe_layer_freq": 1,
+        "norm_topk_prob": False,
+        "scoring_func": "softmax",
+        "seq_aux": True,
+    },
+    "ernie4_5_moe": {"moe_capacity": [64, 64, 64], "moe_gate": "topk", "moe_use_aux_free": True},
+    "falcon": {"apply_residual_connection_post_layernorm": False, "ff_factor": 4},
+    "gemma": {"hidden_activation": "gelu_pytorch_tanh"},
+    "gemma2": {"cache_implementation": "hybrid", "hidden_act": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256},
+    "gemma3_text": {"rope_local_base_freq": 10000, "rope_scaling": None, "sliding_window_pattern": 6},
+    "gpt_oss": {"experts_per_token": 2, "initial_context_length": 4096, "swiglu_limit": 7.0},
+    "gptj": {"rotary": True, "gradient_checkpointing": False, "scale_attn_weights": True},
+    "mpt": {
+        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "clip_qkv": None},
+        "verbose": 0,
+        "init_config": {"name": "kaiming_normal_"},
+        "no_bias": True,
+        "expansion_ratio": 4,
+        "tokenizer_name": "x",
+        "norm_type": "low_precision_layernorm",
+        "learned_pos_emb": True,
+        "resid_pdrop": 0,
+        "emb_pdrop": 0,
+    },
+    "olmoe": {"clip_qkv": None, "norm_topk_prob": False, "output_router_logits": False},
+    "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},
+    "phimoe": {"input_jitter_noise": 0.01, "router_jitter_noise": 0.01, "hidden_dropout": 0.0},
+    "qwen3_moe": {"max_window_layers": 48, "norm_topk_prob": True, "use_sliding_window": False},
+    "starcoder2": {"mlp_type": "default", "norm_type": "layer_norm", "activation_function": "gelu_pytorch_tanh"},
+}
+
 
 def _of(layers: int, width: int, heads: int, kv_heads: int, ffn: int, vocabulary: int, **more: Any) -> dict[str, Any]:
     sizes = {

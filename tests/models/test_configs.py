@@ -14,7 +14,7 @@ from mixlab.memory import DESIGNS, model_shape
 from mixlab.memory.config_defaults import CONFIG_DEFAULTS
 from mixlab.memory.config_reads import Read
 from mixlab.memory.config_rows import CONFIG_ROWS
-from tests.models.causal_configs import CHANGES, PUBLISHED
+from tests.models.causal_configs import CHANGES, PUBLISHED, PUBLISHED_FIELDS
 
 pytestmark = pytest.mark.models
 
@@ -51,6 +51,12 @@ def test_parameters_are_those_of_transformers_own_module_whatever_a_field_says(k
             wrong[str(change)] = (ours, theirs)
     assert wrong == {}
     assert len(counts) > 1, "no change of a field changed the count"
+
+
+@pytest.mark.parametrize("kind", PUBLISHED_FIELDS)
+def test_fields_of_published_files_are_known(kind, tmp_path):
+    path = file_of(tmp_path, kind, {**CHANGES[kind][0], **PUBLISHED_FIELDS[kind]})
+    assert model_shape(path).parameters == counted(path)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
