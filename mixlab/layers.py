@@ -115,5 +115,17 @@ def compiled_part(model: nn.Module) -> str:
     return next((f"{_words(name)} is compiled" for name in compiled), "")
 
 
+def sharded_part(model: nn.Module) -> str:
+    """Returns the first module under FSDP in words, "module encoder is divided by fully_shard"; "" if there is none."""
+    for name, module in model.named_modules():
+        for made in type(module).__mro__:
+            if made.__module__.startswith("torch.distributed.fsdp") and made.__name__ in _SHARDED:
+                return f"{_words(name)} is divided over processes by {_SHARDED[made.__name__]}"
+    return ""
+
+
+_SHARDED = {"FSDPModule": "fully_shard", "FullyShardedDataParallel": "FullyShardedDataParallel"}
+
+
 def _words(name: str) -> str:
     return f"module {name}" if name else "the model"

@@ -234,13 +234,17 @@ class Histogram:
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """Returns a floating tensor of at most 32 bits as float32, detached; a float32 tensor is not copied."""
+    """Returns a floating tensor of at most 32 bits as float32, detached; a float32 tensor is not copied.
+
+    Of a sharded tensor, only this process's part is returned.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype is torch.float64:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"probes look at floating tensors of at most 32 bits, got {came}; convert with .float() first")
     if x.is_meta:
         raise TypeError("probes look at values, but tensors on the meta device have none; run on another device")
     x = x.detach()
+    x = x.to_local() if hasattr(x, "to_local") else x
     return x if x.dtype is torch.float32 else x.float()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
@@ -23,6 +23,7 @@ from mixlab.layers import (
     require_hooks,
     require_values,
     scripted_part,
+    sharded_part,
 )
 from mixlab.probes.histograms import Histogram, as_float32, dense, draw_sample, require_sample, stored_values
 from mixlab.probes.stats import TensorKind, TensorStats, amax_of, special_counts, tensor_stats
@@ -88,11 +89,17 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
             exact.
         kinds: Which of "activation", "gradient" and "weight_gradient" to watch.
         seed: Seed of the random samples.
+        strict: Whether what cannot be watched is an error. If not, it is left out, and nothing that goes wrong while
+            watching reaches the model: for trainings that must not stop.
+
+    Attributes:
+        left_out: If not strict, what was left out and why, by layer; "" is the model.
 
     Raises:
-        TypeError, ValueError: If `model` is not a module, or an option is out of range. On entry: if a module is
-            compiled, unless only weight gradients are watched, or if a parameter has no values. In the with block: if a
-            tensor is float64 or complex; the message names the layer.
+        TypeError, ValueError: If `model` is not a module, or an option is out of range. On entry, if strict: if a
+            module is compiled, unless only weight gradients are watched; if one is divided over processes by FSDP and
+            weight gradients are watched; or if a parameter has no values. In the with block, if strict: if a tensor is
+            float64 or complex; the message names the layer.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         sample: int | None = 1024,
         kinds: tuple[TensorKind, ...] = get_args(TensorKind),
         seed: int = 0,
+        strict: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"track: model must be a torch.nn.Module, got {type(model).__name__}")
@@ -111,8 +119,10 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         if unknown:
             raise ValueError(f"track: unknown kinds {', '.join(unknown)}; use {', '.join(get_args(TensorKind))}")
         require_sample(sample)
+        self.left_out: dict[str, str] = {}
         self._model = model
         self._kinds = kinds
+        self._strict = strict
         self._sample = sample
         self._random = Random(seed)
         self._layers = list(parameters_by_layer(model))
@@ -124,24 +134,54 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         self._stats: dict[tuple[str, TensorKind], TensorStats] = {}
 
     def __enter__(self) -> track:
-        require_values(self._model, "track")
-        if set(self._kinds) - {"weight_gradient"}:
-            require_hooks(self._model, "track")
+        if not self._holds("", partial(require_values, self._model, "track")):
+            return self
         layers = parameters_by_layer(self._model)
         self._layers = list(layers)
-        hooked = not (scripted_part(self._model) or compiled_part(self._model))
-        if hooked:
-            self._handles.append(self._model.register_forward_hook(self._root_hook))
-        for layer, parameters in layers.items():
-            if hooked:
-                module = self._model.get_submodule(layer)
-                self._handles.append(module.register_forward_hook(partial(self._forward_hook, layer)))
-            if "weight_gradient" in self._kinds:
-                for parameter in parameters.values():
-                    if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad
-                        see = partial(self._see_part, layer, parameter)
-                        self._handles.append(parameter.register_hook(see))  # type: ignore[no-untyped-call]
+        if set(self._kinds) - {"weight_gradient"}:
+            self._holds("", partial(require_hooks, self._model, "track"))
+        weights = "weight_gradient" in self._kinds and self._holds("", self._require_whole_weights)
+        if not (scripted_part(self._model) or compiled_part(self._model)):
+            # The root's hook notices a pass even if only weight gradients are watched.
+            self._handles.append(self._model.register_forward_hook(self._hook("", self._root_hook)))
+            for layer in layers:
+                hook = self._hook(layer, self._forward_hook, layer)
+                self._handles.append(self._model.get_submodule(layer).register_forward_hook(hook))
+        for layer, parameters in layers.items() if weights else ():
+            for parameter in parameters.values():
+                if parameter.requires_grad:  # the hook sees this backward pass's gradient, not the sum in .grad
+                    see = self._hook(layer, self._see_part, layer, parameter)
+                    self._handles.append(parameter.register_hook(see))  # type: ignore[no-untyped-call]
         return self
+
+    def _holds(self, layer: str, check: Callable[[], object]) -> bool:
+        """Whether a check, or a look at the model, passes; unless strict, an error is left out."""
+        try:
+            check()
+        except Exception as error:
+            if self._strict:
+                raise
+            self.left_out[layer] = f"{error}" if isinstance(error, TypeError | ValueError) else repr(error)
+            return False
+        return True
+
+    def _hook(self, layer: str, see: Callable[..., None], *given: Any) -> Callable[..., None]:
+        """Returns `see` as a hook, whose errors reach no pass of the model unless strict."""
+        hook = partial(see, *given)
+        if self._strict:
+            return hook
+
+        def quiet(*seen: Any) -> None:
+            self._holds(layer, partial(hook, *seen))
+
+        return quiet
+
+    def _require_whole_weights(self) -> None:
+        if sharded := sharded_part(self._model):
+            raise TypeError(
+                f"track: {sharded}, so no hook sees the gradients of its weights; "
+                'watch the others with kinds=("activation", "gradient")'
+            )
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
@@ -149,7 +189,7 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
         self._handles.clear()
         self._leaves.clear()
         self._end_pass()
-        self._count_samples()
+        self._holds("", self._count_samples)
 
     @overload
     def __getitem__(self, key: int | tuple[str, TensorKind]) -> TensorStats: ...
@@ -231,10 +271,10 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
 
     def _watch(self, layer: str, output: Tensor) -> None:
         if not output.is_leaf:
-            output.register_hook(partial(self._see_gradient, layer))  # type: ignore[no-untyped-call]
+            output.register_hook(self._hook(layer, self._see_gradient, layer))  # type: ignore[no-untyped-call]
         elif (layer, output) not in self._leaves:  # a parameter, which outlives the pass
             self._leaves.add((layer, output))
-            hook = partial(self._see_gradient, layer)
+            hook = self._hook(layer, self._see_gradient, layer)
             self._handles.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
 
     def _see_gradient(self, layer: str, gradient: Tensor) -> None:

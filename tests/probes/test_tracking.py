@@ -596,3 +596,134 @@ def test_underflow_by_layer_counts_only_what_was_alive():
         "out.bias": torch.zeros(2),
     }
     assert underflow_by_layer(gradients, references) == {"fc": 0.25, "out": 0.0}
+
+
+@dataclass
+class Reply:
+    logits: torch.Tensor
+    loss: torch.Tensor
+
+
+class Twice(nn.Module):
+    """Takes keyword arguments, runs a layer twice and returns a dataclass with its own loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, *, x, labels):
+        logits = self.head(torch.tanh(self.body(torch.tanh(self.body(x)))))
+        return Reply(logits, nn.functional.cross_entropy(logits, labels))
+
+
+def test_keyword_arguments_and_dataclasses_with_an_evaluation_in_between():
+    torch.manual_seed(0)
+    model, batch = Twice(), {"x": torch.randn(5, 4), "labels": torch.zeros(5, dtype=torch.long)}
+    with track(model, sample=None) as probe:
+        model(**batch).loss.backward()
+        with torch.no_grad():
+            model.eval()(**batch)
+    counted = {(s.layer, s.kind): s.numel for s in probe}
+    assert counted["body", "activation"] == 4 * 20
+    assert counted["body", "gradient"] == 2 * 20
+    assert counted["body", "weight_gradient"] == 20
+    assert counted["head", "gradient"] == 15
+
+
+class Mixed(nn.Sequential):
+    """A layer that no probe can count, between two that it can."""
+
+    def __init__(self, dtype=torch.float64) -> None:
+        super().__init__(nn.Linear(4, 8), nn.Linear(8, 8, dtype=dtype), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return self[2](self[1](self[0](x).to(self[1].weight.dtype)).float())
+
+
+def test_what_cannot_be_watched_is_left_out_of_a_training_that_must_not_stop():
+    ends = []
+    for watch in (False, True):
+        torch.manual_seed(0)
+        model, x = Mixed(), torch.randn(5, 4)
+        probe = track(model, strict=False)
+        if watch:
+            with probe:
+                model(x).sum().backward()
+        else:
+            model(x).sum().backward()
+        ends.append([p.grad for p in model.parameters()])
+    assert all(map(torch.equal, *ends))
+    assert {stats.layer for stats in probe} == {"0", "2"}
+    assert probe["2", "gradient"].numel == 15
+    assert list(probe.left_out) == ["1"]
+    assert "weight_gradient of layer '1': probes look at floating tensors of at most 32 bits" in probe.left_out["1"]
+    assert hooks_of(model) == {}
+
+
+def test_a_model_that_cannot_be_watched_at_all_is_left_out_in_words():
+    lazy = nn.Sequential(nn.LazyLinear(3))
+    with track(lazy, strict=False) as probe:
+        lazy(torch.ones(2, 4)).sum().backward()
+    assert (len(probe), list(probe.left_out)) == (0, [""])
+    assert "parameter 0.weight has no shape yet" in probe.left_out[""]
+    in_place = small_model()
+    in_place.compile(backend="eager")
+    with track(in_place, strict=False) as probe:
+        in_place(torch.ones(5, 4)).sum().backward()
+    assert {stats.kind for stats in probe} == {"weight_gradient"}
+    assert "the model is compiled" in probe.left_out[""]
+
+
+@pytest.fixture
+def mesh():
+    from torch.distributed.tensor import init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield init_device_mesh("cpu", (1,))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_model_of_several_processes_is_watched_like_the_one_inside(mesh):
+    seen = []
+    for wrap in (lambda m: m, nn.parallel.DistributedDataParallel):
+        model = wrap(small_model())
+        with track(model, sample=None) as probe:
+            model(torch.ones(5, 4)).square().sum().backward()
+        seen.append([(s.layer.removeprefix("module."), s.kind, s.numel, s.amax) for s in probe])
+    assert seen[0] == seen[1]
+
+
+def test_a_model_divided_by_fully_shard_shows_all_but_its_weights_gradients(mesh):
+    from torch.distributed.fsdp import fully_shard
+
+    seen = []
+    for divided in (False, True):
+        model = small_model()
+        if divided:
+            fully_shard(model[0], mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            with pytest.raises(
+                TypeError, match="track: the model is divided over processes by fully_shard, so no hook"
+            ):
+                track(model).__enter__()
+        with track(model, sample=None, strict=False) as probe:
+            model(torch.ones(5, 4)).square().sum().backward()
+        seen.append([(s.layer, s.kind, s.numel, s.amax) for s in probe if s.kind != "weight_gradient"])
+    assert seen[0] == seen[1]
+    assert list(probe.left_out) == [""]
+
+
+def test_weights_sharded_by_tensor_parallelism_are_watched_by_this_process_part(mesh):
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    seen = []
+    for sharded in (False, True):
+        model = small_model()
+        if sharded:
+            parallelize_module(model, mesh, {"0": ColwiseParallel()})
+        with track(model, sample=None) as probe:
+            model(torch.ones(5, 4)).square().sum().backward()
+        seen.append([(s.layer, s.kind, s.numel, s.amax) for s in probe])
+    assert seen[0] == seen[1]
