@@ -26,6 +26,8 @@ A room is a folder of this package, or a file of one idea. It imports only from 
       ↓
     measure                                              -- time, bytes, loss, measured
       ↓
+    integrations                                         -- callbacks for the trainers of others
+      ↓
     claims                                               -- what is said of mixed precision, and what holds
       ↓
     labs                                                 -- what each lab's parameters may be

@@ -7,6 +7,7 @@ from . import (
     files,
     formats,
     glossary,
+    integrations,
     labs,
     layers,
     loss_scaling,

@@ -80,6 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("roofs", "matmul", "casts", "training", "emulation", "optimizers", "states", "memory_models"),
         *("memory_cases", "step_memory", "memory", "everything", "comparison"),
     ),
+    "integrations": ("step_bytes", "sampled_step", "watching", "hugging_face", "lightning_trainer"),
     "claims": (
         *("keys", "verdicts", "sources", "trainings", "speed", "torch_amp", "number_formats", "memory_sizes"),
         *("loss_scaling", "matrix_products", "optimizer_states", "stability", "catalogue", "settled"),

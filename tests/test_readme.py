@@ -17,18 +17,23 @@ from tests.claims_in_readme import with_claims
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def code_under(heading: str) -> list[str]:
+    """Returns the blocks of Python under a heading of README."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
 def test_the_five_lines_show_a_gradient_underflow(capsys):
-    assert len([line for line in CODE[0].splitlines() if line]) == 5
-    exec(CODE[0], {})
+    assert len([line for line in code_under("A gradient that underflows, in five lines")[0].splitlines() if line]) == 5
+    exec(code_under("A gradient that underflows, in five lines")[0], {})
     assert capsys.readouterr().out == "tensor([2.9981e-05, 0.0000e+00])\ntensor([2.9996e-05, 1.0012e-08])\n"
 
 
 def test_the_lines_about_formats_run(capsys):
     names = {"torch": torch}
-    exec(CODE[1], names)
+    exec(code_under("Number formats")[0], names)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("957 in e4m3fn")
     assert shown[-1] == "448.0 32.0 320.0"
@@ -42,19 +47,19 @@ def test_the_lines_for_ones_own_model_run(capsys):
         "inputs": torch.randn(8, 4),
         "targets": torch.zeros(8, dtype=torch.long),
     }
-    exec(CODE[2], names)
+    exec(code_under("Your own model")[0], names)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" 2")[0] for line in lines] == ["0 gradient", "0 weight_gradient"]
-    exec(CODE[3], names)
+    exec(code_under("Your own model")[1], names)
     window, *trace = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"2⁻?[⁰¹²³⁴-⁹]+ to 2[⁰¹²³⁴-⁹]+", window)
     assert trace[1].split()[:2] == ["0", "linear"]
 
 
 def test_the_lines_about_scalers_print_what_they_say(capsys):
-    exec(CODE[4], {})
+    exec(code_under("Loss scalers")[0], {})
     shown = capsys.readouterr().out.strip()
-    assert shown in CODE[4]
+    assert shown in code_under("Loss scalers")[0]
 
 
 def test_the_lines_about_optimizers_train(capsys):
@@ -64,17 +69,17 @@ def test_the_lines_about_optimizers_train(capsys):
         model(torch.randn(8, 4)).sum().backward()
         optimizer.step()
 
-    exec(CODE[5], {"model": model, "train": train})
+    exec(code_under("Optimizers")[0], {"model": model, "train": train})
     assert capsys.readouterr().out.startswith("swallowed ")
 
 
 def test_the_lines_about_memory_print_what_they_say(capsys):
     names = {"model": nn.Linear(8, 3), "inputs": torch.randn(4, 8), "targets": torch.zeros(4, dtype=torch.long)}
-    exec(CODE[6], names)
+    exec(code_under("Memory")[0], names)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "lean-bf16: 12 bytes per parameter"
     fits = next(line for line in shown if line.startswith("does not fit"))
-    assert f"  # {fits}" in CODE[6]
+    assert f"  # {fits}" in code_under("Memory")[0]
     assert any(line.startswith("amp-bf16 as on a GPU: 27 parameters") for line in shown)
 
 
