@@ -56,7 +56,13 @@ class HFCallback(Watching):
         return trainer
 
     def on_step_begin(self, args: Any, state: Any, _control: Any, **given: Any) -> None:
-        """Begins to watch."""
+        """Begins to watch.
+
+        Args:
+            args: The `TrainingArguments`.
+            state: The `TrainerState`.
+            **given: Among others the model and its optimizer.
+        """
         optimizer = given["optimizer"]
         begin = partial(
             self._begin_step,
@@ -75,7 +81,12 @@ class HFCallback(Watching):
     def on_log(
         self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_given: Any
     ) -> None:
-        """Adds the metrics of the latest watched step to the training's next log."""
+        """Adds the metrics of the latest watched step to the training's next log.
+
+        Args:
+            state: The `TrainerState`, whose history has the log already.
+            logs: The log.
+        """
         if logs is not None and "loss" in logs and self._logged:
             logs |= self._logged
             if state.log_history:
@@ -83,5 +94,9 @@ class HFCallback(Watching):
             self._logged = None
 
     def on_train_end(self, _args: Any, state: Any, _control: Any, **_given: Any) -> None:
-        """Prints the report."""
+        """Prints the report.
+
+        Args:
+            state: The `TrainerState`.
+        """
         self._finish(prints=bool(getattr(state, "is_world_process_zero", True)))

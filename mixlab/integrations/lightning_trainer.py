@@ -53,7 +53,12 @@ class LightningCallback(Watching):
         return tuple(sys.modules[name].Callback for name in names)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_batch: Any, **_given: Any) -> None:
-        """Begins to watch, unless the batches at hand have not ended with a step yet."""
+        """Begins to watch, unless the batches at hand have not ended with a step yet.
+
+        Args:
+            trainer: Lightning's Trainer.
+            pl_module: The module in training.
+        """
         if self._stepped is None:
             self._stepped = trainer.global_step
             begin = partial(
@@ -67,7 +72,12 @@ class LightningCallback(Watching):
             self._contained(begin)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_batch: Any, **_given: Any) -> None:
-        """Ends what `on_train_batch_start` began, if an optimizer stepped, and logs it."""
+        """Ends what `on_train_batch_start` began, if an optimizer stepped, and logs it.
+
+        Args:
+            trainer: Lightning's Trainer.
+            pl_module: The module in training.
+        """
         if trainer.global_step != self._stepped:
             self._stepped = None
             self._contained(partial(self._log, trainer, pl_module))
@@ -80,7 +90,11 @@ class LightningCallback(Watching):
                 logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def on_train_end(self, trainer: Any, _pl_module: Any) -> None:
-        """Prints the report."""
+        """Prints the report.
+
+        Args:
+            trainer: Lightning's Trainer.
+        """
         self._stepped = None
         self._finish(prints=trainer.is_global_zero)
 

@@ -11,7 +11,7 @@ from functools import reduce
 from torch import nn
 from torch.optim import Optimizer
 
-from mixlab.integrations.step_bytes import StepBytes, gradient_bytes, step_bytes
+from mixlab.integrations.step_bytes import StepBytes, bytes_of, gradient_bytes
 from mixlab.loss_scaling import ScaleWindow
 from mixlab.loss_scaling.windows import NO_WINDOW
 from mixlab.probes import Lost, TensorStats, scale_window, track, track_updates
@@ -138,7 +138,7 @@ class StepWatch:
         left_out = self._left_out | self._probe.left_out
         for updates in self._updates:
             left_out |= updates.left_out
-        memory = step_bytes(self.model, self.optimizers, self._gradients)
+        memory = bytes_of(self.model, self.optimizers, self._gradients)
         return SampledStep(self.step, stats, lost, self.loss_scale, self._window(stats), memory, left_out)
 
     def _window(self, stats: Sequence[TensorStats]) -> ScaleWindow:

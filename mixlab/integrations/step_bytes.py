@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from mixlab.optimizers import state_bytes
 
 
-class Prediction(Protocol):
+class PredictedPeak(Protocol):
     """What predicts a peak: a `mixlab.memory.Trace` or an `Estimate`."""
 
     @property
@@ -37,7 +37,7 @@ class StepBytes:
     states: int
     peak: int | None
 
-    def report(self, predicted: Prediction | None = None) -> str:
+    def report(self, predicted: PredictedPeak | None = None) -> str:
         """Returns a line of what was counted, and one of the peak beside its prediction.
 
         Args:
@@ -52,7 +52,7 @@ class StepBytes:
         return f"memory: {kept}\n        {peak}"
 
 
-def step_bytes(model: nn.Module, optimizers: Iterable[Optimizer], gradients: int) -> StepBytes:
+def bytes_of(model: nn.Module, optimizers: Iterable[Optimizer], gradients: int) -> StepBytes:
     """Returns the bytes of a model in training.
 
     Args:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from mixlab.arguments import require_whole
 from mixlab.integrations.sampled_step import SampledStep, StepWatch
-from mixlab.integrations.step_bytes import Prediction
+from mixlab.integrations.step_bytes import PredictedPeak
 from mixlab.loss_scaling import ScaleWindow
 from mixlab.loss_scaling.windows import NO_WINDOW
 from mixlab.probes import Lost
@@ -52,7 +52,7 @@ class Watching:
         *,
         every: int = 50,
         sample: int | None = 1024,
-        predicted: Prediction | None = None,
+        predicted: PredictedPeak | None = None,
         prints: bool = True,
     ) -> None:
         owner = type(self).__name__

@@ -31,9 +31,10 @@ def test_a_missing_framework_is_named(monkeypatch):
         LightningCallback()
 
 
-@pytest.mark.parametrize(
-    "imported", [("lightning.pytorch",), ("pytorch_lightning",), ("lightning.pytorch", "pytorch_lightning")]
-)
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+
+@pytest.mark.parametrize("imported", [PACKAGES[:1], PACKAGES[1:], PACKAGES])
 def test_the_callback_is_one_of_whichever_lightning_is_imported(imported, monkeypatch):
     made = {}
     for name in PACKAGES:
