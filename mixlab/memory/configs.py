@@ -67,7 +67,12 @@ def _shape(parts: dict[str, Any]) -> ModelShape:
     )
 
 
+_DIVIDED = ("deepseek_v2", "gemma2", "gemma3_text", "llama")  # transformers refuses such a file, whatever head_dim is
+
+
 def _check_head_width(path: Path, head_dim: Any, shape: ModelShape) -> None:
+    if shape.style in _DIVIDED and shape.width % shape.heads:
+        raise ValueError(f"{path}: heads must divide width, got {shape.heads} heads and width {shape.width}")
     width = shape.latent.rotary if shape.latent else shape.head_width
     if head_dim is not None and (type(head_dim) is not int or head_dim != width):
         raise ValueError(

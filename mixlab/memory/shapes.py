@@ -42,7 +42,7 @@ class ModelShape:
         name: Name of the model.
         layers: Transformer layers.
         width: Width of the residual stream.
-        heads: Attention heads of a layer; they must divide the width, unless `head_dim` is given.
+        heads: Attention heads of a layer; they must divide the width, unless `head_dim` or `latent` is given.
         kv_heads: Heads of keys and values; they must divide `heads`. Fewer than `heads` is grouped-query attention
             (Ainslie et al., GQA, 2023).
         ffn: Width of a plain feed-forward layer; with experts, of that in their `dense_layers`.
@@ -120,7 +120,7 @@ class ModelShape:
         self._check_layers(title)
 
     def _check_heads(self, title: str) -> None:
-        if self.head_dim is None and self.width % self.heads:
+        if self.head_dim is None and self.latent is None and self.width % self.heads:
             raise ValueError(f"{title}: heads must divide width, got {self.heads} heads and width {self.width}")
         if self.heads % self.kv_heads:
             raise ValueError(f"{title}: kv_heads must divide heads, got {self.kv_heads} and {self.heads}")

@@ -25,6 +25,11 @@ SMALL = {
 }
 LLAMA, MISTRAL, QWEN2 = ({"model_type": kind, **SMALL} for kind in ("llama", "mistral", "qwen2"))
 CONFIGS = {"gpt2": GPT2, "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2}
+_MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+_FALCON = {"model_type": "falcon", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 8}
+_NEO = {"model_type": "gpt_neo", "num_layers": 3, "hidden_size": 64, "num_heads": 8}
+_DEEPSEEK = {**LLAMA, "model_type": "deepseek_v3", "n_routed_experts": 8, "num_key_value_heads": 8}
+_QWEN_MOE = {**LLAMA, "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2}
 GRANITE_3B_CODE = {
     **LLAMA,
     "num_hidden_layers": 32,
@@ -110,6 +115,7 @@ def test_a_window_of_all_layers_is_the_longest_row(file):
         ({**GPT2, "attn_pdrop": 0, "embd_pdrop": 0.0, "resid_pdrop": None}, {"dropout": ()}),
         ({**LLAMA, "head_dim": 16}, {"head_width": 16, "query_width": 128, "lean": None}),
         ({**LLAMA, "hidden_act": "gelu"}, {"lean": None}),
+        ({**_DEEPSEEK, "num_attention_heads": 7, "num_key_value_heads": 7}, {"head_width": 192, "value_width": 896}),
         ({**LLAMA, "model_type": "stablelm", "num_key_value_heads": 8}, {"rotary_width": 2}),
         (
             {**LLAMA, "model_type": "stablelm", "num_key_value_heads": 8, "partial_rotary_factor": 0.5},
@@ -206,13 +212,6 @@ def test_a_field_that_may_change_the_model_is_refused_by_its_name(file, kind, fi
         shape_of(file, {**base, field: value})
 
 
-_MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
-_FALCON = {"model_type": "falcon", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 8}
-_NEO = {"model_type": "gpt_neo", "num_layers": 3, "hidden_size": 64, "num_heads": 8}
-_DEEPSEEK = {**LLAMA, "model_type": "deepseek_v3", "n_routed_experts": 8, "num_key_value_heads": 8}
-_QWEN_MOE = {**LLAMA, "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2}
-
-
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -238,6 +237,7 @@ _QWEN_MOE = {**LLAMA, "model_type": "qwen3_moe", "num_experts": 8, "num_experts_
         ),
         ({**LLAMA, "num_key_value_heads": 3}, "kv_heads must divide heads, got 3 and 8"),
         ({**LLAMA, "num_attention_heads": 7}, "heads must divide width, got 7 heads and width 64"),
+        ({**LLAMA, "num_attention_heads": 7, "head_dim": 8}, "heads must divide width, got 7 heads and width 64"),
         ({**GPT2, "hidden_size": 32}, "hidden_size and n_embd are one field, got 32 and 64"),
         (
             {**_FALCON, "new_decoder_architecture": True, "parallel_attn": False},
