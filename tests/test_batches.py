@@ -239,6 +239,7 @@ def test_other_errors_of_a_model_and_a_loss_are_theirs():
         (LOGITS, (X, Y), lambda out: out.sum(), r"a: loss\(output, targets\) failed: too many positional arguments"),
         (LOGITS, X, lambda out: out.sum(), r"a: loss\(output, batch\) failed: too many positional arguments"),
         (Answer(LOGITS, LOGITS), X, None, "the output's own .loss must be one floating number"),
+        (LOGITS, (X, Y + 2), None, r"a: targets must be class numbers below 3, or -100 for those to ignore: Target 3"),
         (LOGITS, (X, X.to("meta")), F.mse_loss, "a: targets has a tensor on meta, the model's output is on cpu"),
     ],
 )

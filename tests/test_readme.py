@@ -56,6 +56,11 @@ def test_the_lines_for_ones_own_model_run(capsys):
     assert trace[1].split()[:2] == ["0", "linear"]
 
 
+def test_the_lines_for_ones_own_task_train(capsys):
+    exec(code_under("Your own model")[2], {})
+    assert re.fullmatch(r"loss 0\.\d+, error 0\.\d+ after 100 steps\n", capsys.readouterr().out)
+
+
 def test_the_lines_about_scalers_print_what_they_say(capsys):
     exec(code_under("Loss scalers")[0], {})
     shown = capsys.readouterr().out.strip()

@@ -42,6 +42,7 @@ from mixlab.batches.calls import (
 )
 from mixlab.batches.losses import (
     Loss,
+    call_loss,
     cross_entropy,
     logits_of,
     loss_of,
@@ -56,6 +57,7 @@ __all__ = [
     "Batch",
     "BatchError",
     "Loss",
+    "call_loss",
     "call_model",
     "cross_entropy",
     "form",

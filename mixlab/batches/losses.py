@@ -34,13 +34,45 @@ def loss_of(output: Any, batch: Batch, loss: Loss | None = None, *, owner: str) 
         BatchError: If there is no loss, or it is not one floating number.
     """
     if loss is not None:
-        return _one_number(_called_loss(loss, output, batch, owner), "loss must return", owner)
+        return _one_number(call_loss(loss, output, batch, owner=owner), "loss must return", owner)
     own = own_loss(output)
     if own is not None:
         return _one_number(own, "the output's own .loss must be", owner)
     if not is_pair(batch):
         raise BatchError(f"{owner}: there is no loss: {_LOSSES}; got {_output_form(output)} for {form(batch)}")
-    return _one_number(_called_loss(cross_entropy, _logits(output, batch, owner), batch, owner), "the loss is", owner)
+    logits = _logits(output, batch, owner)
+    try:
+        return call_loss(cross_entropy, logits, batch, owner=owner)  # type: ignore[no-any-return]
+    except IndexError as error:
+        raise BatchError(
+            f"{owner}: targets must be class numbers below {logits.shape[-1]}, or -100 for those to ignore: {error}"
+        ) from error
+
+
+def call_loss(loss: Callable[[Any, Any], Any], output: Any, batch: Batch, *, owner: str, argument: str = "loss") -> Any:
+    """Calls a loss, or what is called like one, and returns its result.
+
+    Args:
+        loss: Function of (output, targets), or of (output, batch) if the batch has no targets.
+        output: What the model returned for the batch.
+        batch: The batch.
+        owner: Start of the messages, such as "trace".
+        argument: The name of the function.
+
+    Raises:
+        BatchError: If it takes other arguments, or the targets are on another device than the output.
+    """
+    other = loss_part(batch)
+    try:
+        return loss(output, other)
+    except Exception as error:
+        name = "targets" if is_pair(batch) else "batch"
+        if isinstance(error, TypeError) and (reason := misfit(loss, (output, other), {})):
+            raise BatchError(f"{owner}: {argument}(output, {name}) failed: {reason}") from error
+        devices = {tensor.device for tensor in tensors_of(output)}
+        if words := elsewhere(devices, "the model's output", other, name):
+            raise BatchError(f"{owner}: {words}") from error
+        raise
 
 
 def loss_on(model: Callable[..., Any], batch: Batch, loss: Loss | None = None, *, owner: str) -> Tensor:
@@ -146,20 +178,6 @@ def _one_number(value: object, must: str, owner: str) -> Tensor:
         advice = ": reduce it with .mean() or .sum()" if value.dim() else ""
         raise BatchError(f"{owner}: {must} one floating number, as a tensor; got {part_form(value)}{advice}")
     return value
-
-
-def _called_loss(loss: Loss, output: Any, batch: Batch, owner: str) -> object:
-    other = loss_part(batch)
-    try:
-        return loss(output, other)
-    except Exception as error:
-        name = "targets" if is_pair(batch) else "batch"
-        if isinstance(error, TypeError) and (reason := misfit(loss, (output, other), {})):
-            raise BatchError(f"{owner}: loss(output, {name}) failed: {reason}") from error
-        devices = {tensor.device for tensor in tensors_of(output)}
-        if words := elsewhere(devices, "the model's output", other, name):
-            raise BatchError(f"{owner}: {words}") from error
-        raise
 
 
 def _named(output: Any, name: str) -> Any:

@@ -21,6 +21,7 @@ from mixlab.batches import (
     loss_of,
     own_loss,
     require_batch,
+    require_dense,
     require_loss,
     require_real,
     tensors_of,
@@ -157,8 +158,8 @@ def cast_trace(
             for (inputs, targets), unless the output has a loss of its own; other batches then trace the model alone.
 
     Raises:
-        TypeError: If `model` is not a module, or is a TorchScript one, `batch` no batch, `loss` no function, or
-            `compute` not a format.
+        TypeError: If `model` is not a module, or is a TorchScript one, `batch` no batch of dense tensors, `loss` no
+            function, or `compute` not a format.
         ValueError: If `compute` is another format, the batch is empty, or a tensor has no values.
         BatchError: If the model does not take the batch, the batch is on another device, or the loss is not one
             floating number; it is a TypeError and a ValueError.
@@ -174,6 +175,7 @@ def cast_trace(
     if compute not in (FP16, BF16):
         raise ValueError(f"cast_trace: compute must be fp16 or bf16, got {compute}")
     require_batch("cast_trace", batch)
+    require_dense("cast_trace", batch)
     require_loss("cast_trace", loss)
     require_real("cast_trace", batch)
     device = next((tensor.device for tensor in (*model.parameters(), *tensors_of(batch))), torch.device("cpu"))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixlab.batches import Loss, logits_of
+from mixlab.batches import Batch, Loss, is_pair, logits_of, loss_part
 
 Metric = Callable[[Any, Any], Tensor | float | None]
 
@@ -26,24 +26,32 @@ def accuracy(output: Any, targets: Any, *, ignore_index: int = _IGNORED) -> Tens
         ignore_index: Targets that do not count. If all are ignored, the share is NaN.
     """
     logits = logits_of(output)
-    if not (isinstance(logits, Tensor) and isinstance(targets, Tensor)) or logits.dim() < 2:
-        return None
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
+    if not isinstance(logits, Tensor) or logits.dim() < 2 or not _are_classes(targets):
         return None
     classes = -1 if logits.shape[:-1] == targets.shape else 1
     if logits.shape[classes] < 2 or logits.movedim(classes, -1).shape[:-1] != targets.shape:
         return None
     counted = targets != ignore_index
-    return ((logits.argmax(classes) == targets) & counted).sum() / counted.sum()
+    share: Tensor = ((logits.argmax(classes) == targets) & counted).sum() / counted.sum()
+    return share
 
 
-def metric_of(loss: Loss | None) -> Metric | None:
+def _are_classes(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and not (
+        targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool
+    )
+
+
+def metric_of(loss: Loss | None, batch: Batch) -> Metric | None:
     """Returns the metric of a task that names none: the accuracy if its loss is a cross-entropy, or else None.
 
     Args:
-        loss: The task's loss; None is cross-entropy, where the targets are class numbers. torch's cross-entropy and
-            negative log-likelihood say themselves which targets they ignore.
+        loss: The task's loss; None is cross-entropy. torch's cross-entropy and negative log-likelihood say themselves
+            which targets they ignore.
+        batch: A batch, whose targets must be class numbers.
     """
+    if not is_pair(batch) or not _are_classes(loss_part(batch)):
+        return None
     if loss is None:
         return accuracy
     function, options = (loss.func, loss.keywords) if isinstance(loss, functools.partial) else (loss, {})

@@ -21,6 +21,7 @@ from mixlab.batches import (
     Batch,
     BatchError,
     Loss,
+    call_loss,
     call_model,
     loss_of,
     loss_part,
@@ -107,7 +108,7 @@ class Task:
     @property
     def metric_name(self) -> str:
         """The metric's name for people, such as "accuracy"; "" if there is none."""
-        metric = self.metric or metric_of(self.loss)
+        metric = self.metric or metric_of(self.loss, self.held_out)
         return name_of(metric) if metric else ""
 
     def seeded_model(self, seed: int) -> nn.Module:
@@ -184,8 +185,9 @@ class Task:
     @torch.no_grad()
     def _metric(self, output: Any, batch: Batch, loss: Tensor) -> Tensor | None:
         if self.metric is not None:
-            return self._one_number(self.metric(output, loss_part(batch)))
-        metric = metric_of(self.loss)
+            owner = f"Task {self.name}"
+            return self._one_number(call_loss(self.metric, output, batch, owner=owner, argument="metric"))
+        metric = metric_of(self.loss, batch)
         value = None if metric is None else metric(output, loss_part(batch))
         if isinstance(value, Tensor) and value.isnan() and loss.isnan():
             raise ValueError(

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, AdamW
 
 from mixlab import PRESETS, TASKS, Recipe, Task, Trainer, load_task
-from mixlab.training import TinyGPT, tasks
+from mixlab.training import TinyGPT, accuracy, tasks
 from mixlab.training.tasks import _LOADERS, step_seed
 
 
@@ -200,3 +203,89 @@ def test_the_digits_are_scikit_learns_and_do_not_import_it(monkeypatch):
     assert (read[:, -1] == expected.target).all()
     monkeypatch.setattr(tasks, "_DIGITS_FILE", "elsewhere.csv.gz")  # a scikit-learn that keeps them elsewhere
     assert (tasks._digits_table() == read).all()
+
+
+X, CLASSES = torch.arange(128.0).view(2, 64), torch.tensor([0, 1])
+
+
+def small(**fields):
+    return Task("small", lambda: nn.Linear(64, 3), lambda generator: (X, CLASSES), (X, CLASSES), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "accuracy"),
+        ({"loss": F.cross_entropy}, "accuracy"),
+        ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "accuracy"),
+        ({"loss": partial(F.cross_entropy, ignore_index=0)}, "accuracy"),
+        ({"loss": lambda output, targets: output.sum()}, ""),
+        ({"loss": nn.MultiMarginLoss()}, ""),
+        ({"loss": nn.MultiMarginLoss(), "metric": accuracy}, "accuracy"),
+        ({"metric": lambda output, targets: 1}, "metric"),
+        ({"metric": nn.L1Loss()}, "L1Loss"),
+        ({"held_out": (X, X[:, :3].softmax(-1))}, ""),
+        ({"held_out": {"input": X}}, ""),
+    ],
+)
+def test_a_metric_has_the_name_of_its_function_and_an_accuracy_needs_classes(fields, name):
+    assert replace(small(), **fields).metric_name == name
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (lambda output, targets: 0.5, 0.5),
+        (lambda output, targets: True, 1.0),
+        (lambda output, targets: np.float32(0.25), 0.25),
+        (lambda output, targets: torch.tensor([3]), 3.0),
+        (lambda output, targets: output.sum() * math.nan, math.nan),
+        (lambda output, targets: None, None),
+    ],
+)
+def test_a_metric_is_a_number_or_none(metric, expected):
+    _, found = small(metric=metric).loss_and_metric(small().seeded_model(0), (X, CLASSES))
+    assert found is None if expected is None else float(found) == pytest.approx(expected, nan_ok=True)
+    assert found is None or not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"loss": "mse"}, "Task: loss must be a function of .* got str"),
+        ({"metric": 3}, "Task: metric must be a function of .* got int"),
+        ({"held_out": None}, "Task: held_out must be a tensor, .* got NoneType"),
+        ({"held_out": (X[:0], CLASSES[:0])}, "Task: held_out is empty"),
+        ({"held_out": (X.to("meta"), CLASSES)}, "Task: held_out is on the meta device"),
+    ],
+)
+def test_a_task_says_what_its_parts_must_be(fields, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        replace(small(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"draw": lambda generator: None}, "Task small: what draw returns must be a tensor, .* got NoneType"),
+        ({"draw": lambda generator: (X[:0], CLASSES[:0])}, "Task small: what draw returns is empty"),
+        ({"draw": lambda generator: X.to("meta")}, "what draw returns is on the meta device"),
+        ({"draw": lambda generator: {"x": X}}, r"Task small: model\(\*\*batch\) failed: .*; the model takes input"),
+        ({"metric": lambda output: 1}, r"Task small: metric\(output, targets\) failed: too many positional arguments"),
+        ({"metric": lambda output, targets: "good"}, "metric must return one number, or None; got str"),
+        ({"metric": lambda output, targets: output}, r"metric must return one number, .* got torch.float32 \(2, 3\)"),
+        ({"draw": lambda generator: (X, CLASSES - CLASSES - 100)}, "every target of a batch is ignored"),
+        ({"loss": lambda output, targets: output.sum().detach()}, "task small: the loss depends on no parameter"),
+    ],
+)
+def test_a_training_says_what_a_task_does_wrong(fields, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        list(Trainer(replace(small(), **fields), "fp32", device="cpu").steps(1))
+
+
+def test_batches_have_the_same_parts_in_every_step():
+    drawn = iter([(X, CLASSES), (X[:1], CLASSES[:1]), {"input": X}])
+    steps = Trainer(replace(small(), draw=lambda generator: next(drawn)), "fp32", device="cpu").steps(3)
+    assert [next(steps).step for _ in range(2)] == [0, 1]
+    with pytest.raises(ValueError, match=r"got a dict of input in step 2, and \(a tensor, a tensor\) before"):
+        next(steps)
