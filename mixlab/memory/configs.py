@@ -116,7 +116,7 @@ def _not_read(path: Path, fields: Mapping[str, Any]) -> str:
         return f"{path}: model_type must be one of {', '.join(CONFIG_ROWS)}, got {kind!r:.60}"
     return (
         f"{path}: model_type {kind!r:.60} is not read, only {', '.join(CONFIG_ROWS)}. "
-        "Build it on the meta device, which needs no memory, and trace it:\n"
+        "Build it on the meta device, which needs no memory, by the Auto class of its task, and trace it:\n"
         "    import torch; from mixlab.memory import trace; from transformers import AutoConfig, AutoModelForCausalLM\n"
         '    with torch.device("meta"): '
         f"model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained({str(path)!r}))\n"

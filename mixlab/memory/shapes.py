@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 from mixlab.arguments import did_you_mean, require_whole
@@ -34,7 +34,7 @@ class Matrix(NamedTuple):
         return self.copies * self.outputs * (self.inputs + self.bias)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelShape:
     """The sizes of a transformer that decide its memory.
 
@@ -95,6 +95,10 @@ class ModelShape:
     embedding_width: int | None = None
     dropout: tuple[str, ...] = ()
     own_design: Design | None = None
+
+    def __repr__(self) -> str:
+        values = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
+        return f"ModelShape({', '.join(f'{name}={value!r}' for name, value, default in values if value != default)})"
 
     def __post_init__(self) -> None:
         title = f"ModelShape {self.name}"

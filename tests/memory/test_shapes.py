@@ -97,6 +97,13 @@ def test_a_config_that_says_too_little_is_refused(tmp_path, content, words):
         model_shape(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_a_shape_prints_makes_it_again(name):
+    printed = repr(SHAPES[name])
+    assert eval(printed, {"ModelShape": ModelShape, "Experts": Experts, "Latent": Latent}) == SHAPES[name]
+    assert "None" not in printed.replace("query_rank=None", "")
+
+
 def test_a_shape_says_which_of_mixlabs_own_layers_it_has():
     assert [SHAPES[name].lean for name in ("gpt2", "llama-3-8b", "mistral-7b", "qwen2.5-7b")] == [
         "gpt2",
