@@ -1,0 +1,283 @@
+"""Attention as Hugging Face's transformers writes it, on a tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mixlab.memory import tape_ops as ops
+from mixlab.memory.hf_parts import NORMS, Run, rms_norm
+from mixlab.memory.shapes import Matrix
+from mixlab.memory.tape import Tape, Value
+
+Tables = tuple[Value, Value] | None
+Heads = tuple[Value, Value, Value]
+
+
+def attention(run: Run, x: Value, tables: Tables, rotates: bool) -> Value:
+    """Returns attention and the projection after it."""
+    heads = _latent(run, x, tables) if run.shape.latent else _projected(run, x, tables if rotates else None)
+    attended = CORES[run.code.core](run, heads)
+    del heads
+    return run.dropout(run.linear(attended, run.shape.attention_matrices[-1]), "residual")
+
+
+def _projected(run: Run, x: Value, tables: Tables) -> Heads:
+    tape, shape = run.tape, run.shape
+    matrices = shape.attention_matrices[:3]
+    if shape.design.fused_qkv:
+        widths = [matrix.outputs for matrix in matrices]
+        fused = run.linear(x, matrices[0]._replace(outputs=sum(widths)))
+        if run.code.clamps:
+            fused = ops.of_input(tape, fused)
+        q, k, v = _split(run, fused, [width * run.tokens for width in widths])
+        del fused
+    else:
+        q, k, v = (run.linear(x, matrix) for matrix in matrices)
+    if "query" in run.code.scaled:
+        q = ops.scale(tape, q)
+    if shape.design.head_norm:
+        q, k = _head_norm(run, q), _head_norm(run, k)
+    if tables is not None:
+        q, k = rotated(run, q, k, tables)
+    return (q, *cached(run, k, v))
+
+
+def _split(run: Run, fused: Value, numels: list[int]) -> list[Value]:
+    if run.code.core in ("bloom", "falcon") or run.shape.style == "phi3":  # by slices
+        return [ops.part(run.tape, fused, numel) for numel in numels]
+    return ops.parts(run.tape, fused, numels)
+
+
+def _head_norm(run: Run, x: Value) -> Value:
+    design = run.shape.design
+    width = run.shape.head_width if design.head_norm != "whole" else x.numel // run.tokens
+    return NORMS[design.norm](run, x, width, design.head_norm_tensors)
+
+
+def cached(run: Run, k: Value, v: Value) -> tuple[Value, Value]:
+    """Returns keys and values after the cache, which the model's outputs hold until the loss is returned."""
+    if not run.caches:
+        return k, v
+    k, v = ops.copy(run.tape, k), ops.copy(run.tape, v)
+    run.tape.outputs += [k, v]
+    return k, v
+
+
+def rotated(run: Run, q: Value, k: Value, tables: tuple[Value, Value]) -> tuple[Value, Value]:
+    """Returns queries and keys with rotary embeddings."""
+    tape, share = run.tape, run.shape.rotary_width
+    rotate = ROTARY[run.code.rotary]
+    if run.code.own_tables:
+        tables = tape.new(tables[0].numel, tables[0].size), tape.new(tables[1].numel, tables[1].size)
+    if share is None or share == run.shape.head_width:
+        return rotate(tape, q, tables), rotate(tape, k, tables)
+
+    def partly(x: Value) -> Value:
+        turned = x.numel * share // run.shape.head_width
+        first, rest = ops.part(tape, x, turned), ops.part(tape, x, x.numel - turned)
+        return ops.join(tape, [rotate(tape, first, tables), rest])
+
+    return partly(q), partly(k)
+
+
+def _swapped(tape: Tape, x: Value) -> Value:
+    first, second = ops.part(tape, x, x.numel // 2), ops.part(tape, x, x.numel // 2)
+    return ops.join(tape, [ops.scale(tape, second), first])
+
+
+def _half(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    return ops.add(tape, ops.mul(tape, x, tables[0]), ops.mul(tape, _swapped(tape, x), tables[1]))
+
+
+def _back(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    return ops.to(tape, _half(tape, x, tables), x.size)
+
+
+def _float(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    return ops.to(tape, _half(tape, ops.to(tape, x, 4), tables), x.size)
+
+
+def _wide(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    first = ops.mul(tape, ops.to(tape, x, 4), tables[0])
+    second = ops.mul(tape, ops.to(tape, _swapped(tape, x), 4), tables[1])
+    return ops.to(tape, ops.add(tape, first, second), x.size)
+
+
+def _chunks(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    first, second = ops.parts(tape, x, [x.numel // 2] * 2)
+    return _turned(tape, first, second, tables)
+
+
+def _pairs(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    first, second = ops.part(tape, x, x.numel // 2), ops.part(tape, x, x.numel // 2)
+    return _turned(tape, first, second, tables)
+
+
+def _turned(tape: Tape, first: Value, second: Value, tables: tuple[Value, Value]) -> Value:
+    cos, sin = tables
+    one = ops.add(tape, ops.mul(tape, first, cos), ops.mul(tape, second, sin))
+    two = ops.add(tape, ops.mul(tape, second, cos), ops.mul(tape, first, sin))
+    return ops.join(tape, [one, two])
+
+
+def _complex(tape: Tape, x: Value, tables: tuple[Value, Value]) -> Value:
+    return ops.to(tape, ops.mul(tape, ops.to(tape, x, 4), tables[0]), x.size)
+
+
+ROTARY: dict[str, Callable[[Tape, Value, tuple[Value, Value]], Value]] = {
+    "half": _half,
+    "back": _back,
+    "float": _float,
+    "wide": _wide,
+    "chunks": _chunks,
+    "pairs": _pairs,
+    "complex": _complex,
+}
+
+
+def _latent(run: Run, x: Value, tables: Tables) -> Heads:
+    tape, shape, tokens = run.tape, run.shape, run.tokens
+    low = shape.latent
+    assert low is not None and tables is not None
+    *queries, down, up, _ = shape.attention_matrices
+    q = run.linear(x, queries[0])
+    if low.query_rank is not None:
+        q = run.linear(rms_norm(run, q, low.query_rank), queries[1])
+    plain, turned = ops.parts(tape, q, [tokens * shape.heads * low.plain, tokens * shape.heads * low.rotary])
+    del q
+    compressed = run.linear(x, down)
+    narrow, shared = ops.parts(tape, compressed, [tokens * low.kv_rank, tokens * low.rotary])
+    del compressed
+    narrow = rms_norm(run, narrow, low.kv_rank)
+    rotate = ROTARY[run.code.rotary]
+    turned, shared = rotate(tape, turned, tables), rotate(tape, shared, tables)
+    narrow, shared = cached(run, narrow, shared)
+    q = ops.join(tape, [plain, turned])
+    return (q, *_expanded(run, narrow, shared, up))
+
+
+def _expanded(run: Run, narrow: Value, shared: Value, up: Matrix) -> tuple[Value, Value]:
+    """Returns keys and values of all heads from their narrow product and the rotated part that heads share."""
+    tape, heads, low = run.tape, run.tokens * run.shape.heads, run.shape.latent
+    assert low is not None
+    both = run.linear(narrow, up)
+    plain, v = ops.parts(tape, both, [heads * low.plain, heads * low.value])
+    k = ops.join(tape, [plain, ops.spread(tape, shared, heads * low.rotary)])
+    return k, v
+
+
+def interface(run: Run, heads: Heads) -> Value:
+    """Returns attention by SDPA, or by separate operations."""
+    return eager(run, heads) if run.eager else fused(run, heads)
+
+
+def fused(run: Run, heads: Heads) -> Value:
+    """Returns causal attention by CUDA's fused kernels."""
+    tape, shape = run.tape, run.shape
+    q, k, v = heads
+    times = shape.heads // shape.kv_heads
+    if times > 1 and (shape.head_width > 256 or shape.latent):  # else SDPA itself shares keys and values
+        k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
+    return ops.attention(tape, q, k, v, (run.batch, shape.heads, run.seq, shape.head_width), run.tokens * shape.value_width)
+
+
+def eager(run: Run, heads: Heads) -> Value:
+    """Returns attention with all scores in memory."""
+    tape, shape = run.tape, run.shape
+    q, k, v = heads
+    times = shape.heads // shape.kv_heads
+    k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
+    weights = ops.scale(tape, scores(run, q, k))
+    if shape.design.attention_softcap:
+        weights = ops.scale(tape, weights)
+        weights = ops.of_result(tape, weights)
+        weights = ops.scale(tape, weights)
+    weights = ops.shift(tape, weights)  # the mask
+    wide = tape.formats.autocast or not run.code.narrow_softmax
+    weights = ops.to(tape, ops.softmax(tape, weights, 4 if wide else weights.size), q.size)
+    weights = run.dropout(weights, "attention")
+    return mixed(run, weights, v)
+
+
+def scores(run: Run, q: Value, k: Value) -> Value:
+    """Returns the products of queries with keys."""
+    tape = run.tape
+    return ops.product(tape, strided(run, ops.cast(tape, q)), in_order(run, ops.cast(tape, k)), run.scores)
+
+
+def mixed(run: Run, weights: Value, v: Value) -> Value:
+    """Returns the products of the softmax with values, in the order of tokens."""
+    tape = run.tape
+    out = ops.product(tape, ops.cast(tape, weights), in_order(run, ops.cast(tape, v)), run.tokens * run.shape.value_width)
+    return ops.copy(tape, out)
+
+
+def strided(run: Run, x: Value) -> Value:
+    """Returns queries as a product of matrices takes them: rows of several sequences are copied."""
+    return ops.copy(run.tape, x) if run.batch > 1 else x
+
+
+def in_order(run: Run, x: Value) -> Value:
+    """Returns keys or values as a product takes them; those from a cache, or repeated, are in order already."""
+    in_order = run.caches or run.shape.heads > run.shape.kv_heads
+    return x if in_order else strided(run, x)
+
+
+def _neo(run: Run, heads: Heads) -> Value:
+    tape = run.tape
+    q, k, v = heads
+    q, k = ops.to(tape, q, 4), ops.to(tape, k, 4)
+    weights = scores(run, q, k)
+    weights = ops.scale(tape, weights)  # where
+    if run.eager or True:
+        weights = ops.shift(tape, weights)
+    weights = ops.softmax(tape, weights)
+    weights = ops.to(tape, weights, v.size)
+    weights = run.dropout(weights, "attention")
+    return mixed(run, weights, v)
+
+
+def _bloom(run: Run, heads: Heads) -> Value:
+    tape = run.tape
+    q, k, v = heads
+    weights = ops.shift(tape, scores(run, q, k))
+    weights = ops.to(tape, ops.softmax(tape, weights), q.size)
+    weights = run.dropout(weights, "attention")
+    return mixed(run, weights, v)
+
+
+def _mpt(run: Run, heads: Heads) -> Value:
+    tape = run.tape
+    q, k, v = heads
+    weights = ops.scale(tape, scores(run, q, k))
+    weights = ops.shift(tape, weights)
+    weights = ops.scale(tape, weights)  # masked_fill
+    weights = ops.to(tape, ops.softmax(tape, ops.to(tape, weights, 4)), v.size)
+    weights = run.dropout(weights, "attention")
+    return mixed(run, weights, v)
+
+
+def _falcon(run: Run, heads: Heads) -> Value:
+    return interface(run, heads)
+
+
+def _sinks(run: Run, heads: Heads) -> Value:
+    tape = run.tape
+    q, k, v = heads
+    times = run.shape.heads // run.shape.kv_heads
+    k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
+    weights = ops.shift(tape, ops.scale(tape, scores(run, q, k)))
+    combined = ops.shift(tape, ops.join(tape, [weights]))
+    probabilities = ops.softmax(tape, combined, combined.size)
+    weights = ops.to(tape, ops.part(tape, probabilities, run.scores), v.size)
+    return mixed(run, weights, v)
+
+
+CORES: dict[str, Callable[[Run, Heads], Value]] = {
+    "interface": interface,
+    "neo": _neo,
+    "bloom": _bloom,
+    "mpt": _mpt,
+    "falcon": _falcon,
+    "sinks": _sinks,
+}

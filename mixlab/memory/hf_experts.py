@@ -1,0 +1,93 @@
+"""Mixtures of experts as Hugging Face's transformers computes them by default (grouped products), on a tape.
+
+Every token's row is copied once for each expert that it is routed to, so the bytes do not depend on the routing.
+"""
+
+from __future__ import annotations
+
+from mixlab.memory import tape_ops as ops
+from mixlab.memory.hf_parts import ACTIVATIONS, Run, feed_forward
+from mixlab.memory.tape import Tape, Value
+
+_INDEX = 8  # bytes of an index
+
+
+def mixture(run: Run, x: Value) -> Value:
+    """Returns the feed-forward of a layer with experts."""
+    tape, shape = run.tape, run.shape
+    experts = shape.experts
+    assert experts is not None
+    shared = shape.expert_matrices[4 if shape.design.gated else 3 :]
+    weights = routed(run, x)
+    out = grouped(run, x, weights)
+    if experts.shared:
+        beside = feed_forward(run, x, shared[: 3 if shape.design.gated else 2])
+        if experts.shared_gate:
+            gate = ops.of_result(tape, run.linear(x, shared[-1]))
+            beside = ops.mul(tape, gate, beside)
+        out = ops.add(tape, out, beside)
+    return out
+
+
+def routed(run: Run, x: Value) -> Value:
+    """Returns the weights of the experts of each token."""
+    tape, experts = run.tape, run.shape.experts
+    assert experts is not None
+    router = run.shape.expert_matrices[0]
+    chosen = run.tokens * experts.active
+    if run.code.float_router:
+        x = ops.to(tape, x, 4)
+    logits = run.linear(x, router)
+    probabilities = ops.softmax(tape, logits)
+    indices = tape.new(chosen, _INDEX)
+    numel = probabilities.numel
+    top = tape.new(chosen, 4)
+    tape.record(top, (probabilities,), lambda g: (tape.new(numel, g.size),), (indices.storage,))
+    return top
+
+
+def grouped(run: Run, x: Value, weights: Value) -> Value:
+    """Returns what the experts make of the rows that are routed to them, weighted and summed for each token."""
+    tape, shape, experts = run.tape, run.shape, run.shape.experts
+    assert experts is not None
+    rows, width, inner = run.tokens * experts.active, shape.width, experts.width
+    order, back = tape.new(rows, _INDEX), tape.new(rows, _INDEX)
+    own = x.size
+    chosen = _rows(tape, x, rows * width, order)
+    weights = _rows(tape, weights, rows, order)
+    first = 2 * inner if shape.design.gated else inner
+    both = _product(run, chosen, width, first)
+    del chosen
+    if shape.design.gated:
+        gate, up = ops.parts(tape, both, [rows * inner] * 2)
+        del both
+        both = ops.mul(tape, ACTIVATIONS[shape.design.activation](tape, gate), up)
+        del gate, up
+    else:
+        both = ACTIVATIONS[shape.design.activation](tape, both)
+    out = _product(run, both, inner, width)
+    weighted = ops.mul(tape, out, weights)
+    weighted = _rows(tape, weighted, rows * width, back)
+    return ops.to(tape, _sum(tape, weighted, run.tokens * width), own)
+
+
+def _product(run: Run, x: Value, inputs: int, outputs: int) -> Value:
+    """Returns the products of rows with the matrices of their experts, which no autocast casts."""
+    tape, experts = run.tape, run.shape.experts
+    assert experts is not None
+    weight = tape.parameter(experts.count * inputs * outputs, inputs)
+    x = ops.to(tape, x, weight.size)
+    out = ops.product(tape, x, weight, x.numel // inputs * outputs)
+    return ops.plus_rows(tape, out, experts.count * outputs) if experts.bias else out
+
+
+def _rows(tape: Tape, x: Value, numel: int, indices: Value) -> Value:
+    """Returns rows of `x` by their numbers; backward adds their gradients into zeros."""
+    own, size = x.numel, x.size
+    return tape.record(tape.new(numel, size), (x,), lambda _g: (tape.new(own, size),), (indices.storage,))
+
+
+def _sum(tape: Tape, x: Value, numel: int) -> Value:
+    """Returns sums over the experts of a token; the gradient is a view."""
+    whole = x.numel
+    return tape.record(tape.new(numel, x.size), (x,), lambda g: (Value(whole, g.size, g.storage, lone=False),))

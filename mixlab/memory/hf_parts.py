@@ -1,0 +1,178 @@
+"""Parts of language models as Hugging Face's transformers writes them, on a tape: norms, activations, feed-forward.
+
+Each follows the code of transformers 5.24 line by line, since separate operations keep more than a fused one: an RMSNorm
+keeps two float32 copies, "gelu_new" five tensors as large as its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mixlab.memory import tape_ops as ops
+from mixlab.memory.hf_code import Code
+from mixlab.memory.shapes import Matrix, ModelShape
+from mixlab.memory.tape import Parameter, Tape, Value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a model on a tape.
+
+    Args:
+        tape: The tape.
+        shape: The model.
+        code: How transformers writes it.
+        batch, seq: Rows, and tokens of each.
+        eager: Whether attention is the eager one, not SDPA.
+        caches: Whether keys and values go through a cache, as in training without checkpoints.
+    """
+
+    tape: Tape
+    shape: ModelShape
+    code: Code
+    batch: int
+    seq: int
+    eager: bool
+    caches: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.seq
+
+    @property
+    def scores(self) -> int:
+        """Elements of a layer's attention scores."""
+        return self.batch * self.shape.heads * self.seq**2
+
+    def dropout(self, x: Value, where: str) -> Value:
+        return ops.dropout(self.tape, x, where in self.shape.dropout)
+
+    def linear(self, x: Value, matrix: Matrix) -> Value:
+        weight = self.tape.parameter(matrix.outputs * matrix.inputs, matrix.inputs)
+        return ops.linear(self.tape, x, weight, self.tape.parameter(matrix.outputs) if matrix.bias else None)
+
+    def norm(self, x: Value, width: int) -> Value:
+        """Returns the model's norm of rows of `width`."""
+        return NORMS[self.shape.design.norm](self, x, width, self.shape.design.norm_tensors)
+
+
+def _rsqrt(tape: Tape, variance: Value) -> Value:
+    return ops.of_result(tape, ops.shift(tape, variance))
+
+
+def rms_norm(run: Run, x: Value, width: int, _tensors: int = 1) -> Value:
+    tape, own, rows = run.tape, x.size, x.numel // width
+    x = ops.to(tape, x, 4)
+    variance = ops.mean(tape, ops.power(tape, x), rows)
+    x = ops.mul(tape, x, _rsqrt(tape, variance))
+    weight = tape.parameter(width)
+    if run.code.wide_rms_weight:
+        return ops.to(tape, ops.mul(tape, x, weight), own)
+    return ops.mul(tape, ops.to(tape, x, own), weight)
+
+
+def _gemma(run: Run, x: Value, width: int, _tensors: int) -> Value:
+    tape, rows = run.tape, x.numel // width
+    wide = ops.to(tape, x, 4)
+    normed = ops.mul(tape, wide, _rsqrt(tape, ops.mean(tape, ops.power(tape, wide), rows)))
+    del wide
+    return ops.to(tape, ops.mul(tape, normed, ops.offset(tape, tape.parameter(width), 4)), x.size)
+
+
+def _cohere(run: Run, x: Value, width: int, _tensors: int) -> Value:
+    tape, own, rows = run.tape, x.size, x.numel // width
+    x = ops.to(tape, x, 4)
+    mean = ops.mean(tape, x, rows)
+    variance = ops.mean(tape, ops.power(tape, ops.add(tape, x, mean)), rows)
+    x = ops.mul(tape, ops.add(tape, x, mean), _rsqrt(tape, variance))
+    return ops.to(tape, ops.mul(tape, x, tape.parameter(width)), own)
+
+
+def _layer(run: Run, x: Value, width: int, tensors: int) -> Value:
+    return ops.layer_norm(run.tape, x, [run.tape.parameter(width) for _ in range(tensors)], x.numel // width)
+
+
+def _olmo(run: Run, x: Value, width: int, _tensors: int) -> Value:
+    return ops.to(run.tape, ops.layer_norm(run.tape, ops.to(run.tape, x, 4), (), x.numel // width), x.size)
+
+
+def _nemotron(run: Run, x: Value, width: int, _tensors: int) -> Value:
+    tape = run.tape
+    weights = [ops.offset(tape, tape.parameter(width), x.size), tape.parameter(width)]
+    return ops.layer_norm(tape, ops.cast(tape, x), weights, x.numel // width, cast=False)
+
+
+NORMS: dict[str, Callable[[Run, Value, int, int], Value]] = {
+    "rms": rms_norm,
+    "gemma": _gemma,
+    "cohere": _cohere,
+    "layer": _layer,
+    "olmo": _olmo,
+    "nemotron": _nemotron,
+}
+
+
+def _gelu_new(tape: Tape, x: Value) -> Value:
+    half = ops.scale(tape, x)
+    return ops.mul(tape, half, ops.shift(tape, ops.of_result(tape, ops.scale(tape, ops.add(tape, x, _cubed(tape, x))))))
+
+
+def _cubed(tape: Tape, x: Value) -> Value:
+    return ops.scale(tape, ops.power(tape, x))
+
+
+def _gelu_fast(tape: Tape, x: Value) -> Value:
+    half, slope = ops.scale(tape, x), ops.scale(tape, x)
+    inner = ops.mul(tape, slope, ops.shift(tape, ops.mul(tape, ops.scale(tape, x), x)))
+    return ops.mul(tape, half, ops.shift(tape, ops.of_result(tape, inner)))
+
+
+def _quick_gelu(tape: Tape, x: Value) -> Value:
+    return ops.mul(tape, x, ops.of_result(tape, ops.scale(tape, x)))
+
+
+def _relu2(tape: Tape, x: Value) -> Value:
+    return ops.power(tape, ops.of_result(tape, x))
+
+
+def _bloom_gelu(tape: Tape, x: Value) -> Value:
+    return ops.of_input(tape, x, temporaries=5)
+
+
+ACTIVATIONS: dict[str, Callable[[Tape, Value], Value]] = {
+    "silu": ops.of_input,
+    "swish": ops.of_input,
+    "gelu": ops.of_input,
+    "gelu_pytorch_tanh": ops.of_input,
+    "gelu_python_tanh": _gelu_new,
+    "gelu_new": _gelu_new,
+    "gelu_accurate": _gelu_new,
+    "gelu_fast": _gelu_fast,
+    "quick_gelu": _quick_gelu,
+    "relu": ops.of_result,
+    "relu2": _relu2,
+    "bloom_gelu": _bloom_gelu,
+}
+
+
+def feed_forward(run: Run, x: Value, matrices: tuple[Matrix, ...]) -> Value:
+    """Returns a feed-forward layer, gated by a third matrix or not."""
+    tape, design = run.tape, run.shape.design
+    activation = ACTIVATIONS[design.activation]
+    if not design.gated:
+        first, last = matrices
+        x = run.linear(x, first)
+        x = activation(tape, x)
+        return run.linear(x, last)
+    gate, up, down = matrices
+    if design.fused_gate:
+        both = run.linear(x, gate._replace(outputs=gate.outputs + up.outputs))
+        gated, value = ops.parts(tape, both, [both.numel // 2] * 2)
+        del both
+        return run.linear(ops.mul(tape, value, activation(tape, gated)), down)
+    return run.linear(ops.mul(tape, activation(tape, run.linear(x, gate)), run.linear(x, up)), down)
+
+
+def parameter_of(run: Run, numel: int) -> Parameter:
+    return run.tape.parameter(numel)
