@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_parts import NORMS, Run, rms_norm
+from mixlab.memory.hf_parts import NORMS, Run, made_by, rms_norm
 from mixlab.memory.shapes import Matrix
 from mixlab.memory.tape import Tape, Value
 
@@ -13,6 +13,7 @@ Tables = tuple[Value, Value] | None
 Heads = tuple[Value, Value, Value]
 
 
+@made_by("attention")
 def attention(run: Run, x: Value, tables: Tables, rotates: bool) -> Value:
     """Returns attention and the projection after it."""
     heads = _latent(run, x, tables) if run.shape.latent else _projected(run, x, tables if rotates else None)
@@ -48,6 +49,7 @@ def _split(run: Run, fused: Value, numels: list[int]) -> list[Value]:
     return ops.parts(run.tape, fused, numels)
 
 
+@made_by("norms")
 def _head_norm(run: Run, x: Value) -> Value:
     design = run.shape.design
     width = run.shape.head_width if design.head_norm != "whole" else x.numel // run.tokens

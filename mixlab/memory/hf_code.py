@@ -23,6 +23,7 @@ class Code:
         core: The code of attention's core. "interface": SDPA or the eager one of all models.
         scaled: What is multiplied by a number of the config: "embedding", "residual", "logits", "query".
         clamps: Whether queries, keys and values are clamped into new tensors.
+        only_eager: Whether there is no attention but the eager one.
         narrow_softmax: Whether the eager softmax is in the format of the scores, not in float32.
         float_router: Whether the router computes in float32.
     """
@@ -34,6 +35,7 @@ class Code:
     scaled: frozenset[str] = frozenset()
     clamps: bool = False
     narrow_softmax: bool = False
+    only_eager: bool = False
     float_router: bool = False
 
 
@@ -41,7 +43,7 @@ _EMBEDDING = frozenset({"embedding"})
 _GRANITE = frozenset({"embedding", "residual", "logits"})
 
 CODES: dict[str, Code] = {
-    "bloom": Code(core="bloom"),
+    "bloom": Code(core="bloom", only_eager=True),
     "cohere": Code(rotary="float", scaled=frozenset({"logits"})),
     "cohere2": Code(rotary="float", scaled=frozenset({"logits"})),
     "deepseek_v2": Code(rotary="complex", float_router=True),
@@ -50,17 +52,17 @@ CODES: dict[str, Code] = {
     "ernie4_5_moe": Code(rotary="wide", own_tables=True),
     "falcon": Code(core="falcon"),
     "gemma": Code(scaled=_EMBEDDING),
-    "gemma2": Code(scaled=_EMBEDDING),
+    "gemma2": Code(scaled=_EMBEDDING, only_eager=True),
     "gemma3_text": Code(scaled=_EMBEDDING),
     "glm": Code(own_tables=True),
     "glm4": Code(own_tables=True),
-    "gpt_neo": Code(core="neo"),
-    "gpt_oss": Code(wide_rms_weight=True, rotary="chunks", core="sinks"),
+    "gpt_neo": Code(core="neo", only_eager=True),
+    "gpt_oss": Code(wide_rms_weight=True, rotary="chunks", core="sinks", only_eager=True),
     "gpt2": Code(narrow_softmax=True),
     "gptj": Code(own_tables=True),
     "granite": Code(scaled=_GRANITE),
     "granitemoe": Code(scaled=_GRANITE),
-    "mpt": Code(core="mpt"),
+    "mpt": Code(core="mpt", only_eager=True),
     "olmo": Code(rotary="back"),
     "olmo2": Code(wide_rms_weight=True, rotary="back"),
     "olmo3": Code(wide_rms_weight=True, rotary="back"),

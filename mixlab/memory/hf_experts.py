@@ -6,12 +6,13 @@ Every token's row is copied once for each expert that it is routed to, so the by
 from __future__ import annotations
 
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_parts import ACTIVATIONS, Run, feed_forward
+from mixlab.memory.hf_parts import ACTIVATIONS, Run, feed_forward, made_by
 from mixlab.memory.tape import Tape, Value
 
 _INDEX = 8  # bytes of an index
 
 
+@made_by("experts")
 def mixture(run: Run, x: Value) -> Value:
     """Returns the feed-forward of a layer with experts."""
     tape, shape = run.tape, run.shape

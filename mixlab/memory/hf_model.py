@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.hf_attention import attention
 from mixlab.memory.hf_experts import mixture
-from mixlab.memory.hf_parts import Run, feed_forward
+from mixlab.memory.hf_parts import Run, feed_forward, made_by
 from mixlab.memory.tape import Node, Parameter, Tape, Value
 
 
@@ -24,6 +24,7 @@ class Kind(NamedTuple):
     rotates: bool
 
 
+@made_by("sums of a layer")
 def layer(run: Run, x: Value, kind: Kind, tables: tuple[Value, Value] | None) -> Value:
     """Returns a layer's output."""
     tape, shape, design = run.tape, run.shape, run.shape.design
@@ -91,6 +92,7 @@ class Pass:
         tape.mark("embedding")
         x = self._embedded()
         self.tables = self._tables(x)
+        self.masks = self._masks(x)
         for kind in self.kinds:
             tape.mark("layer")
             self.starts.append(len(tape.nodes))
@@ -101,6 +103,8 @@ class Pass:
         tape.mark("head")
         self.starts.append(len(tape.nodes))
         self.locals.clear()
+        if not self.checkpoints:  # which hold what they pass to a layer
+            self.masks.clear()
         self.last = [x]
         del x
         self.loss = self._loss()
@@ -124,10 +128,12 @@ class Pass:
             else:
                 tape.backward(start)
         self.tables = None
+        self.masks.clear()
         tape.mark("embedding")
         tape.backward(0)
         tape.mark("end")
 
+    @made_by("embedding")
     def _embedded(self) -> Value:
         tape, run, shape = self.tape, self.run, self.run.shape
         design = shape.design
@@ -155,6 +161,12 @@ class Pass:
         numel = run.seq * width // (2 if run.code.rotary in ("chunks", "complex") else 1)
         return self.tape.new(numel, size), self.tape.new(numel, size)
 
+    def _masks(self, x: Value) -> list[Value]:
+        """Returns the masks of eager attention: of all that came before, and of windows if there are any."""
+        run = self.run
+        count = 0 if not run.eager else 2 if run.shape.window else 1
+        return [self.tape.new(run.batch * run.seq**2, x.size) for _ in range(count)]
+
     def _checkpointed(self, x: Value, kind: Kind) -> Value:
         """Returns a layer's output; its input is all that is kept."""
         tape = self.tape
@@ -170,14 +182,15 @@ class Pass:
         """Runs a layer again, and its backward."""
         tape, given = self.tape, self.inputs.pop()
         gradient = tape.taken(self.mailboxes.pop())
-        start, inner = len(tape.nodes), mailbox(given)
+        start, inner, began = len(tape.nodes), mailbox(given), len(tape.events)
         result = layer(self.run, inner, kind, self.tables)
-        tape.end_forward()  # autocast's cache
+        tape.end_forward(began)
         tape.give(result.node, gradient)
         del gradient, result
         tape.backward(start)
         tape.give(given.node, tape.taken(inner.node))
 
+    @made_by("head and loss")
     def _loss(self) -> Value:
         tape, run, shape = self.tape, self.run, self.run.shape
         x = self.last.pop()

@@ -8,11 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.hf_code import Code
 from mixlab.memory.shapes import Matrix, ModelShape
-from mixlab.memory.tape import Parameter, Tape, Value
+from mixlab.memory.tape import Tape, Value
+
+
+def made_by(part: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+    """Returns a decorator for a part of a model: what it makes on the tape goes by the part's name."""
+
+    def decorated(function: Callable[..., Value]) -> Callable[..., Value]:
+        @wraps(function)
+        def named(owner: Any, *args: Any) -> Value:
+            tape: Tape = owner.tape
+            before, tape.maker = tape.maker, part
+            try:
+                return function(owner, *args)
+            finally:
+                tape.maker = before
+
+        return named
+
+    return decorated
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class Run:
         weight = self.tape.parameter(matrix.outputs * matrix.inputs, matrix.inputs)
         return ops.linear(self.tape, x, weight, self.tape.parameter(matrix.outputs) if matrix.bias else None)
 
+    @made_by("norms")
     def norm(self, x: Value, width: int) -> Value:
         """Returns the model's norm of rows of `width`."""
         return NORMS[self.shape.design.norm](self, x, width, self.shape.design.norm_tensors)
@@ -61,6 +82,7 @@ def _rsqrt(tape: Tape, variance: Value) -> Value:
     return ops.of_result(tape, ops.shift(tape, variance))
 
 
+@made_by("norms")
 def rms_norm(run: Run, x: Value, width: int, _tensors: int = 1) -> Value:
     tape, own, rows = run.tape, x.size, x.numel // width
     x = ops.to(tape, x, 4)
@@ -156,6 +178,7 @@ ACTIVATIONS: dict[str, Callable[[Tape, Value], Value]] = {
 }
 
 
+@made_by("feed-forward")
 def feed_forward(run: Run, x: Value, matrices: tuple[Matrix, ...]) -> Value:
     """Returns a feed-forward layer, gated by a third matrix or not."""
     tape, design = run.tape, run.shape.design
@@ -172,7 +195,3 @@ def feed_forward(run: Run, x: Value, matrices: tuple[Matrix, ...]) -> Value:
         del both
         return run.linear(ops.mul(tape, value, activation(tape, gated)), down)
     return run.linear(ops.mul(tape, activation(tape, run.linear(x, gate)), run.linear(x, up)), down)
-
-
-def parameter_of(run: Run, numel: int) -> Parameter:
-    return run.tape.parameter(numel)

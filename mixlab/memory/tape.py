@@ -31,6 +31,7 @@ class Storage:
         self._events = tape.events
         tape.sizes.append(-(-size // _GRANULE) * _GRANULE)
         tape.categories.append(category)
+        tape.makers.append(tape.maker)
         tape.events.append(self.number)
 
     def __del__(self) -> None:
@@ -127,9 +128,12 @@ class Tape:
         accumulates: Whether gradients of an earlier pass exist, to which new ones are added.
 
     Attributes:
-        sizes, categories: Of every storage, by number.
+        sizes, categories, makers: Of every storage, by number; a maker is the part of the model that makes it.
         events: Number for a storage's birth, ~number for its death.
         marks: (name, place in the events) of each part's beginning.
+        maker: The part of the model that runs.
+        parameters: Elements of every parameter, in order, beside the number of marks before it.
+        settled: Stretches of the events at whose end what was made in them, and is left, is kept for backward.
         outputs: What the model's caller holds until the loss is returned.
     """
 
@@ -138,6 +142,10 @@ class Tape:
         self.accumulates = accumulates
         self.sizes: list[int] = []
         self.categories: list[str] = []
+        self.makers: list[str] = []
+        self.maker = ""
+        self.parameters: list[tuple[int, int]] = []
+        self.settled: list[tuple[int, int]] = []
         self.events: list[int] = []
         self.marks: list[tuple[str, int]] = []
         self.outputs: list[Value] = []
@@ -156,6 +164,7 @@ class Tape:
 
     def parameter(self, numel: int, columns: int = 1) -> Parameter:
         """Returns a new parameter, whose own bytes are in no tape."""
+        self.parameters.append((len(self.marks), numel))
         return Parameter(numel, self.formats.weight, columns)
 
     def record(
@@ -183,10 +192,15 @@ class Tape:
             self._cached[parameter] = cast
         return self._cached[parameter]
 
-    def end_forward(self) -> None:
-        """Frees what only the model's outputs and autocast's cache hold."""
+    def end_forward(self, began: int = 0) -> None:
+        """Frees what only the model's outputs and autocast's cache hold; what is left is kept for backward.
+
+        Args:
+            began: Place in the events at which the forward pass began.
+        """
         self.outputs.clear()
         self._cached.clear()
+        self.settled.append((began, len(self.events)))
 
     def start_backward(self, loss: Value) -> None:
         """Puts a gradient at the loss."""
