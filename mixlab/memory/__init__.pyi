@@ -1,10 +1,13 @@
 from .activation_formulas import Activations, activations
+from .activation_tables import KeptActivations
 from .advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
 from .allocator import Replay, replay_trace
 from .confirmation import confirm
 from .designs import DESIGNS, Design, Experts, Latent
 from .estimates import Estimate, Fit, estimate
 from .gpus import GPUS, GpuSpec, gpu_spec
+from .hf_activations import RecordedActivations
+from .implementations import Implementation
 from .instants import Instant, StepKind
 from .parallel import Parallelism, Zero
 from .published import SHAPES, model_shape
@@ -29,11 +32,14 @@ __all__ = [
     "Experts",
     "Fit",
     "GpuSpec",
+    "Implementation",
     "Instant",
+    "KeptActivations",
     "Latent",
     "ModelShape",
     "ModelStates",
     "Parallelism",
+    "RecordedActivations",
     "Replay",
     "StepKind",
     "Suggestion",

@@ -18,77 +18,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
 
-from mixlab.arguments import require_whole
-from mixlab.formats import BF16, FP16
+from mixlab.memory.activation_tables import KeptActivations
+from mixlab.memory.hf_activations import RecordedActivations
+from mixlab.memory.implementations import Implementation, implementation_of
 from mixlab.memory.parallel import ONE_GPU, Parallelism
 from mixlab.memory.published import model_shape
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
-from mixlab.tables import html_table, text_table
 
 
-@dataclass(frozen=True)
-class Activations:
+@dataclass(frozen=True, repr=False)
+class Activations(KeptActivations):
     """The activations that one microbatch keeps for backward on one GPU. Its repr and its HTML are a table.
 
     Args:
-        shape: Shape of the model.
+        shape: Shape of a model whose layers mixlab has itself.
         recipe: Recipe of the training; its formats decide r and c in the formulas.
-        batch: Rows of the microbatch.
-        seq: Tokens per row.
-        attention: "fused" or "materialised", as for `transformer`.
-        checkpointing: "none", "selective" or "full", as for `transformer`.
+        batch, seq, attention, checkpointing: As for `KeptActivations`.
         parallel: Division over GPUs. Tensor parallelism divides tensors within attention and feed-forward, and those
             between them only with `sequence` (Korthikanti et al., 2022, equations 2 and 4).
 
     Raises:
-        TypeError: If `shape`, `recipe` or `parallel` is of another type.
-        ValueError: If a value is not allowed, or the sequence is longer than a "gpt2" has positions.
+        TypeError, ValueError: As `KeptActivations`; also if mixlab has no such layers itself.
     """
 
-    shape: ModelShape
-    recipe: Recipe
-    batch: int
-    seq: int
-    attention: AttentionKind = "fused"
-    checkpointing: Checkpointing = "none"
-    parallel: Parallelism = ONE_GPU
-
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, ModelShape):
-            raise TypeError(f"shape must be a ModelShape, got {self.shape!r}; model_shape(name) returns one")
-        if not isinstance(self.recipe, Recipe):
-            raise TypeError(f"recipe must be a Recipe, got {self.recipe!r}; Recipe.parse(text) makes one")
-        require_whole("batch", self.batch, 1)
-        require_whole("seq", self.seq, 1)
-        if self.shape.lean == "gpt2" and self.seq > self.shape.context:
-            raise ValueError(
-                f"seq={self.seq} is longer than {self.shape.name}, which has an embedding for each of "
-                f"{self.shape.context} positions; use at most that, or a shape with rotary embeddings"
-            )
-        for name, kinds in (("attention", AttentionKind), ("checkpointing", Checkpointing)):
-            if getattr(self, name) not in get_args(kinds):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
-        if not isinstance(self.parallel, Parallelism):
-            raise TypeError(f"parallel must be a Parallelism, got {self.parallel!r}")
-        self.parallel.check(self.shape)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the microbatch."""
-        return self.batch * self.seq
-
-    @property
-    def residual_bytes(self) -> int:
-        """Bytes of a number between layers: r."""
-        return 2 if self.recipe.weights in (FP16, BF16) else 4
-
-    @property
-    def compute_bytes(self) -> int:
-        """Bytes of a number in a product's operand: c."""
-        return 2 if self.recipe.compute in (FP16, BF16) else 4
+        super().__post_init__()
+        implementation_of(self.shape, "mixlab")
 
     @property
     def probability_bytes(self) -> int:
@@ -183,36 +140,10 @@ class Activations:
         return (self.compute_bytes + (4 if self.recipe.autocast else 0)) * self.logits
 
     @property
-    def layer_bytes(self) -> int:
-        """Bytes that one layer keeps."""
-        return sum(self.layer.values())
-
-    @property
     def bytes(self) -> int:
         """Bytes of all layers and the loss, as on a single GPU at the end of a forward pass."""
         rest = sum(self.shared.values()) + sum(self.head.values()) + self.log_softmax
         return self.shape.layers * self.layer_bytes + rest
-
-    @property
-    def per_layer(self) -> float:
-        """Bytes of a layer per token and unit of width, as Korthikanti et al., 2022, state them."""
-        return self.layer_bytes / (self.tokens * self.shape.width)
-
-    def __repr__(self) -> str:
-        return f"{self._title()}\n{text_table(_COLUMNS, self._rows())}"
-
-    def _repr_html_(self) -> str:
-        return html_table(_COLUMNS, self._rows(), caption=self._title())
-
-    def _title(self) -> str:
-        return f"{self.shape.name}, {self.recipe}: {self.per_layer:.4g} bytes per layer, token and unit of width"
-
-    def _rows(self) -> list[tuple[str, str]]:
-        unit = self.tokens * self.shape.width
-        return [(name, f"{size / unit:.4g}") for name, size in self.layer.items()]
-
-
-_COLUMNS = ("kept by a layer", "bytes per token and unit of width")
 
 
 def activations(
@@ -224,8 +155,9 @@ def activations(
     attention: AttentionKind = "fused",
     checkpointing: Checkpointing = "none",
     parallel: Parallelism = ONE_GPU,
-) -> Activations:
-    """Computes the activations that a transformer keeps from forward to backward, in closed form.
+    implementation: Implementation | None = None,
+) -> Activations | RecordedActivations:
+    """Computes the activations that a transformer keeps from forward to backward.
 
     >>> activations("llama-2-7b", "amp-bf16", seq=2048).per_layer
     47.533203125
@@ -238,6 +170,7 @@ def activations(
         batch: Rows of a microbatch on one GPU.
         seq: Tokens per row; None takes the model's context, at most 2048.
         attention, checkpointing, parallel: As for `Activations`.
+        implementation: As for `estimate`.
 
     Raises:
         TypeError: If an argument is of another type.
@@ -246,4 +179,20 @@ def activations(
     shape = model_shape(model) if isinstance(model, str) else model
     if seq is None and isinstance(shape, ModelShape):
         seq = min(shape.context, 2048)
-    return Activations(shape, Recipe.of(recipe), batch, seq, attention, checkpointing, parallel)
+    return activations_of(shape, Recipe.of(recipe), batch, seq, attention, checkpointing, parallel, implementation)
+
+
+def activations_of(
+    shape: ModelShape,
+    recipe: Recipe,
+    batch: int,
+    seq: int,
+    attention: AttentionKind,
+    checkpointing: Checkpointing,
+    parallel: Parallelism,
+    implementation: Implementation | None,
+) -> Activations | RecordedActivations:
+    """Returns the activations of an implementation; the arguments are those of `activations`."""
+    made = isinstance(shape, ModelShape) and implementation_of(shape, implementation) == "transformers"
+    kind = RecordedActivations if made else Activations
+    return kind(shape, recipe, batch, seq, attention, checkpointing, parallel)

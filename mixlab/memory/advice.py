@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mixlab.machine import Gpu
 from mixlab.memory.estimates import Estimate, estimate
 from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.implementations import Implementation
 from mixlab.memory.instants import StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
@@ -102,6 +103,7 @@ def break_even_batch(
     step: StepKind = "foreach",
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,
+    implementation: Implementation | None = None,
 ) -> int | None:
     """Returns the batch at which `recipe_b` begins to need less memory than `recipe_a`.
 
@@ -115,7 +117,7 @@ def break_even_batch(
     Args:
         model: A shape, or its name.
         recipe_a, recipe_b: The recipes to compare, or their texts.
-        seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+        seq, attention, checkpointing, optimizer, step, accumulation, parallel, implementation: As for `estimate`.
 
     Returns:
         None if `recipe_b` does not save memory even with 2^20 rows.
@@ -133,6 +135,7 @@ def break_even_batch(
         step=step,
         accumulation=accumulation,
         parallel=parallel,
+        implementation=implementation,
     )
     b = replace(a, recipe=Recipe.of(recipe_b))
 
@@ -220,7 +223,7 @@ def _changes(now: Estimate, gpu: GpuSpec) -> Iterator[_Change]:
         yield "an optimizer step in one pass (fused)", "none", FREE, replace(now, step="fused")
     if now.attention != "fused":
         yield "fused attention", "none", FREE, replace(now, attention="fused")
-    if now.checkpointing == "none":
+    if now.checkpointing == "none" and now.module == "mixlab":
         selective = f"the attention core again in backward, some {_core_share(now):.0%} of the FLOPs on top"
         yield "checkpointing of attention (selective)", selective, SLOWER, replace(now, checkpointing="selective")
     if now.checkpointing != "full":
@@ -286,7 +289,7 @@ def _more_gpus(now: Estimate) -> Iterator[_Change]:
                 change = f"ZeRO {zero} on {shared.data} GPUs" + (" (FSDP)" if zero == 3 else "")
                 yield change, f"{data} times the GPUs; {price}", HARDWARE, replace(now, parallel=shared)
     pair = replace(parallel, tensor=2 * parallel.tensor, sequence=True)
-    if _divides(pair, now.shape):
+    if now.module == "mixlab" and _divides(pair, now.shape):
         price = "2 times the GPUs, with a fast link: something is sent in every layer"
         yield f"tensor parallelism over {pair.tensor} GPUs", price, HARDWARE, replace(now, parallel=pair)
 

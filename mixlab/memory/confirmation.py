@@ -27,8 +27,14 @@ def confirm(training: Estimate) -> Trace:
         training: An estimate for one GPU.
 
     Raises:
-        ValueError: If it is for several GPUs, or steps with the compiled step of mixlab's own optimizers.
+        ValueError: If it is for several GPUs, steps with the compiled step of mixlab's own optimizers, or estimates a
+            module of transformers.
     """
+    if training.module == "transformers":
+        raise ValueError(
+            "confirm: only mixlab's own layers are built here; build transformers' module on the meta device "
+            '(AutoModelForCausalLM.from_config) and use trace(model, {"input_ids": tokens, "labels": tokens})'
+        )
     if training.parallel.gpus > 1:
         raise ValueError(f"confirm: a trace covers one GPU, but this training runs on {training.parallel}")
     with torch.device("meta"):

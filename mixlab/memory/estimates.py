@@ -12,9 +12,12 @@ from typing import get_args
 
 from mixlab.arguments import require_whole
 from mixlab.machine import Gpu
-from mixlab.memory.activation_formulas import Activations, activations
+from mixlab.memory.activation_formulas import Activations, activations, activations_of
 from mixlab.memory.categories import ACTIVATIONS, CASTS, GRADIENTS, PHASES, TEMPORARIES, Phase
 from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.hf_activations import RecordedActivations
+from mixlab.memory.hf_step import RecordedStep
+from mixlab.memory.implementations import Implementation, implementation_of
 from mixlab.memory.instants import GATHERED, Instant, Step, StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism, PipelineStage, pipeline_stages
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
@@ -73,7 +76,8 @@ class Estimate:
     Attributes:
         shape: Shape of the model.
         recipe: Recipe of the training.
-        batch, seq, attention, checkpointing, optimizer, step, accumulation, parallel: As for `estimate`.
+        batch, seq, attention, checkpointing, optimizer, step, accumulation, parallel, implementation: As for
+            `estimate`.
     """
 
     shape: ModelShape
@@ -86,6 +90,7 @@ class Estimate:
     step: StepKind = "foreach"
     accumulation: int = 1
     parallel: Parallelism = ONE_GPU
+    implementation: Implementation | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("optimizer", OptimizerName), ("step", StepKind)):
@@ -95,15 +100,32 @@ class Estimate:
         _ = self.activations  # checks the rest
 
     @cached_property
-    def activations(self) -> Activations:
+    def activations(self) -> Activations | RecordedActivations:
         """The activations that a microbatch keeps for backward."""
-        return Activations(
-            self.shape, self.recipe, self.batch, self.seq, self.attention, self.checkpointing, self.parallel
+        return activations_of(
+            self.shape,
+            self.recipe,
+            self.batch,
+            self.seq,
+            self.attention,
+            self.checkpointing,
+            self.parallel,
+            self.implementation,
         )
 
-    @cached_property
-    def stage(self) -> PipelineStage:
-        """The part of the model on the GPU that needs most."""
+    @property
+    def module(self) -> Implementation:
+        """Whose module is estimated: `implementation`, or what its None stands for."""
+        return implementation_of(self.shape, self.implementation)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the estimate leaves out or takes in another way than asked for, in words."""
+        return self.activations.notes if isinstance(self.activations, RecordedActivations) else ()
+
+    @property
+    def stage(self) -> PipelineStage | None:
+        """The part of the model on the GPU that needs most; None for a module of transformers, which is not divided."""
         return self._worst[0]
 
     @cached_property
@@ -112,10 +134,16 @@ class Estimate:
         return self._worst[1]
 
     @cached_property
-    def _worst(self) -> tuple[PipelineStage, tuple[Instant, ...]]:
+    def _worst(self) -> tuple[PipelineStage | None, tuple[Instant, ...]]:
         accumulates = self.accumulation > 1 or self.parallel.microbatches > 1
+        kept = self.activations
+        if isinstance(kept, RecordedActivations):
+            record = kept.record(accumulates=accumulates)
+            return None, RecordedStep(
+                record, self.recipe, kept.tokens, self.optimizer, self.step, accumulates, self.parallel
+            ).instants()
         steps = [
-            Step(self.activations, stage, self.optimizer, self.step, accumulates)
+            Step(kept, stage, self.optimizer, self.step, accumulates)
             for stage in pipeline_stages(self.shape, self.parallel)
         ]
         every = [(step.stage, step.instants()) for step in steps]
@@ -189,15 +217,17 @@ class Estimate:
         return Fit(gpu_spec(gpu), self.total_bytes)
 
     def __repr__(self) -> str:
-        return f"{self._title()}\n{text_table(('GiB', *PHASES), self._rows())}"
+        return "\n".join([self._title(), text_table(("GiB", *PHASES), self._rows()), *self.notes])
 
     def _repr_html_(self) -> str:
-        return html_table(("GiB", *PHASES), self._rows(), caption=self._title(), row_heads=True)
+        caption = "; ".join([self._title(), *self.notes])
+        return html_table(("GiB", *PHASES), self._rows(), caption=caption, row_heads=True)
 
     def _title(self) -> str:
         many = f" on {self.parallel}" if self.parallel.gpus > 1 else ""
+        model = self.shape.name + (", transformers' module" if self.module == "transformers" else "")
         return (
-            f"{self.shape.name}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {gib(self.peak_bytes)} GiB at "
+            f"{model}, {self.recipe}, {self.batch} x {self.seq} tokens{many}: {gib(self.peak_bytes)} GiB at "
             f"the {self.peak.name} ({self.peak_phase}), {gib(self.total_bytes)} with memory outside tensors"
         )
 
@@ -224,12 +254,15 @@ def estimate(
     step: StepKind = "foreach",
     accumulation: int = 1,
     parallel: Parallelism = ONE_GPU,
+    implementation: Implementation | None = None,
 ) -> Estimate:
-    """Estimates the memory of a transformer's training step on CUDA, for the model that `transformer` builds.
+    """Estimates the memory of a transformer's training step on CUDA.
 
-    Other implementations of the same shape may need more. In Hugging Face's transformers, gpt2 needs half as much again
-    (the estimate is 32 to 34 % below its trace), because its activation gelu_new consists of several ops; llama needs a
-    little more (4 to 10 % below). For a model of your own, use `mixlab.memory.trace`.
+    Implementations of one shape differ. Mixlab's own layers (`transformer`) use fused ops throughout; those of Hugging
+    Face's transformers compute norms and some activations by separate ops, which keep more. With
+    `implementation="transformers"` these ops are gone through one by one, without torch, and the estimate is within 3 %
+    of the trace of transformers' module with dropout as in its config. For a model of your own, use
+    `mixlab.memory.trace`.
 
     >>> training = estimate("gpt2", "fp32", batch=4, seq=512)
     >>> round(training.peak_bytes / 2**20), training.peak.name
@@ -250,6 +283,11 @@ def estimate(
     >>> bool(eight.fits("rtx-5090")), eight.peak_phase
     (True, 'backward')
 
+    Transformers' own module of a shape needs more:
+
+    >>> round(estimate("gpt2", "fp32", batch=4, seq=512, implementation="transformers").peak_bytes / 2**20)
+    5000
+
     Args:
         model: A shape, or its name.
         recipe: Recipe of the training, or its text.
@@ -265,13 +303,23 @@ def estimate(
         parallel: Division over GPUs. With more than one, gradients are views of the buffers that are sent. With ZeRO 3,
             the parameters of two layers are gathered at a time, in the format of products, and parameters outside the
             layers stay gathered from forward to backward. All of this is modelled, not measured.
+        implementation: "mixlab": mixlab's own layers, of GPT-2's and Llama's kind. "transformers": the module of
+            transformers 5.24, with the loss that it computes from labels; it can be divided by data and ZeRO only, and
+            knows no selective checkpointing. None: mixlab's own if it has layers of this shape, else transformers'.
 
     Raises:
         TypeError: If an argument is of another type.
         ValueError: If a value is not allowed, or values do not go together; the message says which are allowed.
     """
     acts = activations(
-        model, recipe, batch=batch, seq=seq, attention=attention, checkpointing=checkpointing, parallel=parallel
+        model,
+        recipe,
+        batch=batch,
+        seq=seq,
+        attention=attention,
+        checkpointing=checkpointing,
+        parallel=parallel,
+        implementation=implementation,
     )
     return Estimate(
         acts.shape,
@@ -284,4 +332,5 @@ def estimate(
         step,
         accumulation,
         parallel,
+        implementation,
     )

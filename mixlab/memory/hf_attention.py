@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_parts import NORMS, Run, made_by, rms_norm
+from mixlab.memory.hf_parts import NORMS, TapedRun, made_by, rms_norm
 from mixlab.memory.shapes import Matrix
 from mixlab.memory.tape import Tape, Value
 
@@ -14,27 +14,27 @@ Heads = tuple[Value, Value, Value]
 
 
 @made_by("attention")
-def attention(run: Run, x: Value, tables: Tables, rotates: bool) -> Value:
+def attention(run: TapedRun, x: Value, tables: Tables, rotates: bool) -> Value:
     """Returns attention and the projection after it."""
     heads = _latent(run, x, tables) if run.shape.latent else _projected(run, x, tables if rotates else None)
-    attended = CORES[run.code.core](run, heads)
+    attended = CORES[run.writing.core](run, heads)
     del heads
     return run.dropout(run.linear(attended, run.shape.attention_matrices[-1]), "residual")
 
 
-def _projected(run: Run, x: Value, tables: Tables) -> Heads:
+def _projected(run: TapedRun, x: Value, tables: Tables) -> Heads:
     tape, shape = run.tape, run.shape
     matrices = shape.attention_matrices[:3]
     if shape.design.fused_qkv:
         widths = [matrix.outputs for matrix in matrices]
         fused = run.linear(x, matrices[0]._replace(outputs=sum(widths)))
-        if run.code.clamps:
+        if run.writing.clamps:
             fused = ops.of_input(tape, fused)
         q, k, v = _split(run, fused, [width * run.tokens for width in widths])
         del fused
     else:
         q, k, v = (run.linear(x, matrix) for matrix in matrices)
-    if "query" in run.code.scaled:
+    if "query" in run.writing.scaled:
         q = ops.scale(tape, q)
     if shape.design.head_norm:
         q, k = _head_norm(run, q), _head_norm(run, k)
@@ -43,20 +43,20 @@ def _projected(run: Run, x: Value, tables: Tables) -> Heads:
     return (q, *cached(run, k, v))
 
 
-def _split(run: Run, fused: Value, numels: list[int]) -> list[Value]:
-    if run.code.core in ("bloom", "falcon") or run.shape.style == "phi3":  # by slices
+def _split(run: TapedRun, fused: Value, numels: list[int]) -> list[Value]:
+    if run.writing.core in ("bloom", "falcon") or run.shape.style == "phi3":  # by slices
         return [ops.part(run.tape, fused, numel) for numel in numels]
     return ops.parts(run.tape, fused, numels)
 
 
 @made_by("norms")
-def _head_norm(run: Run, x: Value) -> Value:
+def _head_norm(run: TapedRun, x: Value) -> Value:
     design = run.shape.design
     width = run.shape.head_width if design.head_norm != "whole" else x.numel // run.tokens
     return NORMS[design.norm](run, x, width, design.head_norm_tensors)
 
 
-def cached(run: Run, k: Value, v: Value) -> tuple[Value, Value]:
+def cached(run: TapedRun, k: Value, v: Value) -> tuple[Value, Value]:
     """Returns keys and values after the cache, which the model's outputs hold until the loss is returned."""
     if not run.caches:
         return k, v
@@ -65,11 +65,11 @@ def cached(run: Run, k: Value, v: Value) -> tuple[Value, Value]:
     return k, v
 
 
-def rotated(run: Run, q: Value, k: Value, tables: tuple[Value, Value]) -> tuple[Value, Value]:
+def rotated(run: TapedRun, q: Value, k: Value, tables: tuple[Value, Value]) -> tuple[Value, Value]:
     """Returns queries and keys with rotary embeddings."""
     tape, share = run.tape, run.shape.rotary_width
-    rotate = ROTARY[run.code.rotary]
-    if run.code.own_tables:
+    rotate = ROTARY[run.writing.rotary]
+    if run.writing.own_tables:
         tables = tape.new(tables[0].numel, tables[0].size), tape.new(tables[1].numel, tables[1].size)
     if share is None or share == run.shape.head_width:
         return rotate(tape, q, tables), rotate(tape, k, tables)
@@ -137,10 +137,11 @@ ROTARY: dict[str, Callable[[Tape, Value, tuple[Value, Value]], Value]] = {
 }
 
 
-def _latent(run: Run, x: Value, tables: Tables) -> Heads:
+def _latent(run: TapedRun, x: Value, tables: Tables) -> Heads:
     tape, shape, tokens = run.tape, run.shape, run.tokens
     low = shape.latent
-    assert low is not None and tables is not None
+    assert low is not None
+    assert tables is not None
     *queries, down, up, _ = shape.attention_matrices
     q = run.linear(x, queries[0])
     if low.query_rank is not None:
@@ -151,14 +152,14 @@ def _latent(run: Run, x: Value, tables: Tables) -> Heads:
     narrow, shared = ops.parts(tape, compressed, [tokens * low.kv_rank, tokens * low.rotary])
     del compressed
     narrow = rms_norm(run, narrow, low.kv_rank)
-    rotate = ROTARY[run.code.rotary]
+    rotate = ROTARY[run.writing.rotary]
     turned, shared = rotate(tape, turned, tables), rotate(tape, shared, tables)
     narrow, shared = cached(run, narrow, shared)
     q = ops.join(tape, [plain, turned])
     return (q, *_expanded(run, narrow, shared, up))
 
 
-def _expanded(run: Run, narrow: Value, shared: Value, up: Matrix) -> tuple[Value, Value]:
+def _expanded(run: TapedRun, narrow: Value, shared: Value, up: Matrix) -> tuple[Value, Value]:
     """Returns keys and values of all heads from their narrow product and the rotated part that heads share."""
     tape, heads, low = run.tape, run.tokens * run.shape.heads, run.shape.latent
     assert low is not None
@@ -168,22 +169,24 @@ def _expanded(run: Run, narrow: Value, shared: Value, up: Matrix) -> tuple[Value
     return k, v
 
 
-def interface(run: Run, heads: Heads) -> Value:
+def interface(run: TapedRun, heads: Heads) -> Value:
     """Returns attention by SDPA, or by separate operations."""
     return eager(run, heads) if run.eager else fused(run, heads)
 
 
-def fused(run: Run, heads: Heads) -> Value:
+def fused(run: TapedRun, heads: Heads) -> Value:
     """Returns causal attention by CUDA's fused kernels."""
     tape, shape = run.tape, run.shape
     q, k, v = heads
     times = shape.heads // shape.kv_heads
     if times > 1 and (shape.head_width > 256 or shape.latent):  # else SDPA itself shares keys and values
         k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
-    return ops.attention(tape, q, k, v, (run.batch, shape.heads, run.seq, shape.head_width), run.tokens * shape.value_width)
+    return ops.fused_attention(
+        tape, q, k, v, (run.batch, shape.heads, run.seq, shape.head_width), run.tokens * shape.value_width
+    )
 
 
-def eager(run: Run, heads: Heads) -> Value:
+def eager(run: TapedRun, heads: Heads) -> Value:
     """Returns attention with all scores in memory."""
     tape, shape = run.tape, run.shape
     q, k, v = heads
@@ -195,51 +198,53 @@ def eager(run: Run, heads: Heads) -> Value:
         weights = ops.of_result(tape, weights)
         weights = ops.scale(tape, weights)
     weights = ops.shift(tape, weights)  # the mask
-    wide = tape.formats.autocast or not run.code.narrow_softmax
-    weights = ops.to(tape, ops.softmax(tape, weights, 4 if wide else weights.size), q.size)
+    wide = tape.formats.autocast or not run.writing.narrow_softmax
+    weights = ops.to(
+        tape, ops.softmax(tape, weights, 4 if wide else weights.size), v.size if run.writing.wide_scores else q.size
+    )
     weights = run.dropout(weights, "attention")
     return mixed(run, weights, v)
 
 
-def scores(run: Run, q: Value, k: Value) -> Value:
+def scores(run: TapedRun, q: Value, k: Value) -> Value:
     """Returns the products of queries with keys."""
     tape = run.tape
-    return ops.product(tape, strided(run, ops.cast(tape, q)), in_order(run, ops.cast(tape, k)), run.scores)
+    if run.writing.wide_scores:
+        q, k = ops.to(tape, q, 4), ops.to(tape, k, 4)
+    return ops.product(tape, strided(run, ops.operand(tape, q)), in_order(run, ops.operand(tape, k)), run.scores)
 
 
-def mixed(run: Run, weights: Value, v: Value) -> Value:
+def mixed(run: TapedRun, weights: Value, v: Value) -> Value:
     """Returns the products of the softmax with values, in the order of tokens."""
     tape = run.tape
-    out = ops.product(tape, ops.cast(tape, weights), in_order(run, ops.cast(tape, v)), run.tokens * run.shape.value_width)
+    out = ops.product(
+        tape, ops.operand(tape, weights), in_order(run, ops.operand(tape, v)), run.tokens * run.shape.value_width
+    )
     return ops.copy(tape, out)
 
 
-def strided(run: Run, x: Value) -> Value:
+def strided(run: TapedRun, x: Value) -> Value:
     """Returns queries as a product of matrices takes them: rows of several sequences are copied."""
     return ops.copy(run.tape, x) if run.batch > 1 else x
 
 
-def in_order(run: Run, x: Value) -> Value:
+def in_order(run: TapedRun, x: Value) -> Value:
     """Returns keys or values as a product takes them; those from a cache, or repeated, are in order already."""
     in_order = run.caches or run.shape.heads > run.shape.kv_heads
     return x if in_order else strided(run, x)
 
 
-def _neo(run: Run, heads: Heads) -> Value:
+def _neo(run: TapedRun, heads: Heads) -> Value:
     tape = run.tape
     q, k, v = heads
     q, k = ops.to(tape, q, 4), ops.to(tape, k, 4)
-    weights = scores(run, q, k)
-    weights = ops.scale(tape, weights)  # where
-    if run.eager or True:
-        weights = ops.shift(tape, weights)
-    weights = ops.softmax(tape, weights)
-    weights = ops.to(tape, weights, v.size)
-    weights = run.dropout(weights, "attention")
+    weights = ops.scale(tape, scores(run, q, k))  # the causal mask
+    weights = ops.softmax(tape, ops.shift(tape, weights))
+    weights = run.dropout(ops.to(tape, weights, v.size), "attention")
     return mixed(run, weights, v)
 
 
-def _bloom(run: Run, heads: Heads) -> Value:
+def _bloom(run: TapedRun, heads: Heads) -> Value:
     tape = run.tape
     q, k, v = heads
     weights = ops.shift(tape, scores(run, q, k))
@@ -248,7 +253,7 @@ def _bloom(run: Run, heads: Heads) -> Value:
     return mixed(run, weights, v)
 
 
-def _mpt(run: Run, heads: Heads) -> Value:
+def _mpt(run: TapedRun, heads: Heads) -> Value:
     tape = run.tape
     q, k, v = heads
     weights = ops.scale(tape, scores(run, q, k))
@@ -259,11 +264,19 @@ def _mpt(run: Run, heads: Heads) -> Value:
     return mixed(run, weights, v)
 
 
-def _falcon(run: Run, heads: Heads) -> Value:
-    return interface(run, heads)
+def _falcon(run: TapedRun, heads: Heads) -> Value:
+    if not run.eager:
+        return fused(run, heads)
+    tape = run.tape
+    q, k, v = heads
+    times = run.shape.heads // run.shape.kv_heads  # a product with fewer heads copies them
+    k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
+    weights = ops.shift(tape, ops.scale_(tape, scores(run, q, k)))
+    weights = ops.softmax(tape, weights, tape.formats.weight)
+    return mixed(run, weights, v)
 
 
-def _sinks(run: Run, heads: Heads) -> Value:
+def _sinks(run: TapedRun, heads: Heads) -> Value:
     tape = run.tape
     q, k, v = heads
     times = run.shape.heads // run.shape.kv_heads
@@ -275,7 +288,7 @@ def _sinks(run: Run, heads: Heads) -> Value:
     return mixed(run, weights, v)
 
 
-CORES: dict[str, Callable[[Run, Heads], Value]] = {
+CORES: dict[str, Callable[[TapedRun, Heads], Value]] = {
     "interface": interface,
     "neo": _neo,
     "bloom": _bloom,

@@ -5,15 +5,17 @@ Every token's row is copied once for each expert that it is routed to, so the by
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_parts import ACTIVATIONS, Run, feed_forward, made_by
+from mixlab.memory.hf_parts import ACTIVATIONS, TapedRun, feed_forward, made_by
 from mixlab.memory.tape import Tape, Value
 
 _INDEX = 8  # bytes of an index
 
 
 @made_by("experts")
-def mixture(run: Run, x: Value) -> Value:
+def mixture(run: TapedRun, x: Value) -> Value:
     """Returns the feed-forward of a layer with experts."""
     tape, shape = run.tape, run.shape
     experts = shape.experts
@@ -30,13 +32,13 @@ def mixture(run: Run, x: Value) -> Value:
     return out
 
 
-def routed(run: Run, x: Value) -> Value:
+def routed(run: TapedRun, x: Value) -> Value:
     """Returns the weights of the experts of each token."""
     tape, experts = run.tape, run.shape.experts
     assert experts is not None
     router = run.shape.expert_matrices[0]
     chosen = run.tokens * experts.active
-    if run.code.float_router:
+    if run.writing.float_router:
         x = ops.to(tape, x, 4)
     logits = run.linear(x, router)
     probabilities = ops.softmax(tape, logits)
@@ -47,7 +49,7 @@ def routed(run: Run, x: Value) -> Value:
     return top
 
 
-def grouped(run: Run, x: Value, weights: Value) -> Value:
+def grouped(run: TapedRun, x: Value, weights: Value) -> Value:
     """Returns what the experts make of the rows that are routed to them, weighted and summed for each token."""
     tape, shape, experts = run.tape, run.shape, run.shape.experts
     assert experts is not None
@@ -56,30 +58,51 @@ def grouped(run: Run, x: Value, weights: Value) -> Value:
     own = x.size
     chosen = _rows(tape, x, rows * width, order)
     weights = _rows(tape, weights, rows, order)
-    first = 2 * inner if shape.design.gated else inner
-    both = _product(run, chosen, width, first)
+    both = _product(run, chosen, width, 2 * inner if shape.design.gated else inner, order)
     del chosen
-    if shape.design.gated:
-        gate, up = ops.parts(tape, both, [rows * inner] * 2)
-        del both
-        both = ops.mul(tape, ACTIVATIONS[shape.design.activation](tape, gate), up)
-        del gate, up
-    else:
-        both = ACTIVATIONS[shape.design.activation](tape, both)
-    out = _product(run, both, inner, width)
+    inside = ACTIVATED[run.writing.gate] if shape.design.gated else _plain
+    both = inside(run, both)
+    out = _product(run, both, inner, width, order)
     weighted = ops.mul(tape, out, weights)
     weighted = _rows(tape, weighted, rows * width, back)
     return ops.to(tape, _sum(tape, weighted, run.tokens * width), own)
 
 
-def _product(run: Run, x: Value, inputs: int, outputs: int) -> Value:
+def _plain(run: TapedRun, x: Value) -> Value:
+    return ACTIVATIONS[run.shape.design.activation](run.tape, x)
+
+
+def _gated(run: TapedRun, both: Value) -> Value:
+    gate, up = ops.parts(run.tape, both, [both.numel // 2] * 2)
+    return ops.mul(run.tape, _plain(run, gate), up)
+
+
+def _clamped(run: TapedRun, both: Value) -> Value:
+    """Returns the gate of gpt-oss: both halves are clamped, and the first has a sigmoid of its own."""
+    tape = run.tape
+    gate, up = ops.part(tape, both, both.numel // 2), ops.part(tape, both, both.numel // 2)
+    gate = ops.of_input(tape, gate)
+    up = ops.of_input(tape, up)
+    glu = ops.mul(tape, gate, ops.of_result(tape, ops.scale(tape, gate)))
+    return ops.mul(tape, ops.shift(tape, up), glu)
+
+
+ACTIVATED: dict[str, Callable[[TapedRun, Value], Value]] = {"silu": _gated, "clamped": _clamped}
+
+
+def _product(run: TapedRun, x: Value, inputs: int, outputs: int, order: Value) -> Value:
     """Returns the products of rows with the matrices of their experts, which no autocast casts."""
     tape, experts = run.tape, run.shape.experts
     assert experts is not None
     weight = tape.parameter(experts.count * inputs * outputs, inputs)
+    bias = tape.parameter(experts.count * outputs) if experts.bias else None
     x = ops.to(tape, x, weight.size)
-    out = ops.product(tape, x, weight, x.numel // inputs * outputs)
-    return ops.plus_rows(tape, out, experts.count * outputs) if experts.bias else out
+    made = x.numel // inputs * outputs
+    if bias is None:
+        return ops.product(tape, x, weight, made)
+    rows = tape.new(made, bias.size)
+    tape.record(rows, (bias,), lambda _g: (tape.new(bias.numel, bias.size),), (order.storage,))
+    return ops.add_(tape, ops.product(tape, x, weight, made), rows)
 
 
 def _rows(tape: Tape, x: Value, numel: int, indices: Value) -> Value:

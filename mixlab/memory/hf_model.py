@@ -8,8 +8,8 @@ from typing import NamedTuple
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.hf_attention import attention
 from mixlab.memory.hf_experts import mixture
-from mixlab.memory.hf_parts import Run, feed_forward, made_by
-from mixlab.memory.tape import Node, Parameter, Tape, Value
+from mixlab.memory.hf_parts import TapedRun, feed_forward, made_by
+from mixlab.memory.tape import Node, Tape, Value, node_of
 
 
 class Kind(NamedTuple):
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 @made_by("sums of a layer")
-def layer(run: Run, x: Value, kind: Kind, tables: tuple[Value, Value] | None) -> Value:
+def layer(run: TapedRun, x: Value, kind: Kind, tables: tuple[Value, Value] | None) -> Value:
     """Returns a layer's output."""
     tape, shape, design = run.tape, run.shape, run.shape.design
 
@@ -39,7 +39,7 @@ def layer(run: Run, x: Value, kind: Kind, tables: tuple[Value, Value] | None) ->
         return run.norm(x, shape.width)
 
     def add(x: Value, y: Value) -> Value:
-        return ops.add(tape, x, ops.scale(tape, y) if "residual" in run.code.scaled else y)
+        return ops.add(tape, x, ops.scale(tape, y) if "residual" in run.writing.scaled else y)
 
     if design.parallel:
         normed = norm(x)
@@ -72,7 +72,7 @@ class Pass:
         checkpoints: Whether backward recomputes each layer.
     """
 
-    def __init__(self, run: Run, kinds: Sequence[Kind], *, checkpoints: bool) -> None:
+    def __init__(self, run: TapedRun, kinds: Sequence[Kind], *, checkpoints: bool) -> None:
         self.run = run
         self.kinds = kinds
         self.checkpoints = checkpoints
@@ -87,7 +87,7 @@ class Pass:
         tape, run = self.tape, self.run
         self.starts: list[int] = []
         self.inputs: list[Value] = []  # of checkpointed layers
-        self.mailboxes: list[Node] = []
+        self.mailboxes: list[Node] = []  # of their outputs
         self.locals: list[Value] = []  # what the model's own variables hold until its last layer
         tape.mark("embedding")
         x = self._embedded()
@@ -96,10 +96,7 @@ class Pass:
         for kind in self.kinds:
             tape.mark("layer")
             self.starts.append(len(tape.nodes))
-            if self.checkpoints:
-                x = self._checkpointed(x, kind)
-            else:
-                x = layer(run, x, kind, self.tables)
+            x = self._checkpointed(x, kind) if self.checkpoints else layer(run, x, kind, self.tables)
         tape.mark("head")
         self.starts.append(len(tape.nodes))
         self.locals.clear()
@@ -107,7 +104,7 @@ class Pass:
             self.masks.clear()
         self.last = [x]
         del x
-        self.loss = self._loss()
+        self.loss = [self._loss()]
 
     def backward(self) -> None:
         """Runs the backward pass."""
@@ -115,10 +112,7 @@ class Pass:
         tape.mark("end of forward")
         tape.end_forward()
         tape.mark("head")
-        loss, self.loss = self.loss, None
-        assert loss is not None
-        tape.start_backward(loss)
-        del loss
+        tape.start_backward(self.loss.pop())
         *layers, head = self.starts
         tape.backward(head)
         for kind, start in reversed(list(zip(self.kinds, layers, strict=True))):
@@ -138,7 +132,7 @@ class Pass:
         tape, run, shape = self.tape, self.run, self.run.shape
         design = shape.design
         x = ops.embedding(tape, self.embedding, run.tokens)
-        if "embedding" in run.code.scaled:
+        if "embedding" in run.writing.scaled:
             x = ops.scale(tape, x)
         if shape.embedding_width not in (None, shape.width):
             x = ops.linear(tape, x, tape.parameter(shape.width * self.embedding.columns, self.embedding.columns))
@@ -157,8 +151,8 @@ class Pass:
         if shape.design.positions != "rotary":
             return None
         width = shape.latent.rotary if shape.latent else shape.rotary_width or shape.head_width
-        size = 4 if run.code.rotary in ("wide", "complex") else x.size
-        numel = run.seq * width // (2 if run.code.rotary in ("chunks", "complex") else 1)
+        size = 4 if run.writing.rotary in ("wide", "complex") else x.size
+        numel = run.seq * width // (2 if run.writing.rotary in ("chunks", "complex") else 1)
         return self.tape.new(numel, size), self.tape.new(numel, size)
 
     def _masks(self, x: Value) -> list[Value]:
@@ -171,11 +165,10 @@ class Pass:
         """Returns a layer's output; its input is all that is kept."""
         tape = self.tape
         tape.records = False
-        out = layer(self.run, x, kind, self.tables)
+        out = mailbox(layer(self.run, x, kind, self.tables))
         tape.records = True
         self.inputs.append(x)
-        out = mailbox(out)
-        self.mailboxes.append(out.node)
+        self.mailboxes.append(node_of(out))
         return out
 
     def _recompute(self, kind: Kind) -> None:
@@ -184,11 +177,11 @@ class Pass:
         gradient = tape.taken(self.mailboxes.pop())
         start, inner, began = len(tape.nodes), mailbox(given), len(tape.events)
         result = layer(self.run, inner, kind, self.tables)
-        tape.end_forward(began)
-        tape.give(result.node, gradient)
+        tape.end_recomputation(began)
+        tape.give(node_of(result), gradient)
         del gradient, result
         tape.backward(start)
-        tape.give(given.node, tape.taken(inner.node))
+        tape.give(node_of(given), tape.taken(node_of(inner)))
 
     @made_by("head and loss")
     def _loss(self) -> Value:
@@ -205,7 +198,7 @@ class Pass:
             logits = ops.scale(tape, logits)
             logits = ops.of_result(tape, logits)
             logits = ops.scale(tape, logits)
-        if "logits" in run.code.scaled:
+        if "logits" in run.writing.scaled:
             logits = ops.scale(tape, logits)
         tape.outputs.append(logits)
         wide = ops.to(tape, logits, 4)

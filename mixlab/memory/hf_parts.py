@@ -1,7 +1,7 @@
 """Parts of language models as Hugging Face's transformers writes them, on a tape: norms, activations, feed-forward.
 
-Each follows the code of transformers 5.24 line by line, since separate operations keep more than a fused one: an RMSNorm
-keeps two float32 copies, "gelu_new" five tensors as large as its input.
+Each follows the code of transformers 5.24 line by line, since separate operations keep more than a fused one: an
+RMSNorm keeps two float32 copies, "gelu_new" five tensors as large as its input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any
 
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_code import Code
+from mixlab.memory.hf_writings import Writing
 from mixlab.memory.shapes import Matrix, ModelShape
 from mixlab.memory.tape import Tape, Value
 
@@ -36,13 +36,13 @@ def made_by(part: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]
 
 
 @dataclass(frozen=True)
-class Run:
+class TapedRun:
     """A run of a model on a tape.
 
     Args:
         tape: The tape.
         shape: The model.
-        code: How transformers writes it.
+        writing: How transformers writes it.
         batch, seq: Rows, and tokens of each.
         eager: Whether attention is the eager one, not SDPA.
         caches: Whether keys and values go through a cache, as in training without checkpoints.
@@ -50,7 +50,7 @@ class Run:
 
     tape: Tape
     shape: ModelShape
-    code: Code
+    writing: Writing
     batch: int
     seq: int
     eager: bool
@@ -83,49 +83,49 @@ def _rsqrt(tape: Tape, variance: Value) -> Value:
 
 
 @made_by("norms")
-def rms_norm(run: Run, x: Value, width: int, _tensors: int = 1) -> Value:
+def rms_norm(run: TapedRun, x: Value, width: int, _tensors: int = 1) -> Value:
     tape, own, rows = run.tape, x.size, x.numel // width
     x = ops.to(tape, x, 4)
-    variance = ops.mean(tape, ops.power(tape, x), rows)
+    variance = ops.mean(tape, ops.raised(tape, x), rows)
     x = ops.mul(tape, x, _rsqrt(tape, variance))
     weight = tape.parameter(width)
-    if run.code.wide_rms_weight:
+    if run.writing.wide_rms_weight:
         return ops.to(tape, ops.mul(tape, x, weight), own)
     return ops.mul(tape, ops.to(tape, x, own), weight)
 
 
-def _gemma(run: Run, x: Value, width: int, _tensors: int) -> Value:
+def _gemma(run: TapedRun, x: Value, width: int, _tensors: int) -> Value:
     tape, rows = run.tape, x.numel // width
     wide = ops.to(tape, x, 4)
-    normed = ops.mul(tape, wide, _rsqrt(tape, ops.mean(tape, ops.power(tape, wide), rows)))
+    normed = ops.mul(tape, wide, _rsqrt(tape, ops.mean(tape, ops.raised(tape, wide), rows)))
     del wide
     return ops.to(tape, ops.mul(tape, normed, ops.offset(tape, tape.parameter(width), 4)), x.size)
 
 
-def _cohere(run: Run, x: Value, width: int, _tensors: int) -> Value:
+def _cohere(run: TapedRun, x: Value, width: int, _tensors: int) -> Value:
     tape, own, rows = run.tape, x.size, x.numel // width
     x = ops.to(tape, x, 4)
     mean = ops.mean(tape, x, rows)
-    variance = ops.mean(tape, ops.power(tape, ops.add(tape, x, mean)), rows)
+    variance = ops.mean(tape, ops.raised(tape, ops.add(tape, x, mean)), rows)
     x = ops.mul(tape, ops.add(tape, x, mean), _rsqrt(tape, variance))
     return ops.to(tape, ops.mul(tape, x, tape.parameter(width)), own)
 
 
-def _layer(run: Run, x: Value, width: int, tensors: int) -> Value:
+def _layer(run: TapedRun, x: Value, width: int, tensors: int) -> Value:
     return ops.layer_norm(run.tape, x, [run.tape.parameter(width) for _ in range(tensors)], x.numel // width)
 
 
-def _olmo(run: Run, x: Value, width: int, _tensors: int) -> Value:
+def _olmo(run: TapedRun, x: Value, width: int, _tensors: int) -> Value:
     return ops.to(run.tape, ops.layer_norm(run.tape, ops.to(run.tape, x, 4), (), x.numel // width), x.size)
 
 
-def _nemotron(run: Run, x: Value, width: int, _tensors: int) -> Value:
+def _nemotron(run: TapedRun, x: Value, width: int, _tensors: int) -> Value:
     tape = run.tape
-    weights = [ops.offset(tape, tape.parameter(width), x.size), tape.parameter(width)]
-    return ops.layer_norm(tape, ops.cast(tape, x), weights, x.numel // width, cast=False)
+    weights: list[ops.Operand] = [ops.offset(tape, tape.parameter(width), x.size), tape.parameter(width)]
+    return ops.layer_norm(tape, ops.operand(tape, x), weights, x.numel // width, cast=False)
 
 
-NORMS: dict[str, Callable[[Run, Value, int, int], Value]] = {
+NORMS: dict[str, Callable[[TapedRun, Value, int, int], Value]] = {
     "rms": rms_norm,
     "gemma": _gemma,
     "cohere": _cohere,
@@ -141,7 +141,7 @@ def _gelu_new(tape: Tape, x: Value) -> Value:
 
 
 def _cubed(tape: Tape, x: Value) -> Value:
-    return ops.scale(tape, ops.power(tape, x))
+    return ops.scale(tape, ops.raised(tape, x))
 
 
 def _gelu_fast(tape: Tape, x: Value) -> Value:
@@ -155,7 +155,7 @@ def _quick_gelu(tape: Tape, x: Value) -> Value:
 
 
 def _relu2(tape: Tape, x: Value) -> Value:
-    return ops.power(tape, ops.of_result(tape, x))
+    return ops.raised(tape, ops.of_result(tape, x))
 
 
 def _bloom_gelu(tape: Tape, x: Value) -> Value:
@@ -179,7 +179,7 @@ ACTIVATIONS: dict[str, Callable[[Tape, Value], Value]] = {
 
 
 @made_by("feed-forward")
-def feed_forward(run: Run, x: Value, matrices: tuple[Matrix, ...]) -> Value:
+def feed_forward(run: TapedRun, x: Value, matrices: tuple[Matrix, ...]) -> Value:
     """Returns a feed-forward layer, gated by a third matrix or not."""
     tape, design = run.tape, run.shape.design
     activation = ACTIVATIONS[design.activation]

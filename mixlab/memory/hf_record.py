@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mixlab.memory.categories import ACTIVATIONS, CASTS, GRADIENTS, TEMPORARIES
-from mixlab.memory.hf_code import code_of
+from mixlab.memory.categories import ACTIVATIONS, TEMPORARIES
 from mixlab.memory.hf_model import Kind, Pass
-from mixlab.memory.hf_parts import Run
+from mixlab.memory.hf_parts import TapedRun
+from mixlab.memory.hf_writings import writing_of
 from mixlab.memory.shapes import ModelShape
 from mixlab.memory.tape import Formats, Tape
 
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Record:
+class PassRecord:
     """The parts of a pass with one layer of each kind, and the kinds of all layers in order.
 
     Attributes:
@@ -101,12 +101,14 @@ def kinds_of(shape: ModelShape) -> list[Kind]:
 
 
 @lru_cache(maxsize=512)
-def recorded(setup: Setup) -> Record:
+def recorded(setup: Setup) -> PassRecord:
     """Returns the record of a pass."""
     shape = setup.shape
-    code = code_of(shape.style)
+    writing = writing_of(shape.style)
     tape = Tape(setup.formats, accumulates=setup.accumulates)
-    run = Run(tape, shape, code, setup.batch, setup.seq, setup.eager or code.only_eager, not setup.checkpoints)
+    run = TapedRun(
+        tape, shape, writing, setup.batch, setup.seq, setup.eager or writing.only_eager, not setup.checkpoints
+    )
     every = kinds_of(shape)
     kinds = list(dict.fromkeys(every))
     model = Pass(run, kinds, checkpoints=setup.checkpoints)
@@ -114,7 +116,7 @@ def recorded(setup: Setup) -> Record:
     model.backward()
     del model
     parts = _Lives(tape).parts()
-    return Record(parts[0], tuple(parts[1:-1]), parts[-1], tuple(kinds.index(kind) for kind in every))
+    return PassRecord(parts[0], tuple(parts[1:-1]), parts[-1], tuple(kinds.index(kind) for kind in every))
 
 
 class _Lives:
@@ -157,18 +159,18 @@ class _Lives:
                     (*outside, *parameters),
                     self._left(made, places[middle], self.names),
                     self._left(made, settled, self.names),
-                    self._left(made, settled, self.tape.makers),
+                    self._left(made, settled, self.tape.makers, only=ACTIVATIONS),
                     self._peak(starts[place], ends[place]),
                     self._peak(starts[backward], ends[backward]),
                 )
             )
         return found
 
-    def _left(self, made: range, at: int, names: Sequence[str]) -> Content:
+    def _left(self, made: range, at: int, names: Sequence[str], only: str = "") -> Content:
         """Returns the bytes by name of what was born in a stretch of the events and is alive at a place."""
         left: Content = Counter()
         for number, born in enumerate(self.born):
-            if born in made and born < at <= self.died[number]:
+            if born in made and born < at <= self.died[number] and only in ("", self.names[number]):
                 left[names[number]] += self.tape.sizes[number]
         return left
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mixlab.formats import FP32
 from mixlab.memory.categories import BATCH, GRADIENTS, TEMPORARIES, Phase
-from mixlab.memory.hf_record import Content, Record
+from mixlab.memory.hf_record import Content, PassRecord
 from mixlab.memory.instants import GATHERED, Instant, StepKind
 from mixlab.memory.parallel import Parallelism
 from mixlab.memory.states import model_states
@@ -31,7 +31,7 @@ class RecordedStep:
         parallel: GPUs that share states.
     """
 
-    record: Record
+    record: PassRecord
     recipe: Recipe
     tokens: int
     optimizer: OptimizerName

@@ -83,9 +83,14 @@ class Parallelism:
 
         Raises:
             ValueError: If `tensor` does not divide its heads, kv_heads and ffn, or `pipeline` its layers, or the shape
-                has none of mixlab's own layers.
+                has layers whose division is not modelled.
         """
-        require_lean(shape)
+        for name in ("tensor", "pipeline"):
+            if getattr(self, name) > 1 and shape.lean is None:
+                raise ValueError(
+                    f"Parallelism: {name}={getattr(self, name)} is modelled for layers like GPT-2's and Llama's, not "
+                    f"for those of {shape.name}; divide it by data and zero"
+                )
         for field in ("heads", "kv_heads", "ffn"):
             _require_divisor("tensor", self.tensor, field, getattr(shape, field), shape.name)
         _require_divisor("pipeline", self.pipeline, "layers", shape.layers, shape.name)

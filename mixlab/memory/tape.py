@@ -1,8 +1,8 @@
 """A tape of ops that have sizes and nothing else: what autograd keeps, and when it frees it, without torch.
 
 `mixlab.memory.trace` runs a model's own code on fake tensors and takes seconds. A tape runs a few dozen ops written by
-hand, in a fraction of a millisecond: tensors are byte counts, ops say what they allocate and save, backward goes through
-the nodes from the last to the first and adds gradients as torch does. Python's reference counts free the storages.
+hand, in about a millisecond: tensors are byte counts, ops say what they allocate and save, backward goes through the
+nodes from the last to the first and adds gradients as torch does. Python's reference counts free the storages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mixlab.memory.categories import CASTS, GRADIENTS, TEMPORARIES
 _GRANULE = 512  # bytes: sizes are multiples of it, as from CUDA's caching allocator
 
 
-class Storage:
+class TapeStorage:
     """Bytes on a tape, from its creation until nothing refers to it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Value:
     __slots__ = ("lone", "node", "numel", "size", "storage")
 
     def __init__(
-        self, numel: int, size: int, storage: Storage, node: Node | Parameter | None = None, lone: bool = True
+        self, numel: int, size: int, storage: TapeStorage, node: Node | Parameter | None = None, lone: bool = True
     ) -> None:
         self.numel = numel
         self.size = size
@@ -92,7 +92,7 @@ class Node:
         targets: Sequence[Node | Parameter | None],
         sizes: Sequence[int],
         run: Backward,
-        saved: Sequence[Storage | None],
+        saved: Sequence[TapeStorage | None],
     ) -> None:
         self.targets = tuple(zip(targets, sizes, strict=True))
         self.run = run
@@ -101,6 +101,12 @@ class Node:
         for target in targets:
             if isinstance(target, Parameter):
                 target.uses += 1
+
+
+def node_of(value: Value) -> Node:
+    """Returns the node that made a tensor."""
+    assert isinstance(value.node, Node)
+    return value.node
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,9 @@ class Tape:
         self.marks: list[tuple[str, int]] = []
         self.outputs: list[Value] = []
         self.nodes: list[Node] = []
-        self.gradients: list[Value] = []
+        self.gradients: list[Value] = []  # which live until the step is over
         self.records = True
+        self._needed = 0  # storages up to the last op that saved something
         self._cached: dict[Parameter, Value] = {}
 
     def mark(self, name: str) -> None:
@@ -160,7 +167,7 @@ class Tape:
 
     def new(self, numel: int, size: int, category: str = TEMPORARIES) -> Value:
         """Returns a new tensor."""
-        return Value(numel, size, Storage(self, numel * size, category))
+        return Value(numel, size, TapeStorage(self, numel * size, category))
 
     def parameter(self, numel: int, columns: int = 1) -> Parameter:
         """Returns a new parameter, whose own bytes are in no tape."""
@@ -172,9 +179,12 @@ class Tape:
         value: Value,
         inputs: Sequence[Value | Parameter | None],
         run: Backward,
-        saved: Sequence[Storage | None] = (),
+        saved: Sequence[TapeStorage | None] = (),
     ) -> Value:
         """Makes `value` the result of an op on `inputs`; `run` returns a gradient for each, None for none."""
+        if saved := [one for one in saved if one is not None]:
+            before = all(one.number < value.storage.number for one in saved)
+            self._needed = value.storage.number if before else len(self.sizes)
         targets = [one.node if isinstance(one, Value) else one for one in inputs]
         if self.records and any(target is not None for target in targets):
             node = Node(targets, [one.size if one is not None else 0 for one in inputs], run, saved)
@@ -202,10 +212,19 @@ class Tape:
         self._cached.clear()
         self.settled.append((began, len(self.events)))
 
+    def end_recomputation(self, began: int) -> None:
+        """Ends a layer's recomputation: it stopped once the last op had saved something, before that op's result.
+
+        Args:
+            began: Place in the events at which it began.
+        """
+        for number in range(self._needed, len(self.sizes)):
+            self.sizes[number] = 0
+        self.end_forward(began)
+
     def start_backward(self, loss: Value) -> None:
         """Puts a gradient at the loss."""
-        assert isinstance(loss.node, Node)
-        self.give(loss.node, self.new(1, loss.size))
+        self.give(node_of(loss), self.new(1, loss.size))
 
     def taken(self, node: Node) -> Value:
         """Returns the gradient that came to a node."""

@@ -57,7 +57,7 @@ def to(tape: Tape, x: Value, size: int) -> Value:
     return tape.record(tape.new(numel, size), (x,), lambda _g: (tape.new(numel, own),))
 
 
-def cast(tape: Tape, x: Value) -> Value:
+def operand(tape: Tape, x: Value) -> Value:
     """Returns `x` as an operand of a product."""
     return to(tape, x, tape.formats.compute) if tape.formats.autocast and x.size == 4 else x
 
@@ -70,6 +70,11 @@ def add(tape: Tape, x: Value, y: Operand) -> Value:
         return _summed(tape, g, first), _summed(tape, g, second)
 
     return tape.record(tape.new(max(first, second), max(x.size, y.size)), (x, y), run)
+
+
+def add_(tape: Tape, x: Value, y: Value) -> Value:
+    """Returns x + y, written over `x`."""
+    return tape.record(Value(x.numel, x.size, x.storage), (x, y), lambda g: (g, g))
 
 
 def mul(tape: Tape, x: Value, y: Operand) -> Value:
@@ -95,6 +100,12 @@ def shift(tape: Tape, x: Value) -> Value:
     return tape.record(tape.new(x.numel, x.size), (x,), lambda g: (g,))
 
 
+def scale_(tape: Tape, x: Value) -> Value:
+    """Returns `x` multiplied in place."""
+    numel, size = x.numel, x.size
+    return tape.record(Value(numel, size, x.storage), (x,), lambda _g: (tape.new(numel, size),))
+
+
 def scale(tape: Tape, x: Value) -> Value:
     """Returns an op that saves nothing and whose gradient is a new tensor, such as a product with a number."""
     return _elementwise(tape, x, None, 0)
@@ -111,7 +122,7 @@ def of_result(tape: Tape, x: Value, *, temporaries: int = 0) -> Value:
     return _elementwise(tape, x, result, temporaries, result)
 
 
-def power(tape: Tape, x: Value) -> Value:
+def raised(tape: Tape, x: Value) -> Value:
     """Returns a power of `x`, of float32 under autocast; its gradient goes through two more tensors."""
     return of_input(tape, to(tape, x, 4) if tape.formats.autocast else x, temporaries=2)
 
@@ -142,7 +153,7 @@ def join(tape: Tape, pieces: Sequence[Value]) -> Value:
 
 
 def softmax(tape: Tape, x: Value, size: int = 4) -> Value:
-    """Returns a softmax or log-softmax in numbers of `size` bytes; CUDA needs no copy of 16-bit operands for float32."""
+    """Returns a softmax or log-softmax in numbers of `size` bytes; CUDA needs no float32 copy of 16-bit operands."""
     result, numel, own = tape.new(x.numel, size), x.numel, x.size
     return tape.record(result, (x,), lambda _g: (tape.new(numel, own),), (result.storage,))
 
@@ -171,7 +182,7 @@ def layer_norm(tape: Tape, x: Value, weights: Sequence[Operand], rows: int, *, c
 
 def linear(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
     """Returns the product of `x` with a matrix, each cast under autocast."""
-    x, w = cast(tape, x), tape.operand(weight)
+    x, w = operand(tape, x), tape.operand(weight)
     out = weight.numel // weight.columns * (x.numel // weight.columns)
     return product(tape, x, w, out, None if bias is None else tape.operand(bias))
 
@@ -191,7 +202,10 @@ def product(tape: Tape, x: Value, w: Operand, out: int, bias: Operand | None = N
 
     inputs = (x, w) if bias is None else (x, w, bias)
     return tape.record(
-        tape.new(out, size), inputs, run, (x.storage if second else None, w.storage if isinstance(w, Value) and first else None)
+        tape.new(out, size),
+        inputs,
+        run,
+        (x.storage if second else None, w.storage if isinstance(w, Value) and first else None),
     )
 
 
@@ -212,7 +226,7 @@ def spread(tape: Tape, x: Value, numel: int) -> Value:
     return tape.record(Value(numel, x.size, x.storage), (x,), lambda g: (tape.new(own, g.size),))
 
 
-def attention(tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, int, int], out: int) -> Value:
+def fused_attention(tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, int, int], out: int) -> Value:
     """Returns causal attention by CUDA's fused kernels: see `mixlab.memory.cuda_kernels`.
 
     Args:
@@ -221,7 +235,7 @@ def attention(tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, i
         sizes: Rows, heads, tokens of a row and the width of a head.
         out: Elements of the result.
     """
-    q, k, v = (cast(tape, x) for x in (q, k, v))
+    q, k, v = (operand(tape, x) for x in (q, k, v))
     rows, heads, length, width = sizes
     numels, size, flash = (q.numel, k.numel, v.numel), q.size, q.size == 2
     result = tape.new(out, size)

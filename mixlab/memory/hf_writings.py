@@ -10,7 +10,7 @@ Core = Literal["interface", "neo", "bloom", "mpt", "falcon", "sinks"]
 
 
 @dataclass(frozen=True)
-class Code:
+class Writing:
     """The ways in which code of the same design differs.
 
     Attributes:
@@ -23,6 +23,8 @@ class Code:
         core: The code of attention's core. "interface": SDPA or the eager one of all models.
         scaled: What is multiplied by a number of the config: "embedding", "residual", "logits", "query".
         clamps: Whether queries, keys and values are clamped into new tensors.
+        gate: How experts gate. "silu": by the model's activation. "clamped": as gpt-oss does.
+        wide_scores: Whether queries and keys are float32 for the eager scores.
         only_eager: Whether there is no attention but the eager one.
         narrow_softmax: Whether the eager softmax is in the format of the scores, not in float32.
         float_router: Whether the router computes in float32.
@@ -35,6 +37,8 @@ class Code:
     scaled: frozenset[str] = frozenset()
     clamps: bool = False
     narrow_softmax: bool = False
+    gate: Literal["silu", "clamped"] = "silu"
+    wide_scores: bool = False
     only_eager: bool = False
     float_router: bool = False
 
@@ -42,34 +46,34 @@ class Code:
 _EMBEDDING = frozenset({"embedding"})
 _GRANITE = frozenset({"embedding", "residual", "logits"})
 
-CODES: dict[str, Code] = {
-    "bloom": Code(core="bloom", only_eager=True),
-    "cohere": Code(rotary="float", scaled=frozenset({"logits"})),
-    "cohere2": Code(rotary="float", scaled=frozenset({"logits"})),
-    "deepseek_v2": Code(rotary="complex", float_router=True),
-    "deepseek_v3": Code(rotary="pairs", float_router=True),
-    "ernie4_5": Code(rotary="wide", own_tables=True),
-    "ernie4_5_moe": Code(rotary="wide", own_tables=True),
-    "falcon": Code(core="falcon"),
-    "gemma": Code(scaled=_EMBEDDING),
-    "gemma2": Code(scaled=_EMBEDDING, only_eager=True),
-    "gemma3_text": Code(scaled=_EMBEDDING),
-    "glm": Code(own_tables=True),
-    "glm4": Code(own_tables=True),
-    "gpt_neo": Code(core="neo", only_eager=True),
-    "gpt_oss": Code(wide_rms_weight=True, rotary="chunks", core="sinks", only_eager=True),
-    "gpt2": Code(narrow_softmax=True),
-    "gptj": Code(own_tables=True),
-    "granite": Code(scaled=_GRANITE),
-    "granitemoe": Code(scaled=_GRANITE),
-    "mpt": Code(core="mpt", only_eager=True),
-    "olmo": Code(rotary="back"),
-    "olmo2": Code(wide_rms_weight=True, rotary="back"),
-    "olmo3": Code(wide_rms_weight=True, rotary="back"),
-    "opt": Code(scaled=frozenset({"query"})),
+WRITINGS: dict[str, Writing] = {
+    "bloom": Writing(core="bloom", only_eager=True),
+    "cohere": Writing(rotary="float", scaled=frozenset({"logits"})),
+    "cohere2": Writing(rotary="float", scaled=frozenset({"logits"})),
+    "deepseek_v2": Writing(rotary="complex", float_router=True),
+    "deepseek_v3": Writing(rotary="pairs", float_router=True),
+    "ernie4_5": Writing(rotary="wide", own_tables=True),
+    "ernie4_5_moe": Writing(rotary="wide", own_tables=True),
+    "falcon": Writing(core="falcon"),
+    "gemma": Writing(scaled=_EMBEDDING),
+    "gemma2": Writing(scaled=_EMBEDDING, only_eager=True),
+    "gemma3_text": Writing(scaled=_EMBEDDING),
+    "glm": Writing(own_tables=True),
+    "glm4": Writing(own_tables=True),
+    "gpt_neo": Writing(core="neo", only_eager=True),
+    "gpt_oss": Writing(wide_rms_weight=True, rotary="chunks", core="sinks", gate="clamped", only_eager=True),
+    "gpt2": Writing(narrow_softmax=True),
+    "gptj": Writing(own_tables=True, wide_scores=True, narrow_softmax=True),
+    "granite": Writing(scaled=_GRANITE),
+    "granitemoe": Writing(scaled=_GRANITE),
+    "mpt": Writing(core="mpt", only_eager=True),
+    "olmo": Writing(rotary="back"),
+    "olmo2": Writing(wide_rms_weight=True, rotary="back"),
+    "olmo3": Writing(wide_rms_weight=True, rotary="back"),
+    "opt": Writing(scaled=frozenset({"query"})),
 }
 
 
-def code_of(style: str) -> Code:
+def writing_of(style: str) -> Writing:
     """Returns how transformers writes a model type."""
-    return CODES.get(style, Code())
+    return WRITINGS.get(style, Writing())
