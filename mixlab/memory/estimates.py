@@ -285,8 +285,11 @@ def estimate(
 
     Transformers' own module of a shape needs more:
 
-    >>> round(estimate("gpt2", "fp32", batch=4, seq=512, implementation="transformers").peak_bytes / 2**20)
-    5000
+    >>> for whose in ("mixlab", "transformers"):
+    ...     one = estimate("llama-3.2-1b", "bf16", batch=8, seq=1024, implementation=whose)
+    ...     print(f"{one.peak_bytes / 2**30:.1f}")
+    24.9
+    32.0
 
     Args:
         model: A shape, or its name.

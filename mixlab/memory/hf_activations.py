@@ -10,7 +10,10 @@ from mixlab.formats import FP32
 from mixlab.memory.activation_tables import KeptActivations
 from mixlab.memory.hf_record import PassRecord, Setup, recorded
 from mixlab.memory.hf_writings import writing_of
+from mixlab.memory.parallel import ONE_GPU, Parallelism
+from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.memory.tape import Formats
+from mixlab.recipes import Recipe
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,6 +30,14 @@ class RecordedActivations(KeptActivations):
         TypeError, ValueError: As `KeptActivations`; also if `checkpointing` is "selective", which transformers does not
             have, or the layers are divided over GPUs, which is modelled for mixlab's own layers only.
     """
+
+    shape: ModelShape
+    recipe: Recipe
+    batch: int
+    seq: int
+    attention: AttentionKind = "fused"
+    checkpointing: Checkpointing = "none"
+    parallel: Parallelism = ONE_GPU
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,7 @@ from mixlab.memory.hf_parts import TapedRun, feed_forward, made_by
 from mixlab.memory.tape import Node, Tape, Value, node_of
 
 
-class Kind(NamedTuple):
+class LayerKind(NamedTuple):
     """A kind of layer.
 
     Attributes:
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 @made_by("sums of a layer")
-def layer(run: TapedRun, x: Value, kind: Kind, tables: tuple[Value, Value] | None) -> Value:
+def layer(run: TapedRun, x: Value, kind: LayerKind, tables: tuple[Value, Value] | None) -> Value:
     """Returns a layer's output."""
     tape, shape, design = run.tape, run.shape, run.shape.design
 
@@ -72,7 +72,7 @@ class Pass:
         checkpoints: Whether backward recomputes each layer.
     """
 
-    def __init__(self, run: TapedRun, kinds: Sequence[Kind], *, checkpoints: bool) -> None:
+    def __init__(self, run: TapedRun, kinds: Sequence[LayerKind], *, checkpoints: bool) -> None:
         self.run = run
         self.kinds = kinds
         self.checkpoints = checkpoints
@@ -161,7 +161,7 @@ class Pass:
         count = 0 if not run.eager else 2 if run.shape.window else 1
         return [self.tape.new(run.batch * run.seq**2, x.size) for _ in range(count)]
 
-    def _checkpointed(self, x: Value, kind: Kind) -> Value:
+    def _checkpointed(self, x: Value, kind: LayerKind) -> Value:
         """Returns a layer's output; its input is all that is kept."""
         tape = self.tape
         tape.records = False
@@ -171,7 +171,7 @@ class Pass:
         self.mailboxes.append(node_of(out))
         return out
 
-    def _recompute(self, kind: Kind) -> None:
+    def _recompute(self, kind: LayerKind) -> None:
         """Runs a layer again, and its backward."""
         tape, given = self.tape, self.inputs.pop()
         gradient = tape.taken(self.mailboxes.pop())

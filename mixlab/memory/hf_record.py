@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from mixlab.memory.categories import ACTIVATIONS, TEMPORARIES
-from mixlab.memory.hf_model import Kind, Pass
+from mixlab.memory.hf_model import LayerKind, Pass
 from mixlab.memory.hf_parts import TapedRun
 from mixlab.memory.hf_writings import writing_of
 from mixlab.memory.shapes import ModelShape
@@ -93,11 +93,11 @@ class PassRecord:
         return max(numel for part in (self.embedding, *self.layers, self.head) for numel in part.parameters)
 
 
-def kinds_of(shape: ModelShape) -> list[Kind]:
+def kinds_of(shape: ModelShape) -> list[LayerKind]:
     """Returns the kinds of a shape's layers: those without experts first, those without rotation spread evenly."""
     each = shape.unrotated
     turns = [(place + 1) * each // shape.layers == place * each // shape.layers for place in range(shape.layers)]
-    return [Kind(place >= shape.dense_layers, turn) for place, turn in enumerate(turns)]
+    return [LayerKind(place >= shape.dense_layers, turn) for place, turn in enumerate(turns)]
 
 
 @lru_cache(maxsize=512)
