@@ -14,7 +14,7 @@ Heads = tuple[Value, Value, Value]
 
 
 @made_by("attention")
-def attention(run: TapedRun, x: Value, tables: Tables, rotates: bool) -> Value:
+def attend(run: TapedRun, x: Value, tables: Tables, rotates: bool) -> Value:
     """Returns attention and the projection after it."""
     heads = _latent(run, x, tables) if run.shape.latent else _projected(run, x, tables if rotates else None)
     attended = CORES[run.writing.core](run, heads)
@@ -175,15 +175,35 @@ def interface(run: TapedRun, heads: Heads) -> Value:
 
 
 def fused(run: TapedRun, heads: Heads) -> Value:
-    """Returns causal attention by CUDA's fused kernels."""
+    """Returns attention by the kernel that CUDA takes: see `mixlab.memory.fused_attention`."""
     tape, shape = run.tape, run.shape
     q, k, v = heads
     times = shape.heads // shape.kv_heads
-    if times > 1 and (shape.head_width > 256 or shape.latent):  # else SDPA itself shares keys and values
-        k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
-    return ops.fused_attention(
-        tape, q, k, v, (run.batch, shape.heads, run.seq, shape.head_width), run.tokens * shape.value_width
-    )
+    alike = shape.head_width <= _WIDEST_HEAD and shape.value_width == shape.query_width
+    if times > 1 and not alike:  # else SDPA itself shares keys and values
+        k, v, times = ops.repeat(tape, k, times), ops.repeat(tape, v, times), 1
+    q, k, v = (ops.operand(tape, x) for x in (q, k, v))
+    flash = alike and q.size == 2 and (times == 1 or run.writing.core != "falcon")
+    if times > 1 and not flash:
+        return _unfused(run, (q, k, v))
+    sizes = run.batch, shape.heads, run.seq, shape.head_width
+    return ops.fused_attention(tape, q, k, v, sizes, run.tokens * shape.value_width, flash=flash)
+
+
+_WIDEST_HEAD = 256
+
+
+def _unfused(run: TapedRun, heads: Heads) -> Value:
+    """Returns what SDPA falls back to if no kernel takes such heads: ordinary ops in float32 that keep all scores."""
+    tape, own = run.tape, heads[0].size
+    q, k, v = (ops.to(tape, x, 4) for x in heads)
+    times = run.shape.heads // run.shape.kv_heads
+    q = ops.scale(tape, q)
+    k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
+    weights = ops.matmul_of(tape, strided(run, q), ops.scale(tape, k), run.scores)
+    weights = run.dropout(ops.softmax(tape, weights), "attention")
+    out = ops.matmul_of(tape, weights, v, run.tokens * run.shape.value_width)
+    return ops.copy(tape, ops.to(tape, out, own))
 
 
 def eager(run: TapedRun, heads: Heads) -> Value:
@@ -211,13 +231,13 @@ def scores(run: TapedRun, q: Value, k: Value) -> Value:
     tape = run.tape
     if run.writing.wide_scores:
         q, k = ops.to(tape, q, 4), ops.to(tape, k, 4)
-    return ops.product(tape, strided(run, ops.operand(tape, q)), in_order(run, ops.operand(tape, k)), run.scores)
+    return ops.matmul_of(tape, strided(run, ops.operand(tape, q)), in_order(run, ops.operand(tape, k)), run.scores)
 
 
 def mixed(run: TapedRun, weights: Value, v: Value) -> Value:
     """Returns the products of the softmax with values, in the order of tokens."""
     tape = run.tape
-    out = ops.product(
+    out = ops.matmul_of(
         tape, ops.operand(tape, weights), in_order(run, ops.operand(tape, v)), run.tokens * run.shape.value_width
     )
     return ops.copy(tape, out)
@@ -282,7 +302,9 @@ def _sinks(run: TapedRun, heads: Heads) -> Value:
     times = run.shape.heads // run.shape.kv_heads
     k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
     weights = ops.shift(tape, ops.scale(tape, scores(run, q, k)))
-    combined = ops.shift(tape, ops.join(tape, [weights]))
+    column = run.scores // run.seq
+    sinks = ops.spread(tape, ops.offset(tape, tape.parameter(run.shape.heads), tape.formats.weight), column)
+    combined = ops.shift(tape, ops.join(tape, [weights, sinks]))
     probabilities = ops.softmax(tape, combined, combined.size)
     weights = ops.to(tape, ops.part(tape, probabilities, run.scores), v.size)
     return mixed(run, weights, v)

@@ -20,16 +20,23 @@ def mixture(run: TapedRun, x: Value) -> Value:
     tape, shape = run.tape, run.shape
     experts = shape.experts
     assert experts is not None
-    shared = shape.expert_matrices[4 if shape.design.gated else 3 :]
-    weights = routed(run, x)
-    out = grouped(run, x, weights)
-    if experts.shared:
-        beside = feed_forward(run, x, shared[: 3 if shape.design.gated else 2])
-        if experts.shared_gate:
-            gate = ops.of_result(tape, run.linear(x, shared[-1]))
-            beside = ops.mul(tape, gate, beside)
-        out = ops.add(tape, out, beside)
-    return out
+    everyone = _beside(run, x) if run.writing.shared_first else None
+    out = grouped(run, x, routed(run, x))
+    if not experts.shared:
+        return out
+    everyone = everyone or _beside(run, x)
+    if experts.shared_gate:
+        gate = ops.of_result(tape, run.linear(x, shape.expert_matrices[-1]))
+        everyone = ops.mul(tape, gate, everyone)
+    return ops.add(tape, out, everyone)
+
+
+def _beside(run: TapedRun, x: Value) -> Value | None:
+    """Returns the feed-forward that every token passes, None if there is none."""
+    experts, each = run.shape.experts, 3 if run.shape.design.gated else 2
+    if experts is None or not experts.shared:
+        return None
+    return feed_forward(run, x, run.shape.expert_matrices[1 + each : 1 + 2 * each])
 
 
 def routed(run: TapedRun, x: Value) -> Value:
@@ -58,11 +65,14 @@ def grouped(run: TapedRun, x: Value, weights: Value) -> Value:
     own = x.size
     chosen = _rows(tape, x, rows * width, order)
     weights = _rows(tape, weights, rows, order)
-    both = _product(run, chosen, width, 2 * inner if shape.design.gated else inner, order)
+    first = 2 * inner if shape.design.gated else inner
+    biases = _biases(run, rows, first, order)
+    both = _product(run, chosen, width, first, biases)
     del chosen
     inside = ACTIVATED[run.writing.gate] if shape.design.gated else _plain
     both = inside(run, both)
-    out = _product(run, both, inner, width, order)
+    biases = _biases(run, rows, width, order)
+    out = _product(run, both, inner, width, biases)
     weighted = ops.mul(tape, out, weights)
     weighted = _rows(tape, weighted, rows * width, back)
     return ops.to(tape, _sum(tape, weighted, run.tokens * width), own)
@@ -90,19 +100,24 @@ def _clamped(run: TapedRun, both: Value) -> Value:
 ACTIVATED: dict[str, Callable[[TapedRun, Value], Value]] = {"silu": _gated, "clamped": _clamped}
 
 
-def _product(run: TapedRun, x: Value, inputs: int, outputs: int, order: Value) -> Value:
+def _biases(run: TapedRun, rows: int, outputs: int, order: Value) -> Value | None:
+    """Returns the biases of each row's expert."""
+    tape, experts = run.tape, run.shape.experts
+    if experts is None or not experts.bias:
+        return None
+    bias = tape.parameter(experts.count * outputs)
+    numel, size = bias.numel, bias.size
+    return tape.record(tape.new(rows * outputs, size), (bias,), lambda _g: (tape.new(numel, size),), (order.storage,))
+
+
+def _product(run: TapedRun, x: Value, inputs: int, outputs: int, biases: Value | None) -> Value:
     """Returns the products of rows with the matrices of their experts, which no autocast casts."""
     tape, experts = run.tape, run.shape.experts
     assert experts is not None
     weight = tape.parameter(experts.count * inputs * outputs, inputs)
-    bias = tape.parameter(experts.count * outputs) if experts.bias else None
     x = ops.to(tape, x, weight.size)
-    made = x.numel // inputs * outputs
-    if bias is None:
-        return ops.product(tape, x, weight, made)
-    rows = tape.new(made, bias.size)
-    tape.record(rows, (bias,), lambda _g: (tape.new(bias.numel, bias.size),), (order.storage,))
-    return ops.add_(tape, ops.product(tape, x, weight, made), rows)
+    out = ops.matmul_of(tape, x, weight, x.numel // inputs * outputs)
+    return out if biases is None else ops.add_(tape, out, biases)
 
 
 def _rows(tape: Tape, x: Value, numel: int, indices: Value) -> Value:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mixlab.memory import tape_ops as ops
-from mixlab.memory.hf_attention import attention
+from mixlab.memory.hf_attention import attend
 from mixlab.memory.hf_experts import mixture
 from mixlab.memory.hf_parts import TapedRun, feed_forward, made_by
 from mixlab.memory.tape import Node, Tape, Value, node_of
@@ -29,8 +29,8 @@ def layer(run: TapedRun, x: Value, kind: LayerKind, tables: tuple[Value, Value] 
     """Returns a layer's output."""
     tape, shape, design = run.tape, run.shape, run.shape.design
 
-    def attend(x: Value) -> Value:
-        return attention(run, x, tables, kind.rotates)
+    def mix(x: Value) -> Value:
+        return attend(run, x, tables, kind.rotates)
 
     def feed(x: Value) -> Value:
         return run.dropout(mixture(run, x) if kind.sparse else feed_forward(run, x, shape.ffn_matrices), "residual")
@@ -43,14 +43,14 @@ def layer(run: TapedRun, x: Value, kind: LayerKind, tables: tuple[Value, Value] 
 
     if design.parallel:
         normed = norm(x)
-        attended = attend(normed)
+        mixed = mix(normed)
         fed = feed(normed if design.norms == "shared" else norm(x))
-        return add(add(x, attended), fed)
+        return add(add(x, mixed), fed)
     if design.norms == "residual":
-        x = norm(add(x, attend(x)))
+        x = norm(add(x, mix(x)))
         return norm(add(x, feed(x)))
     before, after = design.norms in ("before", "around"), design.norms in ("after", "around")
-    for part in (attend, feed):
+    for part in (mix, feed):
         y = part(norm(x) if before else x)
         y = norm(y) if after else y
         x = add(x, y)
@@ -180,7 +180,7 @@ class Pass:
         tape.end_recomputation(began)
         tape.give(node_of(result), gradient)
         del gradient, result
-        tape.backward(start)
+        tape.backward(start, unpacks=True)
         tape.give(node_of(given), tape.taken(node_of(inner)))
 
     @made_by("head and loss")

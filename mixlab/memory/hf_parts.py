@@ -159,7 +159,9 @@ def _relu2(tape: Tape, x: Value) -> Value:
 
 
 def _bloom_gelu(tape: Tape, x: Value) -> Value:
-    return ops.of_input(tape, x, temporaries=5)
+    inside = [tape.new(x.numel, x.size) for _ in range(4)]
+    inside.clear()
+    return ops.of_input(tape, x, temporaries=4)
 
 
 ACTIVATIONS: dict[str, Callable[[Tape, Value], Value]] = {

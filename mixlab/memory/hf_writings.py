@@ -28,6 +28,7 @@ class Writing:
         only_eager: Whether there is no attention but the eager one.
         narrow_softmax: Whether the eager softmax is in the format of the scores, not in float32.
         float_router: Whether the router computes in float32.
+        shared_first: Whether the layer that all tokens pass comes before the experts.
     """
 
     wide_rms_weight: bool = False
@@ -41,6 +42,7 @@ class Writing:
     wide_scores: bool = False
     only_eager: bool = False
     float_router: bool = False
+    shared_first: bool = False
 
 
 _EMBEDDING = frozenset({"embedding"})
@@ -53,7 +55,7 @@ WRITINGS: dict[str, Writing] = {
     "deepseek_v2": Writing(rotary="complex", float_router=True),
     "deepseek_v3": Writing(rotary="pairs", float_router=True),
     "ernie4_5": Writing(rotary="wide", own_tables=True),
-    "ernie4_5_moe": Writing(rotary="wide", own_tables=True),
+    "ernie4_5_moe": Writing(rotary="wide", own_tables=True, float_router=True, shared_first=True),
     "falcon": Writing(core="falcon"),
     "gemma": Writing(scaled=_EMBEDDING),
     "gemma2": Writing(scaled=_EMBEDDING, only_eager=True),
@@ -62,6 +64,7 @@ WRITINGS: dict[str, Writing] = {
     "glm4": Writing(own_tables=True),
     "gpt_neo": Writing(core="neo", only_eager=True),
     "gpt_oss": Writing(wide_rms_weight=True, rotary="chunks", core="sinks", gate="clamped", only_eager=True),
+    "glm4_moe": Writing(float_router=True),
     "gpt2": Writing(narrow_softmax=True),
     "gptj": Writing(own_tables=True, wide_scores=True, narrow_softmax=True),
     "granite": Writing(scaled=_GRANITE),
@@ -70,6 +73,7 @@ WRITINGS: dict[str, Writing] = {
     "olmo": Writing(rotary="back"),
     "olmo2": Writing(wide_rms_weight=True, rotary="back"),
     "olmo3": Writing(wide_rms_weight=True, rotary="back"),
+    "qwen2_moe": Writing(shared_first=True),
     "opt": Writing(scaled=frozenset({"query"})),
 }
 

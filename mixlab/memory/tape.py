@@ -233,8 +233,13 @@ class Tape:
         gradient.storage.holders -= 1
         return gradient
 
-    def backward(self, down_to: int) -> None:
-        """Runs backward of the nodes from the last one down to number `down_to`."""
+    def backward(self, down_to: int, *, unpacks: bool = False) -> None:
+        """Runs backward of the nodes from the last one down to number `down_to`.
+
+        Args:
+            down_to: Number of nodes that stay.
+            unpacks: Whether saved tensors come from a recomputation, which lets them go as soon as the op has run.
+        """
         while len(self.nodes) > down_to:
             node = self.nodes.pop()
             gradient, node.buffer = node.buffer, None
@@ -242,6 +247,8 @@ class Tape:
                 continue
             gradient.storage.holders -= 1
             found, targets = list(node.run(gradient)), node.targets
+            if unpacks:
+                node.saved = ()
             for place, (target, size) in enumerate(targets):
                 found[place] = self._converted(target, size, found[place])
             del gradient, node  # with what it saved

@@ -184,10 +184,10 @@ def linear(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = Non
     """Returns the product of `x` with a matrix, each cast under autocast."""
     x, w = operand(tape, x), tape.operand(weight)
     out = weight.numel // weight.columns * (x.numel // weight.columns)
-    return product(tape, x, w, out, None if bias is None else tape.operand(bias))
+    return matmul_of(tape, x, w, out, None if bias is None else tape.operand(bias))
 
 
-def product(tape: Tape, x: Value, w: Operand, out: int, bias: Operand | None = None) -> Value:
+def matmul_of(tape: Tape, x: Value, w: Operand, out: int, bias: Operand | None = None) -> Value:
     """Returns a product of `out` elements, which saves both operands."""
     size = x.size
     first, second = x.node is not None, isinstance(w, Parameter) or w.node is not None
@@ -226,18 +226,20 @@ def spread(tape: Tape, x: Value, numel: int) -> Value:
     return tape.record(Value(numel, x.size, x.storage), (x,), lambda g: (tape.new(own, g.size),))
 
 
-def fused_attention(tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, int, int], out: int) -> Value:
-    """Returns causal attention by CUDA's fused kernels: see `mixlab.memory.cuda_kernels`.
+def fused_attention(
+    tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, int, int], out: int, *, flash: bool
+) -> Value:
+    """Returns causal attention by one of CUDA's fused kernels.
 
     Args:
         tape: The tape.
         q, k, v: Queries, keys and values.
         sizes: Rows, heads, tokens of a row and the width of a head.
         out: Elements of the result.
+        flash: Whether the kernel is FlashAttention, not the memory-efficient one.
     """
-    q, k, v = (operand(tape, x) for x in (q, k, v))
     rows, heads, length, width = sizes
-    numels, size, flash = (q.numel, k.numel, v.numel), q.size, q.size == 2
+    numels, size = (q.numel, k.numel, v.numel), q.size
     result = tape.new(out, size)
     sums = tape.new(rows * heads * (length if flash else _rounded(length, 32)), 4)
 
