@@ -20,22 +20,21 @@ def mixture(run: TapedRun, x: Value) -> Value:
     tape, shape = run.tape, run.shape
     experts = shape.experts
     assert experts is not None
-    everyone = _beside(run, x) if run.writing.shared_first else None
+    everyone = _everyone(run, x) if run.writing.shared_first and experts.shared else None
     out = grouped(run, x, routed(run, x))
     if not experts.shared:
         return out
-    everyone = everyone or _beside(run, x)
+    if everyone is None:
+        everyone = _everyone(run, x)
     if experts.shared_gate:
         gate = ops.of_result(tape, run.linear(x, shape.expert_matrices[-1]))
         everyone = ops.mul(tape, gate, everyone)
     return ops.add(tape, out, everyone)
 
 
-def _beside(run: TapedRun, x: Value) -> Value | None:
-    """Returns the feed-forward that every token passes, None if there is none."""
-    experts, each = run.shape.experts, 3 if run.shape.design.gated else 2
-    if experts is None or not experts.shared:
-        return None
+def _everyone(run: TapedRun, x: Value) -> Value:
+    """Returns the feed-forward that every token passes."""
+    each = 3 if run.shape.design.gated else 2
     return feed_forward(run, x, run.shape.expert_matrices[1 + each : 1 + 2 * each])
 
 
