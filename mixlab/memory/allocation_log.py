@@ -169,13 +169,12 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _overwrites(self, op: Any, args: tuple[Any, ...]) -> bool:
         """Whether autograd writes the op's result over its first operand, as it does for all but tensor subclasses."""
-        if op is _ADD:
-            return _is_lone(args)
         node = torch._C._current_autograd_node()
-        if not overwrites_own(op, node):
-            return False
-        known = self._live.get(args[0].untyped_storage()._cdata)
-        return known is not None and self._makers[known[0]] == node._sequence_nr()
+        known = self._live.get(args[0].untyped_storage()._cdata) if node and isinstance(args[0], Tensor) else None
+        own = known is not None and self._makers[known[0]] == node._sequence_nr()
+        if op is _ADD:
+            return _is_lone(args) and (not own or _meets_itself(node))
+        return own and overwrites_own(op, node, self._allocations[known[0]][2])
 
     @property
     def _computing(self) -> bool:
@@ -278,6 +277,12 @@ def _is_lone(args: tuple[Any, ...]) -> bool:
         and _holders(held) == _holders_of_a_lone_gradient()
         and is_dense(held)
     )
+
+
+def _meets_itself(node: Any) -> bool:
+    """Whether two gradients of one node are added to each other; what else it adds is part of its formula."""
+    following = [edge for edge in node.next_functions if edge[0] is not None]
+    return len(set(following)) < len(following)
 
 
 def _holders(tensor: Tensor) -> tuple[int, int]:

@@ -39,21 +39,23 @@ def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any
     return result if correct is None else correct(args, result, as_on)
 
 
-def overwrites_own(op: Any, node: Any) -> bool:
+def overwrites_own(op: Any, node: Any, made_by: str) -> bool:
     """Whether an autograd node writes an op's result into its first operand, provided the node made that operand.
 
     Args:
         op: An overload of aten.
         node: The node whose backward is running; False for one written in Python, which does exactly what its code
             says.
+        made_by: The op that made the operand.
     """
     if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
         return False
-    return op in _INTO_ZEROS or (op in _INTO_SIGMOID and node.name() == "BinaryCrossEntropyWithLogitsBackward0")
+    makers = _INTO_ZEROS if op in _GATHERED else _INTO_OWN.get(node.name(), {}).get(op, ())
+    return made_by in makers
 
 
 # Gradients of indexing, gather, take, max(dim), topk, sort, ...: zeros, into which the gradient is written.
-_INTO_ZEROS = frozenset(
+_GATHERED = frozenset(
     {
         _aten.index_put.default,
         _aten.index_add.default,
@@ -62,7 +64,30 @@ _INTO_ZEROS = frozenset(
         _aten.put.default,
     }
 )
-_INTO_SIGMOID = frozenset({_aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.div.Scalar})
+
+
+def _said(*ops: Any) -> tuple[str, ...]:
+    return tuple(map(str, ops))
+
+
+_INTO_ZEROS = _said(_aten.new_zeros.default, _aten.zeros.default, _aten.zeros_like.default)
+_OF_SIGMOID = _said(
+    *(_aten.sigmoid.default, _aten.add.Scalar, _aten.add.Tensor, _aten.log_sigmoid_forward.default, _aten.mul.Tensor)
+)
+_COMPARED = _said(
+    *(_aten.lt.Tensor, _aten.gt.Tensor, _aten.le.Tensor, _aten.ge.Tensor, _aten.eq.Tensor, _aten.isnan.default)
+)
+_CLAMPED = {_aten.logical_and.default: _COMPARED, _aten.logical_or.default: _COMPARED}
+# By node and op, the ops that made an operand which is overwritten.
+_INTO_OWN: dict[str, dict[Any, tuple[str, ...]]] = {
+    "BinaryCrossEntropyWithLogitsBackward0": dict.fromkeys(
+        (_aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.div.Scalar), _OF_SIGMOID
+    ),
+    "ClampBackward0": _CLAMPED,
+    "ClampBackward1": _CLAMPED,
+    # On CUDA; a CPU's are in `value_gradients`.
+    **{f"{name}Backward{number}": _CLAMPED for name in ("Max", "Min", "Median", "Nanmedian") for number in (0, 1)},
+}
 
 
 def _within(storage: Tensor, result: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from mixlab.memory import cuda_kernels, kept_numbers
 from mixlab.memory.lstm import recurrent
 from mixlab.memory.stand_ins import passed_through
+from mixlab.memory.value_gradients import cumulative_product, extremum, product
 
 
 class Kernels(TorchFunctionMode):
@@ -28,7 +29,8 @@ class Kernels(TorchFunctionMode):
 
     def __init__(self, as_on: str) -> None:
         super().__init__()
-        self._replacements = {**_ANYWHERE, **(cuda_kernels.ON_CUDA if as_on == "cuda" else kept_numbers.ON_CPU)}
+        on_device = cuda_kernels.ON_CUDA if as_on == "cuda" else kept_numbers.ON_CPU | _ON_CPU
+        self._replacements = _ANYWHERE | on_device
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -50,4 +52,14 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
 
 
-_ANYWHERE: dict[Any, Callable[..., Any]] = {torch.lstm: recurrent(torch.lstm), F.one_hot: _one_hot}
+_ANYWHERE: dict[Any, Callable[..., Any]] = {
+    torch.lstm: recurrent(torch.lstm),
+    F.one_hot: _one_hot,
+    **{op: product(op) for op in (torch.prod, Tensor.prod)},
+    **{op: cumulative_product(op) for op in (torch.cumprod, Tensor.cumprod)},
+}
+_ON_CPU: dict[Any, Callable[..., Any]] = {
+    op: extremum(op)
+    for name in ("max", "min", "median", "nanmedian")
+    for op in (getattr(torch, name), getattr(Tensor, name))
+}
