@@ -159,7 +159,8 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     number = self._see(tensor, func)
                     if func is _CAST and number is not None and self._casts_weight(args[0], tensor):
                         self._allocations[number][1] = CASTS
-                if self.copies_operands and (copied := _copied_bytes(func, args, result)):
+                copied = _copied_bytes(func, args, result) if self.copies_operands else 0
+                if copied or (copied := _conjugated_bytes(func, args)):
                     self._bear(copied, func)
                     self._end(len(self._allocations) - 1)
             except Exception:
@@ -325,3 +326,17 @@ def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
         else:
             copied += 8 + (result.dtype.itemsize if result.dtype.itemsize < 8 else 0)
     return copied
+
+
+def _conjugated_bytes(op: Any, args: tuple[Any, ...]) -> int:
+    """Returns the bytes of the conjugates that are computed before an op that does not take them as views."""
+    views = [arg for arg in args if isinstance(arg, Tensor) and arg.is_conj()]
+    return sum(view.numel() * view.dtype.itemsize for view in views) if views and not _takes_conjugates(op) else 0
+
+
+@cache
+def _takes_conjugates(op: Any) -> bool:
+    try:
+        return torch._C._dispatch_kernel_for_dispatch_key_is_fallthrough(op.name(), "Conjugate")  # type: ignore[no-any-return]
+    except RuntimeError:  # no kernel of its own for them
+        return False

@@ -114,9 +114,9 @@ def trace(
             at once (foreach), its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
             layers are torch's own, not cuDNN's. "cpu": the step of a CPU without oneDNN, to the byte; oneDNN's kernels
             take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
-            is the scratch memory inside other kernels, such as a convolution's. Gradients that depend on values (of the
-            maximum of all elements, of a product, of cross-entropy with label smoothing) may be off by some bytes per
-            element. Both leave out the tables of states in 8 bits, one MiB in all.
+            is the scratch memory inside other kernels, such as a convolution's. Both leave out the tables of states in
+            8 bits, one MiB in all, and take no maximum to be NaN and no factor of a product to be zero: their gradients
+            depend on that.
         accumulation: Micro-steps per step.
 
     Raises:

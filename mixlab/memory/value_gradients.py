@@ -115,4 +115,8 @@ class _CumulativeProduct(torch.autograd.Function):
         weighted = result * gradient
         zeros = x == 0
         zeros.any()
-        return weighted.flip(ctx.dim).cumsum(ctx.dim).flip(ctx.dim).div(x), None, None, None, None
+        flipped = weighted.flip(ctx.dim)
+        summed = flipped.cumsum(ctx.dim)
+        summed_back = summed.flip(ctx.dim)
+        del flipped, summed
+        return summed_back.div(x), None, None, None, None

@@ -321,6 +321,10 @@ def test_losses(name, recipe, reduction):
     assert not any(found)
 
 
+def square_of(z: Tensor) -> Tensor:
+    return z * z.conj()
+
+
 OPS: dict[str, Callable[[Tensor], Tensor]] = {
     "index": lambda y: y[:, torch.zeros(3, dtype=torch.long)],
     "index of rows": lambda y: y[torch.zeros(3, dtype=torch.long)],
@@ -336,6 +340,17 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
     "median": lambda y: y.median(1)[0],
     "cummax": lambda y: y.cummax(1)[0],
     "amax": lambda y: y.amax(1),
+    "max of all": lambda y: y * y.max() + torch.min(y),
+    "median of all": lambda y: y * y.median() + torch.nanmedian(input=y),
+    "prod": lambda y: y.prod(1) + torch.prod(y, dim=1, keepdim=True),
+    "prod of all": lambda y: y * y.prod(),
+    "cumprod": lambda y: y.cumprod(1) + torch.cumprod(input=y, dim=0),
+    "clamp between tensors": lambda y: y.clamp(y.tanh(), y.exp()),
+    "var_mean": lambda y: sum(torch.var_mean(y, 1)),
+    "scatter_reduce": lambda y: torch.zeros_like(y).scatter_reduce(1, torch.zeros(40, 5, dtype=torch.long), y, "amax"),
+    "index_reduce": lambda y: torch.zeros_like(y).index_reduce(1, torch.zeros(5, dtype=torch.long), y, "amin"),
+    "complex": lambda y: torch.view_as_real(square_of(torch.view_as_complex(y[:, :4].float().reshape(40, 2, 2)))),
+    "learnt targets": lambda y: F.binary_cross_entropy_with_logits(y, y.sigmoid(), reduction="none"),
     "scatter_add": lambda y: torch.zeros(40, 9, dtype=y.dtype).scatter_add(1, torch.zeros(40, 5, dtype=torch.long), y),
     "index_add": lambda y: torch.zeros(40, 9, dtype=y.dtype).index_add(1, torch.zeros(5, dtype=torch.long), y),
     "one_hot": lambda y: F.one_hot(torch.zeros(40, dtype=torch.long), 5) * y,
