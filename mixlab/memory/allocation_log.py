@@ -172,10 +172,10 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether autograd writes the op's result over its first operand, as it does for all but tensor subclasses."""
         node = torch._C._current_autograd_node()
         known = self._live.get(args[0].untyped_storage()._cdata) if node and isinstance(args[0], Tensor) else None
-        own = known is not None and self._makers[known[0]] == node._sequence_nr()
+        own = known if known is not None and self._makers[known[0]] == node._sequence_nr() else None
         if op is _ADD:
-            return _is_lone(args) and (not own or _meets_itself(node))
-        return own and overwrites_own(op, node, self._allocations[known[0]][2])
+            return _is_lone(args) and (own is None or _meets_itself(node))
+        return own is not None and overwrites_own(op, node, self._allocations[own[0]][2])
 
     @property
     def _computing(self) -> bool:
@@ -337,6 +337,6 @@ def _conjugated_bytes(op: Any, args: tuple[Any, ...]) -> int:
 @cache
 def _takes_conjugates(op: Any) -> bool:
     try:
-        return torch._C._dispatch_kernel_for_dispatch_key_is_fallthrough(op.name(), "Conjugate")  # type: ignore[no-any-return]
+        return torch._C._dispatch_kernel_for_dispatch_key_is_fallthrough(op.name(), "Conjugate")
     except RuntimeError:  # no kernel of its own for them
         return False

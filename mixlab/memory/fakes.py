@@ -240,7 +240,8 @@ def _described(result: Any, args: tuple[Any, ...]) -> tuple[type, list[_Made]] |
         storage = part.untyped_storage()
         source = sources.get(storage._cdata)
         layout = _Layout(source, part.shape, part.stride(), part.storage_offset(), part.dtype)
-        if part.constant is not None or (source is None and storage.nbytes() != _bytes(layout)):
+        is_lazy = part.is_conj() or part.is_neg()
+        if is_lazy or part.constant is not None or (source is None and storage.nbytes() != _bytes(layout)):
             return None
         layouts.append(layout)
     return type(result), layouts

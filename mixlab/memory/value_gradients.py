@@ -32,7 +32,7 @@ def product(op: _Op) -> _Op:
     """Returns the replacement of `torch.prod`."""
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        x = args[0] if args else kwargs.get("input")
+        x: Any = args[0] if args else kwargs.get("input")
         if not _differentiated(x) or x.is_complex() or not x.dim():
             return op(*args, **kwargs)
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -46,7 +46,7 @@ def cumulative_product(op: _Op) -> _Op:
     """Returns the replacement of `torch.cumprod`."""
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        x = args[0] if args else kwargs.get("input")
+        x: Any = args[0] if args else kwargs.get("input")
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         if not _differentiated(x) or x.is_complex() or not isinstance(dim, int) or "out" in kwargs:
             return op(*args, **kwargs)

@@ -348,7 +348,6 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp between tensors": lambda y: y.clamp(y.tanh(), y.exp()),
     "var_mean": lambda y: sum(torch.var_mean(y, 1)),
     "scatter_reduce": lambda y: torch.zeros_like(y).scatter_reduce(1, torch.zeros(40, 5, dtype=torch.long), y, "amax"),
-    "index_reduce": lambda y: torch.zeros_like(y).index_reduce(1, torch.zeros(5, dtype=torch.long), y, "amin"),
     "complex": lambda y: torch.view_as_real(square_of(torch.view_as_complex(y[:, :4].float().reshape(40, 2, 2)))),
     "learnt targets": lambda y: F.binary_cross_entropy_with_logits(y, y.sigmoid(), reduction="none"),
     "scatter_add": lambda y: torch.zeros(40, 9, dtype=y.dtype).scatter_add(1, torch.zeros(40, 5, dtype=torch.long), y),
