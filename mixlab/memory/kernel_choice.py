@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from mixlab.memory import cuda_kernels, kept_numbers
 from mixlab.memory.lstm import recurrent
 from mixlab.memory.stand_ins import passed_through
-from mixlab.memory.value_gradients import cumulative_product, extremum, product
+from mixlab.memory.value_gradients import cumulative_product, extremum, without_zeros
 
 
 class Kernels(TorchFunctionMode):
@@ -55,7 +55,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 _ANYWHERE: dict[Any, Callable[..., Any]] = {
     torch.lstm: recurrent(torch.lstm),
     F.one_hot: _one_hot,
-    **{op: product(op) for op in (torch.prod, Tensor.prod)},
+    **{op: without_zeros(op) for op in (torch.prod, Tensor.prod)},
     **{op: cumulative_product(op) for op in (torch.cumprod, Tensor.cumprod)},
 }
 _ON_CPU: dict[Any, Callable[..., Any]] = {

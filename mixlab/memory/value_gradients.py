@@ -28,8 +28,8 @@ def extremum(op: _Op) -> _Op:
     return replacement
 
 
-def product(op: _Op) -> _Op:
-    """Returns the replacement of `torch.prod`."""
+def without_zeros(op: _Op) -> _Op:
+    """Returns the replacement of `torch.prod`, for factors that are not zero."""
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
         x: Any = args[0] if args else kwargs.get("input")
@@ -43,7 +43,7 @@ def product(op: _Op) -> _Op:
 
 
 def cumulative_product(op: _Op) -> _Op:
-    """Returns the replacement of `torch.cumprod`."""
+    """Returns the replacement of `torch.cumprod`, for factors that are not zero."""
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
         x: Any = args[0] if args else kwargs.get("input")
