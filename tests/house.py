@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         *("choices", "models", "metrics", "optimizers", "tasks", "evaluation", "step_records", "outcomes"),
-        *("trainer", "runs", "background"),
+        *("trainer", "run_infos", "runs", "background"),
     ),
     "experiments": (
         *("ledger", "one_step", "training_modes", "one_weight"),

@@ -4,7 +4,8 @@ from .metrics import Metric, accuracy
 from .models import TinyGPT
 from .optimizers import make_optimizer
 from .outcomes import final, first_non_finite, metric_words, outcome
-from .runs import Run, RunInfo
+from .run_infos import RunInfo
+from .runs import Run
 from .step_records import StepRecord
 from .tasks import Task, load_task
 from .trainer import Trainer

@@ -60,7 +60,9 @@ def metric_words(name: str, value: float | None) -> str:
         name: The metric's name.
         value: Its value; None for none.
     """
-    return "" if value is None else f"{name} {value:.1%}" if name == "accuracy" else f"{name} {value:.3g}"
+    if value is None:
+        return ""
+    return f"{name} {value:.1%}" if name == "accuracy" and math.isfinite(value) else f"{name} {value:.3g}"
 
 
 def first_non_finite(records: Sequence[StepRecord]) -> int | None:

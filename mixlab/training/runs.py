@@ -15,54 +15,21 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from mixlab.arguments import require_whole
+from mixlab.arguments import did_you_mean, require_whole
 from mixlab.files import locked, remove_drafts, replacing, sync_folder
 from mixlab.machine import describe
 from mixlab.recipes import Recipe
+from mixlab.training.choices import TASKS
+from mixlab.training.run_infos import RunInfo, read_info
 from mixlab.training.step_records import StepRecord, decode, encode
-from mixlab.training.tasks import load_task
+from mixlab.training.tasks import Task, load_task
 from mixlab.training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """The description of a run: what determines its weights, and where and when it was started.
-
-    Attributes:
-        task: The task's name.
-        recipe: The recipe's text.
-        seed, probe_every: As for `Trainer`.
-        loss_weight: As for `load_task`.
-        machine: A line about the machine, from `mixlab.machine.Machine.summary`.
-        started: When the run was created, in UTC, ISO 8601.
-        wanted_steps: How many steps it was created for; 0 if none were named. It may be trained further.
-    """
-
-    task: str
-    recipe: str
-    seed: int = 0
-    loss_weight: float = 1.0
-    probe_every: int = 0
-    machine: str = ""
-    started: str = ""
-    wanted_steps: int = 0
-
-    @property
-    def label(self) -> str:
-        """A line for a legend, such as "amp-fp16 on digits-mlp, seed 0"."""
-        weight = "" if self.loss_weight == 1 else f", loss weight {self.loss_weight:g}"
-        return f"{self.recipe} on {self.task}{weight}, seed {self.seed}"
-
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """The fields that determine the weights: task, recipe, seed, loss_weight and probe_every."""
-        return {name: getattr(self, name) for name in ("task", "recipe", "seed", "loss_weight", "probe_every")}
 
 
 class Run:
@@ -84,8 +51,12 @@ class Run:
     5
     >>> folder.cleanup()
 
+    A folder holds a task's name alone, so a task of your own is given whenever its run is to be trained:
+    `Run(path, task=task)`. It must make the same model, batches and loss as before.
+
     Args:
         path: The folder of an existing run; `Run.create` makes a new one.
+        task: The run's task, if it is none of the shipped ones. Records can be read without it.
 
     Attributes:
         path: The folder.
@@ -93,23 +64,30 @@ class Run:
 
     Raises:
         FileNotFoundError: If there is no run in the folder.
-        ValueError: If its description is damaged.
+        TypeError: If `task` is not a task.
+        ValueError: If its description is damaged, or is that of another task.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, task: Task | None = None) -> None:
         self.path = Path(path)
         if not (self.path / "run.json").is_file():
             raise FileNotFoundError(
                 f"{self.path} holds no run, because there is no run.json in it; Run.create starts a new one"
             )
-        self.info = _read_info(self.path / "run.json")
+        self.info = read_info(self.path / "run.json")
+        self._task = task
+        if task is not None and (_own(task).name, task.loss_weight) != (self.info.task, self.info.loss_weight):
+            raise ValueError(
+                f"{path} holds a run of task {self.info.task} with loss weight {self.info.loss_weight:g}, not of "
+                f"{task.name} with {task.loss_weight:g}"
+            )
 
     @classmethod
     def create(
         cls,
         path: str | Path,
         *,
-        task: str,
+        task: Task | str,
         recipe: Recipe | str,
         seed: int = 0,
         loss_weight: float = 1.0,
@@ -120,10 +98,10 @@ class Run:
 
         Args:
             path: The folder.
-            task: The name of a shipped task; see `load_task`.
+            task: The name of a shipped task, see `load_task`; or a task of your own, under a name of its own.
             recipe: How to train, as a recipe or its text.
             seed, probe_every: As for `Trainer`.
-            loss_weight: As for `load_task`.
+            loss_weight: As for `load_task`; a task of your own has it already.
             wanted_steps: How many steps it is for, from 0 up; kept to tell a run that was cut short.
 
         Raises:
@@ -134,8 +112,9 @@ class Run:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         recipe = str(Recipe.of(recipe))
         require_whole("Run: wanted_steps", wanted_steps, 0)
-        info = RunInfo(task, recipe, seed, loss_weight, probe_every, describe().summary, started, wanted_steps)
-        _new_trainer(info, "cpu")
+        own, name, loss_weight = _named(task, loss_weight)
+        info = RunInfo(name, recipe, seed, loss_weight, probe_every, describe().summary, started, wanted_steps)
+        _new_trainer(info, own, "cpu")
         path = Path(path)
         _refuse_taken(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -144,14 +123,14 @@ class Run:
             _refuse_taken(path)
             with replacing(path / "run.json") as file:
                 file.write(json.dumps(asdict(info), indent=1).encode())
-        return cls(path)
+        return cls(path, task=own)
 
     @classmethod
     def resume_or_create(
         cls,
         path: str | Path,
         *,
-        task: str,
+        task: Task | str,
         recipe: Recipe | str,
         seed: int = 0,
         loss_weight: float = 1.0,
@@ -172,15 +151,16 @@ class Run:
             return cls.create(
                 path, task=task, recipe=recipe, seed=seed, loss_weight=loss_weight, probe_every=probe_every
             )
+        own, task_name, loss_weight = _named(task, loss_weight)
         run = cls(path)
-        for name, wanted in RunInfo(task, str(recipe), seed, loss_weight, probe_every).decisive.items():
+        for name, wanted in RunInfo(task_name, str(recipe), seed, loss_weight, probe_every).decisive.items():
             there = getattr(run.info, name)
             if there != wanted:
                 raise ValueError(
                     f"{path} holds a run with {name}={there}, not {wanted}; "
                     f"choose another folder, or continue with {name}={there}"
                 )
-        return run
+        return cls(path, task=own)
 
     def delete(self) -> None:
         """Deletes the run's folder with everything in it.
@@ -233,11 +213,11 @@ class Run:
             device: As for `Trainer`.
 
         Raises:
-            ValueError: If the checkpoint is damaged or belongs to another run, or if run.json names a task or recipe
-                that does not exist.
+            ValueError: If the checkpoint is damaged or belongs to another run, if run.json names a recipe that does not
+                exist, or a task that is neither shipped nor given.
         """
         try:
-            trainer = _new_trainer(self.info, device)
+            trainer = _new_trainer(self.info, self._task, device)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.path / 'run.json'}: {error}") from error
         checkpoint = self.path / "checkpoint.pt"
@@ -345,10 +325,35 @@ def _append(file: IO[bytes], line: bytes) -> None:
         line = line[file.write(line) :]
 
 
-def _new_trainer(info: RunInfo, device: torch.device | str | None) -> Trainer:
-    task = load_task(info.task, loss_weight=info.loss_weight)
-    recipe = Recipe.parse(info.recipe)
-    return Trainer(task, recipe, seed=info.seed, device=device, probe_every=info.probe_every)
+def _own(task: object) -> Task:
+    if not isinstance(task, Task):
+        raise TypeError(f"Run: task must be a Task of your own, or the name of a shipped one, got {task!r:.60}")
+    if task.name in TASKS:
+        raise ValueError(
+            f"Run: task {task.name} has the name of a shipped task; give yours another, as "
+            'dataclasses.replace(task, name="mine") does'
+        )
+    return task
+
+
+def _named(task: Task | str, loss_weight: float) -> tuple[Task | None, str, float]:
+    """Returns a task of one's own or None, the task's name, and its loss weight."""
+    if isinstance(task, str):
+        return None, task, loss_weight
+    own = _own(task)
+    if loss_weight not in (1.0, own.loss_weight):
+        raise ValueError(f"Run: task {own.name} has loss_weight={own.loss_weight:g}, so {loss_weight:g} is not allowed")
+    return own, own.name, own.loss_weight
+
+
+def _new_trainer(info: RunInfo, task: Task | None, device: torch.device | str | None) -> Trainer:
+    if task is None and info.task not in TASKS:
+        raise ValueError(
+            f"unknown task {info.task!r:.60}: {did_you_mean(info.task, TASKS)}use one of {', '.join(TASKS)}; a task of "
+            "your own is given itself, as task=..."
+        )
+    task = task or load_task(info.task, loss_weight=info.loss_weight)
+    return Trainer(task, Recipe.parse(info.recipe), seed=info.seed, device=device, probe_every=info.probe_every)
 
 
 def _load(trainer: Trainer, state: Any, info: RunInfo) -> None:
@@ -358,20 +363,3 @@ def _load(trainer: Trainer, state: Any, info: RunInfo) -> None:
         raise ValueError(f"it belongs to {run}")
     require_whole("step", state["step"], 0)
     trainer.load_state_dict(state)
-
-
-def _read_info(path: Path) -> RunInfo:
-    try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise TypeError(f"it must hold an object, got {content!r:.60}")
-        kinds = {field.name: _KINDS[str(field.type)] for field in fields(RunInfo)}
-        for name, value in content.items():
-            if name in kinds and type(value) not in kinds[name]:
-                raise TypeError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds[name])}, got {value!r}")
-        return RunInfo(**content)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} does not describe a run: {error}") from None
-
-
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}

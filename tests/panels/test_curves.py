@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from mixlab.panels.curves import _LENGTHS, Curves, free_place, line_style
 from mixlab.reports.colours import DASHES
@@ -20,6 +21,23 @@ def test_it_says_what_it_draws():
     assert repr(curves) == f"Curves: {curves.summary}"
     curves.show({})
     assert (curves.finished, curves.summary) == ([], "no training yet")
+
+
+def test_the_chart_of_the_metric_bears_its_name():
+    def titles() -> list[object]:
+        return [chart["title"] for chart in curves.charts if chart["column"] == "metric"]
+
+    curves = Curves()
+    assert titles() == ["accuracy on the batch"]
+    error = [replace(one, metric=3.0, metric_name="error") for one in records([1.0])]
+    none = [replace(one, metric=None, metric_name="") for one in records([1.0])]
+    curves.show({"a": error, "b": none})
+    assert titles() == ["error on the batch"]
+    assert not any("range" in chart for chart in curves.charts)
+    curves.show({"b": none})
+    assert titles() == []
+    curves.paint("c", records([1.0]))
+    assert titles() == ["accuracy on the batch"]
 
 
 def test_what_is_not_finite_is_a_gap_and_a_note():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -81,3 +82,21 @@ def test_the_table_leaves_out_what_no_run_has():
         table = ComparisonTable(runs)
         assert table.columns == columns
         assert {len(row) for row in table.rows} == {len(columns)}
+
+
+def measured(name: str, value: float | None, count: int = 2):
+    return [replace(one, metric=value, metric_name=name) for one in records([1.0] * count)]
+
+
+def test_the_table_names_the_metric_and_leaves_out_none():
+    error, none, share = measured("error", 0.1234), measured("", None), measured("accuracy", 0.5)
+    for runs, columns, cells in (
+        ({"a": error}, ("run", "loss", "error", "ms/step"), ["0.123"]),
+        ({"a": error, "b": none}, ("run", "loss", "error", "ms/step"), ["0.123", "none"]),
+        ({"a": none}, ("run", "loss", "ms/step"), []),
+        ({"a": error, "b": share}, ("run", "loss", "metric", "ms/step"), ["error 0.123", "accuracy 50.0%"]),
+    ):
+        table = ComparisonTable(runs)
+        assert table.columns == columns
+        assert [row[2] for row in table.rows if cells] == cells
+    assert curves(none)["metric"] == [None, None]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from mixlab import PRESETS, Recipe, Run, StepRecord, outcome
+from mixlab import PRESETS, Recipe, Run, StepRecord, Task, Trainer, final, outcome
 from mixlab.training import first_non_finite
 
 RECIPE = Recipe.parse("amp-fp16,growth_interval=7")
@@ -155,6 +156,58 @@ def test_outcome_in_words():
     assert "1 of 2 steps skipped" in outcome([record(0, 2.0), record(1, 1.0, skipped=True)])
     assert outcome([record(0, 2.0), record(1, math.inf)]).startswith("diverged: the loss is inf from step 1 on")
     assert first_non_finite([record(0, math.nan), record(1, 1.0)]) is None
+
+
+def test_outcome_names_the_metric_or_none():
+    error = [replace(record(step, 2.0), metric=0.1234, metric_name="largest error") for step in range(2)]
+    assert outcome(error) == "loss 2, largest error 0.123 after 2 steps"
+    none = [replace(one, metric=None, metric_name="") for one in error]
+    assert (outcome(none), final(none)) == ("loss 2 after 2 steps", (2.0, None))
+    undefined = [replace(record(0, 2.0), metric=math.nan)]
+    assert outcome(undefined) == "loss 2, accuracy nan after 1 step"
+
+
+X = torch.linspace(0, 1, 12).view(4, 3)
+
+
+def own_task(**fields) -> Task:
+    def draw(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"input": X + torch.rand(4, 3, generator=generator)}
+
+    task = Task("own", lambda: nn.Linear(3, 2), draw, {"input": X}, loss=lambda output, batch: output.square().mean())
+    return replace(task, **fields)
+
+
+def test_a_run_of_ones_own_task_resumes_bit_for_bit(tmp_path):
+    task = own_task(loss_weight=2.0)
+    run = Run.create(tmp_path / "own", task=task, recipe="fp32")
+    list(run.train(until=3, device="cpu"))
+    with pytest.raises(ValueError, match=r"unknown task 'own': use one of .*; a task of your own is given itself"):
+        Run(run.path).trainer(device="cpu")
+    again = Run.resume_or_create(run.path, task=task, recipe="fp32")
+    list(again.train(until=5, device="cpu"))
+    whole = Trainer(task, "fp32", device="cpu")
+    records = list(whole.steps(5))
+    assert [one.loss for one in Run(run.path).records()] == [one.loss for one in records]
+    assert {one.metric for one in run.records()} == {None}
+    resumed = Run(run.path, task=task).trainer(device="cpu")
+    assert all(map(torch.equal, whole.model.parameters(), resumed.model.parameters()))
+
+
+def test_a_task_that_a_run_cannot_have_is_told(tmp_path):
+    run = Run.create(tmp_path / "own", task=own_task(), recipe="fp32")
+    for call, words in (
+        (lambda: Run(run.path, task=own_task(name="another")), "holds a run of task own .*, not of another"),
+        (lambda: Run(run.path, task=own_task(loss_weight=2.0)), "with loss weight 1, not of own with 2"),
+        (lambda: Run(run.path, task=3), "task must be a Task of your own, or the name of a shipped one, got 3"),
+        (lambda: Run.create(tmp_path / "b", task=None, recipe="fp32"), "task must be a Task of your own, .* got None"),
+        (lambda: Run.create(tmp_path / "b", task=own_task(name="digits-mlp"), recipe="fp32"), "name of a shipped task"),
+        (lambda: Run.create(tmp_path / "b", task=own_task(), recipe="fp32", loss_weight=3.0), "loss_weight=1, so 3 is"),
+        (lambda: Run.resume_or_create(run.path, task="digits-mlp", recipe="fp32"), "holds a run with task=own"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()
+    assert not (tmp_path / "b").exists()
 
 
 def test_folders_that_hold_no_run_or_a_damaged_one_are_named(tmp_path):
