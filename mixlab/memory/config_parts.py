@@ -19,7 +19,7 @@ from mixlab.memory.config_reads import (
     some_windows,
     truth,
 )
-from mixlab.memory.config_special import dense_layers_of_qwen
+from mixlab.memory.config_special import dense_layers_of_qwen, head_dim
 
 
 def all_heads(parts: Parts) -> Any:
@@ -49,7 +49,7 @@ SIZES: dict[str, Any] = {
     "design.activation": activation("hidden_act"),
     "dropout": dropouts(attention="attention_dropout"),
 }
-HEAD = {"head_dim": size_or("head_dim", nothing)}
+HEAD = {"head_dim": Read(("head_dim",), head_dim)}
 BIASES = {"qkv_bias": truth("attention_bias"), "output_bias": truth("attention_bias")}
 FFN_BIAS = {"ffn_bias": truth("mlp_bias")}
 QKV_BIAS = {"design.qkv_bias": truth("attention_bias")}

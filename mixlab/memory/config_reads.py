@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +44,11 @@ class Config:
             raise self.refused(name, "true or false")
         return value
 
-    def number(self, name: str, high: float = math.inf) -> float:
+    def number(self, name: str, high: float) -> float:
         """Returns a field that is a number from 0 to `high`; null is 0."""
         value = 0 if (value := self.value(name)) is None else value
-        if type(value) not in (int, float) or not 0 <= value <= high or value == math.inf:
-            raise self.refused(name, f"a number from 0 {'up' if high == math.inf else f'to {high:g}'}")
+        if type(value) not in (int, float) or not 0 <= value <= high:
+            raise self.refused(name, f"a number from 0 to {high:g}")
         return float(value)
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> str:
@@ -132,7 +131,7 @@ def truth(name: str, yes: Any = True, no: Any = False) -> Read:
 
 def given(name: str) -> Read:
     """Returns how it is read whether a number is there."""
-    return Read((name,), lambda config, _: config.value(name) is not None and config.number(name) > 0)
+    return Read((name,), lambda config, _: config.number(name, 1e6) > 0)
 
 
 def activation(name: str) -> Read:
@@ -165,11 +164,10 @@ def rotary_share(*names: str) -> Read:
         table = config.value("rope_parameters") or {}
         if not isinstance(table, dict):
             raise config.refused("rope_parameters", "an object")
-        in_table = table.get("partial_rotary_factor")
-        found = [name for name in names if config.fields.get(name) is not None]
-        if in_table is not None:
-            config = Config(config.path, {"partial_rotary_factor": in_table}, {})
-        share = config.number("partial_rotary_factor" if in_table is not None else (found or names)[0], 1)
+        if table.get("partial_rotary_factor") is not None:
+            share = Config(f"{config.path}: rope_parameters", table, {}).number("partial_rotary_factor", 1)
+        else:
+            share = config.number(next((name for name in names if config.fields.get(name) is not None), names[0]), 1)
         head = parts["head_dim"] if parts.get("head_dim") else parts["width"] // parts["heads"]
         width = int(head * share)
         return None if width == head else width
@@ -209,7 +207,8 @@ def some_windows(*names: str, sliding: Callable[[Config, int], bool], switch: st
         return sum(kinds) if on else 0
 
     def window(config: Config, parts: Parts) -> int | None:
-        return config.whole("sliding_window") if windowed(config, parts) and config.value("sliding_window") else None
+        length = 0 if config.value("sliding_window") is None else config.whole("sliding_window", 0)
+        return length if length and windowed(config, parts) else None
 
     used = ("sliding_window", "layer_types", *names, *([switch] if switch else []))
     return {"window": Read(used, window), "windowed": Read(used, windowed)}

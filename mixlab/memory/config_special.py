@@ -1,4 +1,4 @@
-"""Parts of a shape that a model type has a rule of its own for."""
+"""Parts of a shape that are read by a rule of their own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import Any
 
 from mixlab.memory.config_fields import HARMLESS_FIELDS
 from mixlab.memory.config_reads import Config, Parts
+
+
+def head_dim(config: Config, _: Parts) -> int | None:
+    """Returns the width of a head; null, where it is transformers' default, stands for the width by the heads."""
+    return None if config.value("head_dim") is config.defaults.get("head_dim") is None else config.whole("head_dim")
 
 
 def dense_layers_of_qwen(config: Config, parts: Parts) -> int:

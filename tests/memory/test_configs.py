@@ -260,8 +260,14 @@ def test_a_field_that_may_change_the_model_is_refused_by_its_name(file, kind, fi
             "no_rope_layers must be a list of 3 zeros and ones",
         ),
         (
+            {**LLAMA, "model_type": "gemma2", "final_logit_softcapping": 10**400},
+            "final_logit_softcapping must be a num",
+        ),
+        ({**LLAMA, "model_type": "gemma", "head_dim": None}, "head_dim must be a whole number from 1"),
+        ({**QWEN2, "sliding_window": "16"}, "sliding_window must be a whole number from 0"),
+        (
             {**LLAMA, "model_type": "gemma2", "sliding_window": -4},
-            "sliding_window must be a whole number from 1 to 2147483647",
+            "sliding_window must be a whole number from 0 to 2147483647",
         ),
         (
             {**LLAMA, "model_type": "glm", "partial_rotary_factor": 2},
