@@ -63,16 +63,16 @@ class HFCallback(Watching):
             state: The `TrainerState`.
             **given: Among others the model and its optimizer.
         """
-        optimizer = given["optimizer"]
-        begin = partial(
-            self._begin_step,
+        self._contained(partial(self._begin, args, state, given))
+
+    def _begin(self, args: Any, state: Any, given: dict[str, Any]) -> None:
+        self._begin_step(
             state.global_step,
             given["model"],
-            [optimizer],
-            scaler=getattr(optimizer, "scaler", None),
+            [given["optimizer"]],
+            scaler=getattr(given["optimizer"], "scaler", None),
             compiled=bool(getattr(args, "torch_compile", False)),
         )
-        self._contained(begin)
 
     def on_step_end(self, _args: Any, _state: Any, _control: Any, **_given: Any) -> None:
         """Ends what `on_step_begin` began."""

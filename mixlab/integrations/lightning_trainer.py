@@ -59,17 +59,18 @@ class LightningCallback(Watching):
             trainer: Lightning's Trainer.
             pl_module: The module in training.
         """
+        self._contained(partial(self._begin, trainer, pl_module))
+
+    def _begin(self, trainer: Any, pl_module: Any) -> None:
         if self._stepped is None:
             self._stepped = trainer.global_step
-            begin = partial(
-                self._begin_step,
+            self._begin_step(
                 trainer.fit_loop.epoch_loop._batches_that_stepped,
                 pl_module,
                 trainer.optimizers,
                 scaler=getattr(trainer.precision_plugin, "scaler", None),
                 compiled=getattr(pl_module, "_compiler_ctx", None) is not None,
             )
-            self._contained(begin)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_batch: Any, **_given: Any) -> None:
         """Ends what `on_train_batch_start` began, if an optimizer stepped, and logs it.
@@ -78,13 +79,13 @@ class LightningCallback(Watching):
             trainer: Lightning's Trainer.
             pl_module: The module in training.
         """
-        if trainer.global_step != self._stepped:
-            self._stepped = None
-            self._contained(partial(self._log, trainer, pl_module))
+        self._contained(partial(self._end, trainer, pl_module))
 
-    def _log(self, trainer: Any, pl_module: Any) -> None:
-        metrics = self._end_step()
-        if metrics is not None:
+    def _end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step == self._stepped:
+            return  # gradients still accumulate
+        self._stepped = None
+        if (metrics := self._end_step()) is not None:
             pl_module.log_dict(metrics, logger=False, on_step=True, on_epoch=False, batch_size=1)
             for logger in trainer.loggers:  # at every watched step, whatever log_every_n_steps
                 logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)

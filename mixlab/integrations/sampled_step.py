@@ -124,7 +124,10 @@ class StepWatch:
                 self._hooks.callback(optimizer.register_step_post_hook(self._count_gradients).remove)
 
     def _count_gradients(self, *_: object) -> None:
-        self._gradients = max(self._gradients, gradient_bytes(self.model))
+        try:
+            self._gradients = max(self._gradients, gradient_bytes(self.model))
+        except Exception as error:  # within a step of the training, which goes on
+            self._left_out[""] = f"its gradients were not counted: {error!r}"
 
     def abandon(self) -> None:
         """Removes every hook."""

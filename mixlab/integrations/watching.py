@@ -153,9 +153,7 @@ class Watching:
         compiled: bool = False,
     ) -> None:
         """Begins to watch a step, if it is one of every n."""
-        if self._watch is not None:  # a step that never ended
-            self._watch.abandon()
-            self._watch = None
+        self._abandon()  # a step that never ended
         if step % self._every == 0:
             scale = 1.0 if scaler is None else float(scaler.get_scale())
             self._watch = StepWatch(step, model, optimizers, loss_scale=scale, compiled=compiled, sample=self._sample)
@@ -177,11 +175,14 @@ class Watching:
 
     def _finish(self, *, prints: bool) -> None:
         """Ends watching with the training, after an error too."""
-        if self._watch is not None:
-            self._watch.abandon()
-            self._watch = None
+        self._abandon()
         if prints and self._prints and (self._rows or self._failed):
             sys.stdout.write(f"{self.report()}\n")
+
+    def _abandon(self) -> None:
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            watch.abandon()
 
     def _contained(self, act: Callable[[], Made]) -> Made | None:
         """Acts; if that fails, says so once and watches no more. The training goes on."""
@@ -192,9 +193,7 @@ class Watching:
         except Exception as error:
             self._failed = f"{type(error).__name__}: {error}"
             _LOG.warning("%s watches no more, and the training goes on: %s", type(self).__name__, self._failed)
-            if self._watch is not None:
-                self._watch.abandon()
-                self._watch = None
+            self._abandon()
             return None
 
 

@@ -32,7 +32,8 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
     >>> str(lost["weight"][0].swallowed)  # 1 - 1e-4 is 1 in bf16
     '100.0%'
 
-    Steps that a scaler skips do not count. Watching a step costs about as much as a few more optimizer steps, in time
+    Steps that a scaler skips do not count, except those between the watched ones that torch's GradScaler leaves to a
+    fused optimizer to skip. Watching a step costs about as much as a few more optimizer steps, in time
     and, during the step, in memory. If the step gets a closure, the gradients are those of its first call. A complex
     number counts as two. Sparse gradients count as if dense, but SparseAdam steps only their rows. Of a sharded
     parameter, this process's part counts.

@@ -257,6 +257,11 @@ def test_a_compiled_training_is_watched_but_for_its_layers(tmp_path):
     assert watch.updates.swallowed.of > 0
 
 
+def test_its_class_can_be_given_instead_of_one():
+    watched = import_module("transformers").trainer_callback.CallbackHandler([HFCallback], None, None, None, None)
+    assert isinstance(watched.callbacks[0], HFCallback)
+
+
 def test_it_is_a_callback_of_transformers_and_is_copied_and_pickled():
     watch = HFCallback(every=7)
     assert isinstance(watch, import_module("transformers").TrainerCallback)

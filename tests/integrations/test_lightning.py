@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import pickle
 from importlib import import_module
 
@@ -288,3 +289,28 @@ def test_it_is_a_callback_of_lightning_and_is_copied_and_pickled():
     for twin in (copy.deepcopy(watch), pickle.loads(pickle.dumps(watch))):
         assert type(twin) is type(watch)
         assert twin._every == 7
+
+
+@pytest.fixture
+def no_trace_of_processes():
+    """Lightning leaves the variables of its processes behind, and accelerate would join them."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+
+
+def test_a_module_under_ddp_is_watched(tmp_path, no_trace_of_processes):
+    ends = []
+    for callbacks in ([], [watch := LightningCallback(every=2, prints=False)]):
+        model = module()
+        try:
+            fit(model, callbacks, tmp_path, strategy="ddp", devices=1, max_steps=3)
+        finally:
+            torch.distributed.destroy_process_group()
+        ends.append(weights(model))
+    assert all(map(torch.equal, *ends))
+    assert watch.failed == ""
+    assert [row["step"] for row in watch.metrics] == [0, 2]
+    assert {stats.kind for stats in watch.last.stats} == {"activation", "gradient", "weight_gradient"}
+    assert watch.last.left_out == {}
