@@ -576,6 +576,7 @@ def test_other_dtypes_are_refused_by_name_also_after_a_cast(dtype):
 
 
 def test_sharded_parameters_are_refused_by_name():
+    from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor, Replicate, init_device_mesh
 
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -585,6 +586,9 @@ def test_sharded_parameters_are_refused_by_name():
         for kind in (SGD, Adam, AdamW):
             with pytest.raises(TypeError, match=f"{kind.__name__}: 'w' is a DTensor, but must be a plain tensor; for"):
                 kind([("w", weight)])
+        model = fully_shard(nn.Linear(4, 3), mesh=mesh)
+        with pytest.raises(TypeError, match="AdamW: 'weight' is a DTensor.*use an optimizer of torch.optim or torchao"):
+            AdamW(model.named_parameters())
     finally:
         torch.distributed.destroy_process_group()
 

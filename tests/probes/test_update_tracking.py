@@ -487,6 +487,31 @@ def test_sharded_weights_of_torchs_optimizers_are_watched_by_this_process_part()
     assert seen[0] == seen[1]
 
 
+def test_a_model_under_fully_shard_is_watched_like_the_one_inside():
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh, seen = init_device_mesh("cpu", (1,)), []
+        for divided in (False, True):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+            if divided:
+                fully_shard(model, mesh=mesh)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-7)
+            with track_updates(model, optimizer) as lost:
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    model(torch.ones(3, 4)).square().sum().backward()
+                    optimizer.step()
+            seen.append(list(lost))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert seen[0] == seen[1]
+    assert lost.left_out == {}
+
+
 def trained(make, steps, *, dtype=torch.float32, watch=True, **knobs):
     """Returns what was seen of three parameters in some steps, and their last weights."""
     torch.manual_seed(0)
