@@ -90,6 +90,16 @@ class LightningCallback(Watching):
             for logger in trainer.loggers:  # at every watched step, whatever log_every_n_steps
                 logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
+    def on_validation_start(self, *_given: Any) -> None:
+        """Hides a validation between two micro-batches."""
+        if self._watch is not None:
+            self._watch.pause()
+
+    def on_validation_end(self, *_given: Any) -> None:
+        """Ends what `on_validation_start` began."""
+        if self._watch is not None:
+            self._watch.resume()
+
     def on_train_end(self, trainer: Any, _pl_module: Any) -> None:
         """Prints the report.
 

@@ -15,6 +15,7 @@ from mixlab.integrations.step_bytes import StepBytes, bytes_of, gradient_bytes
 from mixlab.loss_scaling import ScaleWindow
 from mixlab.loss_scaling.windows import NO_WINDOW
 from mixlab.probes import Lost, TensorStats, scale_window, track, track_updates
+from mixlab.probes.tracking import unwatched
 from mixlab.wrappers import unwrapped
 
 
@@ -101,7 +102,7 @@ class StepWatch:
         self.optimizers = [unwrapped(optimizer) for optimizer in optimizers]
         self._left_out: dict[str, str] = {}
         self._gradients = 0
-        self._hooks = ExitStack()
+        self._hooks, self._pause = ExitStack(), ExitStack()
         self._probe = track(model, sample=sample, strict=False)
         self._updates: list[track_updates] = []
         try:
@@ -129,13 +130,22 @@ class StepWatch:
         except Exception as error:  # within a step of the training, which goes on
             self._left_out[""] = f"its gradients were not counted: {error!r}"
 
+    def pause(self) -> None:
+        """Hides what the model computes until `resume`, such as a validation between two micro-batches."""
+        self._pause.enter_context(unwatched())
+
+    def resume(self) -> None:
+        """Ends a pause, if there is one."""
+        self._pause.close()
+
     def abandon(self) -> None:
         """Removes every hook."""
+        self.resume()
         self._hooks.close()
 
     def end(self) -> SampledStep:
         """Removes every hook and returns what was seen."""
-        self._hooks.close()
+        self.abandon()
         stats = tuple(self._probe)
         lost = tuple(replace(one, step=self.step) for updates in self._updates for one in updates)
         left_out = self._left_out | self._probe.left_out

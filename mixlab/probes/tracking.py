@@ -75,6 +75,9 @@ class track(Sequence[TensorStats]):  # noqa: N801  a context manager, named as a
     >>> probe["0", "gradient"].histogram.fractions("fp16", scale_exponent=10).underflow
     0.0
 
+    The block may hold any code that calls the model: with keyword arguments (`model(**batch).loss.backward()`), several
+    times, or through DistributedDataParallel around it. Forward passes of an evaluation count as activations too.
+
     Gradients are seen as backward delivers them: with the loss scale still in them, and not added to those of an
     earlier backward pass. Outputs may be in tuples, lists, dicts and dataclasses. Recurrent layers such as an LSTM
     report their outputs without their states.

@@ -187,6 +187,15 @@ def test_micro_batches_count_together(tmp_path):
     assert watch.last.stats[0].numel == 3 * 4 * 16
 
 
+def test_a_validation_between_micro_batches_is_not_seen(tmp_path):
+    watch = LightningCallback(every=1, prints=False)
+    settings = {"accumulate_grad_batches": 4, "val_check_interval": 3, "held_out": True}
+    fit(module(), [watch], tmp_path, max_steps=2, **settings)
+    assert watch.failed == ""
+    assert watch.last.stats[0].numel == 4 * 4 * 16
+    assert watch.last.stats[0].kind == "activation"
+
+
 def test_two_optimizers_that_are_stepped_by_hand_are_watched_together(tmp_path):
     alone, watched = adversaries(), adversaries()
     fit(alone, [], tmp_path, max_steps=9)
