@@ -13,7 +13,8 @@ tensor(1.0012e-08)
 A room is a folder of this package, or a file of one idea. It imports only from the rooms above it:
 
     arguments  files  powers  glossary  answers  tables  -- small tools
-    machine  process  layers  batches  wrappers          -- machine, process, what a model is made of and given
+    machine  process                                     -- what runs it
+    layers  batches  own_models  wrappers                -- what a model is made of and given, where it is found
       ↓
     formats  loss_scaling  emulation  optimizers         -- what a recipe chooses from
       ↓

@@ -16,6 +16,7 @@ from . import (
     measure,
     memory,
     optimizers,
+    own_models,
     powers,
     probes,
     process,

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "process": ("settings", "random_streams", "tf32", "containment"),
     "layers": (),
     "batches": ("trees", "calls", "losses"),
+    "own_models": (),
     "wrappers": (),
     "formats": (
         *("encoding", "choices", "format", "_compile", "random_bits", "rounding_rules", "rounding_kernels", "rounding"),
@@ -69,7 +70,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("value_gradients", "kernel_choice", "traceable", "allocation_log", "traced_step"),
         *("tracing", "allocator", "implementations", "activation_tables"),
         *("tape", "tape_ops", "hf_writings", "hf_parts", "hf_attention", "hf_experts", "hf_model", "hf_record"),
-        *("hf_activations", "activation_formulas", "instants", "hf_step", "estimates", "advice", "confirmation"),
+        *("hf_activations", "activation_formulas", "instants", "hf_step", "estimates", "advice"),
+        *("module_estimates", "confirmation", "traced_fits", "differences"),
     ),
     "matmul": (
         *("products", "blocking", "padding", "block_search", "lower_bounds", "tile_moves"),
@@ -109,7 +111,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("values", "lab_files", "shipped", "notebooks", "liveness", "answerless"),
         *("laid_files", "lab_folder", "lab_commands", "lab_list", "record_tables"),
         *("hand_outs", "handed_in", "grades", "grade_tables", "teaching"),
-        *("measure", "memory", "claims", "commands"),
+        *("measure", "memory_answers", "memory", "claims", "commands"),
     ),
     "__main__": (),
 }

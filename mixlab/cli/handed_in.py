@@ -14,7 +14,7 @@ from typing import Any
 from mixlab.answers import ANSWER_KINDS, ANSWERS_TYPE, require_answers
 from mixlab.cli import shipped
 from mixlab.cli.lab_files import read_lab
-from mixlab.labs import check_parameters, lab_parameters
+from mixlab.labs import check_parameters, kept_parameters, lab_parameters
 
 MOST_BYTES = 50 * 2**20  # of a notebook with its outputs; a lab's has some 5 MiB, and read it can take 25 times that
 MOST_ANSWERS_BYTES = 2**20
@@ -234,6 +234,7 @@ def _parameters(name: str, record: Any, notebook: Path | None) -> tuple[Mapping[
     try:
         if not isinstance(stated, dict):
             raise ValueError("its parameters must be an object")
+        stated = kept_parameters(name, stated)
         check_parameters(name, stated)
     except ValueError as error:
         return None, (f"has parameters that the lab does not take: {error}",)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from mixlab.arguments import require_whole
+from mixlab.cli.memory_answers import Answer, answer_as_json, next_smaller, paragraphs
 from mixlab.cli.values import ANSWERED, fail, print_json, whole_number, words
 from mixlab.memory import (
     GPUS,
@@ -15,10 +19,9 @@ from mixlab.memory import (
     AttentionKind,
     Checkpointing,
     Estimate,
-    GpuSpec,
+    Implementation,
     Parallelism,
     StepKind,
-    Suggestion,
     Zero,
     estimate,
     gpu_spec,
@@ -26,22 +29,37 @@ from mixlab.memory import (
     suggestions,
 )
 from mixlab.optimizers import OptimizerName
-from mixlab.recipes import PRESETS
-from mixlab.tables import gib, text_table
+from mixlab.own_models import from_here, own_model
+from mixlab.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
-    from mixlab.memory import Trace
+    from mixlab.memory import Differences, Trace
 
 _SHOWN = 5  # suggestions
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}, or the path of a config.json.")] = "gpt2",
+    module: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="A model of your own, traced: package.module:function; the function returns (model, batch) or (model, "
+            "batch, loss).",
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}, then e.g. ,exp_avg=bf16")] = "amp-bf16",
     batch: Annotated[int, typer.Option(parser=whole_number, help="Rows of one forward pass, on one GPU.")] = 1,
     seq: Annotated[
         int | None,
         typer.Option(parser=whole_number, help="Tokens per row. Default: the context, at most 2048."),
+    ] = None,
+    implementation: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(get_args(Implementation))}: whose module of the shape. Default: mixlab if it can."
+        ),
     ] = None,
     attention: Annotated[str, typer.Option(help=f"{', '.join(get_args(AttentionKind))}.")] = "fused",
     checkpointing: Annotated[str, typer.Option(help=f"{', '.join(get_args(Checkpointing))}.")] = "none",
@@ -64,65 +82,150 @@ def predict(
     microbatches: Annotated[int, typer.Option(parser=whole_number, help="Microbatches per step of the pipeline.")] = 1,
     gpu: Annotated[str | None, typer.Option(metavar="NAME", help=f"GPU to fit on: {', '.join(GPUS)}.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if it does not fit on --gpu.")] = False,
-    traced: Annotated[bool, typer.Option("--trace", help="Also trace it: exact, takes seconds, one GPU only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    traced: Annotated[
+        bool, typer.Option("--trace", help="Also trace it, and say what differs: takes seconds, one GPU.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show the memory of training a transformer by phase and kind, the GPUs it fits on, and what to change first."""
+    """Show the memory of training a transformer by phase and kind, the GPUs it fits on, and what to change first.
+
+    With --module, show the same of any model of your own, from a trace of one step.
+    """
     try:
         if check and gpu is None:
             raise ValueError("--check needs --gpu NAME, the GPU to fit on")
-        training = estimate(
-            model_shape(model),
-            recipe,
-            batch=batch,
-            seq=seq,
-            attention=cast(AttentionKind, attention),
-            checkpointing=cast(Checkpointing, checkpointing),
-            optimizer=cast(OptimizerName, optimizer),
-            step=cast(StepKind, step),
-            accumulation=accumulation,
-            parallel=_parallelism(gpus, zero, fsdp, tensor, sequence_parallel, pipeline, microbatches),
-        )
-        answer = _answer(training, gpu, traced)
+        if module is not None:
+            _refuse_options_of_shapes(context)
+            answer, given = _of_module(module, recipe, optimizer, accumulation, gpu)
+        else:
+            training = estimate(
+                model_shape(model),
+                recipe,
+                batch=batch,
+                seq=seq,
+                attention=cast(AttentionKind, attention),
+                checkpointing=cast(Checkpointing, checkpointing),
+                optimizer=cast(OptimizerName, optimizer),
+                step=cast(StepKind, step),
+                accumulation=accumulation,
+                parallel=_parallelism(gpus, zero, fsdp, tensor, sequence_parallel, pipeline, microbatches),
+                implementation=cast(Implementation | None, implementation),
+            )
+            answer, given = _of_shape(training, model, gpu, traced), _as_given(training)
     except ANSWERED as error:
         fail(words(error), 2)
-    if as_json:
-        print_json(_as_json(answer))
+    if json:
+        print_json(answer_as_json(answer, given))
     else:
-        typer.echo("\n\n".join(_paragraphs(answer)))
-    if check and answer.judged is not None and not training.fits(answer.judged):
+        typer.echo("\n\n".join(paragraphs(answer)))
+    if check and not answer.fits:
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What the command shows.
-
-    Attributes:
-        training: The estimate.
-        judged: The GPU to fit on; None if the training fits on all of `GPUS`.
-        asked: Whether `judged` was asked for; else it is the largest GPU on which the training does not fit.
-        advice: Suggestions for that GPU; none if the training fits.
-        trace: The trace of the same training, if asked for.
-    """
-
-    training: Estimate
-    judged: GpuSpec | None
-    asked: bool
-    advice: list[Suggestion]
-    trace: Trace | None
+_OF_ANY = frozenset({"module", "recipe", "optimizer", "accumulation", "gpu", "check", "json"})
 
 
-def _answer(training: Estimate, gpu: str | None, traced: bool) -> _Answer:
-    judged = _next_smaller(training) if gpu is None else gpu_spec(gpu)
+def _refuse_options_of_shapes(context: typer.Context) -> None:
+    """Raises ValueError if an option was given that only a shape has."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    flags = {one.name: one.opts[0] for one in context.command.params}
+    if refused := [flags[name] for name in typed if name not in _OF_ANY]:
+        one = len(refused) == 1
+        raise ValueError(
+            f"{', '.join(refused)} {'is' if one else 'are'} for --model; the function of --module says it itself, so "
+            f"leave {'it' if one else 'them'} out"
+        )
+
+
+def _of_module(
+    place: str, recipe: str, optimizer: str, accumulation: int, gpu: str | None
+) -> tuple[Answer, dict[str, Any]]:
+    """Returns what is said of a module of the user's own, by a trace."""
+    parsed, judged = Recipe.parse(recipe), None if gpu is None else gpu_spec(gpu)
+    require_whole("--accumulation", accumulation, 1)
+    if optimizer not in get_args(OptimizerName):
+        raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {optimizer!r}")
+    own = own_model(place)
+    from mixlab.memory import Needs, estimate_of, trace
+
+    name = cast(OptimizerName, optimizer)
+    with from_here(), _without_logs_of("torch._subclasses.fake_tensor"):
+        traced = trace(own.model, own.batch, parsed, loss=own.loss, optimizer=name, accumulation=accumulation)
+    differences, note = None, ""
+    try:
+        expected = estimate_of(own.model, own.batch, parsed, optimizer=name, accumulation=accumulation)
+        differences = _differences(expected, traced)
+    except (ValueError, TypeError) as error:
+        note = f"No formulas to compare with: {str(error).removeprefix('estimate_of: ')}"
+    needs = Needs(traced)
+    made = type(own.model).__name__
+    heading = f"{place}: {made}"
+    given = {"module": place, "class": made, "parameters": traced.numel, "recipe": str(parsed)}
+    if differences is not None:
+        heading += _parameters(differences.estimate)
+        given["active_parameters"] = differences.estimate.shape.active_parameters
+    given |= {"optimizer": optimizer, "accumulation": accumulation}
+    smaller = judged or next_smaller(needs)
+    return Answer(needs, smaller, judged is not None, [], traced, differences, heading, note), given
+
+
+@contextmanager
+def _without_logs_of(name: str) -> Iterator[None]:
+    """Keeps a logger quiet: torch logs the traceback of an op that fails, which `trace` says in words."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _of_shape(training: Estimate, model: str, gpu: str | None, traced: bool) -> Answer:
+    judged = next_smaller(training) if gpu is None else gpu_spec(gpu)
     advice = [] if judged is None or training.fits(judged) else suggestions(training, judged)[:_SHOWN]
-    return _Answer(training, judged, gpu is not None, advice, _traced(training) if traced else None)
+    trace = _traced(training, model) if traced else None
+    differences = None if trace is None else _differences(training, trace)
+    heading = f"{training.shape.name}{_parameters(training)}" if training.shape.experts else ""
+    return Answer(training, judged, gpu is not None, advice, trace, differences, heading)
 
 
-def _traced(training: Estimate) -> Trace:
+def _parameters(training: Estimate) -> str:
+    """Returns the parameters of a mixture of experts, in words."""
+    shape = training.shape
+    if shape.experts is None:
+        return ""
+    return f", {shape.parameters:,} parameters, of which a token passes {shape.active_parameters:,}"
+
+
+def _traced(training: Estimate, model: str) -> Trace:
     from mixlab.memory import confirm  # which needs torch, as estimates do not
 
-    return confirm(training)
+    return confirm(training, config=None if model in SHAPES else Path(model))
+
+
+def _differences(training: Estimate, trace: Trace) -> Differences:
+    from mixlab.memory import Differences
+
+    return Differences(training, trace)
+
+
+def _as_given(training: Estimate) -> dict[str, Any]:
+    shape = training.shape
+    return {
+        "model": shape.name,
+        "parameters": shape.parameters,
+        "active_parameters": shape.active_parameters,
+        "recipe": str(training.recipe),
+        **{name: getattr(training, name) for name in _INPUTS},
+        "implementation": training.module,
+        "notes": list(training.notes),
+        "parallel": {**vars(training.parallel), "gpus": training.parallel.gpus},
+    }
+
+
+_INPUTS = ("batch", "seq", "attention", "checkpointing", "optimizer", "step", "accumulation")
 
 
 def _parallelism(
@@ -138,75 +241,3 @@ def _parallelism(
         )
     stage = cast(Zero, 3 if fsdp else zero or 0)
     return Parallelism(data, stage, tensor, sequence, pipeline, microbatches)
-
-
-def _by_size() -> list[GpuSpec]:
-    return sorted(GPUS.values(), key=lambda gpu: gpu.usable_bytes)
-
-
-def _next_smaller(training: Estimate) -> GpuSpec | None:
-    """Returns the largest GPU on which the training does not fit; None if it fits on all."""
-    return next((gpu for gpu in reversed(_by_size()) if not training.fits(gpu)), None)
-
-
-def _paragraphs(answer: _Answer) -> Iterator[str]:
-    training, judged, trace = answer.training, answer.judged, answer.trace
-    yield str(training)
-    outside = [(name, gib(size)) for name, size in training.outside.items()]
-    outside = [("peak of tensors", gib(training.peak_bytes)), *outside, ("total", gib(training.total_bytes))]
-    yield text_table(("what, modelled", "GiB"), outside)
-    fits = [training.fits(gpu) for gpu in _by_size()]
-    rows = [
-        (fit.gpu.name, gib(fit.gpu.usable_bytes), f"{fit.room / 2**30:+8.2f}", "fits" if fit else "does not fit")
-        for fit in fits
-    ]
-    yield text_table(("on a GPU", "GiB", "room", ""), rows)
-    if trace is not None:
-        apart = training.peak_bytes / trace.peak_bytes - 1
-        yield f"traced: {gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart:+.2%} from it"
-    if judged is not None and answer.asked:
-        yield str(training.fits(judged))
-    if answer.advice:
-        lines = [f"{number}. {one}" for number, one in enumerate(answer.advice, 1)]
-        yield "\n".join([f"To fit on {judged}, change first:", *lines])
-
-
-def _as_json(answer: _Answer) -> dict[str, Any]:
-    training, judged, trace = answer.training, answer.judged, answer.trace
-    parallel = training.parallel
-    return {
-        "model": training.shape.name,
-        "parameters": training.shape.parameters,
-        "recipe": str(training.recipe),
-        **{name: getattr(training, name) for name in _INPUTS},
-        "parallel": {**vars(parallel), "gpus": parallel.gpus},
-        "phases": training.at_phase_peaks,
-        "peak_phase": training.peak_phase,
-        "peak_bytes": training.peak_bytes,
-        "outside": training.outside,
-        "total_bytes": training.total_bytes,
-        "fits": {gpu.name: _fit_as_json(training, gpu) for gpu in _by_size()},
-        "judged": None if judged is None else {"gpu": judged.name, **_fit_as_json(training, judged)},
-        "suggestions": [
-            {name: getattr(one, name) for name in ("change", "price", "saved_bytes", "total_bytes", "fits")}
-            for one in answer.advice
-        ],
-        "trace": None if trace is None else _trace_as_json(trace),
-    }
-
-
-_INPUTS = ("batch", "seq", "attention", "checkpointing", "optimizer", "step", "accumulation")
-
-
-def _fit_as_json(training: Estimate, gpu: GpuSpec) -> dict[str, Any]:
-    fit = training.fits(gpu)
-    return {"usable_bytes": gpu.usable_bytes, "room_bytes": fit.room, "fits": bool(fit)}
-
-
-def _trace_as_json(trace: Trace) -> dict[str, Any]:
-    return {
-        "peak_bytes": trace.peak_bytes,
-        "peak_phase": trace.peak_phase,
-        "phases": trace.at_phase_peaks,
-        "after": trace.after,
-    }

@@ -4,16 +4,19 @@ from .advice import Suggestion, break_even_batch, largest_batch, largest_seq, su
 from .allocator import Replay, replay_trace
 from .confirmation import confirm
 from .designs import DESIGNS, Design, Experts, Latent
+from .differences import Difference, Differences
 from .estimates import Estimate, Fit, estimate
 from .gpus import GPUS, GpuSpec, gpu_spec
 from .hf_activations import RecordedActivations
 from .implementations import Implementation
 from .instants import Instant, StepKind
+from .module_estimates import estimate_of
 from .parallel import Parallelism, Zero
 from .published import SHAPES, model_shape
 from .shapes import AttentionKind, Checkpointing, ModelShape
 from .states import ModelStates, model_states
 from .traceable import TraceError
+from .traced_fits import Needs
 from .traced_step import Trace
 from .tracing import trace
 from .transformers import transformer
@@ -28,6 +31,8 @@ __all__ = [
     "AttentionKind",
     "Checkpointing",
     "Design",
+    "Difference",
+    "Differences",
     "Estimate",
     "Experts",
     "Fit",
@@ -38,6 +43,7 @@ __all__ = [
     "Latent",
     "ModelShape",
     "ModelStates",
+    "Needs",
     "Parallelism",
     "RecordedActivations",
     "Replay",
@@ -51,6 +57,7 @@ __all__ = [
     "break_even_batch",
     "confirm",
     "estimate",
+    "estimate_of",
     "gpu_spec",
     "largest_batch",
     "largest_seq",

@@ -30,7 +30,19 @@ def shape_of_config(path: Path) -> ModelShape:
             field is missing, contradicts another, has a value that no shape has, or is unknown and may change
             parameters or activations.
     """
-    fields = _read(path)
+    return shape_of_fields(_read(path), path)
+
+
+def shape_of_fields(fields: dict[str, Any], path: Path) -> ModelShape:
+    """Returns the shape that the fields of a config describe, as `shape_of_config`.
+
+    Args:
+        fields: The fields, as a config.json holds them.
+        path: The config.json, or another name for messages.
+
+    Raises:
+        ValueError: As `shape_of_config`.
+    """
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_ROWS:
         raise ValueError(_not_read(path, fields))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mixlab.batches import Batch
 from mixlab.memory.estimates import Estimate
+from mixlab.memory.module_estimates import labelled_tokens, meta_module
 from mixlab.memory.traced_step import Trace
 from mixlab.memory.tracing import trace
 from mixlab.memory.transformers import transformer
 from mixlab.optimizers import MakeOptimizer, OptimizerName
 
 
-def confirm(training: Estimate) -> Trace:
+def confirm(training: Estimate, config: str | Path | None = None) -> Trace:
     """Traces an estimated training as on CUDA; a model of 70 billion parameters takes half a minute.
 
     >>> from mixlab.memory.estimates import estimate
@@ -25,28 +28,40 @@ def confirm(training: Estimate) -> Trace:
 
     Args:
         training: An estimate for one GPU.
+        config: The config.json from which transformers builds its module, if `training` is an estimate of that module;
+            mixlab's own layers need none.
 
     Raises:
+        ImportError: If a module of transformers is to be built, and transformers is not installed.
         ValueError: If it is for several GPUs, steps with the compiled step of mixlab's own optimizers, or estimates a
-            module of transformers.
+            module of transformers without a config.
     """
-    if training.module == "transformers":
-        raise ValueError(
-            "confirm: only mixlab's own layers are built here; build transformers' module on the meta device "
-            '(AutoModelForCausalLM.from_config) and use trace(model, {"input_ids": tokens, "labels": tokens})'
-        )
     if training.parallel.gpus > 1:
         raise ValueError(f"confirm: a trace covers one GPU, but this training runs on {training.parallel}")
-    with torch.device("meta"):
-        model = transformer(training.shape, attention=training.attention, checkpointing=training.checkpointing)
-        tokens = torch.empty(training.batch, training.seq, dtype=torch.long)
+    model, batch = _own_layers(training) if training.module == "mixlab" else _of_transformers(training, config)
     return trace(
         model,
-        (tokens, tokens),
+        batch,
         training.recipe,
         optimizer=_optimizer(training),
         accumulation=training.accumulation * training.parallel.microbatches,
     )
+
+
+def _own_layers(training: Estimate) -> tuple[nn.Module, Batch]:
+    with torch.device("meta"):
+        model = transformer(training.shape, attention=training.attention, checkpointing=training.checkpointing)
+        tokens = torch.empty(training.batch, training.seq, dtype=torch.long)
+    return model, (tokens, tokens)
+
+
+def _of_transformers(training: Estimate, config: str | Path | None) -> tuple[nn.Module, Batch]:
+    if config is None:
+        raise ValueError(
+            f"confirm: transformers' module for {training.shape.name} is built from its config.json; give its path"
+        )
+    model = meta_module(Path(config), training.attention, training.checkpointing)
+    return model, labelled_tokens(training.batch, training.seq)
 
 
 def _optimizer(training: Estimate) -> OptimizerName | MakeOptimizer:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,20 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mixlab.cli.commands import app
-from mixlab.memory import GPUS, SHAPES, Parallelism, confirm, estimate, suggestions
+from mixlab.memory import (
+    GPUS,
+    SHAPES,
+    Differences,
+    Needs,
+    Parallelism,
+    confirm,
+    estimate,
+    model_shape,
+    suggestions,
+    trace,
+)
 from mixlab.memory.categories import PHASES
+from mixlab.own_models import own_model
 from mixlab.tables import gib
 
 EIGHT = ("--model", "llama-3-8b", "--recipe", "amp-bf16", "--batch", "1", "--seq", "4096", "--gpus", "8", "--fsdp")
@@ -141,6 +154,193 @@ def test_a_model_may_be_a_config_of_hugging_face_and_traced(tmp_path: Path):
     assert traced["peak_bytes"] == pytest.approx(content["peak_bytes"], rel=0.02)
     shown = printed("--model", str(path), "--batch", "2", "--trace")
     assert f"traced: {gib(traced['peak_bytes'])} GiB, in {traced['peak_phase']}; the estimate is " in shown
+
+
+SPARSE = {
+    **CONFIG,
+    "model_type": "mixtral",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> str:
+    path = tmp_path / "sparse" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(SPARSE))
+    return str(path)
+
+
+def test_a_trace_is_shown_beside_the_estimate_kind_by_kind(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    asked = ("--model", str(path), "--batch", "2", "--trace")
+    training = estimate(model_shape(path), "amp-bf16", batch=2)
+    differences = Differences(training, confirm(training))
+    assert re.sub(r" +", " ", str(differences)) in printed(*asked)
+    content = as_json(*asked)["differences"]
+    assert content["at_peak"] == differences.at_peak
+    assert [tuple(one.values())[:4] for one in content["kinds"]] == list(differences.kinds)
+    assert [tuple(one.values())[:4] for one in content["parts"]] == list(differences.parts)
+    assert as_json("--model", str(path))["differences"] is None
+
+
+def test_a_mixture_of_experts_has_active_parameters_and_another_module(sparse: str):
+    shape = model_shape(sparse)
+    shown = printed("--model", sparse)
+    assert shown.startswith(
+        f"sparse, {shape.parameters:,} parameters, of which a token passes {shape.active_parameters:,}\n"
+    )
+    assert "sparse, transformers' module, amp-bf16" in shown
+    content = as_json("--model", sparse)
+    assert (content["parameters"], content["active_parameters"]) == (shape.parameters, shape.active_parameters)
+    assert (content["implementation"], content["notes"]) == ("transformers", list(estimate(shape, "amp-bf16").notes))
+    refused = memory("--model", sparse, "--implementation", "mixlab")
+    assert (refused.exit_code, "mixlab has no layers like those of sparse" in refused.stderr) == (2, True)
+
+
+def test_either_implementation_is_estimated():
+    needed = {which: as_json(*SMALL, "--implementation", which) for which in ("mixlab", "transformers")}
+    for which, content in needed.items():
+        training = estimate("gpt2", "amp-bf16", batch=1, seq=64, implementation=which)
+        assert (content["implementation"], content["peak_bytes"]) == (which, training.peak_bytes)
+    refused = memory(*SMALL, "--implementation", "transformers", "--trace")
+    assert (refused.exit_code, "is built from its config.json; give its path" in refused.stderr) == (2, True)
+
+
+OWN = """
+import torch
+from torch import nn
+
+print("imported")
+
+
+def rows():
+    return torch.randn(64, 256), torch.randint(10, (64,))
+
+
+def make():
+    layers = [nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(3)]
+    return nn.Sequential(*layers, nn.Linear(256, 10)), rows()
+
+
+def with_loss():
+    model, batch = make()
+    return model, batch[0], lambda output, batch: output.square().mean()
+
+
+def huge():
+    with torch.device("meta"):
+        return nn.Sequential(nn.Linear(2**17, 2**17), nn.Linear(2**17, 8)), (torch.ones(8, 2**17), torch.arange(8))
+
+
+def no_parameters():
+    return nn.ReLU(), (torch.ones(2, 3), torch.arange(2))
+
+
+def no_scalar():
+    return nn.Linear(3, 3), torch.ones(2, 3), lambda output, batch: output
+
+
+def reads_values():
+    class Model(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2 if x.sum() > 0 else 1)
+
+    return Model(3, 3), (torch.ones(2, 3), torch.arange(2))
+
+
+def misfits():
+    return nn.Linear(3, 3), (torch.ones(2, 4), torch.arange(2))
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_nets.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    return "own_nets"
+
+
+def test_a_model_of_ones_own_is_traced(own: str):
+    content = as_json("--module", f"{own}:make", "--recipe", "bf16", "--optimizer", "sgd", "--accumulation", "2")
+    make = own_model(f"{own}:make")
+    traced = trace(make.model, make.batch, "bf16", optimizer="sgd", accumulation=2)
+    needs = Needs(traced)
+    assert (content["module"], content["class"]) == (f"{own}:make", "Sequential")
+    assert (content["parameters"], content["recipe"], content["optimizer"]) == (traced.numel, "bf16", "sgd")
+    assert (content["phases"], content["peak_phase"]) == (traced.at_phase_peaks, traced.peak_phase)
+    assert (content["peak_bytes"], content["total_bytes"]) == (traced.peak_bytes, needs.total_bytes)
+    assert content["outside"] == needs.outside
+    assert content["trace"]["at_peak_by_module"] == traced.at_peak_by_module
+    assert {name: one["room_bytes"] for name, one in content["fits"].items()} == {
+        name: needs.fits(name).room for name in GPUS
+    }
+    assert (content["differences"], content["suggestions"]) == (None, [])
+    assert content["note"] == "No formulas to compare with: Sequential is no model of transformers with a config"
+
+
+def test_its_tables_are_the_trace_the_modules_and_the_gpus(own: str):
+    shown = printed("--module", f"{own}:make", "--recipe", "fp32")
+    make = own_model(f"{own}:make")
+    traced = trace(make.model, make.batch, "fp32")
+    assert shown.startswith(f"{own}:make: Sequential\n\n{re.sub(' +', ' ', str(traced))}\n\n")
+    assert "activations and temporaries at the peak, by MiB\n(optimizer) " in shown
+    forward = printed("--module", f"{own}:with_loss", "--recipe", "fp32", "--optimizer", "sgd")
+    assert "*.1" not in shown
+    assert "activations and temporaries at the peak, by MiB\n*." in forward or "(loss)" in forward
+    assert all(f"\n{name} " in shown for name in GPUS)
+
+
+def test_a_gpu_is_judged_for_a_model_of_ones_own_too(own: str):
+    asked = ("--module", f"{own}:huge", "--gpu", "h200")
+    needs = Needs(trace(*own_model(f"{own}:huge")[:2], "amp-bf16"))
+    result = memory(*asked, "--check")
+    assert (result.exit_code, str(needs.fits("h200")) in result.stdout) == (1, True)
+    assert memory(*asked).exit_code == 0
+    assert memory("--module", f"{own}:make", "--gpu", "t4", "--check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("no_parameters", "trace: no parameter of the model requires a gradient"),
+        ("no_scalar", "trace: loss must return one floating number"),
+        ("reads_values", "it reads a value"),
+        ("misfits", "check that the model trains on a real batch of these shapes"),
+        ("nosuch", "has no function 'nosuch'"),
+    ],
+)
+def test_what_cannot_be_traced_is_said_in_words(own: str, function: str, words: str, caplog):
+    caplog.clear()
+    result = memory("--module", f"{own}:{function}")
+    assert result.exit_code == 2
+    assert (words in result.stderr, "Traceback" in result.stderr) == (True, False)
+    assert caplog.text == ""  # torch logs a traceback of its own
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(("--model", "gpt2"), ("--batch", "1"), ("--seq", "8"), ("--attention", "fused"), ("--checkpointing", "none")),
+        *(
+            ("--step", "loop"),
+            ("--gpus", "2"),
+            ("--zero", "1"),
+            ("--fsdp",),
+            ("--tensor", "1"),
+            ("--sequence-parallel",),
+        ),
+        *(("--pipeline", "1"), ("--microbatches", "1"), ("--trace",), ("--implementation", "mixlab")),
+    ],
+    ids=lambda option: option[0],
+)
+def test_what_only_a_shape_has_is_refused_beside_a_module(own: str, option: tuple[str, ...]):
+    result = memory("--module", f"{own}:make", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} is for --model; the function of --module says it itself, so leave it out" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ OPTIONS = {
     "run": "lab -p --parameter --out --help",
     "train": "--task --recipe --steps --seed --loss-weight --probe-every --device --run --help",
     "memory": (
-        "--model --recipe --batch --seq --attention --checkpointing --optimizer --step --accumulation --gpus --zero "
+        "--model --module --recipe --batch --seq --implementation --attention --checkpointing --optimizer "
+        "--step --accumulation --gpus --zero "
         "--fsdp --tensor --sequence-parallel --pipeline --microbatches --gpu --check --trace --json --help"
     ),
     "claims": "keys --verdict --json --help",

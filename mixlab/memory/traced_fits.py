@@ -1,0 +1,80 @@
+"""What a traced training needs of a GPU: its tensors, and the memory outside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from mixlab.machine import Gpu
+from mixlab.memory.allocator import replay_trace
+from mixlab.memory.estimates import CUBLAS_WORKSPACES, CUDA_CONTEXT, Fit
+from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.traced_step import Trace
+from mixlab.tables import gib, text_table
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a traced training needs of a GPU. Its repr is a table.
+
+    >>> import torch
+    >>> from mixlab.memory import trace
+    >>> needs = Needs(trace(torch.nn.Linear(4096, 4096), (torch.ones(8, 4096), torch.arange(8)), "amp-bf16"))
+    >>> print(needs.fits("t4"))
+    fits on t4: 0.87 of 14.56 GiB
+
+    Args:
+        trace: A trace as on CUDA.
+
+    Raises:
+        TypeError: If `trace` is no trace.
+        ValueError: If it is as on a CPU.
+    """
+
+    trace: Trace
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trace, Trace):
+            raise TypeError(
+                f"Needs: trace must be a Trace, got {type(self.trace).__name__}; mixlab.memory.trace makes one"
+            )
+        if self.trace.as_on != "cuda":
+            raise ValueError('Needs: trace must be as on CUDA, got one as on a CPU; use trace(..., as_on="cuda")')
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak bytes of tensors."""
+        return self.trace.peak_bytes
+
+    @cached_property
+    def outside(self) -> dict[str, int]:
+        """Bytes outside tensors by kind.
+
+        Workspaces and the context are the rough models of `Estimate.outside`; what the allocator holds beyond the peak
+        is that of `replay_trace`.
+        """
+        return {
+            "cuBLAS workspaces": CUBLAS_WORKSPACES,
+            "CUDA context": CUDA_CONTEXT,
+            "fragmentation": replay_trace(self.trace).reserved_bytes - self.peak_bytes,
+        }
+
+    @property
+    def total_bytes(self) -> int:
+        """Peak bytes of tensors, plus the memory outside tensors."""
+        return self.peak_bytes + sum(self.outside.values())
+
+    def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
+        """Returns whether the training fits on a GPU, and the bytes that are left or missing.
+
+        Args:
+            gpu: A GPU, or a name of `GPUS`.
+
+        Raises:
+            TypeError, ValueError: As `gpu_spec`.
+        """
+        return Fit(gpu_spec(gpu), self.total_bytes)
+
+    def __repr__(self) -> str:
+        rows = {"peak of tensors": self.peak_bytes, **self.outside, "total": self.total_bytes}
+        return text_table(("what", "GiB"), [(name, gib(size)) for name, size in rows.items()])
