@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mixlab.arguments import did_you_mean, require_whole
-from mixlab.memory import GPUS, SHAPES, gpu_spec
+from mixlab.memory import GPUS, SHAPES, gpu_spec, model_shape
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.training import TASKS
 
@@ -122,7 +123,38 @@ class RecipeText:
         return {"type": "recipe", "presets": list(PRESETS), "empty": self.otherwise}
 
 
-Parameter = Whole | Number | OneOf | RecipeText
+@dataclass(frozen=True)
+class ConfigPath:
+    """The path of a config.json that `mixlab.memory.model_shape` reads; a lab runs in its own folder, so it is whole.
+
+    Attributes:
+        otherwise: What "" stands for.
+    """
+
+    otherwise: str
+
+    def __str__(self) -> str:
+        return f"'' for {self.otherwise}, or the whole path of a Hugging Face config.json"
+
+    def check(self, what: str, value: object) -> None:
+        """Raises ValueError, beginning with `what`, if the value is not allowed."""
+        if value == "":
+            return
+        if not isinstance(value, str) or not value.endswith(".json") or "\0" in value:
+            raise ValueError(f"{what} must be {self}, got {value!r:.60}")
+        if not Path(value).is_absolute():
+            raise ValueError(f"{what} must be {self}, got {value!r:.100}; write {str(Path.cwd() / value)!r:.200}")
+        try:
+            model_shape(value)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the type and what "" stands for, for JSON."""
+        return {"type": "path of a config.json", "empty": self.otherwise}
+
+
+Parameter = Whole | Number | OneOf | RecipeText | ConfigPath
 
 # As far as the cockpit's boxes go.
 _STEPS = Whole(1, 100_000)
@@ -151,10 +183,11 @@ _PARAMETERS: dict[str, dict[str, Parameter]] = {
     "07_memory": {
         **_COMMON,
         "steps": Whole(1, 4),
-        "model": OneOf(tuple(SHAPES)),
+        "model": OneOf(tuple(name for name, shape in SHAPES.items() if shape.lean)),
         "batch": Whole(1, 2**16),
         "seq": Whole(1, 2**20),
         "gpu": OneOf(tuple(GPUS)),
+        "config": ConfigPath("Mixtral 8x7B"),
     },
     "08_bf16_matmul": {
         **_COMMON,
@@ -191,6 +224,22 @@ def lab_parameters(name: str) -> Mapping[str, Parameter]:
             f"unknown lab {name!r:.60}: {did_you_mean(name, _PARAMETERS)}use one of {', '.join(_PARAMETERS)}"
         )
     return MappingProxyType(_PARAMETERS[name])
+
+
+def kept_parameters(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a lab's parameters as they are kept with answers: without paths, which are those of one machine.
+
+    No question depends on a path, so that answers can be graded elsewhere.
+
+    Args:
+        name: The lab's full name, such as "04_training_modes".
+        values: The parameters.
+
+    Raises:
+        KeyError: If there is no such lab.
+    """
+    paths = [one for one, allowed in lab_parameters(name).items() if isinstance(allowed, ConfigPath) and one in values]
+    return {**values, **dict.fromkeys(paths, "")}
 
 
 def lab_recipe(name: str, values: Mapping[str, Any]) -> Recipe:

@@ -13,7 +13,7 @@ from IPython.display import display
 
 from mixlab.answers import ANSWERS_TYPE
 from mixlab.files import refuse_unwritable
-from mixlab.labs import check_parameters, lab_recipe
+from mixlab.labs import check_parameters, kept_parameters, lab_recipe
 from mixlab.machine import describe, is_headless
 from mixlab.panels.asking import AskingButton, number_of
 from mixlab.panels.base import Panel, in_a_row
@@ -53,7 +53,7 @@ class Lab:
         self.trouble = ""
         self.runs_dir = self._folder()
         file = None if is_headless() else self.runs_dir / "answers.json"
-        self._kept = KeptAnswers(file, lab=name, parameters=parameters)
+        self._kept = KeptAnswers(file, lab=name, parameters=kept_parameters(name, parameters))
 
     @cached_property
     def task(self) -> Task:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any, get_args
 
 import ipywidgets as widgets
@@ -17,6 +18,7 @@ from mixlab.memory import (
     Checkpointing,
     Estimate,
     GpuSpec,
+    Implementation,
     ModelShape,
     StepKind,
     Suggestion,
@@ -29,7 +31,7 @@ from mixlab.panels.base import MODES, Binding, Panel, button, in_a_row, labelled
 from mixlab.panels.groups import group
 from mixlab.panels.text_box import TextBox, whole
 from mixlab.recipes import PRESETS, Recipe
-from mixlab.reports import change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
+from mixlab.reports import change_line, fits_line, fits_row, memory_line, parameter_words, phase_picture, phase_table
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
@@ -41,11 +43,12 @@ class MemoryPanel(Panel):
     """Estimates the memory of a training step as its controls change, and suggests changes that need less.
 
     Args:
-        model: A shape, or a name of `mixlab.memory.SHAPES`.
+        model: A shape, a name of `mixlab.memory.SHAPES`, or the path of a config.json.
         recipe: A recipe, or its text.
         batch: Rows of one forward pass on one GPU.
         seq: Tokens per row; None means the model's context, at most 2048.
         gpu: A GPU, or a name of `mixlab.memory.GPUS`.
+        implementation: Whose module of the shape, as for `estimate`.
 
     Attributes:
         estimate: The estimate shown; may be set.
@@ -60,13 +63,20 @@ class MemoryPanel(Panel):
     def __init__(
         self,
         *,
-        model: ModelShape | str = "gpt2",
+        model: ModelShape | str | Path = "gpt2",
         recipe: Recipe | str = "amp-bf16",
         batch: int = 8,
         seq: int | None = None,
         gpu: GpuSpec | str = "rtx-4090",
+        implementation: Implementation | None = None,
     ) -> None:
-        self._estimate = estimate(model, recipe, batch=batch, seq=seq)
+        self._estimate = estimate(
+            str(model) if isinstance(model, Path) else model,
+            recipe,
+            batch=batch,
+            seq=seq,
+            implementation=implementation,
+        )
         self._gpu = gpu_spec(gpu)
         self._before: list[Estimate] = []
         super().__init__()
@@ -107,7 +117,8 @@ class MemoryPanel(Panel):
     @property
     def status(self) -> str:
         """What is shown, in words."""
-        return f"{memory_line(self._estimate, self._gpu)} {fits_line(self._estimate)}"
+        notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in self._estimate.notes)
+        return f"{memory_line(self._estimate, self._gpu)} {fits_line(self._estimate)}{notes}"
 
     def apply(self, number: int) -> None:
         """Makes one of the suggested changes.
@@ -130,10 +141,11 @@ class MemoryPanel(Panel):
 
     def _make_controls(self) -> None:
         now = self._estimate
-        shapes = {**SHAPES, now.shape.name: now.shape}
+        self._shapes = dict(SHAPES)
         gpus = {**GPUS, self._gpu.name: self._gpu}
-        self._model = _dropdown("Model", [(f"{s.name} ({_count(s.parameters)})", s) for s in shapes.values()])
+        self._model = _dropdown("Model", self._models())
         self._gpu_choice = _dropdown("GPU", [(f"{g} ({g.memory_bytes / 2**30:.0f} GiB)", g) for g in gpus.values()])
+        self._module = _dropdown("Implementation", get_args(Implementation))
         self._mode = _dropdown("Recipe", MODES)
         self._share = self._text("Share", now.recipe, Recipe.parse, "recipe", width="100%")
         self._batch = self._number("Rows of a batch", now.batch, _MOST_ROWS, "batch", most_power=10)
@@ -153,16 +165,22 @@ class MemoryPanel(Panel):
         on = partial(self._binding.on_change_set, self, "estimate")
         self._answering = [
             on(self._model, self._with_model),
+            on(self._module, self._with_module),
             self._binding.on_change(self._gpu_choice, self._choose_gpu),
             on(self._mode, lambda name: self._with("recipe", PRESETS[name]) if name else self._estimate),
             *(on(control, partial(self._with, name)) for name, control in self._plain.items()),
             *(on(control, partial(self._with_parallel, name)) for name, control in self._parallel.items()),
         ]
 
+    def _models(self) -> list[tuple[str, ModelShape]]:
+        """Returns the models to choose from, that of the estimate among them."""
+        self._shapes[self._estimate.shape.name] = self._estimate.shape
+        return [(f"{shape.name} ({parameter_words(shape)})", shape) for shape in self._shapes.values()]
+
     def _columns(self) -> widgets.Widget:
-        model, gpu, mode, attention, checkpointing, step, zero, tensor, sequence = self._answering
+        model, module, gpu, mode, attention, checkpointing, step, zero, tensor, sequence = self._answering
         columns = (
-            [model, gpu, mode, self._batch, self._seq, self._passes],
+            [model, module, gpu, mode, self._batch, self._seq, self._passes],
             [attention, checkpointing, step, self._data, zero, tensor, sequence],
         )
         return in_a_row(*map(widgets.VBox, columns))
@@ -202,11 +220,32 @@ class MemoryPanel(Panel):
         return min(2 ** max(power, 0), shape.context) if bounded else int(2 ** max(power, 0))
 
     def _with_model(self, shape: ModelShape) -> Estimate:
-        """Returns the same training of another model, with `seq` and tensor parallelism cut to the most it allows."""
+        """Returns the same training of another model, with `seq` and what divides it cut to the most it allows."""
         now = self._estimate
         seq = min(now.seq, shape.context) if shape.design.positions == "learned" else now.seq
-        tensor = max(n for n in _tensors(shape) if n <= now.parallel.tensor)
-        return replace(now, shape=shape, seq=seq, parallel=replace(now.parallel, tensor=tensor, pipeline=1))
+        module = now.implementation if now.implementation in _implementations(shape) else None
+        return self._allowed(shape, seq, module)
+
+    def _with_module(self, module: Implementation) -> Estimate:
+        """Returns the same training of another module, without what that module does not have."""
+        shape = self._estimate.shape
+        return self._allowed(shape, self._estimate.seq, None if module == _implementations(shape)[0] else module)
+
+    def _allowed(self, shape: ModelShape, seq: int, module: Implementation | None) -> Estimate:
+        now, whose = self._estimate, module or _implementations(shape)[0]
+        ways = _checkpointings(whose)
+        return replace(
+            now,
+            shape=shape,
+            seq=seq,
+            implementation=module,
+            checkpointing=now.checkpointing if now.checkpointing in ways else ways[-1],
+            parallel=replace(
+                now.parallel,
+                tensor=max(n for n in _tensors(shape, whose) if n <= now.parallel.tensor),
+                pipeline=1,
+            ),
+        )
 
     def _choose_gpu(self, gpu: GpuSpec) -> None:
         self._gpu = gpu
@@ -231,11 +270,14 @@ class MemoryPanel(Panel):
     def _show_controls(self) -> None:
         now = self._estimate
         with self._binding.silent():
+            if now.shape not in self._shapes.values():
+                self._model.options = self._models()
             self._model.value, self._gpu_choice.value = now.shape, self._gpu
-            self._mode.value = mode_of(now.recipe)
+            self._module.options, self._checkpointing.options = _implementations(now.shape), _checkpointings(now.module)
+            self._module.value, self._mode.value = now.module, mode_of(now.recipe)
             for name, control in self._plain.items():
                 control.value = getattr(now, name)
-            self._tensor.options = list(_tensors(now.shape))
+            self._tensor.options = list(_tensors(now.shape, now.module))
             for name, control in self._parallel.items():
                 control.value = getattr(now.parallel, name)
         self._share.follow(now.recipe)
@@ -260,13 +302,21 @@ def _heading(fits: bool, any_change: bool) -> str:
     return "It fits. To reduce memory further" if fits else "What to change first"
 
 
-def _tensors(shape: ModelShape) -> Iterator[int]:
+def _implementations(shape: ModelShape) -> tuple[Implementation, ...]:
+    """Returns whose modules of a shape there are."""
+    return get_args(Implementation) if shape.lean else ("transformers",)
+
+
+def _checkpointings(module: Implementation) -> tuple[Checkpointing, ...]:
+    """Returns the ways of checkpointing that a module has; the last saves most."""
+    return get_args(Checkpointing) if module == "mixlab" else ("none", "full")
+
+
+def _tensors(shape: ModelShape, module: Implementation) -> Iterator[int]:
     """Yields the numbers of GPUs that the matrices of a shape can be divided among."""
+    if module != "mixlab":
+        return iter((1,))
     return (n for n in range(1, shape.heads + 1) if not (shape.heads % n or shape.kv_heads % n or shape.ffn % n))
-
-
-def _count(parameters: int) -> str:
-    return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"
 
 
 def _dropdown(label: str, options: Any) -> Any:

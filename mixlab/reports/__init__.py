@@ -11,7 +11,7 @@ from mixlab.reports.modes import ModeTable
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.outlook import Outlook, memory_words, refusal, scale_words
-from mixlab.reports.phases import change_line, memory_line, phase_picture, phase_table
+from mixlab.reports.phases import change_line, memory_line, parameter_words, phase_picture, phase_table
 from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
 from mixlab.reports.traffic import TrafficTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
@@ -45,6 +45,7 @@ __all__ = [
     "magnitudes_svg",
     "memory_line",
     "memory_words",
+    "parameter_words",
     "phase_picture",
     "phase_table",
     "power",

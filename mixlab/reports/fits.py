@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from html import escape
+from typing import TYPE_CHECKING
 
 from mixlab.memory import GPUS, Estimate, GpuSpec, largest_batch
 from mixlab.reports.colours import GREEN, VERMILLION
 from mixlab.tables import html_table, text_table
+
+if TYPE_CHECKING:
+    from mixlab.memory import Needs  # which needs torch, as estimates do not
 
 _BOX = (
     "display: inline-block; min-width: 9.5em; padding: 2px 8px; border-radius: 3px; line-height: 1.4; font-size: 12px"
 )
 
 
-def fits_line(estimate: Estimate, gpus: Iterable[GpuSpec] | None = None) -> str:
+def fits_line(estimate: Estimate | Needs, gpus: Iterable[GpuSpec] | None = None) -> str:
     """Says on how many GPUs a training fits, and names either those or the others, whichever are fewer.
 
     Args:
-        estimate: The training's estimate.
+        estimate: The training's estimate, or what it needs by its trace.
         gpus: The GPUs to look at; None means all of `GPUS`.
     """
     fits = [estimate.fits(gpu) for gpu in _by_memory(gpus)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from mixlab.memory import Estimate, GpuSpec, Suggestion
+from mixlab.memory import Estimate, GpuSpec, ModelShape, Suggestion
 from mixlab.memory.categories import PHASES
 from mixlab.reports.colours import GREY
 from mixlab.reports.kinds import css, look, stacked
@@ -42,13 +42,36 @@ def memory_line(estimate: Estimate, gpu: GpuSpec) -> str:
 def training_line(estimate: Estimate) -> str:
     """Describes the estimated training."""
     one = estimate
-    words = [f"{one.shape.name} under {one.recipe}", f"{one.batch} x {one.seq} tokens"]
+    name = f"{one.shape.name} ({parameter_words(one.shape)})" if one.shape.experts else one.shape.name
+    words = [f"{name} under {one.recipe}", f"{one.batch} x {one.seq} tokens"]
+    words += ["transformers' module"] if one.module == "transformers" else []
     words += [f"{one.accumulation} passes per step"] if one.accumulation > 1 else []
     words += [f"{one.attention} attention"] if one.attention != "fused" else []
     words += [f"checkpointing {one.checkpointing}"] if one.checkpointing != "none" else []
     words += [f"optimizer's step {one.step}"] if one.step != "foreach" else []
     words += [f"each of {one.parallel}"] if one.parallel.gpus > 1 else []
     return ", ".join(words)
+
+
+def parameter_words(shape: ModelShape) -> str:
+    """Returns how many parameters a shape has, and with experts how many of them a token passes.
+
+    >>> from mixlab.memory import SHAPES
+    >>> parameter_words(SHAPES["llama-3-8b"])
+    '8.03 B'
+
+    Args:
+        shape: The shape.
+    """
+    every = _count(shape.parameters)
+    return every if shape.experts is None else f"{every}, {_count(shape.active_parameters)} active"
+
+
+def _count(parameters: int) -> str:
+    for letter, unit in (("B", 10**9), ("M", 10**6)):
+        if parameters >= 0.9995 * unit:
+            return f"{parameters / unit:.3g} {letter}"
+    return f"{parameters:,}"
 
 
 def change_line(suggestion: Suggestion) -> str:

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from mixlab.cli.notebooks import run_notebook
-from mixlab.labs import Number, OneOf, RecipeText, Whole, check_parameters, lab_parameters, lab_recipe
+from mixlab.labs import (
+    ConfigPath,
+    Number,
+    OneOf,
+    RecipeText,
+    Whole,
+    check_parameters,
+    kept_parameters,
+    lab_parameters,
+    lab_recipe,
+)
 from mixlab.recipes import Recipe
 
 LABS = Path(__file__).parents[2] / "labs"
@@ -38,6 +48,8 @@ def legal(allowed: object) -> list[Any]:
             return list(names)
         case RecipeText(otherwise):
             return ["fp32", "amp-fp16,scaler=static,scale=2^30", "bf16-kahan", *([] if otherwise is None else [""])]
+        case ConfigPath():
+            return [""]
     raise AssertionError(allowed)
 
 
@@ -53,6 +65,9 @@ def illegal(allowed: object) -> list[Any]:
         case RecipeText(otherwise):
             never = NEVER if otherwise is None else [value for value in NEVER if value != ""]
             return ["fp17", "fp32,steps=3", "amp-fp16,scale=0", "amp-fp16;fp32", *never]
+        case ConfigPath():
+            never = [value for value in NEVER if value != ""]
+            return ["config.json", "/nowhere/config.json", "/config\0.json", str(LABS), f"/{10**300}.json", *never]
     raise AssertionError(allowed)
 
 
@@ -96,6 +111,19 @@ def test_an_unknown_lab_and_unknown_or_missing_parameters_are_named():
 def test_values_that_contradict_one_another_are_refused(name: str, changes: dict[str, Any], words: str):
     with pytest.raises(ValueError, match=f"^{name}: {words}"):
         check_parameters(name, {**defaults(name), **changes})
+
+
+def test_a_config_is_read_where_it_lies_and_is_not_kept_with_answers(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4}))
+    values = {**defaults("07_memory"), "config": str(path)}
+    check_parameters("07_memory", values)
+    assert kept_parameters("07_memory", values) == defaults("07_memory")
+    with pytest.raises(ValueError, match="config must be .*, got 'config.json'; write '/.*config.json'"):
+        check_parameters("07_memory", {**values, "config": "config.json"})
+    path.write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 5}))
+    with pytest.raises(ValueError, match="07_memory: config: .*heads must divide width"):
+        check_parameters("07_memory", values)
 
 
 def test_a_gpu_without_bf16_is_taken_with_another_recipe():

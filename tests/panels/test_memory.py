@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mixlab import PRESETS
-from mixlab.memory import SHAPES, GpuSpec, Parallelism, estimate, gpu_spec, suggestions
+from mixlab.memory import SHAPES, GpuSpec, Parallelism, estimate, gpu_spec, model_shape, suggestions
 from mixlab.panels import MemoryPanel
 
 LLAMA = SHAPES["llama-3-8b"]
@@ -194,6 +196,95 @@ def test_shapes_and_gpus_of_ones_own_are_among_the_choices():
     assert panel.status.startswith("mine under amp-bf16")
 
 
+CONFIG = {
+    "model_type": "mixtral",
+    "num_hidden_layers": 2,
+    "hidden_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1024,
+    "vocab_size": 5120,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    path = tmp_path / "sparse" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_config_may_be_the_model_and_experts_are_counted_in_all_and_active(sparse: Path, as_path: type):
+    panel = MemoryPanel(model=as_path(sparse), batch=2, seq=64)
+    shape = model_shape(sparse)
+    million = f"{shape.parameters / 1e6:.3g} M, {shape.active_parameters / 1e6:.3g} M active"
+    assert panel.estimate == estimate(shape, "amp-bf16", batch=2, seq=64)
+    assert (panel._model.label, panel._model.value) == (f"sparse ({million})", shape)
+    assert panel.status.startswith(f"sparse ({million}) under amp-bf16, 2 x 64 tokens, transformers' module. Memory")
+    panel._batch.value = "64"
+    assert panel.changes
+    panel._apply[0].click()
+    assert panel.last_error is None
+
+
+def test_small_models_are_counted_in_full():
+    panel = MemoryPanel(model=replace(SHAPES["gpt2"], name="tiny", layers=1, width=12, vocabulary=10), seq=8, batch=1)
+    assert panel._model.label == f"tiny ({panel.estimate.shape.parameters:,})"
+
+
+def test_the_implementation_is_a_choice(panel):
+    default = panel.estimate
+    assert (panel._module.value, panel._module.options) == ("mixlab", ("mixlab", "transformers"))
+    panel._module.value = "transformers"
+    assert panel.estimate == replace(default, implementation="transformers")
+    assert "transformers' module" in panel.status
+    panel._model.value = LLAMA
+    assert panel.estimate.implementation == "transformers"
+    panel._model.value, panel._module.value = SHAPES["gpt2"], "mixlab"
+    assert panel.estimate == default
+    assert panel.last_error is None
+
+
+def test_what_another_module_does_not_have_is_cut(panel, sparse: Path):
+    panel._checkpointing.value, panel._tensor.value = "selective", 4
+    panel._module.value = "transformers"
+    assert (panel.estimate.checkpointing, panel.estimate.parallel.tensor) == ("full", 1)
+    assert (panel._checkpointing.options, panel._tensor.options) == (("none", "full"), (1,))
+    own = MemoryPanel(model=sparse)
+    assert own._module.options == ("transformers",)
+    own._model.value = LLAMA
+    own._module.value, own._checkpointing.value, own._tensor.value = "mixlab", "selective", 8
+    own._model.value = model_shape(sparse)
+    assert (own.estimate.module, own.estimate.checkpointing, own.estimate.parallel.tensor) == (
+        "transformers",
+        "full",
+        1,
+    )
+    assert (panel.last_error, own.last_error) == (None, None)
+
+
+def test_learned_positions_end_the_tokens_of_a_row_whatever_the_model(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "opt", "num_hidden_layers": 2, "hidden_size": 768}))
+    panel = MemoryPanel(model=path, seq=64)
+    panel._seq._moved(panel._seq, {"to": 15}, None)
+    assert panel.estimate.seq == 2048
+    panel._seq.value = "4096"
+    assert "seq=4096 is longer than" in panel._seq.error
+
+
+def test_what_an_estimate_leaves_out_is_said(sparse: Path):
+    one = MemoryPanel(model=sparse, batch=2, seq=64)
+    noted = replace(model_shape(sparse), window=32)
+    one.estimate = replace(one.estimate, shape=noted)
+    assert one.estimate.notes
+    assert all(note[1:] in one.status for note in one.estimate.notes)
+
+
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
@@ -201,6 +292,8 @@ def test_shapes_and_gpus_of_ones_own_are_among_the_choices():
         ({"recipe": "fp17"}, "unknown recipe"),
         ({"batch": 0}, "batch must be a whole number from 1 up, got 0"),
         ({"seq": 2048}, "seq=2048 is longer than gpt2"),
+        ({"model": "nowhere/config.json"}, "nowhere/config.json cannot be read"),
+        ({"implementation": "jax"}, "implementation must be one of mixlab, transformers"),
         ({"gpu": "rtx"}, "unknown GPU 'rtx'"),
     ],
 )

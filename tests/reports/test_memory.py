@@ -12,17 +12,20 @@ import pytest
 from mixlab.memory import (
     GPUS,
     VARIANTS,
+    Experts,
     GpuSpec,
+    ModelShape,
     Parallelism,
     estimate,
     gpu_spec,
     largest_batch,
+    model_shape,
     suggestions,
 )
 from mixlab.reports import FitsTable, change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
 from mixlab.reports.colours import BLUE, GREY
 from mixlab.reports.kinds import css, look, stacked
-from mixlab.reports.phases import training_line
+from mixlab.reports.phases import parameter_words, training_line
 
 GPT2 = estimate("gpt2", "amp-bf16", batch=8, seq=1024)
 A4090, T4 = gpu_spec("rtx-4090"), gpu_spec("t4")
@@ -35,6 +38,21 @@ def parsed(html: str) -> ElementTree.Element:
 
 def words(html: str) -> str:
     return " ".join(" ".join(parsed(html).itertext()).split())
+
+
+@pytest.mark.parametrize(
+    ("width", "said"), [(12, "1,932"), (600, "4.33 M"), (8160, "799 M"), (9127, "1 B"), (26000, "8.11 B")]
+)
+def test_parameters_are_counted_to_three_digits_from_a_million_up(width: int, said: str):
+    shape = ModelShape("one", 1, width, 1, 1, 4 * width, 1, True, 1, "gpt2")
+    assert parameter_words(shape) == said
+
+
+def test_of_a_mixture_of_experts_the_active_parameters_are_said_too():
+    experts = Experts(count=8, active=2, width=14336)
+    shape = replace(model_shape("mistral-7b"), style="mixtral", experts=experts)
+    assert parameter_words(shape) == "46.7 B, 12.9 B active"
+    assert training_line(estimate(shape, "bf16", seq=64)).startswith("mistral-7b (46.7 B, 12.9 B active) under bf16, ")
 
 
 # Kinds
