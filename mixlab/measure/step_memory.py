@@ -209,6 +209,8 @@ class _Training:
 
 
 def _made(make_model: Callable[[], nn.Module]) -> nn.Module:
+    if not callable(make_model) or isinstance(make_model, nn.Module):
+        raise TypeError(f"real_steps: make_model must be a function that returns a new module, got {make_model!r:.60}")
     model = make_model()
     if not isinstance(model, nn.Module):
         raise TypeError(f"real_steps: make_model must return a torch.nn.Module, got {type(model).__name__}")

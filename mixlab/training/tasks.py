@@ -79,7 +79,7 @@ class Task:
             takes the accuracy where the loss is cross-entropy with class numbers, and else no metric.
 
     Raises:
-        TypeError: If `loss` or `metric` is no function, or `held_out` no batch.
+        TypeError: If `make_model`, `draw`, `loss` or `metric` is no function, or `held_out` no batch.
         ValueError: If the optimizer is unknown, a learning rate or loss weight is not positive and finite, or
             `held_out` is empty or has no values.
     """
@@ -100,6 +100,10 @@ class Task:
             raise ValueError(f"Task: optimizer must be {allowed}, got {self.optimizer!r}")
         for name, value in (("lr", self.lr), ("loss_weight", self.loss_weight)):
             require_positive(f"Task: {name}", value)
+        for name, function in (("make_model", self.make_model), ("draw", self.draw)):
+            if not callable(function) or isinstance(function, nn.Module):
+                what = "module in float32" if name == "make_model" else "batch, given a torch.Generator"
+                raise TypeError(f"Task: {name} must be a function that returns a new {what}; got {_kind(function)}")
         require_loss("Task", self.loss)
         require_loss("Task", self.metric, "metric")
         require_batch("Task", self.held_out, "held_out")
@@ -219,6 +223,14 @@ class Task:
                 f"Task {self.name}: make_model must return a module in float32, which the recipe then stores in its "
                 f"own format; got {parameter.dtype} in {name}"
             )
+
+
+def _kind(value: object) -> str:
+    return (
+        f"a {type(value).__name__}, an object that is already made"
+        if isinstance(value, nn.Module)
+        else f"{value!r:.60}"
+    )
 
 
 def load_task(name: str, *, loss_weight: float = 1.0) -> Task:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from mixlab.measure import RealStep, Record, Series, differences, measure_memory, median_and_worst, shipped
+from mixlab.measure import RealStep, Record, Series, differences, measure_memory, median_and_worst, real_steps, shipped
 from mixlab.measure import memory as module
 from mixlab.measure import step_memory as steps_module
 from mixlab.measure.memory import measured_cases, predicted, predicted_bytes
@@ -324,3 +325,28 @@ def test_a_record_of_a_cpu_must_be_exact(measured):
     check(measured)
     with pytest.raises(AssertionError):
         check(replace(measured, series=tuple(wrong)))
+
+
+X, Y = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "batch", "loss", "words"),
+    [
+        (nn.Linear(3, 2), (X, Y), None, "real_steps: make_model must be a function that returns a new module"),
+        (lambda: "model", (X, Y), None, "real_steps: make_model must return a torch.nn.Module, got str"),
+        (nn.Identity, (X, Y), None, "real_steps: no parameter of the model requires a gradient"),
+        (lambda: nn.Linear(3, 2), None, None, "real_steps: batch must be a tensor, .* got NoneType"),
+        (lambda: nn.Linear(3, 2), (X[:0], Y[:0]), None, "real_steps: batch is empty"),
+        (lambda: nn.Linear(3, 2), (X.to("meta"), Y), None, "real_steps: batch is on the meta device"),
+        (lambda: nn.Linear(3, 2), (X.to_sparse(), Y), None, "real_steps: batch must hold dense tensors"),
+        (lambda: nn.Linear(3, 2), {"x": X}, None, r"real_steps: model\(\*\*batch\) failed: .*; the model takes input"),
+        (lambda: nn.Linear(3, 2), X, None, "real_steps: there is no loss"),
+        (lambda: nn.Linear(3, 2), (X, Y), "mse", "real_steps: loss must be a function of .* got str"),
+        (lambda: nn.Linear(3, 2), (X, Y), lambda out, y: out, "real_steps: loss must return one floating number"),
+        (lambda: nn.Linear(3, 2), (X, Y), lambda out, y: out.sum().detach(), "real_steps: the loss depends on no"),
+    ],
+)
+def test_what_a_real_step_cannot_take_is_told(make, batch, loss, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        real_steps(make, batch, "fp32", device=torch.device("cpu"), loss=loss)

@@ -435,12 +435,22 @@ def test_a_loss_and_an_optimizer_of_your_own():
         trace(mlp(), batch, optimizer=lambda parameters, lr: 1)
 
 
+def on_cuda(tensor: torch.Tensor) -> torch.Tensor:
+    with torch._subclasses.FakeTensorMode():
+        return torch.empty(tensor.shape, device="cuda")
+
+
 def test_mistakes_are_named():
     batch = batch_of("mlp")
     for arguments, error, words in (
         ((F.relu, batch), TypeError, "model must be a torch.nn.Module, got function"),
         ((mlp(), batch[0]), BatchError, "trace: there is no loss: .*, or for a batch .* got an output that is"),
         ((mlp(), (batch[0], [1])), BatchError, "must return logits, .* for targets a list of 1: give loss"),
+        (
+            (mlp(), (on_cuda(batch[0]), batch[1])),
+            BatchError,
+            "trace: batch has a tensor on cuda:0, the model is on cpu",
+        ),
         ((mlp(), 3), TypeError, "batch must be a tensor, a tuple or list of arguments, a dict .*; got int"),
         ((mlp(), (batch[0][:0], batch[1][:0])), ValueError, r"batch is empty: got \(torch.float32 \(0, 64\)"),
         ((mlp(), (batch[0].to_sparse(), batch[1])), TypeError, "batch must hold dense tensors"),

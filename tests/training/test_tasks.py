@@ -253,6 +253,15 @@ def test_a_metric_is_a_number_or_none(metric, expected):
     ("fields", "words"),
     [
         ({"loss": "mse"}, "Task: loss must be a function of .* got str"),
+        (
+            {"make_model": nn.Linear(3, 3)},
+            "make_model must be a function that returns a new module .*; got a Linear, an",
+        ),
+        ({"make_model": None}, "Task: make_model must be a function that returns a new module in float32; got None"),
+        (
+            {"draw": (X, CLASSES)},
+            "Task: draw must be a function that returns a new batch, given a torch.Generator; got",
+        ),
         ({"metric": 3}, "Task: metric must be a function of .* got int"),
         ({"held_out": None}, "Task: held_out must be a tensor, .* got NoneType"),
         ({"held_out": (X[:0], CLASSES[:0])}, "Task: held_out is empty"),
