@@ -74,8 +74,14 @@ def _tensors(tree: Any, seen: set[int]) -> Iterator[Tensor]:
 
 
 def storage_address(tensor: Tensor) -> int:
-    """Returns the address of a tensor's storage, which its views share."""
-    return tensor.untyped_storage().data_ptr()
+    """Returns the address of a tensor's storage, which its views share; of a DTensor, that of this process's part."""
+    return local_part(tensor).untyped_storage().data_ptr()
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Returns what this process holds of a DTensor, and any other tensor itself."""
+    part: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return part
 
 
 def require_values(model: nn.Module, owner: str) -> None:

@@ -38,6 +38,7 @@ from mixlab.batches import (
     tensors_of,
 )
 from mixlab.formats import FP32
+from mixlab.layers import local_part
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.categories import PHASES, Phase
@@ -202,8 +203,8 @@ class _Training:
         granule = _BLOCK if self.device.type == "cuda" else 1
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-            for tensor in tensors
-            if isinstance(tensor, Tensor) and tensor.device.type == self.device.type
+            for tensor in map(local_part, (one for one in tensors if isinstance(one, Tensor)))
+            if tensor.device.type == self.device.type
         }
         return sum(-(-size // granule) * granule for size in storages.values())
 

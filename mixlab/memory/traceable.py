@@ -37,16 +37,19 @@ def _reason(module: nn.Module, path: str) -> str:
                 continue
             if torch.nn.parameter.is_lazy(tensor):
                 return f"its {kind} {label} has no shape before the first batch: call the model once, then trace it"
+            if _is_a(tensor, _DIVIDED):
+                return f"its {kind} {label} is a DTensor, divided over processes: trace the model before it is divided"
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
                 return f"its {kind} {label} is sparse, quantized or nested: use a dense one"
     return ""
 
 
-def _is_a(module: nn.Module, kind: str) -> bool:
-    """Whether a module is an instance of a class ("module.Class"), found without importing it."""
-    return any(f"{base.__module__}.{base.__qualname__}" == kind for base in type(module).__mro__)
+def _is_a(value: object, kind: str) -> bool:
+    """Whether something is an instance of a class ("module.Class"), found without importing it."""
+    return any(f"{base.__module__}.{base.__qualname__}" == kind for base in type(value).__mro__)
 
 
+_DIVIDED = "torch.distributed.tensor.DTensor"
 _WRAPPERS = {
     "torch.nn.parallel.distributed.DistributedDataParallel": (
         "it divides batches over processes and keeps buckets of gradients: trace {}.module, the model of one process"
@@ -55,7 +58,7 @@ _WRAPPERS = {
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
         "other processes hold shards of its parameters: trace the model before you wrap it"
     ),
-    "torch.distributed.fsdp._fully_shard._fully_shard.FSDPModule": (
+    "torch.distributed.fsdp.FSDPModule": (
         "other processes hold shards of its parameters: trace the model before fully_shard"
     ),
     "torch._dynamo.eval_frame.OptimizedModule": (
