@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mixlab.arguments import did_you_mean
 from mixlab.memory.configs import shape_of_config
+from mixlab.memory.designs import Experts, Latent
 from mixlab.memory.shapes import ModelShape
 
 
@@ -13,9 +15,23 @@ def _gpt2(name: str, layers: int, width: int, heads: int) -> ModelShape:
     return ModelShape(name, layers, width, heads, heads, 4 * width, 50257, True, 1024, "gpt2")
 
 
+def _experts(
+    name: str, sizes: tuple[int, int, int, int, int, int], context: int, style: str, experts: Experts, **more: Any
+) -> ModelShape:
+    return ModelShape(name, *sizes, False, context, style, experts=experts, **more)
+
+
+def _gpt_oss(name: str, layers: int, count: int) -> ModelShape:
+    experts = Experts(count, 4, 2880, bias=True, router_bias=True)
+    return _experts(name, (layers, 2880, 64, 8, 2880, 201088), 131072, "gpt_oss", experts, head_dim=64, window=128)
+
+
 # Radford et al., 2019; Touvron et al., Llama 2, 2023; Grattafiori et al., The Llama 3 Herd of Models, 2024; Zhang et
 # al., TinyLlama, 2024; Allal et al., SmolLM2, 2025; Jiang et al., Mistral 7B, 2023; Qwen Team, Qwen2.5 Technical
-# Report, 2024; and the config.json of each.
+# Report, 2024, and Qwen3 Technical Report, 2025; Gemma Team, Gemma 2, 2024, and Gemma 3 Technical Report, 2025; OLMo
+# Team, 2 OLMo 2 Furious, 2025; Abdin et al., Phi-4 Technical Report, 2024; Bakouch et al., SmolLM3, 2025; Jiang et al.,
+# Mixtral of Experts, 2024; OpenAI, gpt-oss-120b & gpt-oss-20b Model Card, 2025; DeepSeek-AI, DeepSeek-V2, 2024, and
+# DeepSeek-V3 Technical Report, 2024; and the config.json of each.
 SHAPES: dict[str, ModelShape] = {
     shape.name: shape
     for shape in (
@@ -42,6 +58,32 @@ SHAPES: dict[str, ModelShape] = {
         ModelShape("qwen2.5-7b", 28, 3584, 28, 4, 18944, 152064, False, 131072, "qwen2"),
         ModelShape("qwen2.5-14b", 48, 5120, 40, 8, 13824, 152064, False, 131072, "qwen2"),
         ModelShape("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False, 131072, "qwen2"),
+        ModelShape("qwen3-0.6b", 28, 1024, 16, 8, 3072, 151936, True, 40960, "qwen3", head_dim=128),
+        ModelShape("qwen3-8b", 36, 4096, 32, 8, 12288, 151936, False, 40960, "qwen3", head_dim=128),
+        ModelShape("qwen3-32b", 64, 5120, 64, 8, 25600, 151936, False, 40960, "qwen3", head_dim=128),
+        ModelShape("gemma-2-2b", 26, 2304, 8, 4, 9216, 256000, True, 8192, "gemma2", head_dim=256, window=4096),
+        ModelShape("gemma-2-9b", 42, 3584, 16, 8, 14336, 256000, True, 8192, "gemma2", head_dim=256, window=4096),
+        ModelShape("gemma-3-1b", 26, 1152, 4, 1, 6912, 262144, True, 32768, "gemma3_text", head_dim=256, window=512),
+        ModelShape("olmo-2-7b", 32, 4096, 32, 32, 11008, 100352, False, 4096, "olmo2"),
+        ModelShape("phi-4", 40, 5120, 40, 10, 17920, 100352, False, 16384, "phi3"),
+        ModelShape("smollm3-3b", 36, 2048, 16, 4, 11008, 128256, True, 65536, "smollm3", unrotated=9),
+        _experts("mixtral-8x7b", (32, 4096, 32, 8, 14336, 32000), 32768, "mixtral", Experts(8, 2, 14336)),
+        _experts("mixtral-8x22b", (56, 6144, 48, 8, 16384, 32768), 65536, "mixtral", Experts(8, 2, 16384)),
+        _experts(
+            *("qwen3-30b-a3b", (48, 2048, 32, 4, 6144, 151936), 40960, "qwen3_moe", Experts(128, 8, 768)), head_dim=128
+        ),
+        _gpt_oss("gpt-oss-20b", 24, 32),
+        _gpt_oss("gpt-oss-120b", 36, 128),
+        _experts(
+            *("deepseek-v2-lite", (27, 2048, 16, 16, 10944, 102400), 163840, "deepseek_v2"),
+            Experts(64, 6, 1408, shared=2 * 1408, dense_layers=1),
+            latent=Latent(None, 512, 128, 64, 128),
+        ),
+        _experts(
+            *("deepseek-v3", (61, 7168, 128, 128, 18432, 129280), 163840, "deepseek_v3"),
+            Experts(256, 8, 2048, shared=2048, dense_layers=3),
+            latent=Latent(1536, 512, 128, 64, 128),
+        ),
     )
 }
 

@@ -35,6 +35,31 @@ PUBLISHED = {
     "qwen2.5-7b": 7_615_616_512,
     "qwen2.5-14b": 14_770_033_664,
     "qwen2.5-72b": 72_706_203_648,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-32b": 32_762_123_264,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-3-1b": 999_885_952,
+    "olmo-2-7b": 7_298_617_344,
+    "phi-4": 14_659_507_200,
+    "smollm3-3b": 3_075_098_624,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_630_071_296,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v3": 671_026_404_352,
+}
+# Parameters that a token passes, in billions, as published with each; gpt-oss counts no embedding among them.
+ACTIVE = {
+    "mixtral-8x7b": 12.9,
+    "mixtral-8x22b": 39.2,
+    "qwen3-30b-a3b": 3.3,
+    "gpt-oss-20b": 3.6 + 201088 * 2880 / 1e9,
+    "gpt-oss-120b": 5.1 + 201088 * 2880 / 1e9,
+    "deepseek-v3": 37,
 }
 
 
@@ -42,6 +67,11 @@ PUBLISHED = {
 def test_parameters_are_those_that_were_published(name):
     assert SHAPES[name].parameters == PUBLISHED[name]
     assert model_shape(name) is SHAPES[name]
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_parameters_that_a_token_passes_are_those_that_were_published(name):
+    assert SHAPES[name].active_parameters / 1e9 == pytest.approx(ACTIVE[name], rel=0.02)
 
 
 def test_there_are_at_least_fifteen():

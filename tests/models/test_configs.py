@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixlab.memory import DESIGNS, model_shape
+from mixlab.memory import DESIGNS, SHAPES, model_shape
 from mixlab.memory.config_defaults import CONFIG_DEFAULTS
 from mixlab.memory.config_reads import Read
 from mixlab.memory.config_rows import CONFIG_ROWS
@@ -66,6 +66,17 @@ def test_parameters_of_published_models(name, tmp_path):
     shape = model_shape(path)
     assert (shape.parameters, shape.active_parameters) == (parameters, active)
     assert counted(path) == parameters
+
+
+def test_shapes_by_name_are_those_of_the_published_files(tmp_path):
+    both = SHAPES.keys() & PUBLISHED.keys()
+    assert len(both) >= 12
+    for name in both:
+        kind, fields, *counts = PUBLISHED[name]
+        read = model_shape(file_of(tmp_path, kind, fields))
+        named = dataclasses.replace(SHAPES[name], name=read.name, context=read.context, dropout=read.dropout)
+        assert named == read, name
+        assert [named.parameters, named.active_parameters] == counts
 
 
 @pytest.mark.parametrize("kind", CONFIG_ROWS)
