@@ -67,7 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ),
         *("published", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
         *("eager_ops", "known_values", "fakes", "lstm", "fused_attention", "cuda_kernels", "kept_numbers", "stand_ins"),
-        *("value_gradients", "kernel_choice", "traceable", "allocation_log", "traced_step"),
+        *("value_gradients", "kernel_choice", "traceable", "failures", "allocation_log", "traced_step"),
         *("tracing", "allocator", "implementations", "activation_tables"),
         *("tape", "tape_ops", "hf_writings", "hf_parts", "hf_attention", "hf_experts", "hf_model", "hf_record"),
         *("hf_activations", "activation_formulas", "instants", "hf_step", "estimates", "advice"),

@@ -21,6 +21,7 @@ from mixlab.emulation.kernels import tensors_in
 from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES, Phase
 from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
+from mixlab.memory.kept_numbers import is_kept
 from mixlab.optimizers.layout import is_dense
 from mixlab.process import COLLECTOR
 
@@ -322,7 +323,8 @@ def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
     copied = 0
     for operand in args[:2]:
         if isinstance(operand, Tensor):
-            copied += operand.numel() * result.dtype.itemsize if operand.dtype is not result.dtype else 0
+            copies = operand.dtype is not result.dtype or (not operand.dim() and is_kept(operand))
+            copied += operand.numel() * result.dtype.itemsize if copies else 0
         else:
             copied += 8 + (result.dtype.itemsize if result.dtype.itemsize < 8 else 0)
     return copied

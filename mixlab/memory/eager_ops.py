@@ -9,6 +9,7 @@ does not have. Each entry here says what the kernel does; tests compare them wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ _SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 _SUM = 0  # the mode of an EmbeddingBag
 
 
-def instead_of(op: Any) -> Callable[..., Any] | None:
+def instead_of(op: Any, *, as_on: str) -> Callable[..., Any] | None:
     """Returns the replacement of an op whose fake refuses dtypes that its kernels take; None for other ops."""
-    return _INSTEAD.get(op)
+    replacement = _INSTEAD.get(op)
+    return None if replacement is None else partial(replacement, pads=as_on == "cuda" or bool(torch.version.cuda))
 
 
 def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any:
@@ -152,17 +154,19 @@ def _grouped_mm(
     offs: Tensor | None = None,
     _bias: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
+    *,
+    pads: bool,
 ) -> Tensor:
     """Multiplies groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
 
     One of (rows, K) x (G, K, N), (G, M, K) x (K, columns), (M, K) x (K, N) split along K, and (G, M, K) x (G, K, N). In
-    builds with CUDA, rows are padded to 16 bytes.
+    builds with CUDA, rows are padded to 16 bytes (PyTorch, aten/src/ATen/native/GroupedMMUtils.h).
     """
     groups = offs.shape[:1] if offs is not None else first.shape[:1]
     rows, columns = first.shape[-2], second.shape[-1]
     shape = (*(groups if first.dim() == second.dim() else ()), rows, columns)
     dtype = out_dtype or first.dtype
-    unit = 16 // dtype.itemsize if torch.version.cuda else 1
+    unit = 16 // dtype.itemsize if pads else 1
     padded = -(-columns // unit) * unit
     return first.new_empty((*shape[:-1], padded), dtype=dtype)[..., :columns]
 

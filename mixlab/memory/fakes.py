@@ -152,7 +152,7 @@ class Results:
         return results[0] if kind is FakeTensor else kind(results)
 
     def _run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        instead = instead_of(op)
+        instead = instead_of(op, as_on=self._as_on)
         if instead is not None:
             return instead(*args, **kwargs)
         return corrected(op, args, op(*args, **kwargs), as_on=self._as_on)

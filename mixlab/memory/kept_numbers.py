@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ATTRIBUTE = "_mixlab_kept"
+
 
 def _with_kept_number(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def product(*args: Any, **kwargs: Any) -> Tensor:
@@ -28,11 +30,22 @@ def _with_kept_number(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _kept(operand: Any, number: Any) -> Any:
     """Returns a 0-dimensional tensor for a number that is kept for the operand's gradient."""
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if not is_number or not isinstance(operand, Tensor) or not operand.is_floating_point() or not operand.dim():
-        return number  # next to a scalar, a tensor in float64 would decide on the result's dtype
+    if not is_number or not isinstance(operand, Tensor) or not operand.is_floating_point():
+        return number
     if not (operand.requires_grad and torch.is_grad_enabled()):
         return number
-    return torch.empty((), dtype=torch.float64 if isinstance(number, float) else torch.int64)
+    if operand.dim():
+        return torch.empty((), dtype=torch.float64 if isinstance(number, float) else torch.int64)
+    # Next to another scalar, a tensor in float64 would decide on the result's dtype.
+    kept = torch.empty(8 // operand.dtype.itemsize, dtype=operand.dtype)[0]
+    if operand.dtype.itemsize < 8:
+        setattr(kept, _ATTRIBUTE, True)
+    return kept
+
+
+def is_kept(tensor: Tensor) -> bool:
+    """Whether a tensor stands for a number that the op copies in its own dtype first."""
+    return hasattr(tensor, _ATTRIBUTE)
 
 
 def _quotient_of_number(tensor: Tensor, number: Any) -> Tensor:

@@ -2,7 +2,8 @@
 
 Fake tensors have no values, but models read some: whether a mask masks anything, which positions are no padding. Such
 values follow from the batch, from buffers and from constants. They are computed beside the fakes, with small tensors
-that the traced memory does not include. What depends on a weight, or is large, is not known.
+that the traced memory does not include. What depends on a weight, or is large, is not known; of floating tensors only
+the batch and constants are, and what is made of them.
 """
 
 from __future__ import annotations
@@ -75,14 +76,16 @@ def follow(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) 
         _follow_write(op, args, kwargs)
         return
     results = result if isinstance(result, list | tuple) else (result,)
-    viewed = vars(args[0]).get(_ATTRIBUTE) if args and isinstance(args[0], FakeTensor) else None
-    if not (viewed and viewed.holds[0]) and not any(_is_followed(one) for one in results):
+    first = vars(args[0]).get(_ATTRIBUTE) if args and isinstance(args[0], FakeTensor) else None
+    of_known = first is not None and first.holds[0]
+    if not (of_known or _is_constant(op)) and not any(_is_whole(one) for one in results):
         return
-    values = _computed(op, args, kwargs)
+    small = all(one.numel() <= LARGEST for one in results if isinstance(one, Tensor))
+    values = _computed(op, args, kwargs) if small else None
     values = values if isinstance(values, list | tuple) else (values,) * len(results)
     for one, value in zip(results, values, strict=False):
-        holds = viewed.holds if viewed is not None and _storage(one) == _storage(args[0]) else None
-        if isinstance(value, Tensor) and (holds or _is_followed(one)) and _alike(one, value):
+        holds = first.holds if first is not None and _storage(one) == _storage(args[0]) else None
+        if isinstance(one, FakeTensor) and isinstance(value, Tensor) and _alike(one, value):
             setattr(one, _ATTRIBUTE, _Known(value, holds or [True]))
         elif holds:
             holds[0] = False  # what is written through this view would not be seen
@@ -209,17 +212,19 @@ def _has_values(op: Any) -> bool:
 
 
 @cache
+def _is_constant(op: Any) -> bool:
+    """Whether an op takes no tensor."""
+    return not any("Tensor" in str(argument.type) for argument in op._schema.arguments)
+
+
+@cache
 def _takes_a_shape(op: Any) -> bool:
     return op._schema.name.removeprefix("aten::") in _OF_A_SHAPE
 
 
-def _is_followed(tensor: Any) -> bool:
-    return (
-        isinstance(tensor, FakeTensor)
-        and not tensor.dtype.is_floating_point
-        and not tensor.dtype.is_complex
-        and tensor.numel() <= LARGEST
-    )
+def _is_whole(tensor: Any) -> bool:
+    """Whether a tensor holds integers or booleans."""
+    return isinstance(tensor, FakeTensor) and not tensor.dtype.is_floating_point and not tensor.dtype.is_complex
 
 
 def _alike(fake: Tensor, value: Tensor) -> bool:

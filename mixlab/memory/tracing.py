@@ -6,12 +6,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from mixlab import emulation
@@ -33,6 +28,7 @@ from mixlab.formats import FP32
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.memory.allocation_log import AllocationLog, LoggedPhase, freed_by_reference_counts
 from mixlab.memory.categories import BATCH, GRADIENTS, PARAMETERS
+from mixlab.memory.failures import explained
 from mixlab.memory.fakes import fake_input, fake_model
 from mixlab.memory.kernel_choice import Kernels
 from mixlab.memory.stand_ins import answered
@@ -114,9 +110,9 @@ def trace(
             at once (foreach), its default on CUDA. Workspaces of cuBLAS and cuDNN are left out, and recurrent
             layers are torch's own, not cuDNN's. "cpu": the step of a CPU without oneDNN, to the byte; oneDNN's kernels
             take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
-            is the scratch memory inside other kernels, such as a convolution's. Both leave out the tables of states in
-            8 bits, one MiB in all, and take no maximum to be NaN and no factor of a product to be zero: their gradients
-            depend on that.
+            are the scratch memory inside other kernels, such as a convolution's, and numbers of Python in checkpoints
+            without reentrance, 8 bytes each. Both leave out the tables of states in 8 bits, one MiB in all, and take no
+            maximum to be NaN and no factor of a product to be zero: their gradients depend on that.
         accumulation: Micro-steps per step.
 
     Raises:
@@ -151,7 +147,7 @@ def trace(
         except BatchError:
             raise
         except Exception as error:
-            raise TraceError(_explained(error, log.failed)) from error
+            raise TraceError(explained(error, log.failed, model)) from error
         finally:
             log.close()
     numel = sum(parameter.numel() for parameter in model.parameters())
@@ -283,37 +279,3 @@ def _checked(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("trace: no parameter of the model requires a gradient; there is nothing to train")
     return recipe
-
-
-_ADVICE: tuple[tuple[type[Exception], str], ...] = (
-    (
-        DataDependentOutputException,
-        "it reads a value (.item(), float(), bool(), an `if` on a tensor), and fake tensors have none: "
-        "keep the value in a tensor (torch.where, a product with a mask), or trace the model without that part",
-    ),
-    (
-        DynamicOutputShapeException,
-        "the shape of its result depends on values (a boolean index, nonzero, unique): "
-        "use torch.where or a fixed number of places (topk), or trace the model without that part",
-    ),
-    (
-        UnsupportedOperatorException,
-        "it has no fake kernel: give it one with torch.library.register_fake, or trace the model without that part",
-    ),
-)
-
-
-def _explained(error: Exception, failed: tuple[str, str] | None) -> str:
-    where = f"{failed[0]} of {failed[1]}" if failed else "the model, its loss or its optimizer"
-    for kind, advice in _ADVICE:
-        if isinstance(error, kind):
-            return f"trace: {where} cannot be traced: {advice}"
-    if "SparseTensorImpl" in str(error):
-        return (
-            f"trace: {where} cannot be traced: its result is sparse, and its size depends on values: "
-            "use sparse=False, or a dense tensor"
-        )
-    return (
-        f"trace: {where} failed with {type(error).__name__}: {error}; check that the model trains on a real batch of "
-        "these shapes and dtypes, and that all its tensors are parameters, buffers or inputs"
-    )

@@ -73,6 +73,8 @@ READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "constants": of_packed_texts,
     "repeat_interleave": lambda y, mask: y[0].repeat_interleave(mask[1] + 1, 0),
     "unique": lambda y, mask: y[:, : len(mask.unique())],
+    "of a mask in floats": lambda y, mask: y[((1.0 - mask.to(y.dtype)) * -1e4).masked_fill(mask == 1, 2.0) > 0],
+    "ones": lambda y, mask: y if torch.ones(2, 5).bool().all() else y.tanh(),
     "max": lambda y, mask: y[:, : int(mask.sum(-1).max())],
 }
 
@@ -117,8 +119,9 @@ def unknown_written_to_a_view(y: Tensor, mask: Tensor) -> Tensor:
         pytest.param(lambda y, mask: y[torch.empty_like(mask).bool()], BATCH, id="empty"),
         pytest.param(lambda y, mask: y[torch.randint(2, (2, 5)).bool()], BATCH, id="random"),
         pytest.param(lambda y, mask: y[mask.bool()], {**BATCH, "mask": MASK.to("meta")}, id="on meta"),
+        pytest.param(lambda y, mask: y[:, : torch.ones(2**21, dtype=torch.long).sum()], BATCH, id="large"),
     ],
 )
 def test_what_is_not_known_is_refused(read: Callable[[Tensor, Tensor], Tensor], batch: dict[str, Any]):
-    with pytest.raises(TraceError, match="depends on values"):
+    with pytest.raises(TraceError, match="integers do not decide"):
         trace(Reads(read), batch)

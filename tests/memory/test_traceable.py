@@ -91,6 +91,20 @@ def test_mixtures_of_experts_by_grouped_products(recipe):
     assert found.after == step.after
 
 
+def test_rows_of_grouped_products_are_padded_to_16_bytes_on_cuda():
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.ones(1, 8, 9))
+
+        def forward(self, x: Tensor, ends: Tensor) -> dict[str, Tensor]:
+            return {"loss": torch._grouped_mm(x, self.weights, offs=ends).square().mean()}
+
+    batch = {"x": torch.zeros(64, 8), "ends": torch.tensor([64], dtype=torch.int32)}
+    made = [one.bytes for one in trace(Grouped(), batch, "bf16").allocations if "grouped" in one.op]
+    assert made[0] == 64 * 16 * 2
+
+
 class Lazy(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.LazyLinear(8))
