@@ -8,7 +8,7 @@ from typing import Literal
 
 from mixlab.arguments import require_whole
 from mixlab.memory.categories import GRADIENTS, PARAMETERS
-from mixlab.memory.shapes import ModelShape
+from mixlab.memory.shapes import ModelShape, require_lean
 
 Zero = Literal[0, 1, 2, 3]
 
@@ -169,8 +169,9 @@ def pipeline_stages(shape: ModelShape, parallel: Parallelism) -> tuple[PipelineS
         parallel: How it is divided.
 
     Raises:
-        ValueError: If the shape cannot be divided like this.
+        ValueError: If the shape cannot be divided like this, or has none of mixlab's own layers.
     """
+    require_lean(shape)
     parallel.check(shape)
     t = parallel.tensor
     rows = [rows for rows, _ in shape.layer_matrices]

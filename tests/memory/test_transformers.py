@@ -17,7 +17,7 @@ QWEN = replace(LLAMA, name="tiny qwen", tied=True, qkv_bias=True)
 KINDS = list(product(("fused", "materialised"), ("none", "selective", "full")))
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.lean])
 def test_the_parameters_are_those_of_the_shape_to_the_last_one(name):
     with torch.device("meta"):
         model = transformer(SHAPES[name])
