@@ -55,7 +55,12 @@ class _FusedNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, *affine = ctx.saved_tensors[: 1 + ctx.affine]
-        return (torch.empty_like(x), None, None, *(None if part is None else torch.empty_like(part) for part in affine))
+        return (
+            torch.empty_like(x, memory_format=torch.contiguous_format),
+            None,
+            None,
+            *(None if part is None else torch.empty_like(part) for part in affine),
+        )
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002

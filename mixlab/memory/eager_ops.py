@@ -129,6 +129,39 @@ def _norm_statistics(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
     return (out, *(torch.empty_like(one, dtype=torch.float32) for one in statistics))
 
 
+def _contiguous_gradient(_args: tuple[Any, ...], result: Any, _as_on: str) -> Any:
+    """A layer norm's gradient of its input lies in order, however the input does."""
+    gradient, *others = result
+    if gradient is None:
+        return result
+    return (torch.empty_like(gradient, memory_format=torch.contiguous_format), *others)
+
+
+def _gradient_as_input(args: tuple[Any, ...], result: Any, _as_on: str) -> Any:
+    """The gradient of a norm's input has the input's memory format, not that of the gradient that comes."""
+    gradient, *others = result
+    if gradient is None:
+        return result
+    return (torch.empty_like(gradient, memory_format=_format_of(args[1])), *others)
+
+
+def _as_gradient(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tensor:
+    """The gradient of an activation lies as the gradient that comes."""
+    return torch.empty_like(args[0], dtype=result.dtype) if args[0].shape == result.shape else result
+
+
+def _format_of(tensor: Tensor) -> torch.memory_format:
+    for dims, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        ordered = tensor.dim() == dims and tensor.is_contiguous(memory_format=memory_format)
+        if ordered and not tensor.is_contiguous():
+            return memory_format
+    return torch.contiguous_format
+
+
+def _batch_norm_gradients(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
+    return _wanted_gradients(args, _gradient_as_input(args, result, as_on), as_on)
+
+
 def _wanted_gradients(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
     """A CPU's kernel makes no gradient that nobody needs, such as the batch's."""
     if as_on == "cuda":
@@ -187,6 +220,11 @@ _CORRECTIONS: dict[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
     ),
     **dict.fromkeys(_named("im2col.default", "col2im.default"), _larger_of_both),
     **dict.fromkeys(_named("native_batch_norm.default"), _norm_statistics),
-    **dict.fromkeys(_named("native_batch_norm_backward.default"), _wanted_gradients),
+    **dict.fromkeys(_named("native_batch_norm_backward.default"), _batch_norm_gradients),
+    **dict.fromkeys(_named("native_group_norm_backward.default"), _gradient_as_input),
+    **dict.fromkeys(_named("native_layer_norm_backward.default"), _contiguous_gradient),
+    **dict.fromkeys(
+        _named("hardswish_backward.default", "softplus_backward.default", "elu_backward.default"), _as_gradient
+    ),
     **dict.fromkeys(_named("_embedding_bag.default"), _bag_of_each_index),
 }

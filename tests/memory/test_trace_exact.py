@@ -349,6 +349,8 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
     "var_mean": lambda y: sum(torch.var_mean(y, 1)),
     "scatter_reduce": lambda y: torch.zeros_like(y).scatter_reduce(1, torch.zeros(40, 5, dtype=torch.long), y, "amax"),
     "complex": lambda y: torch.view_as_real(square_of(torch.view_as_complex(y[:, :4].float().reshape(40, 2, 2)))),
+    "layer norm of columns": lambda y: F.layer_norm(y.t(), (40,)).t() @ y.t(),
+    "activations of columns": lambda y: (F.hardswish(y.t()) + F.softplus(y.t()) + F.elu(y.t())) @ y,
     "learnt targets": lambda y: F.binary_cross_entropy_with_logits(y, y.sigmoid(), reduction="none"),
     "scatter_add": lambda y: torch.zeros(40, 9, dtype=y.dtype).scatter_add(1, torch.zeros(40, 5, dtype=torch.long), y),
     "index_add": lambda y: torch.zeros(40, 9, dtype=y.dtype).index_add(1, torch.zeros(5, dtype=torch.long), y),
