@@ -21,21 +21,25 @@ hypothesis.settings.load_profile("untimed")
 
 PEAK_PROPERTY = "peak memory of a lab's kernel"
 TRACED_PROPERTY = "traces of models that others wrote"
+ESTIMATED_PROPERTY = "estimates of modules that others wrote, against their traces"
+ESTIMATED_COLUMNS = ("model", "recipe", "tokens", "attention", "checkpointing", "traced peak", "estimated", "apart")
 TRACED_COLUMNS = ("model", "kind", "recipe", "parameters", "traced peak", "real peak", "bytes apart", "reason")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests recorded: the peaks of labs, and the table of traced models."""
+    """Prints what tests recorded: the peaks of labs, and tables of traced and estimated models."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     said = [(name, value) for report in reports for name, value in report.user_properties]
     peaks = sorted(str(value) for name, value in said if name == PEAK_PROPERTY)
-    traced = sorted(value for name, value in said if name == TRACED_PROPERTY)
+    tables = {TRACED_PROPERTY: TRACED_COLUMNS, ESTIMATED_PROPERTY: ESTIMATED_COLUMNS}
     if peaks:
         terminalreporter.section(PEAK_PROPERTY)
         terminalreporter.write_line("\n".join(peaks))
-    if traced:
-        terminalreporter.section(TRACED_PROPERTY)
-        terminalreporter.write_line(text_table(TRACED_COLUMNS, traced))
+    for title, columns in tables.items():
+        rows = sorted(value for name, value in said if name == title)
+        if rows:
+            terminalreporter.section(title)
+            terminalreporter.write_line(text_table(columns, rows))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -34,6 +34,9 @@ def _projected(run: TapedRun, x: Value, tables: Tables) -> Heads:
         del fused
     else:
         q, k, v = (run.linear(x, matrix) for matrix in matrices)
+    if run.writing.core == "falcon" and 1 < shape.kv_heads < shape.heads:  # its new decoder
+        times = shape.heads // shape.kv_heads
+        q, k, v = ops.copy(tape, q), ops.repeat(tape, k, times), ops.repeat(tape, v, times)
     if "query" in run.writing.scaled:
         q = ops.scale(tape, q)
     if shape.design.head_norm:
@@ -178,7 +181,7 @@ def fused(run: TapedRun, heads: Heads) -> Value:
     """Returns attention by the kernel that CUDA takes: see `mixlab.memory.fused_attention`."""
     tape, shape = run.tape, run.shape
     q, k, v = heads
-    times = shape.heads // shape.kv_heads
+    times = q.numel // k.numel
     alike = shape.head_width <= _WIDEST_HEAD and shape.value_width == shape.query_width
     if times > 1 and not alike:  # else SDPA itself shares keys and values
         k, v, times = ops.repeat(tape, k, times), ops.repeat(tape, v, times), 1

@@ -44,9 +44,13 @@ def routed(run: TapedRun, x: Value) -> Value:
     assert experts is not None
     router = run.shape.expert_matrices[0]
     chosen = run.tokens * experts.active
-    if run.writing.float_router:
+    if run.writing.float_router or run.writing.router_outside:
         x = ops.to(tape, x, 4)
-    logits = run.linear(x, router)
+    if run.writing.router_outside:
+        weight = tape.parameter(router.outputs * router.inputs, router.inputs)
+        logits = ops.matmul_of(tape, x, weight, run.tokens * router.outputs)
+    else:
+        logits = run.linear(x, router)
     probabilities = ops.softmax(tape, logits)
     indices = tape.new(chosen, _INDEX)
     numel = probabilities.numel

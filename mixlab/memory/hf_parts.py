@@ -70,7 +70,10 @@ class TapedRun:
 
     def linear(self, x: Value, matrix: Matrix) -> Value:
         weight = self.tape.parameter(matrix.outputs * matrix.inputs, matrix.inputs)
-        return ops.linear(self.tape, x, weight, self.tape.parameter(matrix.outputs) if matrix.bias else None)
+        bias = self.tape.parameter(matrix.outputs) if matrix.bias else None
+        if bias is not None and self.writing.adds_biases:
+            return ops.add(self.tape, ops.linear(self.tape, x, weight), bias)
+        return ops.linear(self.tape, x, weight, bias)
 
     @made_by("norms")
     def norm(self, x: Value, width: int) -> Value:

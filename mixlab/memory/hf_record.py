@@ -62,11 +62,11 @@ class Part:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """The parts of a pass with one layer of each kind, and the kinds of all layers in order.
+    """The parts of a pass with one layer of each kind and the last layer, and what all layers are in order.
 
     Attributes:
         embedding, head: The parts outside the layers.
-        layers: One layer of each kind, in the order of their first.
+        layers: One layer of each kind, in the order of their first; then the last layer, if others are of its kind.
         order: For every layer of the model, its place in `layers`.
     """
 
@@ -111,12 +111,16 @@ def recorded(setup: Setup) -> PassRecord:
     )
     every = kinds_of(shape)
     kinds = list(dict.fromkeys(every))
+    order = [kinds.index(kind) for kind in every]
+    if every.count(every[-1]) > 1:  # the last layer once more: it keeps more, if the head saves what it returns
+        order[-1] = len(kinds)
+        kinds.append(every[-1])
     model = Pass(run, kinds, checkpoints=setup.checkpoints)
     model.forward()
     model.backward()
     del model
     parts = _Lives(tape).parts()
-    return PassRecord(parts[0], tuple(parts[1:-1]), parts[-1], tuple(kinds.index(kind) for kind in every))
+    return PassRecord(parts[0], tuple(parts[1:-1]), parts[-1], tuple(order))
 
 
 class _Lives:

@@ -22,12 +22,14 @@ class Writing:
         own_tables: Whether each layer makes the rotary tables anew.
         core: The code of attention's core. "interface": SDPA or the eager one of all models.
         scaled: What is multiplied by a number of the config: "embedding", "residual", "logits", "query".
+        adds_biases: Whether biases are added after products, not by them.
         clamps: Whether queries, keys and values are clamped into new tensors.
         gate: How experts gate. "silu": by the model's activation. "clamped": as gpt-oss does.
         wide_scores: Whether queries and keys are float32 for the eager scores.
         only_eager: Whether there is no attention but the eager one.
         narrow_softmax: Whether the eager softmax is in the format of the scores, not in float32.
         float_router: Whether the router computes in float32.
+        router_outside: Whether autocast is off in the router.
         shared_first: Whether the layer that all tokens pass comes before the experts.
     """
 
@@ -37,11 +39,13 @@ class Writing:
     core: Core = "interface"
     scaled: frozenset[str] = frozenset()
     clamps: bool = False
+    adds_biases: bool = False
     narrow_softmax: bool = False
     gate: Literal["silu", "clamped"] = "silu"
     wide_scores: bool = False
     only_eager: bool = False
     float_router: bool = False
+    router_outside: bool = False
     shared_first: bool = False
 
 
@@ -55,8 +59,8 @@ WRITINGS: dict[str, Writing] = {
     "deepseek_v2": Writing(rotary="complex", float_router=True),
     "deepseek_v3": Writing(rotary="pairs", float_router=True),
     "ernie4_5": Writing(rotary="wide", own_tables=True),
-    "ernie4_5_moe": Writing(rotary="wide", own_tables=True, float_router=True, shared_first=True),
-    "falcon": Writing(core="falcon"),
+    "ernie4_5_moe": Writing(rotary="wide", own_tables=True, router_outside=True, shared_first=True),
+    "falcon": Writing(core="falcon", adds_biases=True),
     "gemma": Writing(scaled=_EMBEDDING),
     "gemma2": Writing(scaled=_EMBEDDING, only_eager=True),
     "gemma3_text": Writing(scaled=_EMBEDDING),

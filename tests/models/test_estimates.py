@@ -1,0 +1,93 @@
+"""Estimates of transformers' own modules, against their traces; each comparison is a row of the table of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mixlab.memory import estimate, model_shape, trace
+from mixlab.memory.categories import PHASES
+from mixlab.memory.hf_writings import writing_of
+from tests.conftest import ESTIMATED_PROPERTY
+from tests.models.causal_configs import CHANGES
+from tests.models.exactness import Say
+
+pytestmark = pytest.mark.models
+
+# Recipe, rows, tokens of each, attention, checkpointing: activations are most of each peak.
+MIXED = ("amp-bf16", 16, 48, "fused", "none")
+OTHERS = (
+    ("fp32", 8, 40, "fused", "none"),
+    ("bf16", 8, 48, "materialised", "none"),
+    ("bf16", 12, 48, "fused", "full"),
+)
+# Every type under autocast, and in one of the other ways.
+TRAININGS = [(kind, way) for place, kind in enumerate(CHANGES) for way in (MIXED, OTHERS[place % 3])]
+
+
+def module(path: Path, attention: str, checkpointing: str) -> nn.Module:
+    """Returns transformers' module of a config.json on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    eager = attention == "materialised" or writing_of(json.loads(path.read_text())["model_type"]).only_eager
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(path), attn_implementation="eager" if eager else "sdpa"
+        )
+    model.train()
+    if checkpointing == "full":
+        model.activation_checkpointing_enable()
+    return model
+
+
+def compared(say: Say, path: Path, training: tuple[str, int, int, Any, Any], what: str) -> dict[str, float]:
+    """Returns by how much an estimate is above the trace, in all and in each phase, and says it."""
+    recipe, batch, seq, attention, checkpointing = training
+    tokens = torch.empty(batch, seq, dtype=torch.long, device="meta")
+    exact = trace(module(path, attention, checkpointing), {"input_ids": tokens, "labels": tokens}, recipe)
+    kinds = {"attention": attention, "checkpointing": checkpointing, "implementation": "transformers"}
+    found = estimate(model_shape(path), recipe, batch=batch, seq=seq, **kinds)
+    assert found.activations.bytes > 0.3 * exact.peak_bytes or checkpointing == "full"
+    apart = {phase: found.phase_peaks[phase] / exact.phase_peaks[phase] - 1 for phase in PHASES}
+    apart["peak"] = found.peak_bytes / exact.peak_bytes - 1
+    row = (what, recipe, f"{batch} x {seq}", attention, checkpointing, f"{exact.peak_bytes:,}", f"{found.peak_bytes:,}")
+    say(ESTIMATED_PROPERTY, [*row, f"{apart['peak']:+.2%}"])
+    return apart
+
+
+def file_of(folder: Path, kind: str, fields: dict[str, Any]) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps({"model_type": kind, "pad_token_id": 0, **fields}))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "training"), TRAININGS, ids=lambda one: one if isinstance(one, str) else one[0])
+def test_peaks_are_within_three_percent_of_the_trace(kind, training, tmp_path, record_property: Say):
+    apart = compared(record_property, file_of(tmp_path, kind, CHANGES[kind][0]), training, kind)
+    assert abs(apart["peak"]) < 0.03, apart
+    assert abs(apart["backward"]) < 0.03, apart
+
+
+MORE = [
+    ("llama", {"attention_bias": True, "mlp_bias": True}),
+    ("gemma3_text", {"final_logit_softcapping": 30.0}),
+    ("qwen2_moe", {"decoder_sparse_step": 2}),
+    ("deepseek_v2", {"q_lora_rank": None}),
+    ("stablelm", {"use_parallel_residual": True}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("glm4_moe", {"use_qk_norm": True}),
+    ("phi", {"qk_layernorm": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), MORE, ids=lambda one: one if isinstance(one, str) else " ".join(one))
+def test_so_are_those_of_other_flags(kind, change, tmp_path, record_property: Say):
+    path = file_of(tmp_path, kind, {**CHANGES[kind][0], **change})
+    apart = compared(record_property, path, MIXED, f"{kind} {change}")
+    assert abs(apart["peak"]) < 0.03, apart
