@@ -65,6 +65,15 @@ def test_transformers_module_needs_more_than_mixlabs_own():
     assert amp.at_phase_peaks["forward"][CASTS] > 2 * 0.99 * SHAPES["gpt2"].layers * 12 * 768**2
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_counted_to_the_last_parameter(name):
+    kept = activations(name, "bf16", seq=64, implementation="transformers")
+    record = kept.record(accumulates=False)
+    assert record.parameters == sum(record.tensors) == SHAPES[name].parameters
+    for options in ({"checkpointing": "full"}, {"attention": "materialised"}, {"accumulation": 2}):
+        assert estimate(name, "amp-bf16", seq=64, **options).peak_bytes > 4 * SHAPES[name].parameters
+
+
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_zero_divides_states_of_transformers_module(zero):
     one, eight = (
