@@ -135,7 +135,7 @@ class Differences:
 
     def _repr_html_(self) -> str:
         tables = [
-            html_table(_KINDS, self._rows(), row_heads=True),
+            html_table(_KINDS, self._rows(), caption="The trace, and beside it the estimate", row_heads=True),
             html_table(_KEPT, self._part_rows(), row_heads=True),
         ]
         return "".join([*tables, *(f"<div>{line}</div>" for line in self.summary.splitlines())])
@@ -152,7 +152,7 @@ class Differences:
             yield (one.what, *_cells(one.traced, one.estimated), _signed(one.bytes))
 
 
-_KINDS = ("MiB at the peak of", *(head for phase in PHASES for head in (f"{phase}, traced", "estimated")))
+_KINDS = ("MiB at the peak of", *(head for phase in PHASES for head in (phase, "estimate")))  # fits 700 pixels
 _KEPT = ("MiB kept as forward ends by", "traced", "estimated", "difference")
 
 
@@ -205,7 +205,12 @@ def _each(when: Phase | str, traced: Mapping[str, int], estimated: Mapping[str, 
 
 
 def _cells(traced: int, estimated: int) -> tuple[str, str]:
-    return f"{traced / _MIB:,.1f}", f"{estimated / _MIB:,.1f}"
+    return _mib(traced), _mib(estimated)
+
+
+def _mib(size: int) -> str:
+    """Returns a size in MiB, in whole ones from a thousand up."""
+    return f"{size / _MIB:,.{0 if size >= 999.95 * _MIB else 1}f}"
 
 
 def _signed(size: int) -> str:

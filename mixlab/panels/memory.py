@@ -31,7 +31,7 @@ from mixlab.panels.base import MODES, Binding, Panel, button, in_a_row, labelled
 from mixlab.panels.groups import group
 from mixlab.panels.text_box import TextBox, whole
 from mixlab.recipes import PRESETS, Recipe
-from mixlab.reports import change_line, fits_line, fits_row, memory_line, parameter_words, phase_picture, phase_table
+from mixlab.reports import change_line, count_words, fits_line, fits_row, memory_line, phase_picture, phase_table
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
@@ -175,7 +175,7 @@ class MemoryPanel(Panel):
     def _models(self) -> list[tuple[str, ModelShape]]:
         """Returns the models to choose from, that of the estimate among them."""
         self._shapes[self._estimate.shape.name] = self._estimate.shape
-        return [(f"{shape.name} ({parameter_words(shape)})", shape) for shape in self._shapes.values()]
+        return [(f"{shape.name} ({count_words(shape.parameters)})", shape) for shape in self._shapes.values()]
 
     def _columns(self) -> widgets.Widget:
         model, module, gpu, mode, attention, checkpointing, step, zero, tensor, sequence = self._answering

@@ -11,7 +11,7 @@ from mixlab.reports.modes import ModeTable
 from mixlab.reports.one_step import stage_line, stage_page
 from mixlab.reports.optimizers import OptimizerTable
 from mixlab.reports.outlook import Outlook, memory_words, refusal, scale_words
-from mixlab.reports.phases import change_line, memory_line, parameter_words, phase_picture, phase_table
+from mixlab.reports.phases import change_line, count_words, memory_line, parameter_words, phase_picture, phase_table
 from mixlab.reports.recorded import ComparedRecordsTable, EmulationTable, MatmulTable, MemoryTable, TrainingTable
 from mixlab.reports.traffic import TrafficTable
 from mixlab.reports.training import ComparisonTable, diverged, progress_line
@@ -37,6 +37,7 @@ __all__ = [
     "claim_html",
     "claim_lines",
     "claims_markdown",
+    "count_words",
     "diverged",
     "fits_line",
     "fits_row",

@@ -63,11 +63,19 @@ def parameter_words(shape: ModelShape) -> str:
     Args:
         shape: The shape.
     """
-    every = _count(shape.parameters)
-    return every if shape.experts is None else f"{every}, {_count(shape.active_parameters)} active"
+    every = count_words(shape.parameters)
+    return every if shape.experts is None else f"{every}, {count_words(shape.active_parameters)} active"
 
 
-def _count(parameters: int) -> str:
+def count_words(parameters: int) -> str:
+    """Returns a number of parameters to three digits, in millions or billions; below a million it is whole.
+
+    >>> count_words(8_030_261_248), count_words(1932)
+    ('8.03 B', '1,932')
+
+    Args:
+        parameters: The number.
+    """
     for letter, unit in (("B", 10**9), ("M", 10**6)):
         if parameters >= 0.9995 * unit:
             return f"{parameters / unit:.3g} {letter}"

@@ -223,7 +223,7 @@ def test_a_config_may_be_the_model_and_experts_are_counted_in_all_and_active(spa
     shape = model_shape(sparse)
     million = f"{shape.parameters / 1e6:.3g} M, {shape.active_parameters / 1e6:.3g} M active"
     assert panel.estimate == estimate(shape, "amp-bf16", batch=2, seq=64)
-    assert (panel._model.label, panel._model.value) == (f"sparse ({million})", shape)
+    assert (panel._model.label, panel._model.value) == (f"sparse ({shape.parameters / 1e6:.3g} M)", shape)
     assert panel.status.startswith(f"sparse ({million}) under amp-bf16, 2 x 64 tokens, transformers' module. Memory")
     panel._batch.value = "64"
     assert panel.changes
