@@ -50,7 +50,7 @@ def round_the_weights(page: Page) -> None:
 
 
 def see_the_memory(page: Page) -> None:
-    expect(page.get_by_role("list", name="GPUs on which it fits")).to_be_visible()
+    expect(page.get_by_role("list", name="GPUs on which it fits").first).to_be_visible()
 
 
 def load_some_tiles(page: Page) -> None:
