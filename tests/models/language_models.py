@@ -63,7 +63,7 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "linear_key_head_dim": 8,
         "linear_value_head_dim": 8,
     },
-    "recurrent_gemma": {**_LLAMA, "lru_width": 32, "attention_window_size": 8},
+    "recurrent_gemma": {**_LLAMA, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 8},
     "rwkv": {**_WORDS, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 48},
 }
 """What is not a type's default in its config."""
