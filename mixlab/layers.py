@@ -79,8 +79,8 @@ def storage_address(tensor: Tensor) -> int:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Returns what this process holds of a DTensor, and any other tensor itself."""
-    part: Tensor = getattr(tensor, "_local_tensor", tensor)
+    """Returns what this process holds of a DTensor, such as a parameter under FSDP, and any other tensor itself."""
+    part: Tensor = getattr(tensor, "_local_tensor", tensor)  # `to_local` is an op, which autograd and modes see
     return part
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mixlab.layers import local_part
 from mixlab.optimizers import state_bytes
 
 
@@ -72,7 +73,7 @@ def gradient_bytes(model: nn.Module) -> int:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum((tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes for tensor in tensors)
+    return sum(local_part(tensor).nbytes for tensor in tensors)
 
 
 def _size(size: int) -> str:

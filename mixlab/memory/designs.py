@@ -14,9 +14,9 @@ Positions = Literal["learned", "rotary", "alibi"]
 LARGEST_SIZE = 2**31 - 1
 MOST_LAYERS = 100_000
 ACTIVATIONS = (  # transformers' names of those without parameters
-    *("bloom_gelu", "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh"),
-    *("laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish"),
-    "tanh",
+    *("bloom_gelu", "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+    *("gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
+    *("relu6", "sigmoid", "silu", "swish", "tanh"),
 )
 
 

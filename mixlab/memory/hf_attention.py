@@ -28,8 +28,6 @@ def _projected(run: TapedRun, x: Value, tables: Tables) -> Heads:
     if shape.design.fused_qkv:
         widths = [matrix.outputs for matrix in matrices]
         fused = run.linear(x, matrices[0]._replace(outputs=sum(widths)))
-        if run.writing.clamps:
-            fused = ops.of_input(tape, fused)
         q, k, v = _split(run, fused, [width * run.tokens for width in widths])
         del fused
     else:

@@ -167,19 +167,40 @@ def _bloom_gelu(tape: Tape, x: Value) -> Value:
     return ops.of_input(tape, x, temporaries=4)
 
 
+def _gelu_python(tape: Tape, x: Value) -> Value:
+    half = ops.scale(tape, x)
+    return ops.mul(tape, half, ops.shift(tape, _erf(tape, ops.scale(tape, x))))
+
+
+def _laplace(tape: Tape, x: Value) -> Value:
+    return ops.scale(tape, ops.shift(tape, _erf(tape, ops.scale(tape, ops.shift(tape, x)))))
+
+
+def _erf(tape: Tape, x: Value) -> Value:
+    return ops.of_input(tape, x, temporaries=3)
+
+
+def _clipped_gelu(tape: Tape, x: Value) -> Value:
+    return ops.of_input(tape, ops.of_input(tape, x))
+
+
+def _linear(_tape: Tape, x: Value) -> Value:
+    return x
+
+
 ACTIVATIONS: dict[str, Callable[[Tape, Value], Value]] = {
-    "silu": ops.of_input,
-    "swish": ops.of_input,
-    "gelu": ops.of_input,
-    "gelu_pytorch_tanh": ops.of_input,
-    "gelu_python_tanh": _gelu_new,
-    "gelu_new": _gelu_new,
-    "gelu_accurate": _gelu_new,
-    "gelu_fast": _gelu_fast,
-    "quick_gelu": _quick_gelu,
-    "relu": ops.of_result,
-    "relu2": _relu2,
+    **dict.fromkeys(("gelu", "gelu_pytorch_tanh", "hardswish", "leaky_relu", "mish"), ops.of_input),
+    **dict.fromkeys(("relu6", "silu", "swish"), ops.of_input),
+    **dict.fromkeys(("relu", "sigmoid", "tanh"), ops.of_result),
+    **dict.fromkeys(("gelu_accurate", "gelu_new", "gelu_python_tanh"), _gelu_new),
     "bloom_gelu": _bloom_gelu,
+    "gelu_10": _clipped_gelu,
+    "gelu_fast": _gelu_fast,
+    "gelu_python": _gelu_python,
+    "laplace": _laplace,
+    "linear": _linear,
+    "quick_gelu": _quick_gelu,
+    "relu2": _relu2,
 }
 
 

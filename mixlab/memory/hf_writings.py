@@ -23,7 +23,6 @@ class Writing:
         core: The code of attention's core. "interface": SDPA or the eager one of all models.
         scaled: What is multiplied by a number of the config: "embedding", "residual", "logits", "query".
         adds_biases: Whether biases are added after products, not by them.
-        clamps: Whether queries, keys and values are clamped into new tensors.
         gate: How experts gate. "silu": by the model's activation. "clamped": as gpt-oss does.
         wide_scores: Whether queries and keys are float32 for the eager scores.
         only_eager: Whether there is no attention but the eager one.
@@ -38,7 +37,6 @@ class Writing:
     own_tables: bool = False
     core: Core = "interface"
     scaled: frozenset[str] = frozenset()
-    clamps: bool = False
     adds_biases: bool = False
     narrow_softmax: bool = False
     gate: Literal["silu", "clamped"] = "silu"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mixlab.arguments import require_whole
 from mixlab.formats import Format, round_to
+from mixlab.layers import local_part
 
 # A magnitude's bin is the upper part of its float32 bits: 8 exponent bits, 4 mantissa bits, and a sticky bit that says
 # whether any lower bit is set. Even bins hold one value, odd bins the open interval up to the next one. So every
@@ -243,8 +244,7 @@ def as_float32(x: Tensor) -> Tensor:
         raise TypeError(f"probes look at floating tensors of at most 32 bits, got {came}; convert with .float() first")
     if x.is_meta:
         raise TypeError("probes look at values, but tensors on the meta device have none; run on another device")
-    x = x.detach()
-    x = x.to_local() if hasattr(x, "to_local") else x
+    x = local_part(x.detach())
     return x if x.dtype is torch.float32 else x.float()
 
 

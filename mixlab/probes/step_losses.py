@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mixlab.layers import local_part
 from mixlab.optimizers import SGD, Adam, read_state
 from mixlab.probes.lost import Share
 from mixlab.probes.second_moments import (
@@ -186,8 +187,7 @@ def state_of(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | Non
 
 def _real(tensor: Tensor) -> Tensor:
     """Returns a dense float64 copy, with complex numbers as pairs; of a sharded tensor, only this process's part."""
-    if hasattr(tensor, "to_local"):
-        tensor = tensor.to_local()
+    tensor = local_part(tensor)
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

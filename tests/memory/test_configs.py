@@ -179,6 +179,7 @@ REFUSED = [
     ("llama", "head_dim", 0),
     ("llama", "hidden_act", "gelu_of_mine"),
     ("llama", "hidden_act", ["silu"]),
+    ("llama", "hidden_act", "bloom_gelu"),  # bloom's own function, which no file names
     ("llama", "attention_dropout", float("nan")),
     ("llama", "attention_dropout", True),
     ("llama", "attention_bias", 1),

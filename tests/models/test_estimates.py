@@ -12,6 +12,7 @@ from torch import nn
 
 from mixlab.memory import estimate, model_shape, trace
 from mixlab.memory.categories import PHASES
+from mixlab.memory.hf_parts import ACTIVATIONS
 from mixlab.memory.hf_writings import writing_of
 from tests.conftest import ESTIMATED_PROPERTY
 from tests.models.causal_configs import CHANGES
@@ -97,3 +98,15 @@ def test_so_are_those_of_other_flags(kind, change, tmp_path, record_property: Sa
     path = file_of(tmp_path, kind, {**CHANGES[kind][0], **change})
     apart = compared(record_property, path, MIXED, f"{kind} {change}")
     assert abs(apart["peak"]) < 0.03, apart
+
+
+# One name for each way to compute an activation; bloom's own is among the types.
+COMPUTED = sorted({function: name for name, function in ACTIVATIONS.items() if name != "bloom_gelu"}.values())
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_so_is_that_of_each_activation(name, tmp_path, record_property: Say):
+    path = file_of(tmp_path, "llama", {**CHANGES["llama"][0], "hidden_act": name})
+    apart = compared(record_property, path, MIXED, f"llama {name}")
+    assert abs(apart["peak"]) < 0.03, apart
+    assert abs(apart["backward"]) < 0.03, apart
