@@ -85,7 +85,7 @@ def paragraphs(answer: Answer) -> Iterator[str]:
     ]
     yield text_table(("on a GPU", "GiB", "room", ""), rows)
     if trace is not None and answer.differences is not None:
-        apart = f"{answer.differences.at_peak:+.2%}".replace("-0.00%", "+0.00%")
+        apart = answer.differences.apart
         yield f"traced: {gib(trace.peak_bytes)} GiB, in {trace.peak_phase}; the estimate is {apart} from it"
         yield str(answer.differences)
     if answer.note:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -40,14 +41,7 @@ class LightningCallback(Watching):
 
     @classmethod
     def _bases(cls) -> tuple[type, ...]:
-        names = [name for name in _PACKAGES if sys.modules.get(name) is not None]
-        for name in () if names else _PACKAGES:
-            try:
-                import_module(name)
-            except ImportError:
-                continue
-            names = [name]
-            break
+        names = [name for name in _PACKAGES if sys.modules.get(name) is not None] or _first_installed()
         if not names:
             raise ImportError("LightningCallback needs Lightning; install it with pip install lightning")
         return tuple(sys.modules[name].Callback for name in names)
@@ -118,3 +112,12 @@ class LightningCallback(Watching):
         """Removes every hook."""
         self._stepped = None
         self._finish(prints=False)
+
+
+def _first_installed() -> list[str]:
+    """Imports the first of Lightning's packages that is installed, and returns its name; none if none is."""
+    for name in _PACKAGES:
+        with suppress(ImportError):
+            import_module(name)
+            return [name]
+    return []

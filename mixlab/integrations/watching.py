@@ -18,6 +18,7 @@ from mixlab.loss_scaling import ScaleWindow
 from mixlab.loss_scaling.windows import NO_WINDOW
 from mixlab.probes import Lost
 from mixlab.probes.histograms import require_sample
+from mixlab.probes.left_out import left_out_lines
 
 Made = TypeVar("Made")
 
@@ -131,12 +132,7 @@ class Watching:
         if self._last is not None:
             lines.append(f"loss scale of the last: {self._last.loss_scale:g}")
             lines.append(self._last.memory.report(self._predicted))
-            reasons: dict[str, list[str]] = {}
-            for name, why in self._last.left_out.items():
-                reasons.setdefault(why, []).append(name or "the model")
-            for why, names in reasons.items():
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                lines.append(f"left out of {', '.join(names[:3])}{more}: {why}")
+            lines += left_out_lines(self._last.left_out)
         return "\n".join(lines)
 
     def detach(self) -> None:

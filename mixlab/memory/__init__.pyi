@@ -1,5 +1,4 @@
 from .activation_formulas import Activations, activations
-from .activation_tables import KeptActivations
 from .advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
 from .allocator import Replay, replay_trace
 from .confirmation import confirm
@@ -10,6 +9,7 @@ from .gpus import GPUS, GpuSpec, gpu_spec
 from .hf_activations import RecordedActivations
 from .implementations import Implementation
 from .instants import Instant, StepKind
+from .kept_activations import KeptActivations
 from .module_estimates import estimate_of
 from .parallel import Parallelism, Zero
 from .published import SHAPES, model_shape

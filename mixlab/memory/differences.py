@@ -101,6 +101,11 @@ class Differences:
         """How far the estimate's peak is above the trace's, as a fraction of it."""
         return self.estimate.peak_bytes / self.trace.peak_bytes - 1
 
+    @property
+    def apart(self) -> str:
+        """How far the estimate's peak is above the trace's, as a percentage with its sign."""
+        return f"{self.at_peak:+.2%}".replace("-0.00%", "+0.00%")
+
     @cached_property
     def kinds(self) -> tuple[Difference, ...]:
         """Every kind of bytes at the peak of each phase."""
@@ -126,8 +131,7 @@ class Differences:
             f"{one.peak_bytes / _MIB:,.1f} MiB in {one.peak_phase}" for one in (self.trace, self.estimate)
         )
         named = "; ".join(map(str, self.largest[:_NAMED])) or "none above 0.2 % of the peak"
-        apart = f"{self.at_peak:+.2%}".replace("-0.00%", "+0.00%")
-        words = f"peaks of trace and estimate: {peaks}; the estimate is {apart} from the trace"
+        words = f"peaks of trace and estimate: {peaks}; the estimate is {self.apart} from the trace"
         return f"{words}\nlargest differences: {named}"
 
     def __repr__(self) -> str:
@@ -215,4 +219,4 @@ def _mib(size: int) -> str:
 
 def _signed(size: int) -> str:
     """Returns a difference in MiB with its sign."""
-    return f"{size / _MIB:+,.1f}".replace("-0.0", "+0.0") if abs(size) < 0.05 * _MIB else f"{size / _MIB:+,.1f}"
+    return f"{size / _MIB:+,.1f}".replace("-0.0", "+0.0")

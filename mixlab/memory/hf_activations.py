@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mixlab.formats import FP32
-from mixlab.memory.activation_tables import KeptActivations
 from mixlab.memory.hf_record import PassRecord, Setup, recorded
 from mixlab.memory.hf_writings import writing_of
+from mixlab.memory.kept_activations import KeptActivations
 from mixlab.memory.parallel import ONE_GPU, Parallelism
 from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.memory.tape import Formats
@@ -31,6 +31,7 @@ class RecordedActivations(KeptActivations):
             have, or the layers are divided over GPUs, which is modelled for mixlab's own layers only.
     """
 
+    # As in the base; the pages of the docs look for the types of a dataclass's arguments in its own module.
     shape: ModelShape
     recipe: Recipe
     batch: int

@@ -10,12 +10,12 @@ from functools import cached_property
 from mixlab.formats import FP32
 from mixlab.memory.categories import BATCH, GRADIENTS, TEMPORARIES, Phase
 from mixlab.memory.hf_record import Content, PassRecord
-from mixlab.memory.instants import GATHERED, Instant, StepKind
+from mixlab.memory.instants import GATHERED, Instant, StepKind, instants_of
 from mixlab.memory.parallel import Parallelism
-from mixlab.memory.states import model_states
+from mixlab.memory.states import states_of
 from mixlab.memory.temporaries import step_temporaries
 from mixlab.optimizers import OptimizerName
-from mixlab.recipes import EIGHT_BIT, Recipe
+from mixlab.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,12 @@ class RecordedStep:
 
     def instants(self) -> tuple[Instant, ...]:
         """Returns the instants in order."""
-        found = [*self._forward(), *self._backward(), self._optimizer()]
-        return tuple(
-            Instant(name, phase, {what: size for what, size in content.items() if size})
-            for name, phase, content in found
-        )
+        return instants_of([*self._forward(), *self._backward(), self._optimizer()])
 
     @cached_property
     def states(self) -> dict[str, int]:
         """Bytes by kind of weights, gradients and optimizer states that the GPU holds as the optimizer steps."""
-        in_blocks = self.recipe.exp_avg in EIGHT_BIT or self.recipe.exp_avg_sq in EIGHT_BIT
-        numels = self.record.tensors if in_blocks else (self.record.parameters,)
-        return self.parallel.shard(model_states(self.recipe, numels, optimizer=self.optimizer).parts)
+        return self.parallel.shard(states_of(self.record, self.recipe, self.optimizer))
 
     @property
     def _gradient(self) -> int:

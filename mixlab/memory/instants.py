@@ -8,7 +8,7 @@ embedding's gradient, the optimizer's step. Which one depends on batch, recipe a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,10 +18,10 @@ from mixlab.formats import FP32
 from mixlab.memory.activation_formulas import Activations
 from mixlab.memory.categories import ACTIVATIONS, BATCH, CASTS, GRADIENTS, TEMPORARIES, Phase
 from mixlab.memory.parallel import PipelineStage
-from mixlab.memory.states import model_states
+from mixlab.memory.states import states_of
 from mixlab.memory.temporaries import step_temporaries
 from mixlab.optimizers import OptimizerName
-from mixlab.recipes import EIGHT_BIT, Recipe
+from mixlab.recipes import Recipe
 
 StepKind = Literal["foreach", "fused", "loop"]
 
@@ -47,6 +47,17 @@ class Instant(NamedTuple):
         return sum(self.content.values())
 
 
+def instants_of(found: Iterable[tuple[str, Phase, Mapping[str, int]]]) -> tuple[Instant, ...]:
+    """Returns instants from (name, phase, content), whose categories may have no bytes.
+
+    Args:
+        found: The instants, in order.
+    """
+    return tuple(
+        Instant(name, phase, {what: size for what, size in content.items() if size}) for name, phase, content in found
+    )
+
+
 @dataclass(frozen=True)
 class Step:
     """A step on one GPU.
@@ -66,20 +77,14 @@ class Step:
 
     def instants(self) -> tuple[Instant, ...]:
         """Returns the instants in order."""
-        found = [*self._forward(), *self._backward(), self._optimizer()]
-        return tuple(
-            Instant(name, phase, {what: size for what, size in content.items() if size})
-            for name, phase, content in found
-        )
+        return instants_of([*self._forward(), *self._backward(), self._optimizer()])
 
     # Parts of the instants.
 
     @cached_property
     def states(self) -> dict[str, int]:
         """Bytes by kind of weights, gradients and optimizer states that the GPU holds as the optimizer steps."""
-        in_blocks = self.recipe.exp_avg in EIGHT_BIT or self.recipe.exp_avg_sq in EIGHT_BIT
-        numels = self.stage.tensors if in_blocks else (self.stage.parameters,)
-        return self.acts.parallel.shard(model_states(self.recipe, numels, optimizer=self.optimizer).parts)
+        return self.acts.parallel.shard(states_of(self.stage, self.recipe, self.optimizer))
 
     @property
     def recipe(self) -> Recipe:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Protocol, get_args
 
 from mixlab.formats import FP32
 from mixlab.optimizers import OptimizerName
@@ -107,6 +107,31 @@ def model_states(
         formats["Kahan compensation"] = str(recipe.weights)
         parts["Kahan compensation"] = numel * _ITEMSIZE[str(recipe.weights)]
     return ModelStates(recipe, numel, parts, formats)
+
+
+class HasTensors(Protocol):
+    """What has parameter tensors: a stage of a pipeline, or a recorded pass."""
+
+    @property
+    def tensors(self) -> Sequence[int]:
+        """Elements of each parameter tensor."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters."""
+
+
+def states_of(model: HasTensors, recipe: Recipe, optimizer: OptimizerName) -> Mapping[str, int]:
+    """Returns the bytes by kind that a model's weights, gradients and optimizer states take.
+
+    Args:
+        model: The model, or the part of it on a GPU.
+        recipe: Recipe of the training.
+        optimizer: As for `model_states`.
+    """
+    in_blocks = recipe.exp_avg in EIGHT_BIT or recipe.exp_avg_sq in EIGHT_BIT  # which each tensor has of its own
+    numels = model.tensors if in_blocks else (model.parameters,)
+    return model_states(recipe, numels, optimizer=optimizer).parts
 
 
 # States by optimizer: the recipe's field with the storage format.

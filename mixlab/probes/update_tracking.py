@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mixlab.arguments import require_whole
 from mixlab.optimizers import unwrapped
+from mixlab.probes.left_out import left_out_lines
 from mixlab.probes.lost import SHARES, Lost, Share
 from mixlab.probes.step_losses import Before, look_before, shares_lost
 
@@ -146,14 +147,8 @@ class track_updates:  # noqa: N801  a context manager, named as a verb
 
     def __str__(self) -> str:
         """Returns the sum over all steps, and how many parameters were left out and why."""
-        lines = [str(self.total()) if self._seen else "no step was seen"]
-        reasons: dict[str, list[str]] = {}
-        for name, why in self.left_out.items():
-            reasons.setdefault(why, []).append(name)
-        for why, names in reasons.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"left out of {', '.join(names[:3])}{more}: {why}")
-        return "\n".join(lines)
+        seen = str(self.total()) if self._seen else "no step was seen"
+        return "\n".join([seen, *left_out_lines(self.left_out)])
 
     def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Reads the parameters before the step or, if a closure computes the gradients, after its first call."""
