@@ -197,6 +197,26 @@ def test_a_model_that_does_not_take_the_batch_is_told(batch, words):
         call_model(Adds(), batch, owner="a")
 
 
+class Inherits(nn.Module):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)  # as a LightningModule does
+
+
+@pytest.mark.parametrize("make", [nn.Module, Inherits])
+def test_a_model_without_a_forward_is_told(make):
+    with pytest.raises(BatchError, match=f"a: {make.__name__} has no forward, which the batch is for; write one that"):
+        call_model(make(), (X, Y), owner="a")
+
+
+def test_a_forward_that_is_not_implemented_yet_is_the_models_own_error():
+    class Later(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise NotImplementedError("attention in fp8")
+
+    with pytest.raises(NotImplementedError, match="^attention in fp8$"):
+        call_model(Later(), X, owner="a")
+
+
 def test_other_errors_of_a_model_and_a_loss_are_theirs():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         call_model(Adds(), ((X.T, X.T), Y), owner="a")
@@ -217,6 +237,10 @@ def test_other_errors_of_a_model_and_a_loss_are_theirs():
             "a: there is no loss: the loss is the function that you give .*, or the output's own .loss, or",
         ),
         ((LOGITS,), (X, Y), None, "must return logits, .*; got an output that is a tuple of 1 for targets torch.int64"),
+        ((LOGITS, None), (X, Y), None, "or to a model that takes the targets itself a dict of all its arguments"),
+        ((LOGITS, PLAIN), {"x": X}, None, r"for a dict of x; give loss=lambda output, batch: output\[1\]$"),
+        ({"nll": PLAIN, "n": 2}, X, None, r"give loss=lambda output, batch: output\['nll'\]$"),
+        ((PLAIN, PLAIN), {"x": X}, None, "for a dict of x$"),  # which of them is the loss, nobody can say
         (LOGITS.argmax(-1), (X, Y), None, r"got an output that is torch.int64 \(2,\)"),
         (LOGITS[:, 0], (X, Y), None, r"got an output that is torch.float32 \(2,\)"),
         (LOGITS, (X, X[0]), None, r"for targets torch.float32 \(3,\): give loss, a function of \(output, targets\)"),

@@ -204,7 +204,7 @@ def call_model(model: Callable[..., Any], batch: Batch, *, owner: str) -> Any:
         owner: Start of the messages, such as "trace".
 
     Raises:
-        BatchError: If the model takes other arguments, or the batch is on another device.
+        BatchError: If the model has no forward or takes other arguments, or the batch is on another device.
     """
     inputs = model_part(batch)
     args, kwargs = _arguments(inputs)
@@ -213,6 +213,13 @@ def call_model(model: Callable[..., Any], batch: Batch, *, owner: str) -> Any:
     except TypeError as error:
         if reason := misfit(model, args, kwargs):
             raise BatchError(f"{owner}: {_called(batch)} failed: {reason}; {_other_call(model, batch)}") from error
+        raise
+    except NotImplementedError as error:
+        if "forward" in str(error):  # torch's own words, of nn.Module and of modules that inherit its forward
+            raise BatchError(
+                f"{owner}: {type(model).__name__} has no forward, which the batch is for; write one that returns what "
+                "the loss is made of, or the loss itself as {'loss': ...}"
+            ) from error
         raise
     except Exception as error:
         if words := elsewhere(_devices(model), "the model", inputs):

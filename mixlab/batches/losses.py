@@ -39,7 +39,9 @@ def loss_of(output: Any, batch: Batch, loss: Loss | None = None, *, owner: str) 
     if own is not None:
         return _one_number(own, "the output's own .loss must be", owner)
     if not is_pair(batch):
-        raise BatchError(f"{owner}: there is no loss: {_LOSSES}; got {_output_form(output)} for {form(batch)}")
+        raise BatchError(
+            f"{owner}: there is no loss: {_LOSSES}; got {_output_form(output)} for {form(batch)}{_taken(output)}"
+        )
     logits = _logits(output, batch, owner)
     try:
         return call_loss(cross_entropy, logits, batch, owner=owner)  # type: ignore[no-any-return]
@@ -91,13 +93,15 @@ def loss_on(model: Callable[..., Any], batch: Batch, loss: Loss | None = None, *
 
 
 def require_loss(owner: str, loss: object, argument: str = "loss") -> None:
-    """Raises TypeError if a loss is neither None nor a function.
+    """Raises TypeError if a loss is neither None nor a function, or if it is a class.
 
     Args:
         owner: Start of the message, such as "trace".
         loss: What came.
         argument: Its name.
     """
+    if isinstance(loss, type):
+        raise TypeError(f"{owner}: {argument} is the class {loss.__name__}; give an object of it: {loss.__name__}(...)")
     if loss is not None and not callable(loss):
         raise TypeError(
             f"{owner}: {argument} must be a function of (output, targets), or of (output, batch) for a batch without "
@@ -156,7 +160,8 @@ def _logits(output: Any, batch: Batch, owner: str) -> Tensor:
         raise BatchError(
             f"{owner}: without a loss of its own or one that you give, a model must return logits, one floating tensor "
             f"(B, C) or (B, T, C), or an output with .logits; got {came} for targets {part_form(targets)}: "
-            "give loss, a function of (output, targets)"
+            "give loss, a function of (output, targets), or to a model that takes the targets itself a dict of all its "
+            "arguments"
         )
     return logits
 
@@ -184,6 +189,17 @@ def _named(output: Any, name: str) -> Any:
     if isinstance(output, Tensor):
         return None
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _taken(output: Any) -> str:
+    """Returns the loss to give if one number stands among the parts of an output; "" if none does, or several."""
+    if isinstance(output, tuple | list):
+        output = dict(enumerate(output))
+    parts = output.items() if isinstance(output, Mapping) else ()
+    numbers = [
+        name for name, part in parts if isinstance(part, Tensor) and part.dim() == 0 and part.is_floating_point()
+    ]
+    return f"; give loss=lambda output, batch: output[{numbers[0]!r}]" if len(numbers) == 1 else ""
 
 
 def _output_form(output: object) -> str:

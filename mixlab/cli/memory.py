@@ -40,7 +40,9 @@ _SHOWN = 5  # suggestions
 
 def predict(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}, or the path of a config.json.")] = "gpt2",
+    model: Annotated[
+        str, typer.Option(help=f"One of {', '.join(SHAPES)}, or the path of a config.json or of its folder.")
+    ] = "gpt2",
     module: Annotated[
         str | None,
         typer.Option(

@@ -40,6 +40,7 @@ from mixlab.batches import (
 from mixlab.formats import FP32
 from mixlab.layers import local_part
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
+from mixlab.machine import usable_device
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.categories import PHASES, Phase
 from mixlab.optimizers import MakeOptimizer, OptimizerName, state_tensors
@@ -86,7 +87,7 @@ def real_steps(
     batch: Batch,
     recipe: Recipe | str,
     *,
-    device: torch.device,
+    device: torch.device | str | None = None,
     loss: Loss | None = None,
     optimizer: OptimizerName | MakeOptimizer = "adam",
     count: int = 1,
@@ -101,14 +102,15 @@ def real_steps(
         make_model: Returns a new model in float32 on the CPU.
         batch: What one call of the model takes, or (inputs, targets), on any device; see `mixlab.batches`.
         recipe: Recipe of the training, or its text.
-        device: A CPU or a CUDA device; nothing else may allocate or free memory on it meanwhile.
+        device: A CPU or a CUDA device; nothing else may allocate or free memory on it meanwhile. None means CUDA if
+            available, else the CPU.
         loss, optimizer: As for `mixlab.memory.trace`.
         count: Steps after the first.
 
     Raises:
         TypeError: If `make_model` does not return a Module, `batch` is no batch of dense tensors, or `loss` no
             function.
-        ValueError: If the batch is empty or has no values, or nothing can be trained.
+        ValueError: If the batch is empty or has no values, nothing can be trained, or there is no such device.
         BatchError: If the model does not take the batch, or the loss is not one floating number that depends on a
             parameter; it is a TypeError and a ValueError.
     """
@@ -117,6 +119,7 @@ def real_steps(
     require_dense("real_steps", batch)
     require_real("real_steps", batch)
     require_loss("real_steps", loss)
+    device = usable_device(device)
     gc.collect()  # older garbage must not be freed while memory is counted
     account = _OnCuda(device) if device.type == "cuda" else _OnCpu()
     seen = [RealStep() for _ in range(1 + count)]

@@ -42,7 +42,7 @@ class KeptActivations(ABC):
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, ModelShape):
-            raise TypeError(f"shape must be a ModelShape, got {self.shape!r}; model_shape(name) returns one")
+            raise TypeError(f"shape must be a ModelShape, got {self.shape!r:.60}; model_shape(name) returns one")
         if not isinstance(self.recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {self.recipe!r}; Recipe.parse(text) makes one")
         require_whole("batch", self.batch, 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from mixlab.arguments import did_you_mean
-from mixlab.memory.configs import shape_of_config
+from mixlab.memory.configs import shape_of_config, shape_of_fields
 from mixlab.memory.designs import Experts, Latent
 from mixlab.memory.shapes import ModelShape
 
@@ -88,24 +89,41 @@ SHAPES: dict[str, ModelShape] = {
 }
 
 
-def model_shape(name: str | Path) -> ModelShape:
+def model_shape(name: str | Path | Any) -> ModelShape:
     """Returns a shape by its name, or from a Hugging Face `config.json`.
 
     >>> f"{model_shape('llama-3-8b').parameters:,}"
     '8,030,261,248'
 
     Args:
-        name: A name of `SHAPES`, or the path of a config.json whose `model_type` is a name of `DESIGNS`, read as
-            transformers 5.24 does.
+        name: A name of `SHAPES`; or a config whose `model_type` is a name of `DESIGNS`, read as transformers 5.24 does:
+            the path of a config.json, or of a folder with one, or the `config` of a model of transformers.
 
     Raises:
-        ValueError: If the name is unknown (the message offers similar ones); or the file contradicts itself or has a
+        TypeError: If it is none of these.
+        ValueError: If the name is unknown (the message offers similar ones); or the config contradicts itself or has a
             field that may change the model and is not read (the message names it); or its model type is not read (the
             message has the lines that trace it).
     """
+    if hasattr(name, "to_json_string"):
+        return shape_of_fields(json.loads(name.to_json_string()), Path(type(name).__name__))
+    if not isinstance(name, str | Path):
+        raise TypeError(
+            f"model_shape: name must be a name, the path of a config.json, or a config of transformers; "
+            f"got {type(name).__name__}"
+        )
     if isinstance(name, str) and name in SHAPES:
         return SHAPES[name]
     if str(name).endswith(".json"):
         return shape_of_config(Path(name))
-    hint = did_you_mean(name, SHAPES)
+    if name and _has_config(Path(name)):
+        return shape_of_config(Path(name, "config.json"))
+    hint = did_you_mean(str(name), SHAPES)
     raise ValueError(f"unknown model {str(name)!r}: {hint}There are {', '.join(SHAPES)}, or the path of a config.json")
+
+
+def _has_config(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False

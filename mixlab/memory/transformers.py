@@ -40,7 +40,7 @@ def transformer(
             transformers' module of its style has.
     """
     if not isinstance(shape, ModelShape):
-        raise TypeError(f"transformer: shape must be a ModelShape, got {shape!r}; model_shape(name) returns one")
+        raise TypeError(f"transformer: shape must be a ModelShape, got {shape!r:.60}; model_shape(name) returns one")
     require_lean(shape)
     for name, value, kinds in (
         ("attention", attention, get_args(AttentionKind)),

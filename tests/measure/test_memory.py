@@ -343,6 +343,12 @@ X, Y = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
         (lambda: nn.Linear(3, 2), {"x": X}, None, r"real_steps: model\(\*\*batch\) failed: .*; the model takes input"),
         (lambda: nn.Linear(3, 2), X, None, "real_steps: there is no loss"),
         (lambda: nn.Linear(3, 2), (X, Y), "mse", "real_steps: loss must be a function of .* got str"),
+        (
+            lambda: nn.Linear(3, 2),
+            (X, Y),
+            nn.MSELoss,
+            r"real_steps: loss is the class MSELoss; give .*: MSELoss\(...\)",
+        ),
         (lambda: nn.Linear(3, 2), (X, Y), lambda out, y: out, "real_steps: loss must return one floating number"),
         (lambda: nn.Linear(3, 2), (X, Y), lambda out, y: out.sum().detach(), "real_steps: the loss depends on no"),
     ],
@@ -350,3 +356,18 @@ X, Y = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
 def test_what_a_real_step_cannot_take_is_told(make, batch, loss, words):
     with pytest.raises((TypeError, ValueError), match=words):
         real_steps(make, batch, "fp32", device=torch.device("cpu"), loss=loss)
+
+
+def test_the_device_is_any_that_a_trainer_takes():
+    (named,) = real_steps(lambda: nn.Linear(3, 2), (X, Y), "fp32", device="cpu")
+    (given,) = real_steps(lambda: nn.Linear(3, 2), (X, Y), "fp32", device=torch.device("cpu"))
+    assert named == given
+    with pytest.raises(ValueError, match="device must be .*, got 'tpu'"):
+        real_steps(lambda: nn.Linear(3, 2), (X, Y), "fp32", device="tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_without_a_device_a_real_step_is_taken_where_there_is_one():
+    assert real_steps(lambda: nn.Linear(3, 2), (X, Y), "fp32")[0].requested == 0
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but torch sees no CUDA device"):
+        real_steps(lambda: nn.Linear(3, 2), (X, Y), "fp32", device=torch.device("cuda"))

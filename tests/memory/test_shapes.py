@@ -195,7 +195,31 @@ def test_parts_of_a_shape_are_checked(make, words):
         make()
 
 
+def test_a_folder_and_a_config_object_are_read_as_the_file_is(tmp_path):
+    fields = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+
+    class LlamaConfig:
+        def to_json_string(self) -> str:
+            return json.dumps(fields)
+
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    shape = model_shape(tmp_path / "config.json")
+    assert model_shape(tmp_path) == model_shape(str(tmp_path)) == shape
+    assert model_shape(LlamaConfig()) == replace(shape, name="LlamaConfig")
+
+
+@pytest.mark.parametrize("name", [None, 7, {"model_type": "llama"}, nn.Linear(2, 2)])
+def test_what_is_no_name_is_refused_by_its_type(name):
+    with pytest.raises(
+        TypeError, match=f"name must be a name, the path of a config.json, .*; got {type(name).__name__}"
+    ):
+        model_shape(name)
+
+
 def test_mistakes_are_named(tmp_path):
+    for strange in ("llama\0", "x" * 5000, ""):
+        with pytest.raises(ValueError, match="unknown model"):
+            model_shape(strange)
     with pytest.raises(ValueError, match="unknown model 'llama3-8b': did you mean llama-3-8b or"):
         model_shape("llama3-8b")
     with pytest.raises(ValueError, match="cannot be read: No such file"):
