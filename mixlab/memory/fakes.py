@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from mixlab.memory.eager_ops import corrected, instead_of
 from mixlab.memory.known_values import follow, give_value, read, with_places
+from mixlab.memory.operands import require_operands, require_value
 
 
 def fake_model(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
@@ -152,10 +153,13 @@ class Results:
         return results[0] if kind is FakeTensor else kind(results)
 
     def _run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        require_operands(op, args)
         instead = instead_of(op, as_on=self._as_on)
         if instead is not None:
             return instead(*args, **kwargs)
-        return corrected(op, args, op(*args, **kwargs), as_on=self._as_on)
+        result = op(*args, **kwargs)
+        require_value(op, args, result)
+        return corrected(op, args, result, as_on=self._as_on)
 
     def _fake(self, tensor: Tensor) -> Tensor:
         """Returns a fake of a real tensor, such as an optimizer's table, made once; 0-dimensional tensors stay real."""
