@@ -50,6 +50,7 @@ from mixlab.batches.losses import (
     loss_on,
     own_loss,
     require_gradient,
+    require_gradients,
     require_loss,
 )
 from mixlab.batches.trees import map_tensors, tensors_of
@@ -76,6 +77,7 @@ __all__ = [
     "require_batch",
     "require_dense",
     "require_gradient",
+    "require_gradients",
     "require_loss",
     "require_real",
     "require_same_device",

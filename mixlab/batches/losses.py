@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,11 @@ Loss = Callable[[Any, Any], Tensor]
 _LOSSES = (
     "the loss is the function that you give as loss, or the output's own .loss, or for a batch (inputs, targets) the "
     "cross-entropy of the output or its .logits"
+)
+
+_NO_GRADIENT = (
+    "the loss depends on no parameter that requires a gradient; the model and its loss must not detach their outputs, "
+    "nor run under torch.no_grad()"
 )
 
 
@@ -117,10 +122,18 @@ def require_gradient(owner: str, loss: Tensor) -> None:
         loss: The loss.
     """
     if not loss.requires_grad:
-        raise BatchError(
-            f"{owner}: the loss depends on no parameter that requires a gradient; the model and its loss must not "
-            "detach their outputs, nor run under torch.no_grad()"
-        )
+        raise BatchError(f"{owner}: {_NO_GRADIENT}")
+
+
+def require_gradients(owner: str, parameters: Iterable[Tensor]) -> None:
+    """Raises BatchError if backward gave no parameter a gradient: the loss depends on other tensors alone.
+
+    Args:
+        owner: Start of the message, such as "trace".
+        parameters: The model's parameters, after backward.
+    """
+    if all(parameter.grad is None for parameter in parameters):
+        raise BatchError(f"{owner}: {_NO_GRADIENT}")
 
 
 def own_loss(output: Any) -> Any:

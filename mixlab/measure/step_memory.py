@@ -33,6 +33,7 @@ from mixlab.batches import (
     require_batch,
     require_dense,
     require_gradient,
+    require_gradients,
     require_loss,
     require_real,
     tensors_of,
@@ -180,6 +181,7 @@ class _Training:
             begin("backward")
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         del loss
+        require_gradients("real_steps", self.parameters)
         seen.parameters = self._bytes(self.parameters)
         seen.gradients = self._bytes(parameter.grad for parameter in self.parameters)
         begin("step")

@@ -20,6 +20,7 @@ from mixlab.batches import (
     require_batch,
     require_dense,
     require_gradient,
+    require_gradients,
     require_loss,
     require_same_device,
     tensors_of,
@@ -213,6 +214,7 @@ class _Step:
         mean = value if accumulation == 1 else value / accumulation
         _run_backward(self.scaler.scale(mean))
         del value, mean
+        require_gradients("trace", self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:
                 self.log.tag(parameter.grad, GRADIENTS)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from mixlab import emulation
 from mixlab.arguments import LARGEST_SEED, require_whole
-from mixlab.batches import Batch, layout, placed, require_gradient
+from mixlab.batches import Batch, layout, placed, require_gradient, require_gradients
 from mixlab.formats import FP32, Format
 from mixlab.layers import scripted_part
 from mixlab.machine import usable_device
@@ -168,6 +168,7 @@ class Trainer:
             require_gradient(f"Trainer: task {self.task.name}", loss)
             weighted = loss if self.task.loss_weight == 1 else loss * self.task.loss_weight
             self.scaler.scale(weighted).backward()  # type: ignore[no-untyped-call]
+        require_gradients(f"Trainer: task {self.task.name}", self.model.parameters())
         return loss.detach(), metric
 
     def unscale(self) -> dict[str, Tensor]:
