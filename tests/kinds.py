@@ -291,13 +291,17 @@ KINDS: dict[str, Kind] = {
     "mixed": Kind(
         Mixed,
         ("wide.weight", "wide.bias", "narrow.weight", "narrow.bias"),
-        refused=no_float32("torch.bfloat16 in narrow.weight"),
+        refused={
+            **no_float32("torch.bfloat16 in narrow.weight"),
+            "trace": "addmm.* of narrow failed with RuntimeError: addmm takes operands of one dtype",
+        },
     ),
     "float64": Kind(
         Wide,
         (),
         refused={
             **no_float32("torch.float64 in linear.weight"),
+            "trace": "addmm.* of linear failed with RuntimeError: addmm takes operands of one dtype",
             "track": "track: activation of layer 'linear': .* at most 32 bits, got torch.float64",
         },
     ),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from mixlab import FP16, Recipe, Task, Trainer, cast_trace, dissect, dtype_ledger, scale_window, track, track_updates
-from mixlab.batches import map_batch
+from mixlab.batches import BatchError, map_batch
 from mixlab.experiments import predict_windows
 from mixlab.memory import trace
 from mixlab.memory.categories import PHASES
@@ -391,3 +391,18 @@ def test_the_accuracy_leaves_out_what_the_loss_ignores():
     predicted = case.task.seeded_model(0)(inputs).argmax(1)
     counted = targets != 1
     assert record.metric == pytest.approx((predicted == targets)[counted].float().mean().item())
+
+
+@pytest.mark.parametrize("tool", ["trace", "real steps", "trainer"])
+def test_a_loss_of_other_tensors_alone_is_told(tool):
+    """Such a loss has a gradient, but gives none to the model's parameters."""
+    own = torch.ones(3, requires_grad=True)
+    batch = torch.ones(2, 6), torch.zeros(2, 4)
+    task = Task("t", lambda: nn.Linear(6, 4), lambda _: batch, batch, loss=lambda output, targets: (own * 2).sum())
+    calls: dict[str, Callable[[], object]] = {
+        "trace": lambda: trace(nn.Linear(6, 4), batch, loss=task.loss),
+        "real steps": lambda: steps_without_scratch(task.make_model, batch, "fp32", device=CPU, loss=task.loss),
+        "trainer": lambda: list(Trainer(task, "fp32", device="cpu").steps(1)),
+    }
+    with pytest.raises(BatchError, match="the loss depends on no parameter that requires a gradient"):
+        calls[tool]()

@@ -245,6 +245,7 @@ def test_other_errors_of_a_model_and_a_loss_are_theirs():
         (LOGITS[:, 0], (X, Y), None, r"got an output that is torch.float32 \(2,\)"),
         (LOGITS, (X, X[0]), None, r"for targets torch.float32 \(3,\): give loss, a function of \(output, targets\)"),
         (LOGITS, (X, Y > 0), None, "for targets torch.bool"),
+        (LOGITS, (X, Y.int()), None, "for targets torch.int32"),
         (None, (X, Y), None, "got an output that is NoneType"),
         (
             LOGITS,

@@ -186,7 +186,7 @@ def _are_logits(logits: Tensor, targets: Tensor) -> bool:
     if targets.is_floating_point():
         return logits.dim() == 2 and logits.shape == targets.shape
     images = logits.shape[:1] + logits.shape[2:]
-    return targets.dtype is not torch.bool and targets.shape in (logits.shape[:-1], images)
+    return targets.dtype in (torch.int64, torch.uint8) and targets.shape in (logits.shape[:-1], images)
 
 
 def _one_number(value: object, must: str, owner: str) -> Tensor:

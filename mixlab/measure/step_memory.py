@@ -39,7 +39,7 @@ from mixlab.batches import (
     tensors_of,
 )
 from mixlab.formats import FP32
-from mixlab.layers import local_part
+from mixlab.layers import local_part, require_values
 from mixlab.loss_scaling.checked_steps import unscale_without_reading_
 from mixlab.machine import usable_device
 from mixlab.memory.allocation_log import freed_by_reference_counts
@@ -222,6 +222,7 @@ def _made(make_model: Callable[[], nn.Module]) -> nn.Module:
         raise TypeError(f"real_steps: make_model must return a torch.nn.Module, got {type(model).__name__}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("real_steps: no parameter of the model requires a gradient; there is nothing to train")
+    require_values(model, "real_steps")
     return model
 
 

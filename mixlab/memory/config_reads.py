@@ -37,9 +37,8 @@ class Config:
         return int(value)
 
     def truth(self, name: str) -> bool:
-        """Returns a field that is true or false; null is its default."""
-        value = self.value(name)
-        value = self.defaults.get(name, False) if value is None else value
+        """Returns a field that is true or false; null is false, whatever the default, as where transformers asks it."""
+        value = False if self.value(name) is None else self.value(name)
         if type(value) is not bool:
             raise self.refused(name, "true or false")
         return value

@@ -123,8 +123,9 @@ def trace(
             comes with a recipe that prescribes storage.
         BatchError: If the model does not take the batch, the batch is on another device, or the loss is not one
             floating number that depends on a parameter; it is a TypeError and a ValueError.
-        TraceError: If the model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values or
-            has no fake kernel; or the model fails on this batch.
+        TraceError: If the model is compiled, TorchScript, lazy, sparse or divided over processes; an op needs values,
+            has no fake kernel, or is given dtypes or numbers that no device's kernel takes; or the model fails on this
+            batch.
     """
     recipe = _checked(model, batch, recipe, loss, optimizer, as_on, accumulation)
     _fill_caches(recipe)

@@ -335,6 +335,12 @@ X, Y = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
     [
         (nn.Linear(3, 2), (X, Y), None, "real_steps: make_model must be a function that returns a new module"),
         (lambda: "model", (X, Y), None, "real_steps: make_model must return a torch.nn.Module, got str"),
+        (
+            lambda: nn.Linear(3, 2, device="meta"),
+            (X, Y),
+            None,
+            "real_steps: parameter weight is on the meta device, where tensors have no values",
+        ),
         (nn.Identity, (X, Y), None, "real_steps: no parameter of the model requires a gradient"),
         (lambda: nn.Linear(3, 2), None, None, "real_steps: batch must be a tensor, .* got NoneType"),
         (lambda: nn.Linear(3, 2), (X[:0], Y[:0]), None, "real_steps: batch is empty"),

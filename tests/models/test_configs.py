@@ -132,3 +132,9 @@ def test_the_text_of_a_model_of_more_can_be_taken_out_as_it_is_told(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     exec("\n".join(line[4:] for line in str(refused.value).splitlines() if line.startswith("    ")), {})
     assert model_shape("text_config.json").parameters == counted(tmp_path / "text_config.json")
+
+
+@pytest.mark.parametrize("name", ["multi_query", "parallel_attn", "alibi", "bias", "new_decoder_architecture"])
+def test_null_is_false_where_transformers_takes_it(name, tmp_path):
+    path = file_of(tmp_path, "falcon", {**CHANGES["falcon"][0], name: None})
+    assert model_shape(path).parameters == counted(path)
