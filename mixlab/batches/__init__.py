@@ -17,9 +17,9 @@ a graph, is passed as (graph,), and with targets as (graph, targets).
     2. the output's own loss, if it has an attribute or a key "loss" that is not None;
     3. for (inputs, targets), the cross-entropy of the output or of its "logits".
 
-So torch's own losses can be given as they are, and a model that computes its loss needs none. One that takes the targets
-itself and returns (logits, loss) gets a dict, and loss=lambda output, batch: output[1]. The loss is one floating number:
-a tensor without dimensions, as `reduction="mean"` and `reduction="sum"` give.
+So torch's own losses can be given as they are, and a model that computes its loss needs none. One that takes the
+targets itself and returns (logits, loss) gets a dict, and loss=lambda output, batch: output[1]. The loss is one
+floating number: a tensor without dimensions, as `reduction="mean"` and `reduction="sum"` give.
 
 **Formats.** Where a recipe stores weights in 16 bits, floating tensors that the model is given are cast to that format.
 The targets of (inputs, targets) are not.
