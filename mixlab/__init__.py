@@ -21,6 +21,7 @@ A room is a folder of this package, or a file of one idea. It imports only from 
     recipes                                              -- the choice, as one line of text
       ↓
     probes  training  experiments                        -- a task and a recipe become a run
+    shapes                                               -- sizes and parameters of published models
     memory                                               -- bytes of a recipe, predicted
       ↓
     matmul                                               -- bytes, speed and errors of a product, predicted

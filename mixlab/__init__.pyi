@@ -21,6 +21,7 @@ from . import (
     probes,
     process,
     recipes,
+    shapes,
     tables,
     training,
     wrappers,

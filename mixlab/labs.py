@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from mixlab.arguments import did_you_mean, require_whole
-from mixlab.memory import GPUS, SHAPES, gpu_spec, model_shape
+from mixlab.memory import GPUS, gpu_spec
 from mixlab.recipes import PRESETS, Recipe
+from mixlab.shapes import SHAPES, model_shape
 from mixlab.training import TASKS
 
 
@@ -125,7 +126,7 @@ class RecipeText:
 
 @dataclass(frozen=True)
 class ConfigPath:
-    """The path of a config.json that `mixlab.memory.model_shape` reads; a lab runs in its own folder, so it is whole.
+    """The path of a config.json that `mixlab.shapes.model_shape` reads; a lab runs in its own folder, so it is whole.
 
     Attributes:
         otherwise: What "" stands for.

@@ -78,7 +78,7 @@ def test_a_planted_upward_import_is_found(planted: str):
 
 @pytest.mark.parametrize(
     ("room", "file", "above"),
-    [("memory", "shapes", "estimates"), ("panels", "base", "cockpit"), ("formats", "format", "rounding")],
+    [("memory", "states", "estimates"), ("panels", "base", "cockpit"), ("formats", "format", "rounding")],
 )
 def test_a_planted_upward_import_within_a_room_is_found(room: str, file: str, above: str):
     planted = f"from mixlab.{room}.{above} import anything"

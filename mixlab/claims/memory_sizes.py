@@ -7,7 +7,8 @@ from collections.abc import Callable
 from mixlab.claims.sources import ZERO, recorded_on_gpu
 from mixlab.claims.trainings import counted
 from mixlab.claims.verdicts import Claim, Finding, Verdict
-from mixlab.memory import GPUS, StepKind, estimate, model_shape, model_states, variant
+from mixlab.memory import GPUS, StepKind, estimate, model_states, variant
+from mixlab.shapes import model_shape
 
 _STEPS_OF_ADAM: tuple[StepKind, ...] = ("foreach", "fused")  # the first is PyTorch's default on a GPU
 

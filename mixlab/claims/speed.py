@@ -14,8 +14,9 @@ from mixlab.claims.verdicts import Claim, Finding, Verdict
 from mixlab.formats import BF16, FP32
 from mixlab.matmul import Matmul, roofs_of
 from mixlab.measure import shipped
-from mixlab.memory import GPUS, model_shape
+from mixlab.memory import GPUS
 from mixlab.process import THREADS
+from mixlab.shapes import model_shape
 from mixlab.training import Trainer, load_task
 
 _SHEETS = "Data sheets of the GPUs, with dense products."

@@ -15,7 +15,6 @@ from mixlab.cli.memory_answers import Answer, answer_as_json, next_smaller, para
 from mixlab.cli.values import ANSWERED, fail, print_json, whole_number, words
 from mixlab.memory import (
     GPUS,
-    SHAPES,
     AttentionKind,
     Checkpointing,
     Estimate,
@@ -25,12 +24,12 @@ from mixlab.memory import (
     Zero,
     estimate,
     gpu_spec,
-    model_shape,
     suggestions,
 )
 from mixlab.optimizers import OptimizerName
 from mixlab.own_models import from_here, own_model
 from mixlab.recipes import PRESETS, Recipe
+from mixlab.shapes import SHAPES, model_shape
 
 if TYPE_CHECKING:
     from mixlab.memory import Differences, Trace

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mixlab.batches import Batch
-from mixlab.memory import SHAPES, AttentionKind, Checkpointing, ModelShape, transformer
+from mixlab.memory import AttentionKind, Checkpointing, transformer
+from mixlab.shapes import SHAPES, ModelShape
 
 
 @dataclass(frozen=True)

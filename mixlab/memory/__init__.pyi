@@ -1,19 +1,16 @@
 from .activation_formulas import Activations, activations
 from .advice import Suggestion, break_even_batch, largest_batch, largest_seq, suggestions
 from .allocator import Replay, replay_trace
+from .choices import AttentionKind, Checkpointing, Implementation
 from .confirmation import confirm
-from .designs import DESIGNS, Design, Experts, Latent
 from .differences import Difference, Differences
 from .estimates import Estimate, Fit, estimate
 from .gpus import GPUS, GpuSpec, gpu_spec
 from .hf_activations import RecordedActivations
-from .implementations import Implementation
 from .instants import Instant, StepKind
 from .kept_activations import KeptActivations
 from .module_estimates import estimate_of
 from .parallel import Parallelism, Zero
-from .published import SHAPES, model_shape
-from .shapes import AttentionKind, Checkpointing, ModelShape
 from .states import ModelStates, model_states
 from .traceable import TraceError
 from .traced_fits import Needs
@@ -23,25 +20,19 @@ from .transformers import transformer
 from .variants import VARIANTS, Variant, variant
 
 __all__ = [
-    "DESIGNS",
     "GPUS",
-    "SHAPES",
     "VARIANTS",
     "Activations",
     "AttentionKind",
     "Checkpointing",
-    "Design",
     "Difference",
     "Differences",
     "Estimate",
-    "Experts",
     "Fit",
     "GpuSpec",
     "Implementation",
     "Instant",
     "KeptActivations",
-    "Latent",
-    "ModelShape",
     "ModelStates",
     "Needs",
     "Parallelism",
@@ -61,7 +52,6 @@ __all__ = [
     "gpu_spec",
     "largest_batch",
     "largest_seq",
-    "model_shape",
     "model_states",
     "replay_trace",
     "suggestions",

@@ -19,13 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from mixlab.memory.choices import AttentionKind, Checkpointing, Implementation, implementation_of
 from mixlab.memory.hf_activations import RecordedActivations
-from mixlab.memory.implementations import Implementation, implementation_of
 from mixlab.memory.kept_activations import KeptActivations
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.published import model_shape
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape, model_shape
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mixlab.machine import Gpu
+from mixlab.memory.choices import AttentionKind, Checkpointing, Implementation
 from mixlab.memory.estimates import Estimate, estimate
 from mixlab.memory.gpus import GpuSpec, gpu_spec
-from mixlab.memory.implementations import Implementation
 from mixlab.memory.instants import StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape
 
 _MOST = 2**24  # rows or tokens at which a search ends
 _WORTH = 0.005  # share of the total that a change must save to be suggested

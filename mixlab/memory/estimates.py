@@ -14,15 +14,15 @@ from mixlab.arguments import require_whole
 from mixlab.machine import Gpu
 from mixlab.memory.activation_formulas import Activations, activations, activations_of
 from mixlab.memory.categories import ACTIVATIONS, CASTS, GRADIENTS, PHASES, TEMPORARIES, Phase
+from mixlab.memory.choices import AttentionKind, Checkpointing, Implementation, implementation_of
 from mixlab.memory.gpus import GpuSpec, gpu_spec
 from mixlab.memory.hf_activations import RecordedActivations
 from mixlab.memory.hf_step import RecordedStep
-from mixlab.memory.implementations import Implementation, implementation_of
 from mixlab.memory.instants import GATHERED, Instant, Step, StepKind
 from mixlab.memory.parallel import ONE_GPU, Parallelism, PipelineStage, pipeline_stages
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape
 from mixlab.tables import gib, html_table, text_table
 
 # Memory outside tensors: rough models, each with the value recorded on an H100.

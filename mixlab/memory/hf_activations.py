@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mixlab.formats import FP32
+from mixlab.memory.choices import AttentionKind, Checkpointing
 from mixlab.memory.hf_record import PassRecord, Setup, recorded
 from mixlab.memory.hf_writings import writing_of
 from mixlab.memory.kept_activations import KeptActivations
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.memory.tape import Formats
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.hf_parts import NORMS, TapedRun, made_by, rms_norm
-from mixlab.memory.shapes import Matrix
 from mixlab.memory.tape import Tape, Value
+from mixlab.shapes import Matrix
 
 Tables = tuple[Value, Value] | None
 Heads = tuple[Value, Value, Value]

@@ -13,8 +13,8 @@ from typing import Any
 
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.hf_writings import Writing
-from mixlab.memory.shapes import Matrix, ModelShape
 from mixlab.memory.tape import Tape, Value
+from mixlab.shapes import Matrix, ModelShape
 
 
 def made_by(part: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:

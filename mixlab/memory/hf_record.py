@@ -12,8 +12,8 @@ from mixlab.memory.categories import ACTIVATIONS, TEMPORARIES
 from mixlab.memory.hf_model import LayerKind, Pass
 from mixlab.memory.hf_parts import TapedRun
 from mixlab.memory.hf_writings import writing_of
-from mixlab.memory.shapes import ModelShape
 from mixlab.memory.tape import Formats, Tape
+from mixlab.shapes import ModelShape
 
 Content = Counter[str]
 

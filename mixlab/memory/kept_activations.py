@@ -8,9 +8,10 @@ from typing import get_args
 
 from mixlab.arguments import require_whole
 from mixlab.formats import BF16, FP16
+from mixlab.memory.choices import AttentionKind, Checkpointing
 from mixlab.memory.parallel import ONE_GPU, Parallelism
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape
 from mixlab.tables import html_table, text_table
 
 

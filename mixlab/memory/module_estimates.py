@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mixlab.batches import Batch, model_part, require_batch, tensors_of
-from mixlab.memory.configs import shape_of_fields
+from mixlab.memory.choices import AttentionKind, Checkpointing
 from mixlab.memory.estimates import Estimate, estimate
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape
 from mixlab.optimizers import OptimizerName
 from mixlab.recipes import Recipe
+from mixlab.shapes import ModelShape
+from mixlab.shapes.configs import shape_of_fields
 
 _EAGER: dict[AttentionKind, str] = {"fused": "sdpa", "materialised": "eager"}
 

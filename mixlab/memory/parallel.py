@@ -8,7 +8,8 @@ from typing import Literal
 
 from mixlab.arguments import require_whole
 from mixlab.memory.categories import GRADIENTS, PARAMETERS
-from mixlab.memory.shapes import ModelShape, require_lean
+from mixlab.shapes import ModelShape
+from mixlab.shapes.model_shapes import require_lean
 
 Zero = Literal[0, 1, 2, 3]
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixlab.memory.shapes import AttentionKind, Checkpointing, ModelShape, require_lean
+from mixlab.memory.choices import AttentionKind, Checkpointing
+from mixlab.shapes import ModelShape
+from mixlab.shapes.model_shapes import require_lean
 
 
 def transformer(
@@ -20,7 +22,7 @@ def transformer(
 
     Under `torch.device("meta")` it needs no memory.
 
-    >>> from mixlab.memory.published import SHAPES
+    >>> from mixlab.shapes import SHAPES
     >>> with torch.device("meta"):
     ...     model = transformer(SHAPES["llama-3-8b"], checkpointing="full")
     >>> sum(parameter.numel() for parameter in model.parameters()) == SHAPES["llama-3-8b"].parameters

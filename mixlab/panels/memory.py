@@ -13,13 +13,11 @@ import ipywidgets as widgets
 
 from mixlab.memory import (
     GPUS,
-    SHAPES,
     AttentionKind,
     Checkpointing,
     Estimate,
     GpuSpec,
     Implementation,
-    ModelShape,
     StepKind,
     Suggestion,
     Zero,
@@ -32,6 +30,7 @@ from mixlab.panels.groups import group
 from mixlab.panels.text_box import TextBox, whole
 from mixlab.recipes import PRESETS, Recipe
 from mixlab.reports import change_line, count_words, fits_line, fits_row, memory_line, phase_picture, phase_table
+from mixlab.shapes import SHAPES, ModelShape
 
 _MOST_ROWS, _MOST_TOKENS, _MOST_GPUS = 2**16, 2**20, 2**16
 _CHANGES = 5  # suggestions that are shown
@@ -43,7 +42,7 @@ class MemoryPanel(Panel):
     """Estimates the memory of a training step as its controls change, and suggests changes that need less.
 
     Args:
-        model: A shape, a name of `mixlab.memory.SHAPES`, or the path of a config.json.
+        model: A shape, a name of `mixlab.shapes.SHAPES`, or the path of a config.json.
         recipe: A recipe, or its text.
         batch: Rows of one forward pass on one GPU.
         seq: Tokens per row; None means the model's context, at most 2048.

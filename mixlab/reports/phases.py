@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from mixlab.memory import Estimate, GpuSpec, ModelShape, Suggestion
+from mixlab.memory import Estimate, GpuSpec, Suggestion
 from mixlab.memory.categories import PHASES
 from mixlab.reports.colours import GREY
 from mixlab.reports.kinds import css, look, stacked
+from mixlab.shapes import ModelShape
 from mixlab.tables import gib
 
 _BEYOND = 4  # times the memory needed; the line of a larger GPU lies beyond the picture, so that the bars stay visible
@@ -56,7 +57,7 @@ def training_line(estimate: Estimate) -> str:
 def parameter_words(shape: ModelShape) -> str:
     """Returns how many parameters a shape has, and with experts how many of them a token passes.
 
-    >>> from mixlab.memory import SHAPES
+    >>> from mixlab.shapes import SHAPES
     >>> parameter_words(SHAPES["llama-3-8b"])
     '8.03 B'
 

@@ -11,20 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mixlab.cli.commands import app
-from mixlab.memory import (
-    GPUS,
-    SHAPES,
-    Differences,
-    Needs,
-    Parallelism,
-    confirm,
-    estimate,
-    model_shape,
-    suggestions,
-    trace,
-)
+from mixlab.memory import GPUS, Differences, Needs, Parallelism, confirm, estimate, suggestions, trace
 from mixlab.memory.categories import PHASES
 from mixlab.own_models import own_model
+from mixlab.shapes import SHAPES, model_shape
 from mixlab.tables import gib
 
 EIGHT = ("--model", "llama-3-8b", "--recipe", "amp-bf16", "--batch", "1", "--seq", "4096", "--gpus", "8", "--fsdp")

@@ -16,8 +16,9 @@ from mixlab.formats import FORMATS, FP16
 from mixlab.loss_scaling import all_policies, simulate
 from mixlab.matmul import RooflinePoint, Summation, error_growth, operand_sample, roofs_of
 from mixlab.measure import MatmulSpeed, shipped
-from mixlab.memory import VARIANTS, estimate, gpu_spec, model_shape, trace, transformer
+from mixlab.memory import VARIANTS, estimate, gpu_spec, trace, transformer
 from mixlab.probes import tensor_stats
+from mixlab.shapes import model_shape
 from tests.panels.trainings import DIVERGED, records
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mixlab import Recipe
-from mixlab.memory import SHAPES, Activations, ModelShape, Parallelism, Trace, activations, trace, transformer
+from mixlab.memory import Activations, Parallelism, Trace, activations, trace, transformer
 from mixlab.memory.categories import ACTIVATIONS
+from mixlab.shapes import SHAPES, ModelShape
 
 # Small, of sizes that are multiples of the allocator's 512 bytes.
 GPT2 = ModelShape("tiny gpt2", 2, 128, 4, 4, 512, 256, True, 64, "gpt2")

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mixlab.memory import SHAPES, GpuSpec, break_even_batch, estimate, largest_batch, largest_seq, suggestions
+from mixlab.memory import GpuSpec, break_even_batch, estimate, largest_batch, largest_seq, suggestions
 from mixlab.memory.advice import FREE, HARDWARE, NUMERICS, SLOWER, TASK
+from mixlab.shapes import SHAPES
 
 
 @pytest.mark.parametrize("gpu", ["rtx-4090", "h200"])

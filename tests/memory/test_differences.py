@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixlab.memory import SHAPES, Differences, Estimate, Trace, confirm, estimate, trace
+from mixlab.memory import Differences, Estimate, Trace, confirm, estimate, trace
 from mixlab.memory.categories import PHASES
 from mixlab.memory.differences import kept_by_part, part_of
+from mixlab.shapes import SHAPES
 
 TRAINING = estimate(replace(SHAPES["gpt2"], layers=2), "amp-bf16", batch=2, seq=128)
 

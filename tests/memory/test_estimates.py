@@ -12,24 +12,12 @@ import torch
 
 from mixlab import PRESETS, Recipe
 from mixlab.measure import shipped
-from mixlab.memory import (
-    GPUS,
-    SHAPES,
-    Estimate,
-    Fit,
-    ModelShape,
-    Parallelism,
-    Trace,
-    confirm,
-    estimate,
-    model_states,
-    trace,
-    transformer,
-)
+from mixlab.memory import GPUS, Estimate, Fit, Parallelism, Trace, confirm, estimate, model_states, trace, transformer
 from mixlab.memory.categories import PHASES
 from mixlab.memory.estimates import CUBLAS_WORKSPACES, CUDA_CONTEXT, FRAGMENTATION
 from mixlab.memory.instants import GATHERED
 from mixlab.memory.temporaries import step_temporaries
+from mixlab.shapes import SHAPES, ModelShape
 
 MIB = 2**20
 

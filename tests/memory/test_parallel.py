@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from mixlab import Recipe
-from mixlab.memory import SHAPES, ModelShape, Parallelism, model_states
+from mixlab.memory import Parallelism, model_states
 from mixlab.memory.parallel import ONE_GPU, pipeline_stages
+from mixlab.shapes import SHAPES, ModelShape
 
 GB = 10**9
 

@@ -41,9 +41,10 @@ from typing import Any
 import pytest
 
 from mixlab import Recipe
-from mixlab.memory import SHAPES, ModelShape, Parallelism, activations, estimate, model_states
+from mixlab.memory import Parallelism, activations, estimate, model_states
 from mixlab.memory.instants import GATHERED
 from mixlab.memory.parallel import pipeline_stages
+from mixlab.shapes import SHAPES, ModelShape
 from mixlab.tables import text_table
 from tests.reference import memory_peers as peers
 

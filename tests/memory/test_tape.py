@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from mixlab.memory import DESIGNS, SHAPES, Parallelism, activations, estimate, suggestions
+from mixlab.memory import Parallelism, activations, estimate, suggestions
 from mixlab.memory import tape_ops as ops
 from mixlab.memory.categories import ACTIVATIONS, CASTS
-from mixlab.memory.designs import ACTIVATIONS as NAMES
 from mixlab.memory.hf_parts import ACTIVATIONS as FUNCTIONS
 from mixlab.memory.hf_writings import WRITINGS
 from mixlab.memory.tape import Formats, Tape
+from mixlab.shapes import DESIGNS, SHAPES
+from mixlab.shapes.designs import ACTIVATIONS as NAMES
 
 AMP = Formats(4, 2, 4, True)
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from mixlab import PRESETS, Recipe, emulation
 from mixlab.batches import BatchError
 from mixlab.measure import real_steps
-from mixlab.memory import SHAPES, ModelShape, Trace, TraceError, model_states, trace, transformer
+from mixlab.memory import Trace, TraceError, model_states, trace, transformer
 from mixlab.memory.allocation_log import freed_by_reference_counts
 from mixlab.memory.categories import PHASES
 from mixlab.optimizers import AdamW, Storage
 from mixlab.process import ONEDNN
+from mixlab.shapes import SHAPES, ModelShape
 from mixlab.training import TinyGPT
 
 GPT2 = ModelShape("tiny gpt2", 2, 64, 4, 4, 256, 211, True, 32, "gpt2")

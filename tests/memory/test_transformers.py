@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mixlab.memory import SHAPES, ModelShape, transformer
+from mixlab.memory import transformer
 from mixlab.memory.transformers import attend_fused, attend_materialised, rotary_tables, rotate
+from mixlab.shapes import SHAPES, ModelShape
 
 GPT2 = ModelShape("tiny gpt2", 2, 32, 4, 4, 128, 61, True, 16, "gpt2")
 LLAMA = ModelShape("tiny llama", 2, 32, 4, 2, 96, 61, False, 16)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mixlab.memory import DESIGNS, SHAPES, model_shape
-from mixlab.memory.config_defaults import CONFIG_DEFAULTS
-from mixlab.memory.config_reads import Read
-from mixlab.memory.config_rows import CONFIG_ROWS
+from mixlab.shapes import DESIGNS, SHAPES, model_shape
+from mixlab.shapes.config_defaults import CONFIG_DEFAULTS
+from mixlab.shapes.config_reads import Read
+from mixlab.shapes.config_rows import CONFIG_ROWS
 from tests.models.causal_configs import CHANGES, PUBLISHED, PUBLISHED_FIELDS
 
 pytestmark = pytest.mark.models

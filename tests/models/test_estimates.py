@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from mixlab.memory import estimate, model_shape, trace
+from mixlab.memory import estimate, trace
 from mixlab.memory.categories import PHASES
 from mixlab.memory.hf_parts import ACTIVATIONS
 from mixlab.memory.hf_writings import writing_of
+from mixlab.shapes import model_shape
 from tests.conftest import ESTIMATED_PROPERTY
 from tests.models.causal_configs import CHANGES
 from tests.models.exactness import Say

@@ -13,7 +13,8 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from mixlab.cli.commands import app
-from mixlab.memory import Differences, estimate, estimate_of, model_shape, trace
+from mixlab.memory import Differences, estimate, estimate_of, trace
+from mixlab.shapes import model_shape
 from tests.models.language_models import OF_GPT2, OF_LLAMA
 from tests.test_readme import code_under
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mixlab import PRESETS
-from mixlab.memory import SHAPES, GpuSpec, Parallelism, estimate, gpu_spec, model_shape, suggestions
+from mixlab.memory import GpuSpec, Parallelism, estimate, gpu_spec, suggestions
 from mixlab.panels import MemoryPanel
+from mixlab.shapes import SHAPES, model_shape
 
 LLAMA = SHAPES["llama-3-8b"]
 

@@ -9,23 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mixlab.memory import (
-    GPUS,
-    VARIANTS,
-    Experts,
-    GpuSpec,
-    ModelShape,
-    Parallelism,
-    estimate,
-    gpu_spec,
-    largest_batch,
-    model_shape,
-    suggestions,
-)
+from mixlab.memory import GPUS, VARIANTS, GpuSpec, Parallelism, estimate, gpu_spec, largest_batch, suggestions
 from mixlab.reports import FitsTable, change_line, fits_line, fits_row, memory_line, phase_picture, phase_table
 from mixlab.reports.colours import BLUE, GREY
 from mixlab.reports.kinds import css, look, stacked
 from mixlab.reports.phases import parameter_words, training_line
+from mixlab.shapes import Experts, ModelShape, model_shape
 
 GPT2 = estimate("gpt2", "amp-bf16", batch=8, seq=1024)
 A4090, T4 = gpu_spec("rtx-4090"), gpu_spec("t4")

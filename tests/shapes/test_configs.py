@@ -10,9 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixlab.memory import Parallelism, model_shape, transformer
-from mixlab.memory.config_rows import CONFIG_ROWS
+from mixlab.memory import Parallelism, transformer
 from mixlab.memory.parallel import pipeline_stages
+from mixlab.shapes import model_shape
+from mixlab.shapes.config_rows import CONFIG_ROWS
 
 GPT2 = {"model_type": "gpt2", "n_layer": 3, "n_embd": 64, "n_head": 8, "vocab_size": 101, "n_positions": 48}
 SMALL = {

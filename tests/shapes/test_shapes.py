@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixlab.memory import SHAPES, Experts, Latent, ModelShape, model_shape
+from mixlab.shapes import SHAPES, Experts, Latent, ModelShape, model_shape
 
 # As published with each model, or counted from its checkpoint.
 PUBLISHED = {

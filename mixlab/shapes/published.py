@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mixlab.arguments import did_you_mean
-from mixlab.memory.configs import shape_of_config, shape_of_fields
-from mixlab.memory.designs import Experts, Latent
-from mixlab.memory.shapes import ModelShape
+from mixlab.shapes.configs import shape_of_config, shape_of_fields
+from mixlab.shapes.designs import Experts, Latent
+from mixlab.shapes.model_shapes import ModelShape
 
 
 def _gpt2(name: str, layers: int, width: int, heads: int) -> ModelShape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixlab.memory.config_reads import (
+from mixlab.shapes.config_reads import (
     Config,
     Parts,
     Read,
@@ -19,7 +19,7 @@ from mixlab.memory.config_reads import (
     some_windows,
     truth,
 )
-from mixlab.memory.config_special import dense_layers_of_qwen, head_dim
+from mixlab.shapes.config_special import dense_layers_of_qwen, head_dim
 
 
 def all_heads(parts: Parts) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixlab.arguments import require_whole
-from mixlab.memory.designs import ACTIVATIONS, LARGEST_SIZE, MOST_LAYERS
+from mixlab.shapes.designs import ACTIVATIONS, LARGEST_SIZE, MOST_LAYERS
 
 Parts = Mapping[str, Any]  # of the shape, as far as it is read
 

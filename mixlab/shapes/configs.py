@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixlab.memory.config_defaults import CONFIG_DEFAULTS
-from mixlab.memory.config_fields import ALLOWED_FIELDS, HARMLESS_FIELDS
-from mixlab.memory.config_reads import Config, ConfigRow, Read
-from mixlab.memory.config_rows import CONFIG_ROWS
-from mixlab.memory.designs import DESIGNS, Experts, Latent
-from mixlab.memory.shapes import ModelShape
+from mixlab.shapes.config_defaults import CONFIG_DEFAULTS
+from mixlab.shapes.config_fields import ALLOWED_FIELDS, HARMLESS_FIELDS
+from mixlab.shapes.config_reads import Config, ConfigRow, Read
+from mixlab.shapes.config_rows import CONFIG_ROWS
+from mixlab.shapes.designs import DESIGNS, Experts, Latent
+from mixlab.shapes.model_shapes import ModelShape
 
 
 def shape_of_config(path: Path) -> ModelShape:

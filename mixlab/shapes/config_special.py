@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixlab.memory.config_fields import HARMLESS_FIELDS
-from mixlab.memory.config_reads import Config, Parts
+from mixlab.shapes.config_fields import HARMLESS_FIELDS
+from mixlab.shapes.config_reads import Config, Parts
 
 
 def head_dim(config: Config, _: Parts) -> int | None:

@@ -1,11 +1,13 @@
-"""Whose module of a shape is meant: mixlab's own, or that of Hugging Face's transformers."""
+"""What a training of a shape chooses: attention, checkpointing, and whose module."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from mixlab.memory.shapes import ModelShape
+from mixlab.shapes import ModelShape
 
+AttentionKind = Literal["fused", "materialised"]
+Checkpointing = Literal["none", "selective", "full"]
 Implementation = Literal["mixlab", "transformers"]
 
 

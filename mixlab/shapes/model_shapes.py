@@ -6,10 +6,8 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 from mixlab.arguments import did_you_mean, require_whole
-from mixlab.memory.designs import DESIGNS, LARGEST_SIZE, MOST_LAYERS, Design, Experts, Latent
+from mixlab.shapes.designs import DESIGNS, LARGEST_SIZE, MOST_LAYERS, Design, Experts, Latent
 
-AttentionKind = Literal["fused", "materialised"]
-Checkpointing = Literal["none", "selective", "full"]
 Lean = Literal["gpt2", "llama"]
 DROPOUTS = ("embedding", "attention", "residual", "experts")
 

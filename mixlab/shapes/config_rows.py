@@ -5,7 +5,7 @@ A constant stands for itself. What a type's design has anyway is in `DESIGNS`; h
 
 from __future__ import annotations
 
-from mixlab.memory.config_parts import (
+from mixlab.shapes.config_parts import (
     ATTENTION_BIAS,
     BIASES,
     CAUSAL,
@@ -32,7 +32,7 @@ from mixlab.memory.config_parts import (
     nothing,
     windows_by_pattern,
 )
-from mixlab.memory.config_reads import (
+from mixlab.shapes.config_reads import (
     ConfigRow,
     Read,
     activation,
@@ -46,7 +46,7 @@ from mixlab.memory.config_reads import (
     some_windows,
     truth,
 )
-from mixlab.memory.config_special import (
+from mixlab.shapes.config_special import (
     dense_layers_of_ernie,
     dropout_of_mpt,
     embedding_width_of_opt,
