@@ -69,7 +69,7 @@ def head(shape: ModelShape) -> int:
 
 
 def biases_and_positions(shape: ModelShape) -> int:
-    if shape.style == "llama":
+    if shape.lean == "llama":
         return 0
     return shape.layers * sum(rows for rows, _ in shape.layer_matrices) + shape.context * shape.width
 
@@ -83,7 +83,7 @@ def between_layers(shape: ModelShape) -> int:
 
 
 def statistics(shape: ModelShape) -> int:
-    return SEQ * (16 if shape.style == "gpt2" else 8)
+    return SEQ * (16 if shape.lean == "gpt2" else 8)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ ROWS = (
         lambda s: peers.megatron_activations(s, 1, SEQ),
         lambda s: saved(s, checkpointing="selective"),
         lambda s: (
-            s.layers * (2 * SEQ * s.width - statistics(s) - (4 * SEQ * s.ffn if s.style == "llama" else 0))
+            s.layers * (2 * SEQ * s.width - statistics(s) - (4 * SEQ * s.ffn if s.lean == "llama" else 0))
             + between_layers(s)
         ),
         "two masks of dropout that ours has not, no statistics of norms, SwiGLU's two further tensors left out, the "
@@ -184,7 +184,7 @@ ROWS = (
         lambda s: saved(s, attention="materialised"),
         lambda s: (
             s.layers * (2 * SEQ * s.width - statistics(s) + 3 * s.heads * SEQ**2)
-            + s.layers * SEQ * ((16 * s.width - 8 * s.ffn) if s.style == "llama" else 0)
+            + s.layers * SEQ * ((16 * s.width - 8 * s.ffn) if s.lean == "llama" else 0)
             - sum(activations(s, "bf16-master", seq=SEQ, attention="materialised").shared.values())
             - sum(activations(s, "bf16-master", seq=SEQ).head.values())
             - activations(s, "bf16-master", seq=SEQ).log_softmax

@@ -475,9 +475,8 @@ def test_mistakes_are_named():
 def test_models_of_any_size_in_seconds(name, seconds, peak):
     program = (
         "import resource, time, torch\n"
-        "from mixlab.memory import SHAPES\n"
-        "from mixlab.memory import trace\n"
-        "from mixlab.memory import transformer\n"
+        "from mixlab.memory import trace, transformer\n"
+        "from mixlab.shapes import SHAPES\n"
         "with torch.device('meta'):\n"
         f"    model, tokens = transformer(SHAPES[{name!r}]), torch.zeros(1, 2048, dtype=torch.long)\n"
         "started = time.process_time()\n"

@@ -58,14 +58,14 @@ def deepspeed_zero3(parameters, largest_layer, gpus, offload_optimizer=False, of
 def deepspeed_largest_layer(shape):
     """Of a module's own parameters, without those of its children: the embedding, or one matrix with its bias."""
     matrix = max(rows * columns for rows, columns in shape.layer_matrices)
-    return max(shape.vocabulary * shape.width, matrix + (shape.ffn if shape.style == "gpt2" else 0))
+    return max(shape.vocabulary * shape.width, matrix + (shape.ffn if shape.lean == "gpt2" else 0))
 
 
 def megatron_parameters(shape, tensor=1, pipeline=1):
     """Of the most loaded GPU; biases and positions do not count, the vocabulary is not padded here."""
     h = shape.width
-    gated = 3 / 2 if shape.style == "llama" else 1
-    norm = 1 if shape.style == "llama" else 2
+    gated = 3 / 2 if shape.lean == "llama" else 1
+    norm = 1 if shape.lean == "llama" else 2
     attention = 2 * h * h * (1 + shape.kv_heads / shape.heads)
     layer = 2 * h * (shape.ffn * gated + norm) + attention
     embedding = h * shape.vocabulary
@@ -102,7 +102,7 @@ def cookbook_parameters(shape, seq):
     positions = h * seq
     norms = 8 * h * layers + 2 * h
     attention = 2 * (1 + shape.kv_heads / shape.heads) * layers * h * h
-    mlp = (3 if shape.style == "llama" else 2) * layers * h * shape.ffn
+    mlp = (3 if shape.lean == "llama" else 2) * layers * h * shape.ffn
     return embeddings + positions + norms + attention + mlp
 
 
