@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from mixlab.memory import cuda_kernels, kept_numbers
 from mixlab.memory.lstm import recurrent
+from mixlab.memory.packed_rows import pack, pad, with_sizes
 from mixlab.memory.stand_ins import passed_through
 from mixlab.memory.value_gradients import cumulative_product, extremum, without_zeros
 
@@ -53,7 +54,10 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 
 _ANYWHERE: dict[Any, Callable[..., Any]] = {
-    torch.lstm: recurrent(torch.lstm),
+    torch.lstm: with_sizes(recurrent(torch.lstm)),
+    **{op: with_sizes(op) for op in (torch.gru, torch.rnn_tanh, torch.rnn_relu)},
+    torch._pack_padded_sequence: pack,
+    torch._pad_packed_sequence: pad,
     F.one_hot: _one_hot,
     **{op: without_zeros(op) for op in (torch.prod, Tensor.prod)},
     **{op: cumulative_product(op) for op in (torch.cumprod, Tensor.cumprod)},
