@@ -56,7 +56,8 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mask, _, _ = ctx.saved_tensors
+        saved = ctx.saved_tensors  # all are held until the gradients are made, as by the kernels
+        q, k, v, mask = saved[:4]
         batch, heads, length, width = q.shape
         length, width = _rounded(length, 128), _rounded(width, 32 if width <= 128 else 64)
         gradients = [torch.empty_like(t) for t in (q, k, v)]

@@ -30,7 +30,6 @@ OTHERS = (
 )
 # Traces that differ from CUDA itself: by type and recipe or checkpointing, how far apart and why.
 APART = {
-    ("ernie4_5", "full"): (0.08, "a trace frees attention's result within its backward where CUDA's kernel holds it"),
     ("gpt_bigcode", "fp32"): (0.16, "a trace counts 4 bytes a number for dropout's mask in unfused SDPA, CUDA 1"),
 }
 # Every type under autocast, and in one of the other ways.
