@@ -345,7 +345,7 @@ class Tied(nn.Module):
         self.norm = nn.BatchNorm1d(64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.second(self.first(x)) * self.scale + self.plain) + self.frozen(x)
+        return self.norm(self.second(self.first(x)) * self.scale + self.plain.to(x.dtype)) + self.frozen(x)
 
 
 def test_the_model_stays_as_it_was():
