@@ -120,13 +120,18 @@ def _larger_of_both(args: tuple[Any, ...], result: Tensor, _as_on: str) -> Tenso
     return _within(torch.empty(args[0].numel(), dtype=result.dtype), result) if missing else result
 
 
-def _norm_statistics(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
-    """Statistics are float32 on CUDA, and on a CPU if a parameter or running statistic is (mixed types)."""
+def _batch_norm(args: tuple[Any, ...], result: Any, as_on: str) -> Any:
+    """A CPU's result has the input's memory format: of transposed rows it lies in order.
+
+    Statistics are float32 on CUDA, and on a CPU if a parameter or running statistic is (mixed types).
+    """
     out, *statistics = result
+    if as_on == "cpu":
+        out = torch.empty_like(out, memory_format=_format_of(args[0]))
     wide = as_on == "cuda" or any(isinstance(a, Tensor) and a.dtype is torch.float32 for a in args[1:5])
-    if out.dtype not in _SIXTEEN_BIT or not wide:
-        return result
-    return (out, *(torch.empty_like(one, dtype=torch.float32) for one in statistics))
+    if out.dtype in _SIXTEEN_BIT and wide:
+        statistics = [torch.empty_like(one, dtype=torch.float32) for one in statistics]
+    return (out, *statistics)
 
 
 def _contiguous_gradient(_args: tuple[Any, ...], result: Any, _as_on: str) -> Any:
@@ -219,7 +224,7 @@ _CORRECTIONS: dict[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
         _like_input,
     ),
     **dict.fromkeys(_named("im2col.default", "col2im.default"), _larger_of_both),
-    **dict.fromkeys(_named("native_batch_norm.default"), _norm_statistics),
+    **dict.fromkeys(_named("native_batch_norm.default"), _batch_norm),
     **dict.fromkeys(_named("native_batch_norm_backward.default"), _batch_norm_gradients),
     **dict.fromkeys(_named("native_group_norm_backward.default"), _gradient_as_input),
     **dict.fromkeys(_named("native_layer_norm_backward.default"), _contiguous_gradient),

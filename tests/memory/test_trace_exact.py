@@ -411,3 +411,21 @@ def test_checkpoints_keep_the_state_of_random_numbers(reentrant, preserve):
         trace(InParts(**{**make.keywords, "preserve_rng_state": one}), batch, loss=mean_square) for one in (0, 1)
     ]
     assert on_cuda[0].peak_bytes == on_cuda[1].peak_bytes
+
+
+class Channels(nn.Module):
+    """Normalizes channels that come last, twice: a batch norm's input is a transposed view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.wide, self.narrow = nn.BatchNorm1d(16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = x + self.narrow(F.gelu(self.wide(self.norm(x.transpose(1, 2)).transpose(1, 2))))
+        return x
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_batch_norm_of_transposed_rows_lies_in_order(recipe: str):
+    assert differences(Channels, (torch.randn(4, 4, 16), torch.zeros(4)), recipe, mean_square) == EXACT
