@@ -13,8 +13,8 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (
         DataDependentOutputException,
         "it reads a value (.item(), float(), bool(), an `if` on a tensor) that the batch's integers do not decide, and "
-        "fake tensors have no other: keep the value in a tensor (torch.where, a product with a mask), or trace the "
-        "model without that part",
+        "fake tensors have no other: keep the value in a tensor (torch.where, a product with a mask), set the rate of "
+        "a layer drop to 0, or trace the model without that part",
     ),
     (
         DynamicOutputShapeException,
@@ -26,6 +26,10 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
         UnsupportedOperatorException,
         "it has no fake kernel: give it one with torch.library.register_fake, or trace the model without that part",
     ),
+)
+_OPTIMIZER = (
+    "the optimizer decides by values, and fake tensors have none: switch that option off (scale_parameter=False of "
+    "Adafactor), or trace with an optimizer whose states are as large"
 )
 _EXPERTS = (
     "which rows an expert gets depends on values: call model.set_experts_implementation('grouped_mm'), transformers' "
@@ -44,8 +48,11 @@ def explained(error: Exception, failed: tuple[str, str] | None, model: nn.Module
     where = f"{failed[0]} of {failed[1]}" if failed else "the model, its loss or its optimizer"
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
-            told = _EXPERTS if failed and _routes_eagerly(model, failed[1]) else advice
-            return f"trace: {where} cannot be traced: {told}"
+            if failed and failed[1] == "(optimizer)":
+                advice = _OPTIMIZER
+            elif failed and _routes_eagerly(model, failed[1]):
+                advice = _EXPERTS
+            return f"trace: {where} cannot be traced: {advice}"
     if "SparseTensorImpl" in str(error):
         return (
             f"trace: {where} cannot be traced: its result is sparse, and its size depends on values: "

@@ -409,6 +409,10 @@ class Own(nn.Linear):
             lambda y: y if y.sum() > 0 else -y,
             r"of 0 cannot be traced: it reads a value .*: keep the value in a tensor \(torch.where",
         ),
+        (
+            lambda y: y if torch.rand(()) < 0.1 else -y,
+            r"it reads a value .*, set the rate of a layer drop to 0, or trace",
+        ),
         (lambda y: y[y > 0], r"of 0 cannot be traced: the shape of its result depends on values"),
         (lambda y: y @ y, r"of 0 failed with RuntimeError: .* check that the model trains on a real batch"),
     ],
@@ -419,6 +423,22 @@ def test_what_cannot_be_traced_is_named(more, words):
         trace(nn.Sequential(Own(more)), batch_of("mlp"))
     assert gc.isenabled()
     trace(mlp(), batch_of("mlp"))  # and the next one is traced
+
+
+class Careful(torch.optim.SGD):
+    """Steps if no gradient is inf or NaN."""
+
+    def step(self) -> None:
+        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+        if all(gradient.isfinite().all() for gradient in gradients):
+            super().step()
+
+
+def test_an_optimizer_that_decides_by_values_is_told():
+    with pytest.raises(
+        TraceError, match=r"of \(optimizer\) cannot be traced: the optimizer decides by values, .*: switch"
+    ):
+        trace(mlp(), batch_of("mlp"), optimizer=Careful)
 
 
 def test_a_model_that_fails_by_itself():
