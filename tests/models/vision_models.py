@@ -1,13 +1,15 @@
-"""Image models of timm, made small by their own arguments, and what each is called with."""
+"""Image models of timm and models of diffusers, made small by their own arguments, and what each is called with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixlab.batches import Batch
 from tests.models.exactness import Architecture
 
 IMAGE = 32  # pixels
@@ -68,3 +70,120 @@ def image_model(name: str) -> Architecture:
     size = options.get("img_size", IMAGE)
     batch = torch.zeros(2, 3, size, size), torch.zeros(2, dtype=torch.long)
     return Architecture("images", make, batch, classes_of)
+
+
+UNET = {"layers_per_block": 1, "block_out_channels": (8, 16), "norm_num_groups": 4}
+WITH_TEXT = {**UNET, "in_channels": 4, "cross_attention_dim": 16, "attention_head_dim": 4}
+OF_IMAGES = {
+    **UNET,
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
+    "up_block_types": ("UpDecoderBlock2D", "UpDecoderBlock2D"),
+    "latent_channels": 4,
+}
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
+OF_LATENTS = {**HEADS, "in_channels": 4, "sample_size": 8, "patch_size": 2}
+
+_LATENTS, _TEXT, _TIMES = torch.zeros(2, 4, 8, 8), torch.zeros(2, 5, 16), torch.tensor([3, 7])
+_PICTURES = torch.zeros(2, 3, 16, 16)
+
+DIFFUSION: dict[str, tuple[dict[str, Any], Batch]] = {
+    "UNet2DModel": (
+        {
+            **UNET,
+            "sample_size": 8,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        },
+        {"sample": torch.zeros(2, 3, 8, 8), "timestep": _TIMES},
+    ),
+    "UNet2DConditionModel": (
+        {
+            **WITH_TEXT,
+            "sample_size": 8,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        },
+        {"sample": _LATENTS, "timestep": _TIMES, "encoder_hidden_states": _TEXT},
+    ),
+    "AutoencoderKL": (OF_IMAGES, {"sample": _PICTURES, "sample_posterior": True}),
+    "VQModel": ({**OF_IMAGES, "num_vq_embeddings": 16}, {"sample": _PICTURES}),
+    "DiTTransformer2DModel": (
+        {**OF_LATENTS, "num_embeds_ada_norm": 10, "norm_num_groups": 4},
+        {"hidden_states": _LATENTS, "timestep": _TIMES, "class_labels": _TIMES},
+    ),
+    "PixArtTransformer2DModel": (
+        {
+            **OF_LATENTS,
+            "out_channels": 8,
+            "cross_attention_dim": 16,
+            "caption_channels": 12,
+            "norm_num_groups": 4,
+            "use_additional_conditions": False,
+        },
+        {"hidden_states": _LATENTS, "timestep": _TIMES, "encoder_hidden_states": torch.zeros(2, 5, 12)},
+    ),
+    "SD3Transformer2DModel": (
+        {
+            **OF_LATENTS,
+            "joint_attention_dim": 16,
+            "caption_projection_dim": 16,
+            "pooled_projection_dim": 12,
+            "out_channels": 4,
+            "pos_embed_max_size": 8,
+        },
+        {
+            "hidden_states": _LATENTS,
+            "timestep": _TIMES,
+            "encoder_hidden_states": _TEXT,
+            "pooled_projections": torch.zeros(2, 12),
+        },
+    ),
+    "FluxTransformer2DModel": (
+        {
+            "patch_size": 1,
+            "in_channels": 4,
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 16,
+            "pooled_projection_dim": 12,
+            "axes_dims_rope": (4, 4, 8),
+        },
+        {
+            "hidden_states": torch.zeros(2, 16, 4),
+            "timestep": torch.zeros(2),
+            "encoder_hidden_states": _TEXT,
+            "pooled_projections": torch.zeros(2, 12),
+            "img_ids": torch.zeros(16, 3),
+            "txt_ids": torch.zeros(5, 3),
+        },
+    ),
+    "Transformer2DModel": (
+        {**HEADS, "in_channels": 8, "norm_num_groups": 4, "cross_attention_dim": 16},
+        {"hidden_states": torch.zeros(2, 8, 8, 8), "encoder_hidden_states": _TEXT},
+    ),
+}
+"""Models of diffusers by class: what is not the default in their config, and a batch."""
+
+
+def of_nothing(output: Any, _batch: Batch) -> Tensor:
+    """Returns the mean square of what a model predicts."""
+    sample: Tensor = output.sample
+    return F.mse_loss(sample, torch.zeros_like(sample))
+
+
+def diffusion_model(name: str) -> Architecture:
+    """Returns a model of diffusers that predicts noise, or an image."""
+    options, batch = DIFFUSION[name]
+
+    def make() -> nn.Module:
+        import diffusers
+
+        torch.manual_seed(0)
+        kind: Callable[..., nn.Module] = getattr(diffusers, name)
+        return kind(**options).train()
+
+    return Architecture("diffusion", make, batch, of_nothing)
