@@ -62,8 +62,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "memory": (
         *("gpus", "choices", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
         *("eager_ops", "known_values", "operands", "fakes", "lstm", "packed_rows", "fused_attention"),
-        *("cuda_kernels", "kept_numbers", "stand_ins", "value_gradients", "kernel_choice", "traceable", "failures"),
-        *("allocation_log", "traced_step", "tracing", "allocator", "kept_activations"),
+        *("cuda_kernels", "kept_numbers", "stand_ins", "value_gradients", "kernel_choice", "custom_ops", "traceable"),
+        *("failures", "allocation_log", "traced_step", "tracing", "allocator", "kept_activations"),
         *("tape", "tape_ops", "hf_writings", "hf_parts", "hf_attention", "hf_experts", "hf_model", "hf_record"),
         *("hf_activations", "activation_formulas", "instants", "hf_step", "estimates", "advice"),
         *("module_estimates", "confirmation", "traced_fits", "differences"),

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixlab.emulation.kernels import tensors_in
 from mixlab.memory.categories import ACTIVATIONS, CASTS, PARAMETERS, TEMPORARIES, Phase
+from mixlab.memory.custom_ops import body_of
 from mixlab.memory.eager_ops import overwrites_own
 from mixlab.memory.fakes import Results
 from mixlab.memory.kept_numbers import is_kept
@@ -83,6 +84,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.results = Results(mode, as_on=as_on)
         self.granule = _GRANULE if as_on == "cuda" else 1
         self.copies_operands = as_on == "cpu"
+        self._as_on = as_on
         self.host_scalars = False
         self.entries: list[int] = []
         self.spans: list[tuple[LoggedPhase, int]] = [("start", 0)]
@@ -148,11 +150,20 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
         if self.phase == "step" and not self.copies_operands and _only_writes(func) and _has_dimensions(args):
             return None if isinstance(args[0], list) else args[0]
+        body = body_of(func, self._as_on)
+        if body is not None:
+            try:
+                with self:
+                    return body(*args, **(kwargs or {}))
+            except Exception:  # it is no code of torch's, or reads values: what its fake says is all that is known
+                self.failed = None
         # Function modes, such as autocast's lists, must not act on the ops inside an op's fake.
         with torch._C.DisableTorchFunction():
             if self._young and not self._computing:
                 self._settle()
             if self.phase == "backward" and not self._computing and self._overwrites(func, args):
+                if self.copies_operands and func is not _ADD:
+                    self._pass(_copied_bytes(func, args, args[0], in_place=True), func)
                 return args[0]
             try:
                 result = self.results(func, args, kwargs or {})
@@ -160,10 +171,10 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     number = self._see(tensor, func)
                     if func is _CAST and number is not None and self._casts_weight(args[0], tensor):
                         self._allocations[number][1] = CASTS
-                copied = _copied_bytes(func, args, result) if self.copies_operands else 0
-                if copied or (copied := _conjugated_bytes(func, args)):
-                    self._bear(copied, func)
-                    self._end(len(self._allocations) - 1)
+                copied = (
+                    _copied_bytes(func, args, result, in_place=func._schema.is_mutable) if self.copies_operands else 0
+                )
+                self._pass(copied or _conjugated_bytes(func, args), func)
             except Exception:
                 self.failed = (str(func), self.module)
                 raise
@@ -205,6 +216,7 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         category = TEMPORARIES if known is None else self._allocations[known[0]][1]
         number = self._bear(size, op, category)
         self._live[key] = (number, size, weakref.ref(storage, partial(self._die, key)))
+        torch._C._set_throw_on_mutable_data_ptr(tensor)  # code outside torch would read what is not there
         if self._computing:
             self._young.append(number)
         return number
@@ -217,6 +229,12 @@ class AllocationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._allocations.append([rounded, category, str(op), self.phase, self.module, len(self.entries), -1])
         self.entries.append(number)
         return number
+
+    def _pass(self, size: int, op: Any) -> None:
+        """Logs what an op allocates and frees while it runs."""
+        if size:
+            self._bear(size, op)
+            self._end(len(self._allocations) - 1)
 
     def _die(self, key: int, _reference: Any = None) -> None:
         if key in self._live:
@@ -316,17 +334,21 @@ def _holders_of_a_lone_gradient() -> tuple[int, int] | None:
 _ARITHMETIC = frozenset({"add", "sub", "mul", "div", "bitwise_and", "bitwise_or"})
 
 
-def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Returns the bytes of the copies that a CPU's arithmetic makes of its two operands before it computes."""
+def _copied_bytes(op: Any, args: tuple[Any, ...], result: Any, *, in_place: bool) -> int:
+    """Returns the bytes of the copies that a CPU's arithmetic makes of its operands before it computes.
+
+    In-place arithmetic may compute in a wider dtype than that of its result, which then is copied too.
+    """
     if not isinstance(result, Tensor) or op._overloadpacket.__name__.removesuffix("_") not in _ARITHMETIC:
         return 0
-    copied = 0
+    dtype = torch.result_type(*args[:2]) if in_place else result.dtype
+    copied = 0 if dtype is result.dtype else result.numel() * dtype.itemsize
     for operand in args[:2]:
         if isinstance(operand, Tensor):
-            copies = operand.dtype is not result.dtype or (not operand.dim() and is_kept(operand))
-            copied += operand.numel() * result.dtype.itemsize if copies else 0
+            copies = operand.dtype is not dtype or (not operand.dim() and is_kept(operand))
+            copied += operand.numel() * dtype.itemsize if copies else 0
         else:
-            copied += 8 + (result.dtype.itemsize if result.dtype.itemsize < 8 else 0)
+            copied += 8 + (dtype.itemsize if dtype.itemsize < 8 else 0)
     return copied
 
 

@@ -8,7 +8,7 @@ does not have. Each entry here says what the kernel does; tests compare them wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,9 @@ _SUM = 0  # the mode of an EmbeddingBag
 
 
 def instead_of(op: Any, *, as_on: str) -> Callable[..., Any] | None:
-    """Returns the replacement of an op whose fake refuses dtypes that its kernels take; None for other ops."""
+    """Returns the replacement of an op whose fake refuses what its kernels take; None for other ops."""
     replacement = _INSTEAD.get(op)
-    return None if replacement is None else partial(replacement, pads=as_on == "cuda" or bool(torch.version.cuda))
+    return None if replacement is None else partial(replacement, as_on=as_on)
 
 
 def corrected(op: Any, args: tuple[Any, ...], result: Any, *, as_on: str) -> Any:
@@ -193,7 +193,7 @@ def _grouped_mm(
     _bias: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     *,
-    pads: bool,
+    as_on: str,
 ) -> Tensor:
     """Multiplies groups of rows, as in mixtures of experts; torch's own fake takes bfloat16 only.
 
@@ -204,9 +204,29 @@ def _grouped_mm(
     rows, columns = first.shape[-2], second.shape[-1]
     shape = (*(groups if first.dim() == second.dim() else ()), rows, columns)
     dtype = out_dtype or first.dtype
-    unit = 16 // dtype.itemsize if pads else 1
+    unit = 16 // dtype.itemsize if as_on == "cuda" or torch.version.cuda else 1
     padded = -(-columns // unit) * unit
     return first.new_empty((*shape[:-1], padded), dtype=dtype)[..., :columns]
+
+
+def _ctc_loss(
+    log_probabilities: Tensor,
+    _targets: Tensor,
+    _input_lengths: Sequence[int],
+    target_lengths: Sequence[int],
+    *_: Any,
+    **_as_on: str,
+) -> tuple[Tensor, Tensor]:
+    """Losses, and for each step and each place in the longest target the probability of all ways there."""
+    if log_probabilities.dtype in _SIXTEEN_BIT:
+        raise NotImplementedError(f"no kernel takes {log_probabilities.dtype}: use .float()")
+    steps, batch, _classes = log_probabilities.shape
+    places = 2 * max(target_lengths, default=0) + 1
+    return log_probabilities.new_empty(batch), log_probabilities.new_empty(batch, steps, places)
+
+
+def _ctc_loss_gradient(_gradient: Tensor, log_probabilities: Tensor, *_: Any, **_as_on: str) -> Tensor:
+    return torch.empty_like(log_probabilities, memory_format=torch.contiguous_format)
 
 
 def _named(*names: str) -> list[Any]:
@@ -215,7 +235,11 @@ def _named(*names: str) -> list[Any]:
     return [getattr(getattr(_aten, op), overload) for op, overload in pairs if hasattr(_aten, op)]
 
 
-_INSTEAD: dict[Any, Callable[..., Any]] = dict.fromkeys(_named("_grouped_mm.default"), _grouped_mm)
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(_named("_grouped_mm.default"), _grouped_mm),
+    _aten._ctc_loss.default: _ctc_loss,
+    _aten._ctc_loss_backward.default: _ctc_loss_gradient,
+}
 _CORRECTIONS: dict[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
     **dict.fromkeys(_named("mse_loss.default", "smooth_l1_loss.default"), _mean_in_place),
     **dict.fromkeys(_named("soft_margin_loss.default", "binary_cross_entropy.default"), _mean_in_place_as_input),

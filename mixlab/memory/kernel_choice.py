@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mixlab.memory import cuda_kernels, kept_numbers
+from mixlab.memory.known_values import give_value, value_of
 from mixlab.memory.lstm import recurrent
 from mixlab.memory.packed_rows import pack, pad, with_sizes
 from mixlab.memory.stand_ins import passed_through
@@ -41,9 +43,50 @@ class Kernels(TorchFunctionMode):
         if replacement is not None:
             return replacement(*args, **kwargs)
         if isinstance(func, FunctionType) and func.__module__ == F.__name__:
-            with self, passed_through():
+            with self, _ASSUMED.get(func, nullcontext)(), passed_through():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+class _NoneRefused(TorchFunctionMode):
+    """Answers `torch.any`, with which a loss refuses values that it cannot take, with no."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.any:
+            give_value(result, _NO)
+        return result
+
+
+def _ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: int = 1,
+    zero_infinity: bool = False,
+) -> Tensor:
+    """The shape of what is kept depends on the lengths, which a batch tells; the mean would write them into a fake."""
+    lengths = [_numbers(one) for one in (input_lengths, target_lengths)]
+    if None in lengths:
+        return torch.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
+    if reduction != 1:
+        return torch.ctc_loss(log_probs, targets, *lengths, blank, reduction, zero_infinity)
+    losses = torch.ctc_loss(log_probs, targets, *lengths, blank, 0, zero_infinity)
+    of_each = torch.empty(losses.shape, dtype=losses.dtype, device=losses.device).clamp_min(1)
+    return (losses / of_each).mean()
+
+
+def _numbers(lengths: Any) -> Any:
+    """Returns the numbers in a tensor, None if they are not known; what is no tensor stays as it is."""
+    if not isinstance(lengths, Tensor):
+        return lengths
+    known = value_of(lengths)
+    with torch._C._DisableTorchDispatch():
+        return None if known is None else known.flatten().tolist()
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -53,12 +96,15 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
 
 
+_NO = torch.tensor(False)
+_ASSUMED: dict[Any, Callable[[], AbstractContextManager[Any]]] = {F.gaussian_nll_loss: _NoneRefused}
 _ANYWHERE: dict[Any, Callable[..., Any]] = {
     torch.lstm: with_sizes(recurrent(torch.lstm)),
     **{op: with_sizes(op) for op in (torch.gru, torch.rnn_tanh, torch.rnn_relu)},
     torch._pack_padded_sequence: pack,
     torch._pad_packed_sequence: pad,
     F.one_hot: _one_hot,
+    torch.ctc_loss: _ctc_loss,
     **{op: without_zeros(op) for op in (torch.prod, Tensor.prod)},
     **{op: cumulative_product(op) for op in (torch.cumprod, Tensor.cumprod)},
 }

@@ -113,7 +113,9 @@ def trace(
             take scratch memory that depends on the CPU, and its LSTM keeps other tensors than torch's own. Left out
             are the scratch memory inside other kernels, such as a convolution's, and numbers of Python in checkpoints
             without reentrance, 8 bytes each. Both leave out the tables of states in 8 bits, one MiB in all, and take no
-            maximum to be NaN and no factor of a product to be zero: their gradients depend on that.
+            maximum to be NaN and no factor of a product to be zero: their gradients depend on that. The body of a
+            custom op (`torch.library.custom_op`) is traced; where it is no code of torch's, such as NumPy or Triton, or
+            reads values that are not known, its results count and what it allocates on the way does not.
         accumulation: Micro-steps per step.
 
     Raises:
