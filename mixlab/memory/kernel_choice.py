@@ -68,14 +68,14 @@ def _ctc_loss(
     blank: int = 0,
     reduction: int = 1,
     zero_infinity: bool = False,
-) -> Tensor:
+) -> Any:
     """The shape of what is kept depends on the lengths, which a batch tells; the mean would write them into a fake."""
-    lengths = [_numbers(one) for one in (input_lengths, target_lengths)]
-    if None in lengths:
+    of_inputs, of_targets = _numbers(input_lengths), _numbers(target_lengths)
+    if of_inputs is None or of_targets is None:
         return torch.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
     if reduction != 1:
-        return torch.ctc_loss(log_probs, targets, *lengths, blank, reduction, zero_infinity)
-    losses = torch.ctc_loss(log_probs, targets, *lengths, blank, 0, zero_infinity)
+        return torch.ctc_loss(log_probs, targets, of_inputs, of_targets, blank, reduction, zero_infinity)
+    losses = torch.ctc_loss(log_probs, targets, of_inputs, of_targets, blank, 0, zero_infinity)
     of_each = torch.empty(losses.shape, dtype=losses.dtype, device=losses.device).clamp_min(1)
     return (losses / of_each).mean()
 
