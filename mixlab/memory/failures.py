@@ -19,7 +19,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (
         DynamicOutputShapeException,
         "the shape of its result depends on values (a boolean index, nonzero, unique, packed rows, lengths of a CTC "
-        "loss) that the batch's integers do not decide: trace a batch with values, not on meta; where a weight decides, "
+        "loss) that the batch's integers do not decide: trace a batch with values, not on meta; where a weight does, "
         "use torch.where or a fixed number of places (topk), or trace the model without that part",
     ),
     (
