@@ -184,11 +184,12 @@ def fused(run: TapedRun, heads: Heads) -> Value:
     if times > 1 and not alike:  # else SDPA itself shares keys and values
         k, v, times = ops.repeat(tape, k, times), ops.repeat(tape, v, times), 1
     q, k, v = (ops.operand(tape, x) for x in (q, k, v))
-    flash = alike and q.size == 2 and (times == 1 or run.writing.core != "falcon")
+    mask = ops.operand(tape, run.masks[0]) if run.writing.masks else None
+    flash = alike and q.size == 2 and mask is None
     if times > 1 and not flash:
         return _unfused(run, (q, k, v))
     sizes = run.batch, shape.heads, run.seq, shape.head_width
-    return ops.fused_attention(tape, q, k, v, sizes, run.tokens * shape.value_width, flash=flash)
+    return ops.fused_attention(tape, q, k, v, sizes, run.tokens * shape.value_width, flash=flash, mask=mask)
 
 
 _WIDEST_HEAD = 256
@@ -200,10 +201,14 @@ def _unfused(run: TapedRun, heads: Heads) -> Value:
     q, k, v = (ops.to(tape, x, 4) for x in heads)
     times = run.shape.heads // run.shape.kv_heads
     q = ops.scale(tape, q)
-    k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
-    weights = ops.matmul_of(tape, strided(run, q), ops.scale(tape, k), run.scores)
+    if not run.writing.masks:
+        k, v, times = ops.repeat(tape, k, times), ops.repeat(tape, v, times), 1
+    weights = ops.matmul_of(tape, strided(run, q), ops.repeat(tape, ops.scale(tape, k), times), run.scores)
+    if run.writing.masks:
+        weights = ops.shift(tape, weights)
     weights = run.dropout(ops.softmax(tape, weights), "attention")
-    out = ops.matmul_of(tape, weights, v, run.tokens * run.shape.value_width)
+    out = ops.matmul_of(tape, weights, ops.repeat(tape, v, times), run.tokens * run.shape.value_width)
+    del q, k, v, weights  # what the op itself holds, though its caller holds its operands
     return ops.copy(tape, ops.to(tape, out, own))
 
 
@@ -218,7 +223,7 @@ def eager(run: TapedRun, heads: Heads) -> Value:
         weights = ops.scale(tape, weights)
         weights = ops.of_result(tape, weights)
         weights = ops.scale(tape, weights)
-    weights = ops.shift(tape, weights)  # the mask
+    weights = masked(run, weights)
     wide = tape.formats.autocast or not run.writing.narrow_softmax
     weights = ops.to(
         tape, ops.softmax(tape, weights, 4 if wide else weights.size), v.size if run.writing.wide_scores else q.size
@@ -233,6 +238,11 @@ def scores(run: TapedRun, q: Value, k: Value) -> Value:
     if run.writing.wide_scores:
         q, k = ops.to(tape, q, 4), ops.to(tape, k, 4)
     return ops.matmul_of(tape, strided(run, ops.operand(tape, q)), in_order(run, ops.operand(tape, k)), run.scores)
+
+
+def masked(run: TapedRun, weights: Value) -> Value:
+    """Returns scores with the mask added, in the wider format of the two."""
+    return ops.shift(run.tape, weights, run.masks[0].size)
 
 
 def mixed(run: TapedRun, weights: Value, v: Value) -> Value:
@@ -290,11 +300,18 @@ def _falcon(run: TapedRun, heads: Heads) -> Value:
         return fused(run, heads)
     tape = run.tape
     q, k, v = heads
-    times = run.shape.heads // run.shape.kv_heads  # a product with fewer heads copies them
+    times = q.numel // k.numel  # a product with fewer heads copies them
     k, v = ops.repeat(tape, k, times), ops.repeat(tape, v, times)
-    weights = ops.shift(tape, ops.scale_(tape, scores(run, q, k)))
-    weights = ops.softmax(tape, weights, tape.formats.weight)
-    return mixed(run, weights, v)
+    if run.shape.design.positions != "alibi":
+        weights = ops.softmax(tape, masked(run, ops.scale_(tape, scores(run, q, k))), tape.formats.weight)
+        return mixed(run, weights, v)
+    found = scores(run, q, k)
+    wide = ops.to(tape, found, 4)
+    logits = ops.scale_(tape, ops.shift(tape, wide))
+    hidden = masked(run, logits)
+    weights = ops.softmax(tape, ops.to(tape, hidden, tape.formats.weight), tape.formats.weight)
+    del hidden
+    return mixed(run, run.dropout(weights, "attention"), v)
 
 
 def _sinks(run: TapedRun, heads: Heads) -> Value:

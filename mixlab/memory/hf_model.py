@@ -50,8 +50,13 @@ def layer(run: TapedRun, x: Value, kind: LayerKind, tables: tuple[Value, Value] 
         x = norm(add(x, mix(x)))
         return norm(add(x, feed(x)))
     before, after = design.norms in ("before", "around"), design.norms in ("after", "around")
+    held = list[Value]()
     for part in (mix, feed):
-        y = part(norm(x) if before else x)
+        normed = norm(x) if before else x
+        y = part(normed)
+        if run.writing.holds_parts:
+            held += [normed, y]
+        del normed
         y = norm(y) if after else y
         x = add(x, y)
         del y
@@ -92,7 +97,7 @@ class Pass:
         tape.mark("embedding")
         x = self._embedded()
         self.tables = self._tables(x)
-        self.masks = self._masks(x)
+        run.masks[:] = self._masks(x)
         for kind in self.kinds:
             tape.mark("layer")
             self.starts.append(len(tape.nodes))
@@ -101,7 +106,7 @@ class Pass:
         self.starts.append(len(tape.nodes))
         self.locals.clear()
         if not self.checkpoints:  # which hold what they pass to a layer
-            self.masks.clear()
+            run.masks.clear()
         self.last = [x]
         del x
         self.loss = [self._loss()]
@@ -122,7 +127,7 @@ class Pass:
             else:
                 tape.backward(start)
         self.tables = None
-        self.masks.clear()
+        self.run.masks.clear()
         tape.mark("embedding")
         tape.backward(0)
         tape.mark("end")
@@ -156,10 +161,14 @@ class Pass:
         return self.tape.new(numel, size), self.tape.new(numel, size)
 
     def _masks(self, x: Value) -> list[Value]:
-        """Returns the masks of eager attention: of all that came before, and of windows if there are any."""
+        """Returns the masks of attention: of all that came before, and of windows if there are any."""
         run = self.run
-        count = 0 if not run.eager else 2 if run.shape.window else 1
-        return [self.tape.new(run.batch * run.seq**2, x.size) for _ in range(count)]
+        if not (run.eager or run.writing.masks):
+            return []
+        if run.shape.design.positions == "alibi" and run.writing.masks:  # distances are in the mask
+            return [self.tape.new(run.scores, x.size)]
+        size = x.size if run.eager else 1
+        return [self.tape.new(run.batch * run.seq**2, size) for _ in range(2 if run.shape.window else 1)]
 
     def _checkpointed(self, x: Value, kind: LayerKind) -> Value:
         """Returns a layer's output; its input is all that is kept."""

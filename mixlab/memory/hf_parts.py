@@ -7,7 +7,7 @@ RMSNorm keeps two float32 copies, "gelu_new" five tensors as large as its input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
@@ -46,6 +46,7 @@ class TapedRun:
         batch, seq: Rows, and tokens of each.
         eager: Whether attention is the eager one, not SDPA.
         caches: Whether keys and values go through a cache, as in training without checkpoints.
+        masks: The masks of attention, as long as the model holds them.
     """
 
     tape: Tape
@@ -55,6 +56,7 @@ class TapedRun:
     seq: int
     eager: bool
     caches: bool
+    masks: list[Value] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:

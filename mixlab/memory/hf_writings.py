@@ -22,6 +22,8 @@ class Writing:
         own_tables: Whether each layer makes the rotary tables anew.
         core: The code of attention's core. "interface": SDPA or the eager one of all models.
         scaled: What is multiplied by a number of the config: "embedding", "residual", "logits", "query".
+        masks: Whether SDPA is given a mask, though all that it hides comes later.
+        holds_parts: Whether a layer's variables hold the norms and the result of attention until it returns.
         adds_biases: Whether biases are added after products, not by them.
         gate: How experts gate. "silu": by the model's activation. "clamped": as gpt-oss does.
         wide_scores: Whether queries and keys are float32 for the eager scores.
@@ -38,6 +40,8 @@ class Writing:
     core: Core = "interface"
     scaled: frozenset[str] = frozenset()
     adds_biases: bool = False
+    masks: bool = False
+    holds_parts: bool = False
     narrow_softmax: bool = False
     gate: Literal["silu", "clamped"] = "silu"
     wide_scores: bool = False
@@ -58,7 +62,7 @@ WRITINGS: dict[str, Writing] = {
     "deepseek_v3": Writing(rotary="pairs", float_router=True),
     "ernie4_5": Writing(rotary="wide", own_tables=True),
     "ernie4_5_moe": Writing(rotary="wide", own_tables=True, router_outside=True, shared_first=True),
-    "falcon": Writing(core="falcon", adds_biases=True),
+    "falcon": Writing(core="falcon", adds_biases=True, masks=True, holds_parts=True),
     "gemma": Writing(scaled=_EMBEDDING),
     "gemma2": Writing(scaled=_EMBEDDING, only_eager=True),
     "gemma3_text": Writing(scaled=_EMBEDDING),

@@ -95,9 +95,9 @@ def _summed(tape: Tape, g: Value, numel: int) -> Value:
     return g if g.numel == numel else tape.new(numel, g.size)
 
 
-def shift(tape: Tape, x: Value) -> Value:
-    """Returns the sum of `x` and a number, whose gradient is the same tensor."""
-    return tape.record(tape.new(x.numel, x.size), (x,), lambda g: (g,))
+def shift(tape: Tape, x: Value, size: int = 0) -> Value:
+    """Returns the sum of `x` and a number, or a mask of `size` bytes each; its gradient is the same tensor."""
+    return tape.record(tape.new(x.numel, max(x.size, size)), (x,), lambda g: (g,))
 
 
 def scale_(tape: Tape, x: Value) -> Value:
@@ -227,7 +227,15 @@ def spread(tape: Tape, x: Value, numel: int) -> Value:
 
 
 def fused_attention(
-    tape: Tape, q: Value, k: Value, v: Value, sizes: tuple[int, int, int, int], out: int, *, flash: bool
+    tape: Tape,
+    q: Value,
+    k: Value,
+    v: Value,
+    sizes: tuple[int, int, int, int],
+    out: int,
+    *,
+    flash: bool,
+    mask: Value | None = None,
 ) -> Value:
     """Returns causal attention by one of CUDA's fused kernels.
 
@@ -237,6 +245,7 @@ def fused_attention(
         sizes: Rows, heads, tokens of a row and the width of a head.
         out: Elements of the result.
         flash: Whether the kernel is FlashAttention, not the memory-efficient one.
+        mask: The mask that the memory-efficient kernel is given.
     """
     rows, heads, length, width = sizes
     numels, size = (q.numel, k.numel, v.numel), q.size
@@ -253,7 +262,8 @@ def fused_attention(
                 scratch += [tape.new(numel * numels[0] // numels[1], size) for numel in numels[1:]]
         return gradients
 
-    return tape.record(result, (q, k, v), run, [x.storage for x in (q, k, v, result, sums)])
+    kept = (q, k, v, result, sums, *([mask] if mask is not None else []))
+    return tape.record(result, (q, k, v), run, [x.storage for x in kept])
 
 
 def _rounded(number: int, to: int) -> int:
