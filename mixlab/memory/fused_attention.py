@@ -25,17 +25,27 @@ def attention(
 
     FlashAttention takes 16-bit heads of one size without a mask, also if several heads of queries share one of keys and
     values. The memory-efficient kernel takes all else, if each head has keys and values of its own. The rest is made
-    of ordinary ops that keep all scores (PyTorch, aten/src/ATen/native/transformers/cuda/sdp_utils.cpp).
+    of ordinary ops that keep all scores (PyTorch, aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). A mask of
+    truths becomes one of numbers first, whose kernel keeps it (transformers/attention.cpp).
     """
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
     operands = (query, key, value)
     sizes = {operand.shape[-1] for operand in operands}
     flash = attn_mask is None and query.dtype in _SIXTEEN_BIT and len(sizes) == 1 and max(sizes) <= _WIDEST_HEAD
     fused = query.dim() == 4 and query.dtype in (torch.float32, *_SIXTEEN_BIT)
     if fused and (flash or query.shape[1] == key.shape[1]):
         return _FusedAttention.apply(*operands, attn_mask, flash)  # type: ignore[no-any-return, no-untyped-call]
-    return torch._scaled_dot_product_attention_math(
-        *operands, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    )[0]
+    wide = [x.float() if dropout_p and x.dtype in _SIXTEEN_BIT else x for x in operands]
+    result, weights = torch._scaled_dot_product_attention_math(
+        *wide, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
+    if not dropout_p:
+        return result
+    del result
+    dropped = torch.native_dropout(weights, dropout_p, True)[0]  # whose mask has a byte each
+    times = query.shape[1] // key.shape[1] if enable_gqa else 1
+    return (dropped @ wide[2].repeat_interleave(times, 1)).to(query.dtype)
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -184,7 +184,7 @@ def fused(run: TapedRun, heads: Heads) -> Value:
     if times > 1 and not alike:  # else SDPA itself shares keys and values
         k, v, times = ops.repeat(tape, k, times), ops.repeat(tape, v, times), 1
     q, k, v = (ops.operand(tape, x) for x in (q, k, v))
-    mask = ops.operand(tape, run.masks[0]) if run.writing.masks else None
+    mask = _numbers(run, run.masks[0], q.size) if run.writing.masks else None
     flash = alike and q.size == 2 and mask is None
     if times > 1 and not flash:
         return _unfused(run, (q, k, v))
@@ -193,6 +193,11 @@ def fused(run: TapedRun, heads: Heads) -> Value:
 
 
 _WIDEST_HEAD = 256
+
+
+def _numbers(run: TapedRun, mask: Value, size: int) -> Value:
+    """Returns a mask in numbers of `size` bytes, as SDPA makes it of one of truths, and autocast of others."""
+    return run.tape.new(mask.numel, size) if mask.size == 1 else ops.operand(run.tape, mask)
 
 
 def _unfused(run: TapedRun, heads: Heads) -> Value:
