@@ -36,16 +36,16 @@ def attention(
     fused = query.dim() == 4 and query.dtype in (torch.float32, *_SIXTEEN_BIT)
     if fused and (flash or query.shape[1] == key.shape[1]):
         return _FusedAttention.apply(*operands, attn_mask, flash)  # type: ignore[no-any-return, no-untyped-call]
-    wide = [x.float() if dropout_p and x.dtype in _SIXTEEN_BIT else x for x in operands]
+    q, k, v = (x.float() if dropout_p and x.dtype in _SIXTEEN_BIT else x for x in operands)
     result, weights = torch._scaled_dot_product_attention_math(
-        *wide, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+        q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
     )
     if not dropout_p:
         return result
     del result
     dropped = torch.native_dropout(weights, dropout_p, True)[0]  # whose mask has a byte each
     times = query.shape[1] // key.shape[1] if enable_gqa else 1
-    return (dropped @ wide[2].repeat_interleave(times, 1)).to(query.dtype)
+    return (dropped @ v.repeat_interleave(times, 1)).to(query.dtype)
 
 
 class _FusedAttention(torch.autograd.Function):

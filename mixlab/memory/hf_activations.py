@@ -16,6 +16,8 @@ from mixlab.memory.tape import Formats
 from mixlab.recipes import Recipe
 from mixlab.shapes import ModelShape
 
+_SPREAD = ("ernie4_5_moe", "qwen2_moe", "qwen3_moe")  # types whose files say which layers have experts
+
 
 @dataclass(frozen=True, repr=False)
 class RecordedActivations(KeptActivations):
@@ -82,7 +84,18 @@ class RecordedActivations(KeptActivations):
         if writing.only_eager and self.attention == "fused":
             found.append(f"transformers has only eager attention for {self.shape.style}: all scores are counted")
         if self.shape.window is not None and self.seq > self.shape.window:
-            found.append(f"masks of sliding windows, for rows beyond {self.shape.window} tokens, are not counted")
+            found.append(
+                f"rows beyond the sliding windows of {self.shape.window} tokens take attention with a mask, which is "
+                "not counted: trace them, bytes may be a quarter off and more"
+            )
+        experts = self.shape.experts
+        if experts and 0 < experts.dense_layers < self.shape.layers and self.shape.style in _SPREAD:
+            found.append(
+                "layers without experts are counted as the first ones: if they stand between others, the peak may be "
+                "up to 6 % higher"
+            )
+        if experts and experts.shared and self.checkpointing == "full":
+            found.append("layers of experts with a shared one are counted up to 10 % high where they are recomputed")
         return tuple(found)
 
     @cached_property
