@@ -21,7 +21,7 @@ class Needs:
     >>> from mixlab.memory import trace
     >>> needs = Needs(trace(torch.nn.Linear(4096, 4096), (torch.ones(8, 4096), torch.arange(8)), "amp-bf16"))
     >>> print(needs.fits("t4"))
-    fits on t4: 0.87 of 14.56 GiB
+    fits on t4: 0.90 of 14.56 GiB
 
     Args:
         trace: A trace as on CUDA.
