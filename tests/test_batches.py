@@ -284,6 +284,8 @@ def test_an_output_without_a_loss_of_one_number_is_told(output, batch, loss, wor
         ((X[:0], Y[:0]), ValueError, r"batch is empty: got \(torch.float32 \(0, 3\), torch.int64 \(0,\)\)"),
         ({1: X}, TypeError, r"batch must have the names of the model's arguments as keys, got \[1\]"),
         (({1: X}, Y), TypeError, "batch must have the names"),
+        (X.numpy(), TypeError, "a: batch holds a NumPy array; torch.as_tensor"),
+        ((X, Y.numpy()), TypeError, "a: batch holds a NumPy array"),
     ],
 )
 def test_what_is_no_batch_is_told(batch, error, words):

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -60,9 +61,12 @@ def require_batch(owner: str, batch: object, argument: str = "batch") -> None:
         argument: The name of what came.
 
     Raises:
-        TypeError: If it is no tensor, tuple, list or mapping, or a mapping whose keys are no names.
+        TypeError: If it is no tensor, tuple, list or mapping, or a mapping whose keys are no names; or if the batch, its
+            inputs or its targets are a NumPy array.
         ValueError: If there is nothing in it.
     """
+    if any(isinstance(part, np.ndarray) for part in (batch, model_part(batch), loss_part(batch))):  # type: ignore[arg-type]
+        raise TypeError(f"{owner}: {argument} holds a NumPy array; torch.as_tensor(array) makes a tensor of it")
     if not isinstance(batch, Tensor | tuple | list | Mapping):
         raise TypeError(
             f"{owner}: {argument} must be {_HOW}; got {type(batch).__name__}; "
