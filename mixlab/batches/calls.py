@@ -61,8 +61,8 @@ def require_batch(owner: str, batch: object, argument: str = "batch") -> None:
         argument: The name of what came.
 
     Raises:
-        TypeError: If it is no tensor, tuple, list or mapping, or a mapping whose keys are no names; or if the batch, its
-            inputs or its targets are a NumPy array.
+        TypeError: If it is no tensor, tuple, list or mapping, or a mapping whose keys are no names; or if the batch,
+            its inputs or its targets are a NumPy array.
         ValueError: If there is nothing in it.
     """
     if any(isinstance(part, np.ndarray) for part in (batch, model_part(batch), loss_part(batch))):  # type: ignore[arg-type]
