@@ -89,7 +89,9 @@ class MemoryPanel(Panel):
             apply.on_click(self.errors.guard(lambda _button, n=n: self.apply(n)))
         self._undo.on_click(self.errors.guard(lambda _button: self.undo()))
         self._rows = [widgets.VBox(pair) for pair in zip(self._apply, self._lines, strict=True)]
-        advice = group("Changes", [self._head, *self._rows, self._undo], visible=False)
+        advice = group(
+            f"Changes, from {self._estimate.shape.name}", [self._head, *self._rows, self._undo], visible=False
+        )
         advice.layout.flex = "1 1 30em"
         below = in_a_row(self._table, advice)
         controls = group("Model, recipe and GPU", [self._columns(), self._share], visible=False)

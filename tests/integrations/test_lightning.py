@@ -309,7 +309,9 @@ def no_trace_of_processes():
         del os.environ[name]
 
 
-def test_a_module_under_ddp_is_watched(tmp_path, no_trace_of_processes):
+def test_a_module_under_ddp_is_watched(tmp_path, no_trace_of_processes, monkeypatch):
+    # Lightning takes a process that has run notebooks for a notebook, where it allows no DDP.
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.accelerator_connector._IS_INTERACTIVE", False)
     ends = []
     for callbacks in ([], [watch := LightningCallback(every=2, prints=False)]):
         model = module()

@@ -11,20 +11,20 @@ from torch import nn
 from tests.models.causal_configs import CHANGES
 from tests.models.exactness import Architecture
 
-_WORDS = {"vocab_size": 101, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+WORDS = {"vocab_size": 101, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _BERT = {
-    **_WORDS,
+    **WORDS,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 48,
 }
-_LLAMA = {**_BERT, "num_key_value_heads": 2, "head_dim": 8}
-_MAMBA = {**_WORDS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+OF_LLAMA = {**_BERT, "num_key_value_heads": 2, "head_dim": 8}
+_MAMBA = {**WORDS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
 _EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _BART = {
-    **_WORDS,
+    **WORDS,
     "d_model": 32,
     "encoder_layers": 2,
     "decoder_layers": 2,
@@ -36,14 +36,14 @@ _BART = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": None,
 }
-_T5 = {**_WORDS, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+_T5 = {**WORDS, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
 
 CAUSAL: dict[str, dict[str, Any]] = {
     **{name: {"pad_token_id": 0, **config} for name, (config, _) in CHANGES.items()},
-    "codegen": {**_WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_ctx": 48, "rotary_dim": 4},
+    "codegen": {**WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_ctx": 48, "rotary_dim": 4},
     "falcon_mamba": _MAMBA,
     "jamba": {
-        **_LLAMA,
+        **OF_LLAMA,
         **_EXPERTS,
         "mamba_d_state": 4,
         "mamba_dt_rank": 4,
@@ -51,11 +51,11 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "attn_layer_period": 2,
         "attn_layer_offset": 1,
     },
-    "llama4_text": {**_LLAMA, **_EXPERTS, "intermediate_size_mlp": 64},
+    "llama4_text": {**OF_LLAMA, **_EXPERTS, "intermediate_size_mlp": 64},
     "mamba": _MAMBA,
     "mamba2": {**_MAMBA, "head_dim": 8, "num_heads": 8, "n_groups": 2, "chunk_size": 8},
     "qwen3_next": {
-        **_LLAMA,
+        **OF_LLAMA,
         **_EXPERTS,
         "shared_expert_intermediate_size": 16,
         "linear_num_key_heads": 2,
@@ -63,8 +63,8 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "linear_key_head_dim": 8,
         "linear_value_head_dim": 8,
     },
-    "recurrent_gemma": {**_LLAMA, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 8},
-    "rwkv": {**_WORDS, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 48},
+    "recurrent_gemma": {**OF_LLAMA, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 8},
+    "rwkv": {**WORDS, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 48},
 }
 """What is not a type's default in its config."""
 
@@ -164,7 +164,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "big_bird": {**_BERT, "block_size": 4},
     "convbert": {**_BERT, "embedding_size": 32},
     "deberta-v2": {**_BERT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "distilbert": {**_WORDS, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 48},
+    "distilbert": {**WORDS, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 48},
     "electra": {**_BERT, "embedding_size": 16},
     "modernbert": {
         **_BERT,

@@ -15,12 +15,13 @@ from typer.testing import CliRunner, Result
 from mixlab.cli.commands import app
 from mixlab.memory import Differences, estimate, estimate_of, trace
 from mixlab.shapes import model_shape
-from tests.models.language_models import OF_GPT2, OF_LLAMA
+from tests.models.language_models import OF_LLAMA, WORDS
 from tests.test_readme import code_under
 
 pytestmark = pytest.mark.models
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+OF_GPT2 = {**WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 64}
 CONFIGS: dict[str, dict[str, Any]] = {"gpt2": OF_GPT2, "llama": OF_LLAMA, "qwen3_moe": {**OF_LLAMA, **EXPERTS}}
 
 
