@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("config_parts", "config_rows", "configs", "published"),
     ),
     "memory": (
-        *("gpus", "choices", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
+        *("gpus", "fits", "choices", "transformers", "categories", "states", "variants", "temporaries", "parallel"),
         *("eager_ops", "known_values", "operands", "fakes", "lstm", "packed_rows", "fused_attention"),
         *("cuda_kernels", "kept_numbers", "stand_ins", "value_gradients", "kernel_choice", "custom_ops", "traceable"),
         *("failures", "allocation_log", "traced_step", "tracing", "allocator", "kept_activations"),

@@ -4,7 +4,8 @@ from .allocator import Replay, replay_trace
 from .choices import AttentionKind, Checkpointing, Implementation
 from .confirmation import confirm
 from .differences import Difference, Differences
-from .estimates import Estimate, Fit, estimate
+from .estimates import Estimate, estimate
+from .fits import Fit
 from .gpus import GPUS, GpuSpec, gpu_spec
 from .hf_activations import RecordedActivations
 from .instants import Instant, StepKind

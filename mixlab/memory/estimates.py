@@ -1,6 +1,7 @@
-"""The memory of a transformer's training step in closed form, in under a millisecond: fast enough for sliders.
+"""The memory of a transformer's training step in a millisecond or two: fast enough for sliders.
 
-`mixlab.memory.trace` gives the same numbers for any model, exactly and in seconds; tests compare the two.
+For mixlab's own layers it is a closed form; for transformers' it is a record of their ops, with sizes only.
+`mixlab.memory.trace` gives the bytes of any model in seconds; tests compare the two.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from functools import cached_property
 from typing import get_args
 
 from mixlab.arguments import require_whole
-from mixlab.machine import Gpu
 from mixlab.memory.activation_formulas import Activations, activations, activations_of
 from mixlab.memory.categories import ACTIVATIONS, CASTS, GRADIENTS, PHASES, TEMPORARIES, Phase
 from mixlab.memory.choices import AttentionKind, Checkpointing, Implementation, implementation_of
-from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.fits import MemoryNeeds
 from mixlab.memory.hf_activations import RecordedActivations
 from mixlab.memory.hf_step import RecordedStep
 from mixlab.memory.instants import GATHERED, Instant, Step, StepKind
@@ -25,50 +25,16 @@ from mixlab.recipes import Recipe
 from mixlab.shapes import ModelShape
 from mixlab.tables import gib, html_table, text_table
 
-# Memory outside tensors: rough models, each with the value recorded on an H100.
-# 32 MiB per thread on Hopper and later, 8 before, for the threads of forward and backward; recorded: 64 to 66 MiB.
-CUBLAS_WORKSPACES = 2 * 32 * 2**20
-CUDA_CONTEXT = 500 * 2**20  # driver and loaded kernels, 300 to 600 MiB; not recorded
-# What the allocator holds and cannot use, as a share of what lives only within a step. Recorded on GPTs with 4 rows:
-# 0.06 to 0.21 without full checkpoints, 0.74 to 1.00 with them (22 to 44 % of the peak); with more rows `replay_trace`
-# gives 0.36 to 0.84. An allocator that runs out of memory first gives back segments that are wholly free, and with
-# expandable_segments it needs less.
+# What the allocator holds and cannot use, as a share of what lives only within a step. Recorded on an H100 on GPTs with
+# 4 rows: 0.06 to 0.21 without full checkpoints, 0.74 to 1.00 with them (22 to 44 % of the peak); with more rows
+# `replay_trace` gives 0.36 to 0.84. An allocator that runs out of memory first gives back segments that are wholly
+# free, and with expandable_segments it needs less.
 FRAGMENTATION: Mapping[Checkpointing, float] = {"none": 0.12, "selective": 0.12, "full": 0.6}
 _WITHIN_A_STEP = frozenset({ACTIVATIONS, CASTS, GATHERED, GRADIENTS, TEMPORARIES})
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Whether a training fits on a GPU; `bool(fit)` is true if it does.
-
-    Attributes:
-        gpu: The GPU.
-        needed: Bytes that the training needs, memory outside tensors included.
-    """
-
-    gpu: GpuSpec
-    needed: int
-
-    @property
-    def room(self) -> int:
-        """Bytes that are left; negative if the training does not fit."""
-        return self.gpu.usable_bytes - self.needed
-
-    @property
-    def fraction(self) -> float:
-        """Share of the GPU's usable memory that is needed."""
-        return self.needed / self.gpu.usable_bytes
-
-    def __bool__(self) -> bool:
-        return self.room >= 0
-
-    def __str__(self) -> str:
-        word = "fits on" if self else "does not fit on"
-        return f"{word} {self.gpu}: {gib(self.needed)} of {gib(self.gpu.usable_bytes)} GiB"
-
-
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(MemoryNeeds):
     """A training step, and the memory of the GPU that needs most. Its repr and its HTML are a table.
 
     The fields describe the training; `dataclasses.replace(estimate, batch=2)` is the estimate of another.
@@ -188,33 +154,10 @@ class Estimate:
         return self.peak.content
 
     @property
-    def outside(self) -> dict[str, int]:
-        """Bytes outside tensors by kind, from rough models: see the constants of `mixlab.memory.estimates`.
-
-        NCCL's buffers, which several GPUs need, are left out.
-        """
+    def fragmentation(self) -> int:
+        """Bytes that the caching allocator holds beyond the peak, from a rough model: see `FRAGMENTATION`."""
         passing = sum(size for name, size in self.at_peak.items() if name in _WITHIN_A_STEP)
-        return {
-            "cuBLAS workspaces": CUBLAS_WORKSPACES,
-            "CUDA context": CUDA_CONTEXT,
-            "fragmentation": int(FRAGMENTATION[self.checkpointing] * passing),
-        }
-
-    @property
-    def total_bytes(self) -> int:
-        """Peak bytes of tensors, plus the memory outside tensors."""
-        return self.peak_bytes + sum(self.outside.values())
-
-    def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
-        """Returns whether the training fits on a GPU, and the bytes that are left or missing.
-
-        Args:
-            gpu: A GPU, or a name of `GPUS`.
-
-        Raises:
-            TypeError, ValueError: As `gpu_spec`.
-        """
-        return Fit(gpu_spec(gpu), self.total_bytes)
+        return int(FRAGMENTATION[self.checkpointing] * passing)
 
     def __repr__(self) -> str:
         return "\n".join([self._title(), text_table(("GiB", *PHASES), self._rows()), *self.notes])

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from mixlab.machine import Gpu
 from mixlab.memory.allocator import replay_trace
-from mixlab.memory.estimates import CUBLAS_WORKSPACES, CUDA_CONTEXT, Fit
-from mixlab.memory.gpus import GpuSpec, gpu_spec
+from mixlab.memory.fits import MemoryNeeds
 from mixlab.memory.traced_step import Trace
 from mixlab.tables import gib, text_table
 
 
 @dataclass(frozen=True)
-class Needs:
+class Needs(MemoryNeeds):
     """What a traced training needs of a GPU. Its repr is a table.
 
     >>> import torch
@@ -47,33 +45,9 @@ class Needs:
         return self.trace.peak_bytes
 
     @cached_property
-    def outside(self) -> dict[str, int]:
-        """Bytes outside tensors by kind.
-
-        Workspaces and the context are the rough models of `Estimate.outside`; what the allocator holds beyond the peak
-        is that of `replay_trace`.
-        """
-        return {
-            "cuBLAS workspaces": CUBLAS_WORKSPACES,
-            "CUDA context": CUDA_CONTEXT,
-            "fragmentation": replay_trace(self.trace).reserved_bytes - self.peak_bytes,
-        }
-
-    @property
-    def total_bytes(self) -> int:
-        """Peak bytes of tensors, plus the memory outside tensors."""
-        return self.peak_bytes + sum(self.outside.values())
-
-    def fits(self, gpu: str | GpuSpec | Gpu) -> Fit:
-        """Returns whether the training fits on a GPU, and the bytes that are left or missing.
-
-        Args:
-            gpu: A GPU, or a name of `GPUS`.
-
-        Raises:
-            TypeError, ValueError: As `gpu_spec`.
-        """
-        return Fit(gpu_spec(gpu), self.total_bytes)
+    def fragmentation(self) -> int:
+        """Bytes that the caching allocator holds beyond the peak, by `replay_trace`."""
+        return replay_trace(self.trace).reserved_bytes - self.peak_bytes
 
     def __repr__(self) -> str:
         rows = {"peak of tensors": self.peak_bytes, **self.outside, "total": self.total_bytes}

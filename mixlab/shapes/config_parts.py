@@ -36,7 +36,8 @@ def nothing(_: Parts) -> None:
     """Returns None."""
 
 
-HEADS_OF_KEYS = {"kv_heads": Read((), lambda _, parts: parts["heads"])}
+HEADS_OF_KEYS = {"kv_heads": Read((), lambda _, parts: all_heads(parts))}
+FOURFOLD = {"ffn": Read((), lambda _, parts: fourfold(parts))}
 SIZES: dict[str, Any] = {
     "layers": layers("num_hidden_layers"),
     "width": size("hidden_size"),

@@ -14,7 +14,8 @@ from mixlab import PRESETS, Recipe
 from mixlab.measure import shipped
 from mixlab.memory import GPUS, Estimate, Fit, Parallelism, Trace, confirm, estimate, model_states, trace, transformer
 from mixlab.memory.categories import PHASES
-from mixlab.memory.estimates import CUBLAS_WORKSPACES, CUDA_CONTEXT, FRAGMENTATION
+from mixlab.memory.estimates import FRAGMENTATION
+from mixlab.memory.fits import CUBLAS_WORKSPACES, CUDA_CONTEXT
 from mixlab.memory.instants import GATHERED
 from mixlab.memory.temporaries import step_temporaries
 from mixlab.shapes import SHAPES, ModelShape
