@@ -116,14 +116,16 @@ function told(item) {
   return `cell ${cellOf(item.node)}, ${named(item.node)} “${item.text.slice(0, 60)}”`;
 }
 
+/** Whether a box is wholly where the notebook shows, not below a bar of the page. */
 function onScreen(box) {
-  return box.top >= 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
+  const screen = document.querySelector(".jp-WindowedPanel-outer").getBoundingClientRect();
+  return box.top >= screen.top && box.bottom <= screen.bottom && box.left >= screen.left && box.right <= screen.right;
 }
 
-/** The part of a box in `node` that nothing cuts off; null if there is none. */
+/** The part of a box in `node` that nothing in the notebook cuts off; null if there is none. */
 function uncut(box, node) {
   let { left, top, right, bottom } = box;
-  for (let one = node; one && !one.matches(".jp-Notebook"); one = one.parentElement) {
+  for (let one = node; one && !one.matches(".jp-WindowedPanel-outer"); one = one.parentElement) {
     if (getComputedStyle(one).overflow === "visible" || one.matches("svg *")) continue;
     const limits = one.getBoundingClientRect();
     [left, top] = [Math.max(left, limits.left), Math.max(top, limits.top)];

@@ -163,12 +163,14 @@ def show_everything(notebook: Notebook) -> None:
 def width(page: Page, pixels: int, height: int = SCREEN) -> Iterator[None]:
     """Makes the page as wide as that, and waits until its charts have followed."""
     page.set_viewport_size({"width": pixels, "height": height})
-    page.wait_for_function(_FOLLOWED, timeout=20_000)
+    page.wait_for_function(_FOLLOWED, arg=pixels, timeout=20_000)
     page.wait_for_timeout(300)
+    page.wait_for_function(_FOLLOWED, arg=pixels, timeout=20_000)  # the page may have been laid out once more
     yield
 
 
-_FOLLOWED = """() => [...document.querySelectorAll('.js-plotly-plot .main-svg')].every((chart) => {
+_FOLLOWED = """(pixels) => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= pixels &&
+  [...document.querySelectorAll('.js-plotly-plot .main-svg')].every((chart) => {
     const place = chart.closest('.js-plotly-plot');
     return Math.abs(chart.getBoundingClientRect().width - place.clientWidth) < 2 || !chart.checkVisibility();
 })"""
